@@ -1,1 +1,14 @@
+//! The words that every part of Mind OS shares: ids, names, times, limits and plain enums.
+//!
+//! Nothing here waits, allocates without need or knows a wire format, so the SDK stays small and both cores stay pure.
 
+mod delivery;
+mod id;
+pub mod limits;
+mod name;
+mod time;
+
+pub use delivery::{FailureKind, ParkReason, Status, Strategy};
+pub use id::{DeliveryId, ParseIdError, Seq, Token};
+pub use name::{ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName};
+pub use time::{ParseTimeError, Timestamp};

@@ -1,0 +1,137 @@
+//! Words for what happens to a delivery.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{ParseIdError, Timestamp};
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every word, in order.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// The word as it is written everywhere.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                match text {
+                    $($word => Ok($name::$variant),)+
+                    _ => Err(ParseIdError::unknown($kind, $expected, text)),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a delivery stands.
+    Status, "status", "waiting, leased, parked, succeeded or cancelled" {
+        /// Not yet with an instance, or between two attempts.
+        Waiting = "waiting",
+        /// An instance works on it.
+        Leased = "leased",
+        /// Set aside until a person or a rule redrives it.
+        Parked = "parked",
+        /// Ended with a result.
+        Succeeded = "succeeded",
+        /// Ended by a person, or by a newer event.
+        Cancelled = "cancelled",
+    }
+}
+
+impl Status {
+    /// Whether the delivery has ended for good.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        matches!(self, Status::Succeeded | Status::Cancelled)
+    }
+}
+
+words! {
+    /// Why a delivery was set aside.
+    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full or over_budget" {
+        /// The general says that no attempt can succeed.
+        Poison = "poison",
+        /// The general cannot take an event of this size.
+        TooLarge = "too_large",
+        /// As many attempts failed as the route allows.
+        AttemptsExhausted = "attempts_exhausted",
+        /// It held its lane up for longer than the route allows.
+        Blocked = "blocked",
+        /// The queue was full when it was accepted; redriven by itself.
+        BacklogFull = "backlog_full",
+        /// No money was left.
+        OverBudget = "over_budget",
+    }
+}
+
+words! {
+    /// How the generals of a delivery are chosen.
+    Strategy, "strategy", "broadcast, round_robin or load_balanced" {
+        /// Every general that the route names, fixed when the event is accepted.
+        Broadcast = "broadcast",
+        /// One general, each in its turn, bound at the lease.
+        RoundRobin = "round_robin",
+        /// The least loaded generals, as many as the route's `count`, bound at the lease.
+        LoadBalanced = "load_balanced",
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// May succeed when tried again. Uses up an attempt.
+    Transient,
+    /// The instance or its lease was lost. Uses up an attempt.
+    Lost,
+    /// A limit is used up until then. Uses up no attempt.
+    RateLimited { until: Timestamp },
+    /// Cannot succeed: parked at once.
+    Poison,
+    /// Too large for the general: parked at once.
+    TooLarge,
+    /// The agent side stopped as it was told: settles.
+    Cancelled,
+    /// No money left: parked until the reset or a raise.
+    OverBudget,
+}
+
+impl FailureKind {
+    /// The word as it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Transient => "transient",
+            FailureKind::Lost => "lost",
+            FailureKind::RateLimited { .. } => "rate_limited",
+            FailureKind::Poison => "poison",
+            FailureKind::TooLarge => "too_large",
+            FailureKind::Cancelled => "cancelled",
+            FailureKind::OverBudget => "over_budget",
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,53 @@
+//! Sizes, intervals and bounds that both sides of a connection rely on.
+
+use std::time::Duration;
+
+/// How often an agent with work reports.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often an idle agent reports.
+pub const HEARTBEAT_IDLE_INTERVAL: Duration = Duration::from_secs(15);
+/// Missed heartbeats after which a stream counts as lost.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// How long a lease runs unless it is extended.
+///
+/// Five heartbeats, so that one lost frame ends nothing, and short enough that a lost instance's work is elsewhere within 30 s.
+pub const LEASE: Duration = Duration::from_secs(25);
+const _: () = assert!(LEASE.as_millis() == 5 * HEARTBEAT_INTERVAL.as_millis());
+/// How often an agent extends a lease: three tries within one lease.
+pub const EXTEND_INTERVAL: Duration = Duration::from_secs(8);
+/// What every lease gets on top of the gap after a start of the plane or a stall of it.
+pub const LEASE_GRACE: Duration = Duration::from_secs(45);
+/// A gap between two turns of the plane that counts as a stall.
+pub const STALL: Duration = Duration::from_secs(1);
+/// How long a general may work without progress before it is stopped.
+pub const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// How long a lane's head may hold the lane up while it is not leased.
+pub const BLOCK_MAX: Duration = Duration::from_secs(5 * 60);
+/// First wait before another attempt; doubles up to [`RETRY_MAX`], with full jitter.
+pub const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest wait between attempts.
+pub const RETRY_MAX: Duration = Duration::from_secs(100);
+/// Attempts before a delivery is parked.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Deliveries that may wait in one lane of one queue.
+pub const LANE_BACKLOG_MAX: u32 = 100;
+/// Deliveries that may wait for one general or one route.
+pub const QUEUE_BACKLOG_MAX: u32 = 10_000;
+/// Largest payload that travels inside a message; a larger one goes by the blob store.
+pub const INLINE_MAX: usize = 256 * 1024;
+/// Largest gRPC message and HTTP body.
+pub const MESSAGE_MAX: usize = 4 * 1024 * 1024;
+/// Largest blob.
+pub const BLOB_MAX: u64 = 64 * 1024 * 1024;
+/// Journal batches are sealed at this many bytes.
+pub const BATCH_MAX: usize = 512 * 1024;
+/// A general without an instance for this long is forgotten once nothing waits for it.
+pub const GENERAL_IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of an event's id, source, type or subject.
+pub const ATTRIBUTE_MAX: usize = 1024;
+/// Generals one agent may speak for.
+pub const GENERALS_PER_AGENT_MAX: usize = 256;
+/// Slots of one general at one instance.
+pub const SLOTS_MAX: u32 = 65_536;
+/// Deliveries of one event.
+pub const FANOUT_MAX: usize = 4096;
