@@ -112,6 +112,11 @@ name!(
     InstanceId, "instance", 253
 );
 
+name!(
+    /// One life of an agent process, fresh at each of its starts.
+    BootId, "boot id", 63
+);
+
 impl TenantName {
     /// The tenant of an installation that has only one.
     #[must_use]

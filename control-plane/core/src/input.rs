@@ -1,0 +1,276 @@
+//! Inputs: everything that can reach the plane, named for what arrived.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_model::{
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status,
+    TenantName, Timestamp, Token,
+};
+
+use crate::record::{ContentDigest, DedupeKey, GeneralKey, Hold, HoldTarget, InstanceKey, Labels, Payload, Usage};
+use crate::route::RouteTable;
+
+/// Ties a reply to its caller; chosen by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a stream for as long as the process runs; chosen by the shell, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Chance, as data: the seed of all that one decision draws.
+#[derive(Clone, Copy, Debug)]
+pub struct Entropy(pub u64);
+
+impl Entropy {
+    /// The next number, by splitmix64.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`; 0 when `bound` is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // The high half of the product: even enough for jitter and for choosing among instances.
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+/// Something that reached the plane.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// From publishers.
+    Publish {
+        request: RequestId,
+        event: Box<NewEvent>,
+    },
+    /// From agents.
+    Hello(Box<Hello>),
+    Agent {
+        session: SessionId,
+        message: AgentMessage,
+    },
+    /// The stream is gone.
+    Closed {
+        session: SessionId,
+    },
+    /// From people and programs.
+    Cancel {
+        request: RequestId,
+        tenant: TenantName,
+        select: Selector,
+        by: Arc<str>,
+    },
+    Redrive {
+        request: RequestId,
+        tenant: TenantName,
+        select: Selector,
+        by: Arc<str>,
+    },
+    Hold {
+        request: RequestId,
+        tenant: TenantName,
+        target: HoldTarget,
+        hold: Hold,
+        by: Arc<str>,
+    },
+    ApplyRoutes {
+        request: RequestId,
+        tenant: TenantName,
+        table: Arc<RouteTable>,
+        /// Refused unless the table in force has this sequence; unset applies in any case.
+        expected: Option<Seq>,
+        by: Arc<str>,
+    },
+    RemoveGeneral {
+        request: RequestId,
+        key: GeneralKey,
+        by: Arc<str>,
+    },
+    FinalizeUpgrade {
+        request: RequestId,
+        version: Arc<str>,
+        by: Arc<str>,
+    },
+    Query {
+        request: RequestId,
+        tenant: TenantName,
+        query: Query,
+    },
+    /// From the shell's upkeep of the journal.
+    Carry {
+        event: Seq,
+        payload: Payload,
+    },
+    DropPrefix {
+        request: RequestId,
+        through: Seq,
+        link: [u8; 32],
+    },
+    Truncated {
+        kept: Seq,
+        dropped_through: Seq,
+    },
+}
+
+/// An event to accept.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub tenant: TenantName,
+    pub source: Arc<str>,
+    pub id: Arc<str>,
+    pub ty: Arc<str>,
+    pub kind: Arc<str>,
+    pub subject: Option<Arc<str>>,
+    pub lane: Arc<str>,
+    pub repository: Option<Arc<str>>,
+    pub actor: Option<Arc<str>>,
+    pub time: Option<Timestamp>,
+    pub key: DedupeKey,
+    pub digest: ContentDigest,
+    pub payload: Payload,
+    /// Recorded and deduplicated only, when false.
+    pub routed: bool,
+    /// The event that the index on disk knows under this key, when the core's own window no longer does.
+    pub seen: Option<Seen>,
+}
+
+/// What is remembered of an event for deduplication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub event: Seq,
+    pub digest: ContentDigest,
+}
+
+/// A stream opened, or opened again.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub session: SessionId,
+    pub key: Arc<InstanceKey>,
+    pub boot: BootId,
+    pub version: Arc<str>,
+    pub region: Option<Region>,
+    pub cluster_labels: Labels,
+    pub generals: Vec<HelloGeneral>,
+    /// Leases that the agent side still holds, those with a result on its way too.
+    pub held: Vec<(DeliveryId, Token)>,
+}
+
+/// A general that an agent speaks for.
+#[derive(Clone, Debug)]
+pub struct HelloGeneral {
+    pub name: GeneralName,
+    pub ty: GeneralType,
+    pub labels: Labels,
+    /// Slots that may be filled at once; 0 until its general is ready.
+    pub slots: u32,
+}
+
+/// What an agent says on an open stream.
+#[derive(Clone, Debug)]
+pub enum AgentMessage {
+    Grant { general: GeneralName, capacity: u32 },
+    Accept { delivery: DeliveryId, token: Token },
+    Decline { delivery: DeliveryId, token: Token, retry_at: Option<Timestamp>, message: Arc<str> },
+    Extend(Box<Extend>),
+    Result(Box<ResultReport>),
+    Heartbeat { loads: Vec<(GeneralName, ReportedLoad)> },
+    Reconcile { held: Vec<(DeliveryId, Token)> },
+    Draining,
+}
+
+/// Work goes on.
+#[derive(Clone, Debug)]
+pub struct Extend {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    /// Any number that grows when the general gets on with it.
+    pub progress: u64,
+    pub checkpoint: Option<Payload>,
+    pub usage: Vec<Usage>,
+}
+
+/// Work ended.
+#[derive(Clone, Debug)]
+pub struct ResultReport {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    pub outcome: ReportedOutcome,
+    pub usage: Vec<Usage>,
+}
+
+/// How work ended, by the agent side.
+#[derive(Clone, Debug)]
+pub enum ReportedOutcome {
+    Succeeded { output: Option<Payload>, output_type: Option<Arc<str>>, output_ref: Option<[u8; 32]> },
+    Failed { kind: FailureKind, message: Arc<str> },
+}
+
+/// Load as the agent side sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReportedLoad {
+    pub in_flight: u32,
+    pub queued: u32,
+    /// Moving average of the time from assignment to result.
+    pub latency: Duration,
+}
+
+/// Which deliveries a person means.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    One(DeliveryId),
+    /// At most `limit` of those that fit, in order of their ids.
+    Filter {
+        filter: DeliveryFilter,
+        limit: u32,
+    },
+}
+
+/// Every field that is set must fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryFilter {
+    pub status: Option<Status>,
+    pub reason: Option<ParkReason>,
+    pub cluster: Option<ClusterName>,
+    pub general: Option<GeneralName>,
+    pub route: Option<RouteName>,
+    pub kind: Option<Arc<str>>,
+    pub lane: Option<Arc<str>>,
+    pub repository: Option<Arc<str>>,
+    /// Events accepted at or after.
+    pub from: Option<Timestamp>,
+    /// Events accepted before.
+    pub until: Option<Timestamp>,
+}
+
+/// A question about the state as it is.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// The event that is known under this key.
+    Seen {
+        key: DedupeKey,
+    },
+    /// One open event with its deliveries.
+    Event {
+        event: Seq,
+    },
+    /// Open deliveries that fit, after the given one, in order of their ids.
+    Deliveries {
+        filter: DeliveryFilter,
+        after: Option<DeliveryId>,
+        limit: u32,
+    },
+    Fleet,
+    Routes,
+    /// Counts of what is open.
+    Totals,
+    /// Events with open work whose payload stands before the given record.
+    PayloadsBefore {
+        before: Seq,
+        limit: u32,
+    },
+}

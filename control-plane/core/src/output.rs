@@ -1,0 +1,301 @@
+//! Outputs: what leaves the plane, each once the records it rests on are durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_model::{
+    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
+    Token,
+};
+
+use crate::input::{ReportedLoad, RequestId, Seen, SessionId};
+use crate::record::{CancelReason, Cause, GeneralKey, Hold, InstanceKey, Labels, Load};
+use crate::route::RouteTable;
+
+/// One thing that leaves.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To a caller.
+    Reply { request: RequestId, reply: Box<Result<Reply, Rejection>> },
+    /// Down a stream.
+    Send { session: SessionId, message: PlaneMessage },
+    /// Ends a stream.
+    Close { session: SessionId, reason: CloseReason },
+    /// The journal may drop everything through here, once a snapshot covers it.
+    DropPrefix { through: Seq },
+}
+
+/// An answer that is not a refusal.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Published(Published),
+    /// Deliveries that were changed.
+    Changed {
+        deliveries: Vec<DeliveryId>,
+    },
+    /// Where the change stands in the journal; the same place as before where nothing changed.
+    Done {
+        at: Seq,
+    },
+    Seen(Option<Seen>),
+    Event(Option<EventView>),
+    Deliveries(Vec<DeliveryView>),
+    Fleet(Box<FleetView>),
+    Routes {
+        table: Arc<RouteTable>,
+        at: Seq,
+    },
+    Totals(Totals),
+    Payloads(Vec<(Seq, PayloadRef)>),
+}
+
+/// The answer to a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub event: Seq,
+    /// The event was known; nothing was recorded.
+    pub duplicate: bool,
+    pub route: Option<RouteName>,
+    /// Of a duplicate, those that are still open.
+    pub deliveries: Vec<PublishedDelivery>,
+}
+
+/// A delivery as its publisher is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedDelivery {
+    pub delivery: DeliveryId,
+    /// Unset when the general is bound at the lease.
+    pub general: Option<Arc<GeneralKey>>,
+    pub parked: Option<ParkReason>,
+}
+
+/// Where a body stands in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PayloadRef {
+    pub seq: Seq,
+    pub len: u32,
+}
+
+/// What the plane says on an open stream.
+#[derive(Clone, Debug)]
+pub enum PlaneMessage {
+    Welcome {
+        epoch: u32,
+        verdicts: Vec<(DeliveryId, Token, Claim)>,
+    },
+    Assign(Box<Assign>),
+    Extended {
+        delivery: DeliveryId,
+        token: Token,
+    },
+    /// The lease is gone: stop, a result would be refused.
+    Lost {
+        delivery: DeliveryId,
+        token: Token,
+    },
+    Cancel {
+        delivery: DeliveryId,
+        token: Token,
+        reason: CancelReason,
+    },
+    Settled {
+        delivery: DeliveryId,
+        token: Token,
+        verdict: SettledVerdict,
+    },
+    Reconciled {
+        verdicts: Vec<(DeliveryId, Token, Claim)>,
+    },
+    Drain,
+}
+
+/// A lease to work on.
+#[derive(Clone, Debug)]
+pub struct Assign {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    pub general: Arc<GeneralKey>,
+    pub attempt: u32,
+    pub lane: Arc<str>,
+    /// The record that put it into its lane: grows along the lane.
+    pub place: Seq,
+    pub payload: PayloadRef,
+    pub lease: Duration,
+    pub deadline: Duration,
+}
+
+/// What becomes of a lease that an agent claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Go on.
+    Keep,
+    /// Stop: somebody wants it to end.
+    Cancel,
+    /// Stop: the lease is not yours, or the delivery has ended.
+    Unknown,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettledVerdict {
+    /// Recorded, now or before.
+    Settled,
+    /// Refused: another token holds the delivery. Recorded as refused.
+    Stale { current: Token },
+    /// Refused: the delivery is not known.
+    Unknown,
+}
+
+/// Why the plane ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The same instance opened a newer one.
+    Replaced,
+    /// Nothing was heard for too long.
+    Silent,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("event is known under the same source and id with other content, as record {event}")]
+    Conflict { event: Seq },
+    #[error("every target of route {route} is full: {waiting} deliveries wait, {max} may")]
+    BacklogFull { route: RouteName, waiting: u32, max: u32 },
+    #[error("{open} deliveries are open, {max} may")]
+    PlaneFull { open: u64, max: u64 },
+    #[error("event concerns {targets} generals, {max} may be")]
+    FanoutTooWide { targets: usize, max: usize },
+    #[error("delivery {delivery} is not known or has ended")]
+    UnknownDelivery { delivery: DeliveryId },
+    #[error("delivery {delivery} is {status}, only parked ones can be redriven")]
+    NotParked { delivery: DeliveryId, status: Status },
+    #[error("{what} is not known")]
+    UnknownTarget { what: String },
+    #[error("general {general} has {instances} instances and {open} open deliveries; only an idle one can be removed")]
+    GeneralInUse { general: String, instances: usize, open: u32 },
+    #[error("routes in force stand at record {current}, not {expected}")]
+    RoutesChanged { current: Seq, expected: Seq },
+    #[error(transparent)]
+    Routes(#[from] crate::route::RouteError),
+}
+
+/// An open event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventView {
+    pub event: Seq,
+    pub kind: Arc<str>,
+    pub lane: Arc<str>,
+    pub route: RouteName,
+    pub accepted: Timestamp,
+    pub payload: PayloadRef,
+    /// Those that have ended are marked so and stay until the last one has.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// A delivery as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryView {
+    pub delivery: DeliveryId,
+    pub status: Status,
+    pub kind: Arc<str>,
+    pub lane: Arc<str>,
+    pub route: RouteName,
+    pub repository: Option<Arc<str>>,
+    pub accepted: Timestamp,
+    /// Fixed by broadcast, or bound by the present lease.
+    pub general: Option<Arc<GeneralKey>>,
+    /// Attempts used up so far.
+    pub attempts: u32,
+    /// The newest lease's; epoch 0 before the first one.
+    pub token: Token,
+    pub instance: Option<Arc<InstanceKey>>,
+    pub not_before: Option<Timestamp>,
+    pub expires: Option<Timestamp>,
+    pub parked: Option<ParkReason>,
+    pub parked_at: Option<Timestamp>,
+    pub cancel: Option<CancelReason>,
+    pub last_cause: Option<Cause>,
+    pub place: Seq,
+}
+
+/// Everything about the fleet.
+#[derive(Clone, Debug, Default)]
+pub struct FleetView {
+    pub clusters: Vec<ClusterView>,
+    pub generals: Vec<GeneralView>,
+    pub instances: Vec<InstanceView>,
+    pub holds: BTreeMap<RouteName, Hold>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    pub cluster: ClusterName,
+    pub region: Option<Region>,
+    pub labels: Labels,
+    pub hold: Hold,
+}
+
+/// A general.
+#[derive(Clone, Debug)]
+pub struct GeneralView {
+    pub key: Arc<GeneralKey>,
+    pub ty: GeneralType,
+    pub labels: Labels,
+    pub hold: Hold,
+    pub instances: u32,
+    pub load: Load,
+    /// Deliveries waiting for it alone.
+    pub waiting: u32,
+    pub parked_backlog: u32,
+}
+
+/// An instance.
+#[derive(Clone, Debug)]
+pub struct InstanceView {
+    pub key: Arc<InstanceKey>,
+    pub boot: BootId,
+    pub version: Arc<str>,
+    pub state: InstanceState,
+    pub since: Timestamp,
+    pub hold: Hold,
+    pub generals: Vec<(Arc<GeneralKey>, Load, ReportedLoad)>,
+}
+
+/// What is known of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Its stream is open.
+    Ready,
+    /// Its stream is open; it gets no new work.
+    Draining,
+    /// Its stream is gone. It may be alive: its leases run on.
+    Unknown,
+}
+
+/// Counts of what is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub events_open: u64,
+    pub waiting: u64,
+    pub leased: u64,
+    pub parked: u64,
+    pub lanes: u64,
+    pub sessions: u64,
+    pub generals: u64,
+    pub dedupe_keys: u64,
+    /// The oldest key that the core's own window holds.
+    pub dedupe_from: Seq,
+    pub seq: Seq,
+    pub epoch: u32,
+}
+
+/// What a route would do, for those who ask before they publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub route: RouteName,
+    pub strategy: Strategy,
+    pub candidates: Vec<Arc<GeneralKey>>,
+}

@@ -1,0 +1,485 @@
+//! Records: the facts that the journal stores, in the past tense.
+//!
+//! Invariant: a record carries every value that `apply` needs, times and fresh ids too, so that replay folds and never decides.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mindos_model::{
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Region, RouteName,
+    Seq, Strategy, TenantName, Timestamp, Token,
+};
+
+use crate::route::RouteTable;
+
+/// Names a general: a pool of identical agents in one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GeneralKey {
+    pub tenant: TenantName,
+    pub cluster: ClusterName,
+    pub name: GeneralName,
+}
+
+impl fmt::Display for GeneralKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.name)
+    }
+}
+
+/// Names an instance: one running agent process and all generals that it speaks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceKey {
+    pub tenant: TenantName,
+    pub cluster: ClusterName,
+    pub instance: InstanceId,
+}
+
+impl fmt::Display for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.instance)
+    }
+}
+
+/// A body that stands beside its record in the journal, with the salt that hides it in the hash chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Drawn at random by the shell for each payload; goes with the payload when that is redacted.
+    pub salt: [u8; 16],
+    pub bytes: Bytes,
+}
+
+/// A record at its place in the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub seq: Seq,
+    /// When the plane decided it.
+    pub at: Timestamp,
+    pub record: Record,
+}
+
+/// Consecutive entries that become durable together or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Never empty; sequences grow by one.
+    pub entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Sequence of the first entry.
+    ///
+    /// # Panics
+    /// When the batch is empty, which the plane never seals.
+    #[must_use]
+    pub fn first(&self) -> Seq {
+        self.entries.first().expect("a sealed batch has entries").seq
+    }
+
+    /// Sequence of the last entry.
+    ///
+    /// # Panics
+    /// When the batch is empty, which the plane never seals.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        self.entries.last().expect("a sealed batch has entries").seq
+    }
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    EpochStarted(EpochStarted),
+    EventAccepted(Box<EventAccepted>),
+    DeliveryLeased(Box<DeliveryLeased>),
+    AttemptEnded(Box<AttemptEnded>),
+    DeliverySettled(Box<DeliverySettled>),
+    DeliveryCancelled(DeliveryCancelled),
+    CancelRequested(CancelRequested),
+    DeliveryParked(DeliveryParked),
+    DeliveryRedriven(DeliveryRedriven),
+    ResultRefused(Box<ResultRefused>),
+    LeaseExtended(Box<LeaseExtended>),
+    ClusterRegistered(Box<ClusterRegistered>),
+    GeneralRegistered(Box<GeneralRegistered>),
+    GeneralRemoved(GeneralRemoved),
+    HoldChanged(Box<HoldChanged>),
+    RoutesApplied(Box<RoutesApplied>),
+    PayloadCarried(PayloadCarried),
+    PrefixDropped(PrefixDropped),
+    JournalTruncated(JournalTruncated),
+    UpgradeFinalized(UpgradeFinalized),
+}
+
+/// The plane started. Ends every earlier epoch, so that a deposed process can be told by its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochStarted {
+    pub epoch: u32,
+    /// Version of the program, such as `0.1.0`.
+    pub version: Arc<str>,
+    pub cause: EpochCause,
+}
+
+/// Why an epoch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochCause {
+    Start,
+    /// The data directory came from a backup.
+    Restore,
+}
+
+/// An event and all that it led to at that moment: its distribution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventAccepted {
+    pub tenant: TenantName,
+    pub source: Arc<str>,
+    pub id: Arc<str>,
+    /// CloudEvents type.
+    pub ty: Arc<str>,
+    /// What routes match by default: the stock table's word, or the type.
+    pub kind: Arc<str>,
+    pub subject: Option<Arc<str>>,
+    pub lane: Arc<str>,
+    pub repository: Option<Arc<str>>,
+    pub actor: Option<Arc<str>>,
+    /// When it happened, by its sender.
+    pub time: Option<Timestamp>,
+    /// Hash of (tenant, source, id).
+    pub key: DedupeKey,
+    /// Start of the SHA-256 of type, subject, content type and data.
+    pub digest: ContentDigest,
+    /// The encoded CloudEvent.
+    pub payload: Payload,
+    /// The route that matched; unset when the event is recorded and not routed.
+    pub route: Option<RouteName>,
+    pub strategy: Option<Strategy>,
+    /// Ordinals are the positions, from 1.
+    pub deliveries: Vec<PlannedDelivery>,
+}
+
+/// First 16 bytes of a SHA-256 over the parts of an event's identity.
+pub type DedupeKey = [u8; 16];
+/// First 16 bytes of a SHA-256 over the parts of an event's content.
+pub type ContentDigest = [u8; 16];
+
+/// A delivery as it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDelivery {
+    /// Fixed by broadcast; unset when the general is bound at the lease.
+    pub general: Option<Arc<GeneralKey>>,
+    /// Set when its queue had no room.
+    pub parked: Option<ParkReason>,
+}
+
+/// An instance got the right to work on a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryLeased {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    pub general: Arc<GeneralKey>,
+    pub instance: Arc<InstanceKey>,
+    pub boot: BootId,
+    /// From 1.
+    pub attempt: u32,
+    pub lease_ms: u32,
+    pub choice: Choice,
+}
+
+/// Why this general and this instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Generals weighed, at most 16; empty under broadcast, where the general is fixed.
+    pub generals: Vec<(Arc<GeneralKey>, Load)>,
+    /// Instances weighed: the better of at most two drawn at random from those with a free slot.
+    pub instances: Vec<(Arc<InstanceKey>, Load)>,
+    /// Instances of the chosen general that had a free slot.
+    pub free: u32,
+}
+
+/// Slots taken and slots in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub open: u32,
+    pub capacity: u32,
+}
+
+impl Load {
+    /// Orders by share of slots taken, exactly.
+    #[must_use]
+    pub fn is_below(self, other: Load) -> bool {
+        u64::from(self.open) * u64::from(other.capacity) < u64::from(other.open) * u64::from(self.capacity)
+    }
+}
+
+/// A lease ended without a result that settles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptEnded {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    pub cause: Cause,
+    /// From the agent side; at most 1 KiB. Data, never trusted.
+    pub message: Arc<str>,
+    /// Whether it used up an attempt.
+    pub counted: bool,
+    pub next: Next,
+}
+
+/// Why a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The general reported a failure.
+    Failed(FailureKind),
+    /// The lease ran out.
+    Lapsed,
+    /// The instance came back as another process.
+    Rebooted,
+    /// The instance never got the assignment.
+    Undelivered,
+    /// The agent side gave it back.
+    Declined,
+    /// No progress until the route's deadline.
+    Deadline,
+}
+
+/// What becomes of a delivery whose lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Wait { not_before: Timestamp },
+    Park { reason: ParkReason },
+}
+
+/// A delivery ended with a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliverySettled {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    /// What the general returned; unset when it returned nothing or named a blob.
+    pub output: Option<Payload>,
+    pub output_type: Option<Arc<str>>,
+    /// Blob that holds the output.
+    pub output_ref: Option<[u8; 32]>,
+    pub usage: Vec<Usage>,
+    /// From the lease to the result.
+    pub took_ms: u64,
+}
+
+/// What a run used of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub model: Arc<str>,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    /// Millionths of the currency unit.
+    pub cost_micros: u64,
+}
+
+/// A delivery ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryCancelled {
+    pub delivery: DeliveryId,
+    pub reason: CancelReason,
+    /// Who asked; empty for the plane itself.
+    pub by: Arc<str>,
+}
+
+/// A leased delivery is to be stopped; it ends when the agent side says so, or its lease lapses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CancelRequested {
+    pub delivery: DeliveryId,
+    pub reason: CancelReason,
+    pub by: Arc<str>,
+}
+
+/// Why a delivery is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    /// A newer event of the same lane and kind took its place.
+    Superseded { by: DeliveryId },
+    /// Somebody asked.
+    Requested,
+}
+
+/// A waiting delivery was set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryParked {
+    pub delivery: DeliveryId,
+    pub reason: ParkReason,
+}
+
+/// A parked delivery waits again, at its lane's tail and with its attempts forgiven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRedriven {
+    pub delivery: DeliveryId,
+    /// Its place in the lane before: the record that had queued it.
+    pub place_before: Seq,
+    pub by: Arc<str>,
+}
+
+/// A result came under a token that does not hold the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultRefused {
+    pub delivery: DeliveryId,
+    pub presented: Token,
+    /// The newest token of the delivery.
+    pub current: Token,
+    pub instance: Arc<InstanceKey>,
+}
+
+/// A checkpoint or usage that must survive the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseExtended {
+    pub delivery: DeliveryId,
+    pub token: Token,
+    pub checkpoint: Option<Payload>,
+    pub usage: Vec<Usage>,
+}
+
+/// A cluster was seen for the first time, or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRegistered {
+    pub tenant: TenantName,
+    pub cluster: ClusterName,
+    pub region: Option<Region>,
+    pub labels: Labels,
+}
+
+/// Sorted by key, each key once.
+pub type Labels = Vec<(Arc<str>, Arc<str>)>;
+
+/// A general was seen for the first time, or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneralRegistered {
+    pub key: GeneralKey,
+    pub ty: GeneralType,
+    pub labels: Labels,
+}
+
+/// A general without instances and without work was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneralRemoved {
+    pub key: GeneralKey,
+    pub by: Arc<str>,
+}
+
+/// Work was held back from somewhere, or let go again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldChanged {
+    pub tenant: TenantName,
+    pub target: HoldTarget,
+    pub hold: Hold,
+    pub by: Arc<str>,
+}
+
+/// What can be held.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HoldTarget {
+    Cluster(ClusterName),
+    General(ClusterName, GeneralName),
+    Instance(ClusterName, InstanceId),
+    Route(RouteName),
+}
+
+/// How work is held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Not at all.
+    #[default]
+    None,
+    /// Nothing begins; what comes for it waits.
+    Paused,
+    /// Nothing begins, and no event is given to it.
+    Cordoned,
+    /// As cordoned, and its agents are told to finish and leave.
+    Draining,
+}
+
+/// A routing table took effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoutesApplied {
+    pub tenant: TenantName,
+    pub table: Arc<RouteTable>,
+    pub by: Arc<str>,
+}
+
+/// The payload of an event with open work was copied ahead of a dropped prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadCarried {
+    pub event: Seq,
+    pub payload: Payload,
+}
+
+/// Everything through `through` left the journal; `link` is the chain's hash there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixDropped {
+    pub through: Seq,
+    pub link: [u8; 32],
+}
+
+/// An operator cut the journal's tail off behind `kept`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalTruncated {
+    pub kept: Seq,
+    pub dropped_through: Seq,
+}
+
+/// Record kinds of `version` may be written from here on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeFinalized {
+    pub version: Arc<str>,
+    pub by: Arc<str>,
+}
+
+impl Record {
+    /// The body that stands beside the record, if it has one.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Payload> {
+        match self {
+            Record::EventAccepted(record) => Some(&record.payload),
+            Record::DeliverySettled(record) => record.output.as_ref(),
+            Record::LeaseExtended(record) => record.checkpoint.as_ref(),
+            Record::PayloadCarried(record) => Some(&record.payload),
+            Record::EpochStarted(_)
+            | Record::DeliveryLeased(_)
+            | Record::AttemptEnded(_)
+            | Record::DeliveryCancelled(_)
+            | Record::CancelRequested(_)
+            | Record::DeliveryParked(_)
+            | Record::DeliveryRedriven(_)
+            | Record::ResultRefused(_)
+            | Record::ClusterRegistered(_)
+            | Record::GeneralRegistered(_)
+            | Record::GeneralRemoved(_)
+            | Record::HoldChanged(_)
+            | Record::RoutesApplied(_)
+            | Record::PrefixDropped(_)
+            | Record::JournalTruncated(_)
+            | Record::UpgradeFinalized(_) => None,
+        }
+    }
+
+    /// Name of the kind, as the ledger shows it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Record::EpochStarted(_) => "EpochStarted",
+            Record::EventAccepted(_) => "EventAccepted",
+            Record::DeliveryLeased(_) => "DeliveryLeased",
+            Record::AttemptEnded(_) => "AttemptEnded",
+            Record::DeliverySettled(_) => "DeliverySettled",
+            Record::DeliveryCancelled(_) => "DeliveryCancelled",
+            Record::CancelRequested(_) => "CancelRequested",
+            Record::DeliveryParked(_) => "DeliveryParked",
+            Record::DeliveryRedriven(_) => "DeliveryRedriven",
+            Record::ResultRefused(_) => "ResultRefused",
+            Record::LeaseExtended(_) => "LeaseExtended",
+            Record::ClusterRegistered(_) => "ClusterRegistered",
+            Record::GeneralRegistered(_) => "GeneralRegistered",
+            Record::GeneralRemoved(_) => "GeneralRemoved",
+            Record::HoldChanged(_) => "HoldChanged",
+            Record::RoutesApplied(_) => "RoutesApplied",
+            Record::PayloadCarried(_) => "PayloadCarried",
+            Record::PrefixDropped(_) => "PrefixDropped",
+            Record::JournalTruncated(_) => "JournalTruncated",
+            Record::UpgradeFinalized(_) => "UpgradeFinalized",
+        }
+    }
+}
