@@ -1,1 +1,100 @@
+//! The wire of Mind OS: messages and stubs generated from the .proto files beside this crate.
+//!
+//! Without features there are messages only. `client` and `server` add the stubs of all services. What comes from outside is
+//! checked once, by the conversions in [`convert`]; past them a `DeliveryId` is known to be good.
 
+pub mod convert;
+pub mod wire;
+
+pub use google::rpc;
+pub use io::cloudevents;
+pub use mindos::{agent, blob, delivery, event, fleet, journal, ledger, route};
+
+/// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
+
+macro_rules! generated {
+    ($file:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/", $file, ".rs"));
+    };
+}
+
+// Nested like the packages: generated code names messages of other packages by relative paths.
+#[allow(clippy::all, missing_docs)]
+mod mindos {
+    /// The stream between control plane and agent side.
+    pub mod agent {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.agent.v1");
+        }
+    }
+    /// Large payloads.
+    pub mod blob {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.blob.v1");
+        }
+    }
+    /// Deliveries, and the words for how work ends.
+    pub mod delivery {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.delivery.v1");
+        }
+    }
+    /// Publishing events and looking at them.
+    pub mod event {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.event.v1");
+        }
+    }
+    /// Clusters, generals and instances.
+    pub mod fleet {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.fleet.v1");
+        }
+    }
+    /// What the journal stores.
+    pub mod journal {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.journal.v1");
+        }
+    }
+    /// The journal seen by people.
+    pub mod ledger {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.ledger.v1");
+        }
+    }
+    /// The routing table.
+    pub mod route {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.route.v1");
+        }
+    }
+}
+
+#[allow(clippy::all, missing_docs)]
+mod io {
+    /// The CloudEvents envelope.
+    pub mod cloudevents {
+        /// Version 1.
+        pub mod v1 {
+            generated!("io.cloudevents.v1");
+        }
+    }
+}
+
+#[allow(clippy::all, missing_docs)]
+mod google {
+    /// The error model of gRPC and its details.
+    pub mod rpc {
+        generated!("google.rpc");
+    }
+}

@@ -1,0 +1,1 @@
+//! Checked conversions from messages to the types of the model, and back.

@@ -1,0 +1,1 @@
+//! Mirrors of large messages in which CloudEvents stay encoded.
