@@ -39,6 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(client)
         .build_server(server)
+        // The channel is the caller's: its helper would also collide with the RPC `Connect`.
+        .build_transport(false)
         .bytes(".")
         .btree_map(".")
         .disable_comments([".io.cloudevents", ".google"])
@@ -47,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if server {
         let wire = out.join("wire");
         fs::create_dir_all(&wire)?;
-        let mut stubs = tonic_prost_build::configure().build_client(false).build_server(true).out_dir(&wire);
+        let mut stubs =
+            tonic_prost_build::configure().build_client(false).build_server(true).build_transport(false).out_dir(&wire);
         for (message, mirror) in WIRE {
             stubs = stubs.extern_path(message, mirror);
         }
