@@ -99,3 +99,34 @@ mod google {
         generated!("google.rpc");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::FileDescriptorSet;
+
+    #[test]
+    fn descriptors_name_every_service_and_all_imports() {
+        let set = FileDescriptorSet::decode(super::FILE_DESCRIPTOR_SET).unwrap();
+        let services: Vec<String> = set
+            .file
+            .iter()
+            .flat_map(|file| file.service.iter().map(|service| format!("{}.{}", file.package(), service.name())))
+            .collect();
+        for (area, service) in [
+            ("agent", "AgentService"),
+            ("blob", "BlobService"),
+            ("delivery", "DeliveryService"),
+            ("event", "EventService"),
+            ("fleet", "FleetService"),
+            ("ledger", "LedgerService"),
+            ("route", "RouteService"),
+        ] {
+            assert!(services.contains(&format!("mindos.{area}.v1.{service}")), "{services:?}");
+        }
+        for import in set.file.iter().flat_map(|file| &file.dependency) {
+            assert!(set.file.iter().any(|file| file.name() == import), "{import}");
+        }
+        assert!(set.file.iter().any(|file| file.name() == "google/rpc/error_details.proto"));
+    }
+}

@@ -168,5 +168,7 @@ mod stubs {
     include!(concat!(env!("OUT_DIR"), "/wire/mindos.event.v1.rs"));
 }
 
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod serve_tests;
 #[cfg(test)]
 mod tests;

@@ -123,7 +123,7 @@ fn assign(event: CloudEvent) -> Assign {
     }
 }
 
-fn event(id: &str) -> CloudEvent {
+pub(super) fn event(id: &str) -> CloudEvent {
     let text = |text: &str| CloudEventAttributeValue { attr: Some(Attr::CeString(text.into())) };
     CloudEvent {
         id: id.into(),
