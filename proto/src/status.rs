@@ -5,7 +5,9 @@
 //! ```
 //! Invariant: a detail is found again under the type it was put in by, on either side of the wire.
 
-use prost::{Message, Name};
+#[cfg(any(feature = "client", feature = "server"))]
+use prost::Message;
+use prost::Name;
 use prost_types::Any;
 
 use crate::rpc::{
