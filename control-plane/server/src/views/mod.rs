@@ -1,0 +1,6 @@
+//! Views: what is derived from the journal and can be rebuilt from it.
+//!
+//! Each follows durable records on a thread of its own, may lag, and never makes the plane wait.
+
+pub mod dedupe;
+pub mod follow;
