@@ -3,9 +3,33 @@
 //! `decide` reads the state and returns records; `apply` folds a record into the state; [`Plane`] drives both without
 //! waiting, so that the server and the simulator run the very same one. No clock, no chance, no I/O in here.
 
+mod agenda;
+mod agents;
+mod decide;
+mod dedupe;
+mod delivery;
+mod dispatch;
+mod durable;
+mod event;
 pub mod input;
 pub mod journal;
 pub mod output;
+mod people;
+mod placement;
+mod plane;
+mod publish;
+mod queue;
+mod recent;
 pub mod record;
+mod registry;
 pub mod route;
+mod routing;
 pub mod snapshot;
+mod soft;
+mod view;
+
+pub use dedupe::WINDOW as DEDUPE_WINDOW;
+pub use durable::Durable;
+pub use people::SELECTED_MAX;
+pub use plane::{IN_FLIGHT_MAX, Limits, Plane};
+pub use soft::Soft;

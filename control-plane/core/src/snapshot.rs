@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, RouteName, Seq, TenantName, Timestamp, Token};
 
+use crate::durable::{Durable, held_by};
+use crate::event::{Delivery, Event, Lease, Phase};
 use crate::input::Seen;
 use crate::output::PayloadRef;
+use crate::queue::QueueId;
 use crate::record::{
-    CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, HoldChanged, InstanceKey,
+    CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, Hold, HoldChanged, HoldTarget,
+    InstanceKey, RoutesApplied,
 };
+use crate::registry::Cluster;
 use crate::route::{Route, RouteTable};
 
 /// One piece of the state. Items come in the order of the variants.
@@ -22,7 +27,6 @@ pub enum Item {
         epoch: u32,
     },
     Cluster(ClusterRegistered),
-    /// With when it last had an instance or work.
     General(GeneralRegistered),
     Hold(HoldChanged),
     Routes {
@@ -72,7 +76,10 @@ pub struct DeliveryItem {
     pub token: Token,
     pub attempts: u32,
     pub place: Seq,
-    pub blocked_since: Option<Timestamp>,
+    /// How long it has held its lane up for reasons of its own, before `held_since`.
+    pub held_ms: u64,
+    /// Since when it waits for its own retry time.
+    pub held_since: Option<Timestamp>,
     pub cancel: Option<CancelReason>,
     pub last_cause: Option<Cause>,
 }
@@ -83,6 +90,232 @@ pub enum PhaseItem {
     Waiting { not_before: Timestamp },
     Leased { general: Arc<GeneralKey>, instance: Arc<InstanceKey>, boot: mindos_model::BootId, since: Timestamp },
     Parked { reason: ParkReason, since: Timestamp },
-    Succeeded,
+    Succeeded { general: Option<Arc<GeneralKey>> },
     Cancelled,
+}
+
+impl Durable {
+    /// The state as items, in one order only.
+    #[must_use]
+    pub fn export(&self) -> Vec<Item> {
+        let mut items = vec![Item::Header { seq: self.seq, at: self.at, epoch: self.epoch }];
+        self.export_fleet(&mut items);
+        for (tenant, in_force) in &self.routing.tenants {
+            items.push(Item::Routes { tenant: tenant.clone(), at: in_force.at, table: in_force.table.clone() });
+        }
+        for (_, rule) in self.routing.iter() {
+            let cursor = rule.cursor.and_then(|idx| self.registry.get(idx)).map(|general| general.key.clone());
+            items.push(Item::Route { tenant: rule.tenant.clone(), route: rule.route.clone(), cursor });
+        }
+        items.extend(self.routing.iter().filter(|(_, rule)| rule.hold != Hold::None).map(|(_, rule)| {
+            let target = HoldTarget::Route(rule.route.name.clone());
+            Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, hold: rule.hold, by: Arc::from("") })
+        }));
+        items.extend(self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event)))));
+        items.extend(self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen }));
+        items.extend(self.recent.iter().map(|(delivery, token)| Item::Settled { delivery, token }));
+        items
+    }
+
+    fn export_fleet(&self, items: &mut Vec<Item>) {
+        let hold = |tenant: &TenantName, target, hold| {
+            Item::Hold(HoldChanged { tenant: tenant.clone(), target, hold, by: Arc::from("") })
+        };
+        for ((tenant, name), cluster) in &self.registry.clusters {
+            let (tenant, region) = (tenant.clone(), cluster.region.clone());
+            let labels = cluster.labels.clone();
+            items.push(Item::Cluster(ClusterRegistered { tenant, cluster: name.clone(), region, labels }));
+        }
+        for (_, general) in self.registry.iter() {
+            let (key, ty, labels) = (GeneralKey::clone(&general.key), general.ty.clone(), general.labels.clone());
+            items.push(Item::General(GeneralRegistered { key, ty, labels }));
+        }
+        for ((tenant, name), cluster) in self.registry.clusters.iter().filter(|(_, c)| c.hold != Hold::None) {
+            items.push(hold(tenant, HoldTarget::Cluster(name.clone()), cluster.hold));
+        }
+        for (_, general) in self.registry.iter().filter(|(_, general)| general.hold != Hold::None) {
+            let GeneralKey { tenant, cluster, name } = general.key.as_ref();
+            items.push(hold(tenant, HoldTarget::General(cluster.clone(), name.clone()), general.hold));
+        }
+        for ((tenant, cluster, instance), held) in &self.registry.instances {
+            items.push(hold(tenant, HoldTarget::Instance(cluster.clone(), instance.clone()), *held));
+        }
+    }
+
+    fn event_item(&self, seq: Seq, event: &Event) -> EventItem {
+        let key = |idx| self.registry.get(idx).map(|general| general.key.clone());
+        let item = |delivery: &Delivery| DeliveryItem {
+            general: match delivery.queue {
+                QueueId::General(idx) => key(idx),
+                QueueId::Route(_) => None,
+            },
+            phase: match &delivery.phase {
+                Phase::Waiting { not_before } => PhaseItem::Waiting { not_before: *not_before },
+                Phase::Leased(Lease { general, instance, boot, since }) => PhaseItem::Leased {
+                    general: key(*general).expect("a general with leases is not removed"),
+                    instance: instance.clone(),
+                    boot: boot.clone(),
+                    since: *since,
+                },
+                Phase::Parked { reason, since } => PhaseItem::Parked { reason: *reason, since: *since },
+                Phase::Succeeded => PhaseItem::Succeeded { general: delivery.done_by.and_then(key) },
+                Phase::Cancelled => PhaseItem::Cancelled,
+            },
+            token: delivery.token,
+            attempts: delivery.attempts,
+            place: delivery.place,
+            held_ms: delivery.held_ms,
+            held_since: delivery.held_since,
+            cancel: delivery.cancel,
+            last_cause: delivery.last_cause,
+        };
+        EventItem {
+            event: seq,
+            tenant: event.tenant.clone(),
+            kind: event.kind.clone(),
+            lane: event.lane.clone(),
+            repository: event.repository.clone(),
+            route: self.routing.rule(event.route).route.name.clone(),
+            accepted: event.accepted,
+            payload: event.payload,
+            deliveries: event.deliveries.iter().map(item).collect(),
+        }
+    }
+
+    /// The state that was exported.
+    ///
+    /// # Panics
+    /// When items name what no item before them brought: the snapshot is not one of ours, or was damaged unnoticed.
+    #[must_use]
+    pub fn import(items: impl IntoIterator<Item = Item>) -> Durable {
+        let mut import = Import { durable: Durable::new(), lanes: Vec::new() };
+        items.into_iter().for_each(|item| import.item(item));
+        import.finish()
+    }
+}
+
+struct Import {
+    durable: Durable,
+    /// What stands in lanes, with its place there: deliveries do not come in the order of their lanes.
+    lanes: Vec<(Seq, DeliveryId)>,
+}
+
+impl Import {
+    fn item(&mut self, item: Item) {
+        let durable = &mut self.durable;
+        match item {
+            Item::Header { seq, at, epoch } => {
+                (durable.seq, durable.at, durable.epoch) = (seq, at, epoch);
+                durable.agenda.fired = Timestamp(0);
+            }
+            Item::Cluster(record) => {
+                let ClusterRegistered { tenant, cluster, region, labels } = record;
+                durable.registry.clusters.insert((tenant, cluster), Cluster { region, labels, hold: Hold::None });
+            }
+            Item::General(record) => {
+                durable.registry.register(&record, &durable.hasher);
+            }
+            Item::Hold(HoldChanged { tenant, target, hold, by: _ }) => match &target {
+                HoldTarget::Route(name) => {
+                    let route = durable.routing.find(&tenant, name).expect("routes stand before their holds");
+                    durable.routing.rule_mut(route).hold = hold;
+                }
+                HoldTarget::Cluster(_) | HoldTarget::General(..) | HoldTarget::Instance(..) => {
+                    durable.registry.hold(&tenant, &target, hold);
+                }
+            },
+            Item::Routes { tenant, at, table } => {
+                let record = RoutesApplied { tenant, table, by: Arc::from("") };
+                durable.routing.apply(&record, at, &mut durable.registry, &durable.hasher);
+            }
+            Item::Route { tenant, route, cursor } => {
+                let idx = durable.routing.put(&tenant, route, &mut durable.registry, &durable.hasher);
+                durable.routing.rule_mut(idx).cursor = cursor.and_then(|key| durable.registry.find(&key));
+            }
+            Item::Event(item) => self.event(*item),
+            Item::Seen { key, at, seen } => durable.dedupe.insert(key, at, seen),
+            Item::Settled { delivery, token } => durable.recent.insert(delivery, token),
+        }
+    }
+
+    fn event(&mut self, item: EventItem) {
+        let EventItem { event: seq, tenant, kind, lane, repository, route, accepted, payload, deliveries } = item;
+        let durable = &mut self.durable;
+        let route = durable.routing.find(&tenant, &route).expect("routes stand before their events");
+        let general = |durable: &Durable, key: &GeneralKey| {
+            durable.registry.find(key).expect("generals stand before their deliveries")
+        };
+        let mut imported = Vec::with_capacity(deliveries.len());
+        for (ordinal, item) in (1..).zip(deliveries) {
+            let id = DeliveryId::new(seq, ordinal);
+            let queue = match &item.general {
+                Some(key) => QueueId::General(general(durable, key)),
+                None => QueueId::Route(route),
+            };
+            let mut done_by = None;
+            let phase = match item.phase {
+                PhaseItem::Waiting { not_before } => {
+                    self.lanes.push((item.place, id));
+                    if not_before > Timestamp(0) {
+                        durable.agenda.retries.insert((not_before, id));
+                    }
+                    if item.held_since.is_some() {
+                        durable.agenda.blocks.insert((Timestamp(0), id));
+                    }
+                    Phase::Waiting { not_before }
+                }
+                PhaseItem::Leased { general: key, instance, boot, since } => {
+                    self.lanes.push((item.place, id));
+                    let general = general(durable, &key);
+                    durable.registry.general_mut(general).leased += 1;
+                    let (instance, held) = held_by(&mut durable.held, &instance);
+                    held.insert(id, general);
+                    Phase::Leased(Lease { general, instance, boot, since })
+                }
+                PhaseItem::Parked { reason, since } => {
+                    if reason == ParkReason::BacklogFull {
+                        durable.queue_mut(queue).overflow_in(&lane, item.place, id);
+                        durable.agenda.overflows.insert(queue);
+                    }
+                    Phase::Parked { reason, since }
+                }
+                PhaseItem::Succeeded { general } => {
+                    done_by = general.and_then(|key| durable.registry.find(&key));
+                    Phase::Succeeded
+                }
+                PhaseItem::Cancelled => Phase::Cancelled,
+            };
+            let DeliveryItem { token, attempts, place, held_ms, held_since, cancel, last_cause, .. } = item;
+            let delivery =
+                Delivery { queue, phase, token, attempts, place, held_ms, held_since, cancel, last_cause, done_by };
+            if let (QueueId::General(idx), false) = (queue, delivery.status().is_settled()) {
+                durable.registry.general_mut(idx).bound += 1;
+            }
+            imported.push(delivery);
+        }
+        let open = imported.iter().filter(|delivery| !delivery.status().is_settled()).count();
+        let open = u32::try_from(open).expect("fan-out is bounded");
+        durable.routing.rule_mut(route).events += 1;
+        let event = Event { tenant, kind, lane, repository, route, accepted, payload, open, deliveries: imported };
+        durable.events.insert(seq, event);
+    }
+
+    fn finish(mut self) -> Durable {
+        self.lanes.sort_unstable();
+        let durable = &mut self.durable;
+        for (_, id) in &self.lanes {
+            let (event, delivery) = durable.events.delivery(*id).expect("it was imported");
+            let (lane, queue, is_leased) = (event.lane.clone(), delivery.queue, delivery.lease().is_some());
+            durable.queue_mut(queue).push(&lane, *id);
+            if is_leased {
+                durable.queue_mut(queue).leased(&lane);
+            }
+        }
+        for (_, id) in &self.lanes {
+            let (event, delivery) = durable.events.delivery(*id).expect("it was imported");
+            let (lane, queue) = (event.lane.clone(), delivery.queue);
+            durable.touch(queue, &lane);
+        }
+        self.durable
+    }
 }

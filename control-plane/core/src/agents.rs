@@ -1,0 +1,67 @@
+//! Agents: what a stream's opening tells, and what it is told.
+
+use std::sync::Arc;
+
+use crate::decide::{Context, Decision};
+use crate::durable::Durable;
+use crate::input::Hello;
+use crate::output::{CloseReason, Output, PlaneMessage};
+use crate::record::{ClusterRegistered, GeneralKey, GeneralRegistered, Hold, Record};
+
+impl Durable {
+    /// What a hello tells of clusters and generals that was not known. Applied before the hello is observed.
+    pub(crate) fn introduce(&self, hello: &Hello, generals_max: usize) -> Vec<Record> {
+        let Hello { key, region, cluster_labels, generals, .. } = hello;
+        let mut records = Vec::new();
+        let known = self.registry.clusters.get(&(key.tenant.clone(), key.cluster.clone()));
+        if known.is_none_or(|known| known.region != *region || known.labels != *cluster_labels) {
+            records.push(Record::ClusterRegistered(Box::new(ClusterRegistered {
+                tenant: key.tenant.clone(),
+                cluster: key.cluster.clone(),
+                region: region.clone(),
+                labels: cluster_labels.clone(),
+            })));
+        }
+        let mut room = generals_max.saturating_sub(self.registry.len());
+        for named in generals {
+            let key = GeneralKey { tenant: key.tenant.clone(), cluster: key.cluster.clone(), name: named.name.clone() };
+            let known = self.registry.find(&key).map(|idx| self.registry.general(idx));
+            if known.is_some_and(|known| known.ty == named.ty && known.labels == named.labels) {
+                continue;
+            }
+            if known.is_none() {
+                if room == 0 {
+                    continue;
+                }
+                room -= 1;
+            }
+            let record = GeneralRegistered { key, ty: named.ty.clone(), labels: named.labels.clone() };
+            records.push(Record::GeneralRegistered(Box::new(record)));
+        }
+        records
+    }
+
+    pub(crate) fn hello(&self, hello: Hello, context: Context<'_>) -> Decision {
+        let Hello { session, key, boot, held, .. } = hello;
+        let (verdicts, records) = self.claims(&key, Some(&boot), &held, context);
+        let welcome = PlaneMessage::Welcome { epoch: self.epoch, verdicts };
+        let mut outputs = vec![Output::Send { session, message: welcome }];
+        let replaced = context.soft.sessions.get(&session).and_then(|session| session.replaced);
+        outputs.extend(replaced.map(|session| Output::Close { session, reason: CloseReason::Replaced }));
+        let drains = |hold| hold == Hold::Draining;
+        if drains(self.registry.instance_hold(&key)) || drains(self.registry.cluster_hold(&key.tenant, &key.cluster)) {
+            outputs.push(Output::Send { session, message: PlaneMessage::Drain });
+        }
+        Decision { records, outputs }
+    }
+
+    /// A general that nothing is known to serve, and that nothing waits for.
+    pub(crate) fn forgotten(&self, idx: crate::registry::GeneralIdx, context: Context<'_>) -> Option<Record> {
+        let general = self.registry.get(idx)?;
+        let is_served = context.soft.pool(idx).is_some_and(|pool| pool.members > 0);
+        let has_work = general.bound > 0 || general.leased > 0;
+        let key = GeneralKey::clone(&general.key);
+        let record = crate::record::GeneralRemoved { key, by: Arc::from("") };
+        (!is_served && !has_work).then_some(Record::GeneralRemoved(record))
+    }
+}

@@ -1,0 +1,76 @@
+//! Decisions: which records follow from an input, and what is answered.
+//!
+//! Pure: nothing here changes the state, reads a clock or draws chance that was not handed in.
+
+use mindos_model::Timestamp;
+
+use crate::durable::Durable;
+use crate::input::{Entropy, Input, RequestId, SessionId};
+use crate::output::{Output, PlaneMessage, Rejection, Reply};
+use crate::plane::Limits;
+use crate::record::{JournalTruncated, PayloadCarried, PrefixDropped, Record};
+use crate::soft::Soft;
+
+/// What follows from one input.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Decision {
+    pub(crate) records: Vec<Record>,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// What a decision rests on besides the durable state.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) soft: &'a Soft,
+    pub(crate) limits: &'a Limits,
+    pub(crate) now: Timestamp,
+    pub(crate) entropy: Entropy,
+}
+
+impl Decision {
+    pub(crate) fn reply(request: RequestId, reply: Result<Reply, Rejection>) -> Decision {
+        Decision { records: Vec::new(), outputs: vec![Output::Reply { request, reply: Box::new(reply) }] }
+    }
+
+    pub(crate) fn send(session: SessionId, message: PlaneMessage) -> Decision {
+        Decision { records: Vec::new(), outputs: vec![Output::Send { session, message }] }
+    }
+
+    pub(crate) fn with(mut self, record: Record) -> Decision {
+        self.records.push(record);
+        self
+    }
+}
+
+impl Durable {
+    pub(crate) fn decide(&self, input: Input, context: Context<'_>) -> Decision {
+        match input {
+            Input::Publish { request, event } => self.publish(request, *event, context),
+            Input::Hello(hello) => self.hello(*hello, context),
+            Input::Agent { session, message } => self.agent(session, message, context),
+            Input::Closed { session: _ } => Decision::default(),
+            Input::Cancel { request, tenant, select, by } => self.cancel(request, &tenant, &select, &by, context),
+            Input::Redrive { request, tenant, select, by } => self.redrive(request, &tenant, &select, &by, context),
+            Input::Hold { request, tenant, target, hold, by } => self.hold(request, tenant, target, hold, by, context),
+            Input::ApplyRoutes { request, tenant, table, expected, by } => {
+                self.apply_routes(request, tenant, table, expected, by)
+            }
+            Input::RemoveGeneral { request, key, by } => self.remove_general(request, key, by, context),
+            Input::FinalizeUpgrade { request, version, by } => self.finalize_upgrade(request, version, by),
+            Input::Query { request, tenant, query } => self.query(request, &tenant, query, context),
+            Input::Carry { event, payload } => match self.events.get(event) {
+                Some(_) => Decision::default().with(Record::PayloadCarried(PayloadCarried { event, payload })),
+                None => Decision::default(),
+            },
+            Input::DropPrefix { request, through, link } => {
+                let mut decision = Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }));
+                decision.outputs.push(Output::DropPrefix { through });
+                decision.with(Record::PrefixDropped(PrefixDropped { through, link }))
+            }
+            Input::Truncated { kept, dropped_through } => {
+                let record = JournalTruncated { kept, dropped_through };
+                Decision::default().with(Record::JournalTruncated(record))
+            }
+        }
+    }
+}

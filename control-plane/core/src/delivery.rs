@@ -1,0 +1,276 @@
+//! What agents report of deliveries, and what time does to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Timestamp, Token, limits};
+
+use crate::decide::{Context, Decision};
+use crate::durable::Durable;
+use crate::event::{Delivery, Event, Lease};
+use crate::input::{AgentMessage, Entropy, Extend, ReportedOutcome, ResultReport, SessionId};
+use crate::output::{Claim, Output, PlaneMessage, SettledVerdict};
+use crate::queue::QueueId;
+use crate::record::{
+    AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
+    LeaseExtended, Next, Record, ResultRefused,
+};
+
+/// Bytes of a message from the agent side that are kept.
+const MESSAGE_MAX: usize = 1024;
+/// Shortest wait after a lease was given back.
+const DECLINED_WAIT: Duration = Duration::from_secs(1);
+/// Deliveries taken out of one queue's overflow at a time.
+const OVERFLOW_STEP: usize = 64;
+
+impl Durable {
+    pub(crate) fn agent(&self, session: SessionId, message: AgentMessage, context: Context<'_>) -> Decision {
+        // A message of a stream that was closed meanwhile: its sender repeats on the next one what matters.
+        let Some(known) = context.soft.sessions.get(&session) else { return Decision::default() };
+        let key = &known.instance;
+        match message {
+            AgentMessage::Grant { .. } | AgentMessage::Heartbeat { .. } | AgentMessage::Draining => Decision::default(),
+            AgentMessage::Accept { delivery, token } => match self.held_lease(key, delivery, token) {
+                Some(_) => Decision::default(),
+                None => Decision::send(session, PlaneMessage::Lost { delivery, token }),
+            },
+            AgentMessage::Decline { delivery, token, retry_at, message } => {
+                let Some((_, known)) = self.held_lease(key, delivery, token) else { return Decision::default() };
+                let not_before = retry_at.unwrap_or(context.now).max(context.now + DECLINED_WAIT);
+                Decision::default().with(self.lease_ended(
+                    delivery,
+                    known,
+                    Cause::Declined,
+                    &message,
+                    Some(not_before),
+                    context,
+                ))
+            }
+            AgentMessage::Extend(extend) => self.extend(session, key, *extend),
+            AgentMessage::Result(report) => self.result(session, key, *report, context),
+            AgentMessage::Reconcile { held } => {
+                let (verdicts, records) = self.claims(key, None, &held, context);
+                let mut decision = Decision::send(session, PlaneMessage::Reconciled { verdicts });
+                decision.records = records;
+                decision
+            }
+        }
+    }
+
+    /// The delivery, if this instance holds its lease under this token.
+    fn held_lease(&self, key: &InstanceKey, id: DeliveryId, token: Token) -> Option<(&Event, &Delivery)> {
+        let (event, delivery) = self.events.delivery(id)?;
+        let lease = delivery.lease()?;
+        (delivery.token == token && *lease.instance == *key).then_some((event, delivery))
+    }
+
+    fn extend(&self, session: SessionId, key: &InstanceKey, extend: Extend) -> Decision {
+        let Extend { delivery, token, progress: _, checkpoint, usage } = extend;
+        if self.held_lease(key, delivery, token).is_none() {
+            return Decision::send(session, PlaneMessage::Lost { delivery, token });
+        }
+        let decision = Decision::send(session, PlaneMessage::Extended { delivery, token });
+        if checkpoint.is_none() && usage.is_empty() {
+            return decision;
+        }
+        decision.with(Record::LeaseExtended(Box::new(LeaseExtended { delivery, token, checkpoint, usage })))
+    }
+
+    fn result(
+        &self,
+        session: SessionId,
+        key: &Arc<InstanceKey>,
+        report: ResultReport,
+        context: Context<'_>,
+    ) -> Decision {
+        let ResultReport { delivery: id, token, outcome, usage } = report;
+        let settled = |verdict| Decision::send(session, PlaneMessage::Settled { delivery: id, token, verdict });
+        let Some((_, delivery)) = self.held_lease(key, id, token) else {
+            return match (self.recent.get(id), self.events.delivery(id)) {
+                // Repeated after a lost reply: already true, so there is nothing to record.
+                (Some(by), _) if by == token => settled(SettledVerdict::Settled),
+                (None, Some((_, delivery))) if self.has_answered(delivery, token) => settled(SettledVerdict::Settled),
+                (_, Some((_, Delivery { token: current, .. }))) => self.refuse(id, token, *current, key, settled),
+                (Some(current), None) => self.refuse(id, token, current, key, settled),
+                (None, None) => settled(SettledVerdict::Unknown),
+            };
+        };
+        let record = match outcome {
+            ReportedOutcome::Succeeded { output, output_type, output_ref } => {
+                let since = delivery.lease().map_or(context.now, |lease: &Lease| lease.since);
+                let took_ms = u64::try_from(context.now.since(since).as_millis()).unwrap_or(u64::MAX);
+                let settled = DeliverySettled { delivery: id, token, output, output_type, output_ref, usage, took_ms };
+                Record::DeliverySettled(Box::new(settled))
+            }
+            ReportedOutcome::Failed { kind, message } => {
+                self.lease_ended(id, delivery, Cause::Failed(kind), &message, None, context)
+            }
+        };
+        settled(SettledVerdict::Settled).with(record)
+    }
+
+    /// Whether a failure under this token is what the delivery waits or is parked for.
+    fn has_answered(&self, delivery: &Delivery, token: Token) -> bool {
+        delivery.token == token && delivery.lease().is_none() && matches!(delivery.last_cause, Some(Cause::Failed(_)))
+    }
+
+    fn refuse(
+        &self,
+        delivery: DeliveryId,
+        presented: Token,
+        current: Token,
+        key: &Arc<InstanceKey>,
+        settled: impl Fn(SettledVerdict) -> Decision,
+    ) -> Decision {
+        let record = ResultRefused { delivery, presented, current, instance: key.clone() };
+        settled(SettledVerdict::Stale { current }).with(Record::ResultRefused(Box::new(record)))
+    }
+
+    /// The end of a lease without a result: another attempt, the side, or the end where it was to be cancelled.
+    pub(crate) fn lease_ended(
+        &self,
+        id: DeliveryId,
+        delivery: &Delivery,
+        cause: Cause,
+        message: &str,
+        not_before: Option<Timestamp>,
+        context: Context<'_>,
+    ) -> Record {
+        if let Some(reason) = delivery.cancel {
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from("") });
+        }
+        if cause == Cause::Failed(FailureKind::Cancelled) {
+            let reason = crate::record::CancelReason::Requested;
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from("agent") });
+        }
+        // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
+        let of_this_epoch = delivery.token.epoch == self.epoch;
+        let counted = match cause {
+            Cause::Failed(FailureKind::Transient | FailureKind::Lost) | Cause::Deadline => true,
+            Cause::Lapsed | Cause::Rebooted => of_this_epoch,
+            Cause::Failed(_) | Cause::Undelivered | Cause::Declined => false,
+        };
+        let attempts = delivery.attempts + u32::from(counted);
+        let next = match cause {
+            Cause::Failed(FailureKind::Poison) => Next::Park { reason: ParkReason::Poison },
+            Cause::Failed(FailureKind::TooLarge) => Next::Park { reason: ParkReason::TooLarge },
+            Cause::Failed(FailureKind::OverBudget) => Next::Park { reason: ParkReason::OverBudget },
+            _ if attempts >= self.rule_of(id).attempts_max => Next::Park { reason: ParkReason::AttemptsExhausted },
+            Cause::Failed(FailureKind::RateLimited { until }) => {
+                Next::Wait { not_before: until.max(context.now + DECLINED_WAIT) }
+            }
+            Cause::Declined => Next::Wait { not_before: not_before.unwrap_or(context.now + DECLINED_WAIT) },
+            Cause::Undelivered | Cause::Lapsed | Cause::Rebooted => Next::Wait { not_before: context.now },
+            Cause::Failed(FailureKind::Transient | FailureKind::Lost | FailureKind::Cancelled) | Cause::Deadline => {
+                Next::Wait { not_before: context.now + backoff(attempts, context.entropy) }
+            }
+        };
+        let message = shorten(message);
+        let token = delivery.token;
+        Record::AttemptEnded(Box::new(AttemptEnded { delivery: id, token, cause, message, counted, next }))
+    }
+
+    /// Verdicts on the leases that an agent claims, and the end of those that it does not.
+    ///
+    /// `boot` is set when the agent opens a stream; then leases of another boot end, unless they are claimed.
+    pub(crate) fn claims(
+        &self,
+        key: &InstanceKey,
+        boot: Option<&mindos_model::BootId>,
+        claimed: &[(DeliveryId, Token)],
+        context: Context<'_>,
+    ) -> (Vec<(DeliveryId, Token, Claim)>, Vec<Record>) {
+        let verdict = |id: DeliveryId, token: Token| match self.held_lease(key, id, token) {
+            Some((_, Delivery { cancel: Some(_), .. })) => Claim::Cancel,
+            Some(_) => Claim::Keep,
+            None => Claim::Unknown,
+        };
+        let verdicts = claimed.iter().map(|(id, token)| (*id, *token, verdict(*id, *token))).collect();
+        // Without a boot the stream stands, and an assignment may be on its way down.
+        let Some(boot) = boot else { return (verdicts, Vec::new()) };
+        let mut records = Vec::new();
+        for id in self.held.get(key).into_iter().flat_map(|held| held.keys()) {
+            let (_, delivery) = self.events.delivery(*id).expect("held leases are of open deliveries");
+            if claimed.contains(&(*id, delivery.token)) {
+                continue;
+            }
+            let same_boot = delivery.lease().is_some_and(|lease| lease.boot == *boot);
+            let cause = if same_boot { Cause::Undelivered } else { Cause::Rebooted };
+            records.push(self.lease_ended(*id, delivery, cause, "", None, context));
+        }
+        (verdicts, records)
+    }
+
+    /// A lease whose time is up.
+    pub(crate) fn lapsed(&self, id: DeliveryId, context: Context<'_>) -> Decision {
+        let Some((_, delivery)) = self.events.delivery(id) else { return Decision::default() };
+        let Some(Lease { instance, .. }) = delivery.lease() else { return Decision::default() };
+        let clock = context.soft.leases.get(&id);
+        let deadline = self.rule_of(id).deadline;
+        let stuck = clock.is_some_and(|clock| clock.progress_at + deadline <= context.now);
+        let cause = if stuck { Cause::Deadline } else { Cause::Lapsed };
+        let record = self.lease_ended(id, delivery, cause, "", None, context);
+        let token = delivery.token;
+        let lost = PlaneMessage::Lost { delivery: id, token };
+        let send = |session| Output::Send { session, message: lost };
+        let outputs = context.soft.session_of(instance).map(send).into_iter().collect();
+        Decision { records: vec![record], outputs }
+    }
+
+    /// A waiting delivery has held its lane up for long.
+    pub(crate) fn blocked(&self, id: DeliveryId, context: Context<'_>) -> Option<Record> {
+        let (event, delivery) = self.events.delivery(id)?;
+        let lane = self.queue(delivery.queue).lane(&event.lane)?;
+        let held = delivery.held_ms(context.now);
+        let too_long = u128::from(held) >= self.rule_of(id).block_max.as_millis();
+        let is_head = lane.head().any(|head| head == id);
+        let waits = !self.is_eligible(event, delivery) && delivery.status() == mindos_model::Status::Waiting;
+        let parked = DeliveryParked { delivery: id, reason: ParkReason::Blocked };
+        (too_long && is_head && waits && lane.has_follower()).then_some(Record::DeliveryParked(parked))
+    }
+
+    /// Deliveries parked for want of room that have room again.
+    pub(crate) fn overflow(&self, queue_id: QueueId, context: Context<'_>) -> Vec<Record> {
+        let queue = self.queue(queue_id);
+        let max = context.limits.queue_backlog_max;
+        let room = max.saturating_sub(queue.waiting) as usize;
+        let mut records = Vec::new();
+        let mut lanes: Vec<(Arc<str>, u32)> = Vec::new();
+        for (place, id) in queue.overflow.iter().take(OVERFLOW_STEP) {
+            let Some((event, _)) = self.events.delivery(*id) else { continue };
+            let waiting = queue.lane(&event.lane).map_or(0, |lane| lane.waiting);
+            let at = match lanes.iter().position(|(lane, _)| *lane == event.lane) {
+                Some(at) => at,
+                None => {
+                    lanes.push((event.lane.clone(), waiting));
+                    lanes.len() - 1
+                }
+            };
+            if records.len() >= room {
+                break;
+            }
+            if lanes[at].1 >= context.limits.lane_backlog_max {
+                continue;
+            }
+            lanes[at].1 += 1;
+            let record = DeliveryRedriven { delivery: *id, place_before: *place, by: Arc::from("") };
+            records.push(Record::DeliveryRedriven(record));
+        }
+        records
+    }
+}
+
+/// How long to wait before the attempt after `attempts`: doubles, with full jitter.
+fn backoff(attempts: u32, mut entropy: Entropy) -> Duration {
+    let doubled = limits::RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    let most = u64::try_from(doubled.min(limits::RETRY_MAX).as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(1 + entropy.below(most))
+}
+
+fn shorten(message: &str) -> Arc<str> {
+    let mut end = message.len().min(MESSAGE_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    Arc::from(&message[..end])
+}

@@ -1,0 +1,52 @@
+//! The order in which waiting work is looked at.
+
+use std::time::Duration;
+
+use mindos_model::{DeliveryId, Status, Timestamp};
+
+use crate::durable::Durable;
+use crate::queue::QueueId;
+use crate::registry::GeneralIdx;
+
+/// How often a lane that nobody waits behind is looked at, while its head could block it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Durable {
+    /// The next delivery of the queue that may be leased. Lanes that have none lose their turn.
+    pub(crate) fn next_in(&mut self, queue: QueueId) -> Option<DeliveryId> {
+        loop {
+            let lane = self.queue(queue).next()?.clone();
+            if let Some(delivery) = self.first_eligible(queue, &lane) {
+                return Some(delivery);
+            }
+            self.queue_mut(queue).turn(false);
+        }
+    }
+
+    /// Takes the queue in front off the agenda, until something wakes it.
+    pub(crate) fn rest(&mut self, queue: QueueId) {
+        let front = self.agenda.dirty.pop_front();
+        debug_assert_eq!(front, Some(queue), "only the queue in front is looked at");
+        self.queue_mut(queue).dirty = false;
+    }
+
+    /// A general may take work: its own, and that of the routes that could choose it.
+    pub(crate) fn wake(&mut self, general: GeneralIdx) {
+        let Some(known) = self.registry.get(general) else { return };
+        let mut queues = Vec::with_capacity(1 + known.routes.len());
+        queues.push(QueueId::General(general));
+        queues.extend(known.routes.iter().copied().map(QueueId::Route));
+        for queue in queues {
+            if self.queue(queue).ready() > 0 {
+                self.mark_dirty(queue);
+            }
+        }
+    }
+
+    /// When to see again whether a delivery that waits for itself blocks its lane.
+    pub(crate) fn look_again(&self, id: DeliveryId, now: Timestamp) -> Option<Timestamp> {
+        let (event, delivery) = self.events.delivery(id)?;
+        let waits = delivery.status() == Status::Waiting && !self.is_eligible(event, delivery);
+        (waits && delivery.held_since.is_some()).then(|| now + LOOK_AGAIN)
+    }
+}

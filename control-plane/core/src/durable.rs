@@ -1,0 +1,535 @@
+//! The durable state: the fold of the records.
+//!
+//! Invariants: nothing but `apply` changes what is recorded; `apply` judges nothing and asserts what `decide` promised,
+//! because a record that does not fit is a bug, and serving from a wrong state is worse than stopping.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use hashbrown::{HashMap, hash_map};
+use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+
+use crate::agenda::Agenda;
+use crate::dedupe::Dedupe;
+use crate::event::{Delivery, Event, Events, Lease, Phase};
+use crate::input::Seen;
+use crate::output::PayloadRef;
+use crate::queue::{Queue, QueueId};
+use crate::recent::Recent;
+use crate::record::{
+    AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
+    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, Hold, HoldChanged,
+    HoldTarget, InstanceKey, Next, PayloadCarried, Record,
+};
+use crate::registry::{GeneralIdx, Registry};
+use crate::routing::Routing;
+
+/// Everything that the journal says, as it stands after its last record.
+#[derive(Clone, Debug)]
+pub struct Durable {
+    pub(crate) seq: Seq,
+    /// When the last record was decided.
+    pub(crate) at: Timestamp,
+    pub(crate) epoch: u32,
+    pub(crate) hasher: FixedState,
+    pub(crate) registry: Registry,
+    pub(crate) routing: Routing,
+    pub(crate) events: Events,
+    pub(crate) dedupe: Dedupe,
+    pub(crate) recent: Recent,
+    pub(crate) held: Held,
+    pub(crate) agenda: Agenda,
+}
+
+/// Open leases by the instance that holds them.
+// Hashed, because every lease and result passes here; nobody iterates the outer map.
+pub(crate) type Held = HashMap<Arc<InstanceKey>, BTreeMap<DeliveryId, GeneralIdx>, FixedState>;
+
+/// What a record did to the slots of the fleet, for the state that is only observed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Nothing,
+    Leased {
+        delivery: DeliveryId,
+        general: GeneralIdx,
+        instance: Arc<InstanceKey>,
+    },
+    Released {
+        delivery: DeliveryId,
+        general: GeneralIdx,
+        instance: Arc<InstanceKey>,
+    },
+    /// Generals may begin work, or no longer.
+    Opened(Vec<GeneralIdx>),
+    Instance(Arc<InstanceKey>),
+    Removed(GeneralIdx),
+}
+
+impl Default for Durable {
+    fn default() -> Durable {
+        Durable::new()
+    }
+}
+
+impl Durable {
+    /// The state before the first record.
+    #[must_use]
+    pub fn new() -> Durable {
+        Durable::seeded(0)
+    }
+
+    /// As [`Durable::new`], with a seed for its hash maps, whose keys come from outside. It shows in no decision.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Durable {
+        let hasher = FixedState::with_seed(seed);
+        Durable {
+            seq: Seq::ZERO,
+            at: Timestamp(0),
+            epoch: 0,
+            held: HashMap::with_hasher(hasher.clone()),
+            hasher,
+            registry: Registry::default(),
+            routing: Routing::default(),
+            events: Events::default(),
+            dedupe: Dedupe::default(),
+            recent: Recent::default(),
+            agenda: Agenda::default(),
+        }
+    }
+
+    /// The last record applied.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The epoch in force; 0 before the first start.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// When the last record was decided.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Folds a record into the state.
+    ///
+    /// # Panics
+    /// When the record does not follow the last one, or does not fit the state: a bug, or another journal's record.
+    pub fn apply(&mut self, entry: &Entry) {
+        let _ = self.fold(entry);
+    }
+
+    pub(crate) fn fold(&mut self, entry: &Entry) -> Change {
+        let Entry { seq, at, record } = entry;
+        assert_eq!(*seq, self.seq.next(), "record does not follow the last one");
+        self.seq = *seq;
+        self.at = self.at.max(*at);
+        match record {
+            Record::EpochStarted(record) => {
+                self.epoch = record.epoch;
+                Change::Nothing
+            }
+            Record::EventAccepted(record) => self.event_accepted(*seq, *at, record),
+            Record::DeliveryLeased(record) => self.delivery_leased(*at, record),
+            Record::AttemptEnded(record) => self.attempt_ended(*at, record),
+            Record::DeliverySettled(record) => self.delivery_settled(record),
+            Record::DeliveryCancelled(record) => self.delivery_cancelled(record),
+            Record::CancelRequested(CancelRequested { delivery, reason, by: _ }) => {
+                let delivery = self.events.delivery_mut(*delivery);
+                assert!(delivery.lease().is_some(), "cancel was requested of a delivery that is not leased");
+                delivery.cancel = Some(*reason);
+                Change::Nothing
+            }
+            Record::DeliveryParked(record) => self.delivery_parked(*at, record),
+            Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, record),
+            Record::ClusterRegistered(record) => self.cluster_registered(record),
+            Record::GeneralRegistered(record) => self.general_registered(record),
+            Record::GeneralRemoved(GeneralRemoved { key, by: _ }) => {
+                let Some(idx) = self.registry.find(key) else { return Change::Nothing };
+                let general = self.registry.general(idx);
+                assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");
+                self.routing.leave(idx);
+                self.registry.remove(idx);
+                Change::Removed(idx)
+            }
+            Record::HoldChanged(record) => self.hold_changed(record),
+            Record::RoutesApplied(record) => {
+                self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
+                self.all_opened()
+            }
+            Record::PayloadCarried(PayloadCarried { event, payload }) => {
+                if let Some(event) = self.events.get_mut(*event) {
+                    event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
+                }
+                Change::Nothing
+            }
+            Record::ResultRefused(_)
+            | Record::LeaseExtended(_)
+            | Record::PrefixDropped(_)
+            | Record::JournalTruncated(_)
+            | Record::UpgradeFinalized(_) => Change::Nothing,
+        }
+    }
+
+    fn event_accepted(&mut self, seq: Seq, at: Timestamp, record: &EventAccepted) -> Change {
+        self.dedupe.insert(record.key, at, Seen { event: seq, digest: record.digest });
+        let Some(name) = &record.route else { return Change::Nothing };
+        let route = self.routing.find(&record.tenant, name).expect("records name routes applied before them");
+        if record.deliveries.is_empty() {
+            return Change::Nothing;
+        }
+        let mut deliveries = Vec::with_capacity(record.deliveries.len());
+        for (ordinal, planned) in (1..).zip(&record.deliveries) {
+            let id = DeliveryId::new(seq, ordinal);
+            let queue_id = match &planned.general {
+                Some(key) => {
+                    let general = self.registry.find(key).expect("records name generals registered before them");
+                    self.registry.general_mut(general).bound += 1;
+                    QueueId::General(general)
+                }
+                None => QueueId::Route(route),
+            };
+            let queue = self.queue_mut(queue_id);
+            let phase = match planned.parked {
+                None => {
+                    let is_head = queue.push(&record.lane, id);
+                    if is_head && queue.enqueue(&record.lane) {
+                        self.mark_dirty(queue_id);
+                    }
+                    Phase::Waiting { not_before: Timestamp(0) }
+                }
+                Some(reason) => {
+                    if reason == ParkReason::BacklogFull {
+                        queue.overflow_in(&record.lane, seq, id);
+                    }
+                    Phase::Parked { reason, since: at }
+                }
+            };
+            deliveries.push(Delivery {
+                queue: queue_id,
+                phase,
+                token: mindos_model::Token::default(),
+                attempts: 0,
+                place: seq,
+                held_ms: 0,
+                held_since: None,
+                cancel: None,
+                last_cause: None,
+                done_by: None,
+            });
+        }
+        self.routing.rule_mut(route).events += 1;
+        let event = Event {
+            tenant: record.tenant.clone(),
+            kind: record.kind.clone(),
+            lane: record.lane.clone(),
+            repository: record.repository.clone(),
+            route,
+            accepted: at,
+            payload: PayloadRef { seq, len: length(&record.payload.bytes) },
+            open: u32::try_from(deliveries.len()).expect("fan-out is bounded"),
+            deliveries,
+        };
+        self.events.insert(seq, event);
+        Change::Nothing
+    }
+
+    fn delivery_leased(&mut self, at: Timestamp, record: &DeliveryLeased) -> Change {
+        let DeliveryLeased { delivery: id, token, general, instance, boot, .. } = record;
+        let general = self.registry.find(general).expect("records name generals registered before them");
+        let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
+        let delivery = &mut event.deliveries[id.ordinal as usize - 1];
+        assert!(matches!(delivery.phase, Phase::Waiting { .. }), "delivery {id} was leased while it did not wait");
+        assert!(*token > delivery.token, "tokens of delivery {id} do not grow");
+        delivery.held_ms = delivery.held_ms(at);
+        delivery.held_since = None;
+        delivery.token = *token;
+        let (instance, held) = held_by(&mut self.held, instance);
+        held.insert(*id, general);
+        delivery.phase = Phase::Leased(Lease { general, instance: instance.clone(), boot: boot.clone(), since: at });
+        let queue_id = delivery.queue;
+        let lane = event.lane.clone();
+        if let QueueId::Route(route) = queue_id {
+            self.routing.rule_mut(route).cursor = Some(general);
+        }
+        self.queue_mut(queue_id).leased(&lane);
+        self.made_room(queue_id);
+        self.registry.general_mut(general).leased += 1;
+        Change::Leased { delivery: *id, general, instance }
+    }
+
+    fn attempt_ended(&mut self, at: Timestamp, record: &AttemptEnded) -> Change {
+        let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
+        let (queue, lane, change) = self.release(*id);
+        let delivery = self.events.delivery_mut(*id);
+        assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
+        delivery.attempts += u32::from(*counted);
+        delivery.last_cause = Some(*cause);
+        match *next {
+            Next::Wait { not_before } => {
+                delivery.phase = Phase::Waiting { not_before };
+                delivery.held_since = Some(at);
+                let held_ms = delivery.held_ms;
+                self.queue_mut(queue).unleased(&lane);
+                if not_before > self.agenda.fired {
+                    self.agenda.retries.insert((not_before, *id));
+                }
+                let block_max = self.rule_of(*id).block_max;
+                let blocked = (at + block_max) - std::time::Duration::from_millis(held_ms);
+                if not_before > blocked {
+                    self.agenda.blocks.insert((blocked, *id));
+                }
+                self.touch(queue, &lane);
+            }
+            Next::Park { reason } => {
+                delivery.phase = Phase::Parked { reason, since: at };
+                self.leave_lane(queue, &lane, *id, false);
+            }
+        }
+        change
+    }
+
+    fn delivery_settled(&mut self, record: &DeliverySettled) -> Change {
+        let DeliverySettled { delivery: id, token, .. } = record;
+        let (queue, lane, change) = self.release(*id);
+        assert_eq!(self.events.delivery_mut(*id).token, *token, "delivery {id} settled under another token");
+        if let Change::Released { general, .. } = &change {
+            self.events.delivery_mut(*id).done_by = Some(*general);
+        }
+        self.recent.insert(*id, *token);
+        self.leave_lane(queue, &lane, *id, false);
+        self.end(*id, Phase::Succeeded);
+        change
+    }
+
+    fn delivery_cancelled(&mut self, record: &DeliveryCancelled) -> Change {
+        let DeliveryCancelled { delivery: id, reason: _, by: _ } = record;
+        let event = self.events.get(id.event).expect("records name deliveries created before them");
+        let lane = event.lane.clone();
+        let delivery = &event.deliveries[id.ordinal as usize - 1];
+        let (queue, token, place) = (delivery.queue, delivery.token, delivery.place);
+        let mut change = Change::Nothing;
+        match delivery.phase {
+            Phase::Waiting { not_before } => {
+                self.agenda.retries.remove(&(not_before, *id));
+                self.leave_lane(queue, &lane, *id, true);
+            }
+            Phase::Leased(_) => {
+                (_, _, change) = self.release(*id);
+                self.recent.insert(*id, token);
+                self.leave_lane(queue, &lane, *id, false);
+            }
+            Phase::Parked { reason: ParkReason::BacklogFull, .. } => {
+                self.queue_mut(queue).overflow_out(&lane, place, *id);
+            }
+            Phase::Parked { .. } => {}
+            Phase::Succeeded | Phase::Cancelled => panic!("delivery {id} was cancelled after it had ended"),
+        }
+        self.end(*id, Phase::Cancelled);
+        change
+    }
+
+    fn delivery_parked(&mut self, at: Timestamp, record: &DeliveryParked) -> Change {
+        let DeliveryParked { delivery: id, reason } = record;
+        let lane = self.events.get(id.event).expect("records name deliveries created before them").lane.clone();
+        let delivery = self.events.delivery_mut(*id);
+        let Phase::Waiting { not_before } = delivery.phase else {
+            panic!("delivery {id} was parked while it did not wait")
+        };
+        delivery.held_ms = delivery.held_ms(at);
+        delivery.held_since = None;
+        delivery.phase = Phase::Parked { reason: *reason, since: at };
+        let queue = delivery.queue;
+        self.agenda.retries.remove(&(not_before, *id));
+        self.leave_lane(queue, &lane, *id, true);
+        Change::Nothing
+    }
+
+    fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
+        let DeliveryRedriven { delivery: id, place_before, by: _ } = record;
+        let lane = self.events.get(id.event).expect("records name deliveries created before them").lane.clone();
+        let delivery = self.events.delivery_mut(*id);
+        let Phase::Parked { reason, .. } = delivery.phase else {
+            panic!("delivery {id} was redriven while it was not parked")
+        };
+        assert_eq!(delivery.place, *place_before, "delivery {id} stood elsewhere");
+        delivery.phase = Phase::Waiting { not_before: Timestamp(0) };
+        delivery.place = seq;
+        delivery.attempts = 0;
+        delivery.held_ms = 0;
+        let queue_id = delivery.queue;
+        let queue = self.queue_mut(queue_id);
+        let is_head = queue.push(&lane, *id);
+        if reason == ParkReason::BacklogFull {
+            queue.overflow_out(&lane, *place_before, *id);
+        }
+        if is_head && queue.enqueue(&lane) {
+            self.mark_dirty(queue_id);
+        }
+        Change::Nothing
+    }
+
+    fn cluster_registered(&mut self, record: &ClusterRegistered) -> Change {
+        let ClusterRegistered { tenant, cluster, region, labels } = record;
+        let entry = self.registry.clusters.entry((tenant.clone(), cluster.clone())).or_default();
+        entry.region = region.clone();
+        entry.labels = labels.clone();
+        let generals = self.registry.of_cluster(tenant, cluster);
+        for general in &generals {
+            self.routing.rejoin(*general, &mut self.registry);
+        }
+        Change::Opened(generals)
+    }
+
+    fn general_registered(&mut self, record: &GeneralRegistered) -> Change {
+        let idx = self.registry.register(record, &self.hasher);
+        self.routing.rejoin(idx, &mut self.registry);
+        Change::Opened(vec![idx])
+    }
+
+    fn hold_changed(&mut self, record: &HoldChanged) -> Change {
+        let HoldChanged { tenant, target, hold, by: _ } = record;
+        match target {
+            HoldTarget::Route(name) => {
+                let route = self.routing.find(tenant, name).expect("records name routes applied before them");
+                self.routing.rule_mut(route).hold = *hold;
+                // Its broadcast work waits in the generals' own queues, out of turn while the route is held.
+                let ours = self.events.iter().map(|(_, event)| event).filter(|event| event.route == route);
+                let lanes = ours.flat_map(|event| event.deliveries.iter().map(|d| (d.queue, event.lane.clone())));
+                for (queue, lane) in lanes.collect::<Vec<_>>() {
+                    self.touch(queue, &lane);
+                }
+                self.all_opened()
+            }
+            HoldTarget::Instance(cluster, instance) => {
+                self.registry.hold(tenant, target, *hold);
+                let key = InstanceKey { tenant: tenant.clone(), cluster: cluster.clone(), instance: instance.clone() };
+                Change::Instance(Arc::new(key))
+            }
+            HoldTarget::Cluster(_) | HoldTarget::General(..) => {
+                Change::Opened(self.registry.hold(tenant, target, *hold))
+            }
+        }
+    }
+
+    fn all_opened(&self) -> Change {
+        Change::Opened(self.registry.iter().map(|(idx, _)| idx).collect())
+    }
+
+    /// Takes the lease off a delivery; its phase is set by the caller.
+    fn release(&mut self, id: DeliveryId) -> (QueueId, Arc<str>, Change) {
+        let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
+        let lane = event.lane.clone();
+        let delivery = &mut event.deliveries[id.ordinal as usize - 1];
+        let Phase::Leased(Lease { general, instance, .. }) = &delivery.phase else {
+            panic!("lease of delivery {id} ended, and it had none")
+        };
+        let (general, instance, queue) = (*general, instance.clone(), delivery.queue);
+        delivery.cancel = None;
+        if let Some(held) = self.held.get_mut(&instance) {
+            held.remove(&id);
+            if held.is_empty() {
+                self.held.remove(&instance);
+            }
+        }
+        self.registry.general_mut(general).leased -= 1;
+        (queue, lane, Change::Released { delivery: id, general, instance })
+    }
+
+    fn leave_lane(&mut self, queue: QueueId, lane: &Arc<str>, id: DeliveryId, was_waiting: bool) {
+        self.queue_mut(queue).remove(lane, id, was_waiting);
+        self.touch(queue, lane);
+        if was_waiting {
+            self.made_room(queue);
+        }
+    }
+
+    fn end(&mut self, id: DeliveryId, phase: Phase) {
+        let event = self.events.get(id.event).expect("records name deliveries created before them");
+        let (route, last) = (event.route, event.open == 1);
+        let queue = event.deliveries[id.ordinal as usize - 1].queue;
+        if last {
+            self.routing.rule_mut(route).events -= 1;
+        }
+        if let QueueId::General(general) = queue {
+            self.registry.general_mut(general).bound -= 1;
+        }
+        self.events.end(id, phase);
+    }
+
+    fn made_room(&mut self, queue: QueueId) {
+        if !self.queue(queue).overflow.is_empty() {
+            self.agenda.overflows.insert(queue);
+        }
+    }
+
+    /// Gives the lane its turn if something at its head may be leased.
+    pub(crate) fn touch(&mut self, queue: QueueId, lane: &Arc<str>) {
+        if self.first_eligible(queue, lane).is_some() && self.queue_mut(queue).enqueue(lane) {
+            self.mark_dirty(queue);
+        }
+    }
+
+    /// The first delivery at the lane's head that waits and whose time has come.
+    pub(crate) fn first_eligible(&self, queue: QueueId, lane: &str) -> Option<DeliveryId> {
+        let mut head = self.queue(queue).lane(lane)?.head();
+        head.find(|id| self.events.delivery(*id).is_some_and(|(event, delivery)| self.is_eligible(event, delivery)))
+    }
+
+    /// Whether a delivery at its lane's head may be leased.
+    pub(crate) fn is_eligible(&self, event: &Event, delivery: &Delivery) -> bool {
+        matches!(delivery.phase, Phase::Waiting { not_before } if not_before <= self.agenda.fired)
+            && self.routing.rule(event.route).hold == Hold::None
+    }
+
+    pub(crate) fn mark_dirty(&mut self, queue_id: QueueId) {
+        let queue = self.queue_mut(queue_id);
+        if !queue.dirty {
+            queue.dirty = true;
+            self.agenda.dirty.push_back(queue_id);
+        }
+    }
+
+    pub(crate) fn queue(&self, id: QueueId) -> &Queue {
+        match id {
+            QueueId::General(general) => &self.registry.general(general).queue,
+            QueueId::Route(route) => &self.routing.rule(route).queue,
+        }
+    }
+
+    pub(crate) fn queue_mut(&mut self, id: QueueId) -> &mut Queue {
+        match id {
+            QueueId::General(general) => &mut self.registry.general_mut(general).queue,
+            QueueId::Route(route) => &mut self.routing.rule_mut(route).queue,
+        }
+    }
+
+    /// The route of an open delivery.
+    pub(crate) fn rule_of(&self, id: DeliveryId) -> &crate::route::Route {
+        let event = self.events.get(id.event).expect("asked for open deliveries only");
+        &self.routing.rule(event.route).route
+    }
+}
+
+/// The leases of an instance, and the stored copy of its name, so that leases read from the journal share one.
+pub(crate) fn held_by<'a>(
+    held: &'a mut Held,
+    key: &Arc<InstanceKey>,
+) -> (Arc<InstanceKey>, &'a mut BTreeMap<DeliveryId, GeneralIdx>) {
+    match held.entry(key.clone()) {
+        hash_map::Entry::Occupied(entry) => {
+            let key = entry.key().clone();
+            (key, entry.into_mut())
+        }
+        hash_map::Entry::Vacant(entry) => (key.clone(), entry.insert(BTreeMap::new())),
+    }
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("payloads are bounded well below 4 GiB")
+}

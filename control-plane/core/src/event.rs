@@ -1,0 +1,175 @@
+//! Open events and their deliveries.
+//!
+//! ```text
+//!               lease                 result
+//!   Waiting ------------> Leased --------------> Succeeded
+//!    ^  ^  |                |  |
+//!    |  |  |  attempt ended |  | cancel answered
+//!    |  +--|----------------+  +---------------> Cancelled
+//!    |     | park                                   ^
+//!    |     v                                        |
+//!    +-- Parked ------------------------------------+
+//!  redrive                     cancel
+//! ```
+//! Invariants: the tokens of one delivery only grow, so a late result can be told from a current one; an event is here
+//! as long as one of its deliveries has not ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mindos_model::{BootId, DeliveryId, ParkReason, Seq, Status, TenantName, Timestamp, Token};
+
+use crate::output::PayloadRef;
+use crate::queue::QueueId;
+use crate::record::{CancelReason, Cause, InstanceKey};
+use crate::registry::GeneralIdx;
+use crate::routing::RouteIdx;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) tenant: TenantName,
+    pub(crate) kind: Arc<str>,
+    pub(crate) lane: Arc<str>,
+    pub(crate) repository: Option<Arc<str>>,
+    pub(crate) route: RouteIdx,
+    pub(crate) accepted: Timestamp,
+    pub(crate) payload: PayloadRef,
+    /// Deliveries that have not ended.
+    pub(crate) open: u32,
+    pub(crate) deliveries: Vec<Delivery>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) queue: QueueId,
+    pub(crate) phase: Phase,
+    /// Of the newest lease; epoch 0 before the first one.
+    pub(crate) token: Token,
+    /// Used up so far.
+    pub(crate) attempts: u32,
+    /// The record that put it into its lane.
+    pub(crate) place: Seq,
+    pub(crate) held_ms: u64,
+    pub(crate) held_since: Option<Timestamp>,
+    pub(crate) cancel: Option<CancelReason>,
+    pub(crate) last_cause: Option<Cause>,
+    /// Where it succeeded.
+    pub(crate) done_by: Option<GeneralIdx>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Waiting { not_before: Timestamp },
+    Leased(Lease),
+    Parked { reason: ParkReason, since: Timestamp },
+    Succeeded,
+    Cancelled,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) general: GeneralIdx,
+    pub(crate) instance: Arc<InstanceKey>,
+    pub(crate) boot: BootId,
+    pub(crate) since: Timestamp,
+}
+
+impl Delivery {
+    pub(crate) fn status(&self) -> Status {
+        match self.phase {
+            Phase::Waiting { .. } => Status::Waiting,
+            Phase::Leased(_) => Status::Leased,
+            Phase::Parked { .. } => Status::Parked,
+            Phase::Succeeded => Status::Succeeded,
+            Phase::Cancelled => Status::Cancelled,
+        }
+    }
+
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        match &self.phase {
+            Phase::Leased(lease) => Some(lease),
+            Phase::Waiting { .. } | Phase::Parked { .. } | Phase::Succeeded | Phase::Cancelled => None,
+        }
+    }
+
+    /// How long it has held its lane up by `now`, for its own retry times.
+    pub(crate) fn held_ms(&self, now: Timestamp) -> u64 {
+        let since = match (&self.phase, self.held_since) {
+            (Phase::Waiting { not_before }, Some(since)) => now.0.min(not_before.0).saturating_sub(since.0),
+            _ => 0,
+        };
+        self.held_ms + since
+    }
+}
+
+/// Events by the record that accepted them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events {
+    by_seq: BTreeMap<Seq, Event>,
+    /// Deliveries that have not ended, over all events.
+    pub(crate) open: u64,
+}
+
+impl Events {
+    pub(crate) fn insert(&mut self, seq: Seq, event: Event) {
+        self.open += u64::from(event.open);
+        self.by_seq.insert(seq, event);
+    }
+
+    pub(crate) fn get(&self, seq: Seq) -> Option<&Event> {
+        self.by_seq.get(&seq)
+    }
+
+    pub(crate) fn get_mut(&mut self, seq: Seq) -> Option<&mut Event> {
+        self.by_seq.get_mut(&seq)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_seq.len()
+    }
+
+    /// An open event's delivery, ended or not.
+    pub(crate) fn delivery(&self, id: DeliveryId) -> Option<(&Event, &Delivery)> {
+        let event = self.by_seq.get(&id.event)?;
+        let delivery = event.deliveries.get(usize::try_from(id.ordinal).ok()?.checked_sub(1)?)?;
+        Some((event, delivery))
+    }
+
+    /// # Panics
+    /// When the delivery is not there: records name deliveries created before them.
+    pub(crate) fn delivery_mut(&mut self, id: DeliveryId) -> &mut Delivery {
+        let event = self.by_seq.get_mut(&id.event);
+        let index = id.ordinal as usize;
+        event
+            .and_then(|event| event.deliveries.get_mut(index.wrapping_sub(1)))
+            .unwrap_or_else(|| panic!("record names delivery {id}, which is not open"))
+    }
+
+    /// Marks a delivery as ended; the event goes with its last one.
+    pub(crate) fn end(&mut self, id: DeliveryId, phase: Phase) {
+        let delivery = self.delivery_mut(id);
+        assert!(!delivery.status().is_settled(), "delivery {id} ended twice");
+        delivery.phase = phase;
+        self.open -= 1;
+        let event = self.by_seq.get_mut(&id.event).expect("its delivery was found");
+        event.open -= 1;
+        if event.open == 0 {
+            self.by_seq.remove(&id.event);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Seq, &Event)> {
+        self.by_seq.iter().map(|(seq, event)| (*seq, event))
+    }
+
+    pub(crate) fn from(&self, seq: Seq) -> impl Iterator<Item = (Seq, &Event)> {
+        self.by_seq.range(seq..).map(|(seq, event)| (*seq, event))
+    }
+}
+
+impl Event {
+    /// Its deliveries with their ids.
+    pub(crate) fn deliveries(&self, seq: Seq) -> impl Iterator<Item = (DeliveryId, &Delivery)> {
+        (1..).zip(&self.deliveries).map(move |(ordinal, delivery)| (DeliveryId::new(seq, ordinal), delivery))
+    }
+}

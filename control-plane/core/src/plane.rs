@@ -1,0 +1,340 @@
+//! The driver: offers inputs to the core, fills batches for the journal, and lets answers out once they are durable.
+//!
+//! Synchronous: the server's thread and the simulator run the very same object.
+//!
+//! Invariants: an output leaves only when the records it rests on are durable; at most [`IN_FLIGHT_MAX`] batches are with
+//! the journal at a time; entries of one batch become durable together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_model::{DeliveryId, Seq, TenantName, Timestamp, limits};
+
+use crate::decide::{Context, Decision};
+use crate::durable::Durable;
+use crate::input::{Entropy, Input};
+use crate::output::{Assign, CloseReason, Output, PlaneMessage};
+use crate::placement::Placed;
+use crate::queue::QueueId;
+use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
+use crate::route::RouteTable;
+use crate::soft::Soft;
+
+/// Batches with the journal at a time, so that one is written while the other is synced.
+pub const IN_FLIGHT_MAX: usize = 2;
+/// Leases given out from one queue before another one gets its turn.
+const QUEUE_TURN: usize = 16;
+/// Lanes tried in one queue when those with a free slot already have another delivery of the event.
+const LANES_TRIED_MAX: usize = 64;
+/// Rough size of a record without its payload.
+const RECORD_SIZE: usize = 200;
+
+/// Bounds and intervals of the plane.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Deliveries that may wait in one lane of one queue.
+    pub lane_backlog_max: u32,
+    /// Deliveries that may wait for one general, or for one of a route's.
+    pub queue_backlog_max: u32,
+    /// Deliveries that may be open in all.
+    pub open_max: u64,
+    /// Generals that may be registered.
+    pub generals_max: usize,
+    pub lease: Duration,
+    /// What agents with work are told.
+    pub heartbeat: Duration,
+    /// What idle agents are told.
+    pub heartbeat_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            lane_backlog_max: limits::LANE_BACKLOG_MAX,
+            queue_backlog_max: limits::QUEUE_BACKLOG_MAX,
+            open_max: 2_000_000,
+            generals_max: 50_000,
+            lease: limits::LEASE,
+            heartbeat: limits::HEARTBEAT_INTERVAL,
+            heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
+        }
+    }
+}
+
+/// The plane: both states, the open batch and what waits for durability.
+#[derive(Clone, Debug)]
+pub struct Plane {
+    durable: Durable,
+    soft: Soft,
+    limits: Limits,
+    open: Vec<Entry>,
+    open_bytes: usize,
+    in_flight: usize,
+    durable_seq: Seq,
+    outbox: VecDeque<(Seq, Output)>,
+}
+
+impl Plane {
+    /// Starts an epoch on a state folded from the journal. Its record stands in the first open batch.
+    #[must_use]
+    pub fn new(durable: Durable, limits: Limits, version: &str, cause: EpochCause, now: Timestamp) -> Plane {
+        let soft = Soft::new(limits.clone(), &durable, now);
+        let durable_seq = durable.seq();
+        let epoch = durable.epoch + 1;
+        let mut plane = Plane {
+            durable,
+            soft,
+            limits,
+            open: Vec::new(),
+            open_bytes: 0,
+            in_flight: 0,
+            durable_seq,
+            outbox: VecDeque::new(),
+        };
+        plane.record(Record::EpochStarted(EpochStarted { epoch, version: Arc::from(version), cause }), now);
+        plane.ensure_routes(&TenantName::default_tenant(), now);
+        plane
+    }
+
+    /// Decides one input and applies its records. What it answers rests on the end of the open batch.
+    pub fn offer(&mut self, input: Input, now: Timestamp, entropy: Entropy) {
+        match &input {
+            Input::Hello(hello) => {
+                // Generals must be known before slots can be counted.
+                for record in self.durable.introduce(hello, self.limits.generals_max) {
+                    self.record(record, now);
+                }
+            }
+            Input::Publish { event, .. } => self.ensure_routes(&event.tenant, now),
+            Input::Query { tenant, .. } | Input::Hold { tenant, .. } => self.ensure_routes(&tenant.clone(), now),
+            Input::Agent { .. }
+            | Input::Closed { .. }
+            | Input::Cancel { .. }
+            | Input::Redrive { .. }
+            | Input::ApplyRoutes { .. }
+            | Input::RemoveGeneral { .. }
+            | Input::FinalizeUpgrade { .. }
+            | Input::Carry { .. }
+            | Input::DropPrefix { .. }
+            | Input::Truncated { .. } => {}
+        }
+        self.soft.observe(&self.durable, &input, now);
+        let decision = self.durable.decide(input, self.context(now, entropy));
+        self.carry_out(decision, now);
+    }
+
+    /// Does what is due: silent streams, lapsed leases, retries, assignments. Stops when the open batch is full.
+    pub fn advance(&mut self, now: Timestamp, mut entropy: Entropy) {
+        self.soft.turn(now);
+        while let Some(session) = self.soft.silent(&self.durable, now) {
+            self.soft.closed(&self.durable, session, now);
+            let close = Output::Close { session, reason: CloseReason::Silent };
+            self.outbox.push_back((self.durable.seq, close));
+        }
+        self.soft.forget(&self.durable, now);
+        while let Some(general) = self.soft.idle_general(now) {
+            if let Some(record) = self.durable.forgotten(general, self.context(now, entropy)) {
+                self.record(record, now);
+            }
+        }
+        while let Some(&(at, delivery)) = self.soft.deadlines.first() {
+            if at > now || self.is_full() {
+                break;
+            }
+            let context = self.context(now, Entropy(entropy.draw()));
+            let decision = self.durable.lapsed(delivery, context);
+            self.carry_out(decision, now);
+        }
+        self.fire(now, &mut entropy);
+        self.assign(now, &mut entropy);
+    }
+
+    /// Whether the open batch is at its cap: seal it before offering more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.open_bytes >= limits::BATCH_MAX
+    }
+
+    /// Closes the open batch for the writer; none when it is empty, or two are on their way.
+    pub fn seal(&mut self) -> Option<Batch> {
+        if self.open.is_empty() || self.in_flight == IN_FLIGHT_MAX {
+            return None;
+        }
+        self.in_flight += 1;
+        self.open_bytes = 0;
+        // Loads differ little from batch to batch.
+        let next = Vec::with_capacity(self.open.len());
+        Some(Batch { entries: std::mem::replace(&mut self.open, next) })
+    }
+
+    /// The writer has synced a batch that ends at `end`: what rests on it may leave.
+    pub fn synced(&mut self, end: Seq, now: Timestamp) -> Vec<Output> {
+        debug_assert!(end > self.durable_seq && end <= self.durable.seq, "batches are synced in order, each once");
+        self.durable_seq = end;
+        self.in_flight -= 1;
+        self.ready(now)
+    }
+
+    /// What may leave without waiting, because it rests on durable records.
+    pub fn ready(&mut self, now: Timestamp) -> Vec<Output> {
+        let count = self.outbox.partition_point(|(rests_on, _)| *rests_on <= self.durable_seq);
+        let outputs: Vec<_> = self.outbox.drain(..count).map(|(_, output)| output).collect();
+        for output in &outputs {
+            if let Output::Send { message: PlaneMessage::Assign(assign), .. } = output {
+                let Assign { delivery, token, .. } = assign.as_ref();
+                let holds = self.durable.events.delivery(*delivery);
+                if holds.is_some_and(|(_, known)| known.token == *token && known.lease().is_some()) {
+                    self.soft.sent(*delivery, *token, now);
+                }
+            }
+        }
+        outputs
+    }
+
+    /// When `advance` has something to do next; `None` when only an input can bring work.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let agenda = &self.durable.agenda;
+        let waits = !agenda.dirty.is_empty() || !agenda.overflows.is_empty() || !self.soft.woken.is_empty();
+        if waits {
+            return Some(Timestamp(0));
+        }
+        agenda.next_due().into_iter().chain(self.soft.next_due()).min()
+    }
+
+    /// The durable state, as it stands at the end of the open batch.
+    #[must_use]
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// The soft state.
+    #[must_use]
+    pub fn soft(&self) -> &Soft {
+        &self.soft
+    }
+
+    /// The last record that is known to be durable.
+    #[must_use]
+    pub fn durable_seq(&self) -> Seq {
+        self.durable_seq
+    }
+
+    /// Retry times and blocked lanes whose time has come.
+    fn fire(&mut self, now: Timestamp, entropy: &mut Entropy) {
+        self.durable.agenda.fired = self.durable.agenda.fired.max(now);
+        while let Some((_, delivery)) = due(&mut self.durable.agenda.retries, now) {
+            let known = self.durable.events.delivery(delivery);
+            let Some((queue, lane)) = known.map(|(event, known)| (known.queue, event.lane.clone())) else { continue };
+            self.durable.touch(queue, &lane);
+        }
+        while let Some((_, delivery)) = due(&mut self.durable.agenda.blocks, now) {
+            let context = self.context(now, *entropy);
+            if let Some(record) = self.durable.blocked(delivery, context) {
+                self.record(record, now);
+            } else if let Some(later) = self.durable.look_again(delivery, now) {
+                self.durable.agenda.blocks.insert((later, delivery));
+            }
+        }
+        while let Some(queue) = self.durable.agenda.overflows.pop_first() {
+            for record in self.durable.overflow(queue, self.context(now, *entropy)) {
+                self.record(record, now);
+            }
+        }
+        for general in std::mem::take(&mut self.soft.woken) {
+            self.durable.wake(general);
+        }
+    }
+
+    /// Leases what may be leased to whoever has a slot.
+    fn assign(&mut self, now: Timestamp, entropy: &mut Entropy) {
+        while !self.is_full() {
+            let Some(&queue) = self.durable.agenda.dirty.front() else { return };
+            self.assign_from(queue, now, entropy);
+        }
+    }
+
+    fn assign_from(&mut self, queue: QueueId, now: Timestamp, entropy: &mut Entropy) {
+        let mut lanes_tried = 0;
+        for _ in 0..QUEUE_TURN {
+            let Some(delivery) = self.durable.next_in(queue) else {
+                self.durable.rest(queue);
+                return;
+            };
+            let context = self.context(now, Entropy(entropy.draw()));
+            match self.durable.place(queue, delivery, context) {
+                Placed::Leased(decision) => self.carry_out(decision, now),
+                Placed::NoSlot => {
+                    self.durable.rest(queue);
+                    return;
+                }
+                Placed::Taken => {
+                    self.durable.queue_mut(queue).turn(true);
+                    lanes_tried += 1;
+                    if lanes_tried > LANES_TRIED_MAX.min(self.durable.queue(queue).ready()) {
+                        self.durable.rest(queue);
+                        return;
+                    }
+                }
+            }
+            if self.is_full() {
+                return;
+            }
+        }
+        self.durable.agenda.dirty.rotate_left(1);
+    }
+
+    /// Every tenant's table stands in the ledger, the stock one too.
+    fn ensure_routes(&mut self, tenant: &TenantName, now: Timestamp) {
+        if !self.durable.routing.tenants.contains_key(tenant) {
+            let (tenant, table) = (tenant.clone(), Arc::new(RouteTable::stock()));
+            let record = RoutesApplied { tenant, table, by: Arc::from("") };
+            self.record(Record::RoutesApplied(Box::new(record)), now);
+        }
+    }
+
+    fn context(&self, now: Timestamp, entropy: Entropy) -> Context<'_> {
+        Context { soft: &self.soft, limits: &self.limits, now, entropy }
+    }
+
+    fn carry_out(&mut self, decision: Decision, now: Timestamp) {
+        let Decision { records, outputs } = decision;
+        for record in records {
+            self.cancel_leased(&record);
+            self.record(record, now);
+        }
+        let rests_on = self.durable.seq;
+        self.outbox.extend(outputs.into_iter().map(|output| (rests_on, output)));
+    }
+
+    /// The agent side is told to stop what a newer event takes the place of.
+    fn cancel_leased(&mut self, record: &Record) {
+        let Record::CancelRequested(request) = record else { return };
+        let CancelReason::Superseded { .. } = request.reason else { return };
+        let Some((_, known)) = self.durable.events.delivery(request.delivery) else { return };
+        let session = known.lease().and_then(|lease| self.soft.session_of(&lease.instance));
+        let Some(session) = session else { return };
+        let (delivery, token, reason) = (request.delivery, known.token, request.reason);
+        let message = PlaneMessage::Cancel { delivery, token, reason };
+        self.outbox.push_back((self.durable.seq.next(), Output::Send { session, message }));
+    }
+
+    fn record(&mut self, record: Record, now: Timestamp) {
+        let payload = record.payload().map_or(0, |payload| payload.bytes.len());
+        self.open_bytes += RECORD_SIZE + payload;
+        // Time never runs backwards in the journal.
+        let entry = Entry { seq: self.durable.seq.next(), at: now.max(self.durable.at), record };
+        let change = self.durable.fold(&entry);
+        self.soft.follow(&self.durable, change, now);
+        self.open.push(entry);
+    }
+}
+
+fn due(
+    agenda: &mut std::collections::BTreeSet<(Timestamp, DeliveryId)>,
+    now: Timestamp,
+) -> Option<(Timestamp, DeliveryId)> {
+    let first = agenda.first()?;
+    if first.0 <= now { agenda.pop_first() } else { None }
+}

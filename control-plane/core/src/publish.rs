@@ -1,0 +1,204 @@
+//! Publishing: an event is known, refused, or accepted with all its deliveries.
+
+use std::sync::Arc;
+
+use mindos_model::{DeliveryId, ParkReason, Strategy, limits};
+
+use crate::decide::{Context, Decision};
+use crate::durable::Durable;
+use crate::event::{Event, Phase};
+use crate::input::{NewEvent, RequestId, Seen};
+use crate::output::{Output, Published, PublishedDelivery, Rejection, Reply};
+use crate::queue::QueueId;
+use crate::record::{CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, PlannedDelivery, Record};
+use crate::registry::GeneralIdx;
+use crate::route::Coalesce;
+use crate::routing::Rule;
+
+/// Where one delivery of an event is to wait.
+struct Target {
+    queue: QueueId,
+    general: Option<GeneralIdx>,
+    /// Older deliveries that it takes the place of.
+    superseded: Vec<DeliveryId>,
+    is_full: bool,
+}
+
+impl Durable {
+    pub(crate) fn publish(&self, request: RequestId, event: NewEvent, context: Context<'_>) -> Decision {
+        if let Some(seen) = self.dedupe.get(&event.key).or(event.seen) {
+            return Decision::reply(request, self.known(&event, seen));
+        }
+        match self.accept(event, context) {
+            Ok((published, records)) => {
+                let reply = Box::new(Ok(Reply::Published(published)));
+                Decision { records, outputs: vec![Output::Reply { request, reply }] }
+            }
+            Err(rejection) => Decision::reply(request, Err(rejection)),
+        }
+    }
+
+    /// The first answer again.
+    fn known(&self, event: &NewEvent, seen: Seen) -> Result<Reply, Rejection> {
+        if seen.digest != event.digest {
+            return Err(Rejection::Conflict { event: seen.event });
+        }
+        let open = self.events.get(seen.event);
+        let route = open.map(|event| self.routing.rule(event.route).route.name.clone());
+        let deliveries = open.map_or_else(Vec::new, |event| {
+            let general = |queue| match queue {
+                QueueId::General(general) => Some(self.registry.general(general).key.clone()),
+                QueueId::Route(_) => None,
+            };
+            let parked = |phase: &Phase| match phase {
+                Phase::Parked { reason, .. } => Some(*reason),
+                Phase::Waiting { .. } | Phase::Leased(_) | Phase::Succeeded | Phase::Cancelled => None,
+            };
+            let deliveries = event.deliveries(seen.event);
+            let view = |(delivery, known): (DeliveryId, &crate::event::Delivery)| PublishedDelivery {
+                delivery,
+                general: general(known.queue),
+                parked: parked(&known.phase),
+            };
+            deliveries.map(view).collect()
+        });
+        Ok(Reply::Published(Published { event: seen.event, duplicate: true, route, deliveries }))
+    }
+
+    fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
+        let seq = self.seq.next();
+        let (mut targets, mut route, mut strategy) = (Vec::new(), None, None);
+        if event.routed {
+            let matching = self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
+            let idx = matching.expect("every tenant has a table, and it ends with a route that matches everything");
+            let rule = self.routing.rule(idx);
+            targets = self.targets(&event, QueueId::Route(idx), rule, context)?;
+            self.check_room(&targets, rule, context)?;
+            route = Some(rule.route.name.clone());
+            strategy = Some(rule.route.strategy);
+        }
+        let mut deliveries = Vec::with_capacity(targets.len());
+        let mut published = Vec::with_capacity(targets.len());
+        let mut ends = Vec::new();
+        for (ordinal, target) in (1..).zip(targets) {
+            let delivery = DeliveryId::new(seq, ordinal);
+            let general = target.general.map(|idx| self.registry.general(idx).key.clone());
+            let parked = target.is_full.then_some(ParkReason::BacklogFull);
+            published.push(PublishedDelivery { delivery, general: general.clone(), parked });
+            deliveries.push(PlannedDelivery { general, parked });
+            let end = |older| self.supersede(older, delivery);
+            ends.extend(target.superseded.into_iter().map(end));
+        }
+        let NewEvent { tenant, source, id, ty, kind, subject, lane, repository, actor, time, .. } = event;
+        let NewEvent { key, digest, payload, .. } = event;
+        let accepted = EventAccepted {
+            tenant,
+            source,
+            id,
+            ty,
+            kind,
+            subject,
+            lane,
+            repository,
+            actor,
+            time,
+            key,
+            digest,
+            payload,
+            route: route.clone(),
+            strategy,
+            deliveries,
+        };
+        let mut records = Vec::with_capacity(1 + ends.len());
+        records.push(Record::EventAccepted(Box::new(accepted)));
+        records.extend(ends);
+        Ok((Published { event: seq, duplicate: false, route, deliveries: published }, records))
+    }
+
+    fn targets(
+        &self,
+        event: &NewEvent,
+        route_queue: QueueId,
+        rule: &Rule,
+        context: Context<'_>,
+    ) -> Result<Vec<Target>, Rejection> {
+        let target = |queue, general| {
+            let superseded = self.superseded_by(event, queue, rule);
+            let is_full = self.is_full(queue, &event.lane, superseded.len(), context);
+            Target { queue, general, superseded, is_full }
+        };
+        match rule.route.strategy {
+            Strategy::Broadcast => {
+                let given = rule.members.iter().filter(|idx| self.registry.may_be_given(**idx));
+                let given: Vec<GeneralIdx> = given.copied().collect();
+                if given.len() > limits::FANOUT_MAX {
+                    return Err(Rejection::FanoutTooWide { targets: given.len(), max: limits::FANOUT_MAX });
+                }
+                Ok(given.into_iter().map(|idx| target(QueueId::General(idx), Some(idx))).collect())
+            }
+            Strategy::RoundRobin => Ok(vec![target(route_queue, None)]),
+            Strategy::LoadBalanced => {
+                let count = (rule.route.count as usize).min(rule.members.len().max(1));
+                let mut targets: Vec<_> = (0..count).map(|_| target(route_queue, None)).collect();
+                // They stand in one lane: what the first takes the place of is gone for the others.
+                targets.iter_mut().skip(1).for_each(|target| target.superseded.clear());
+                Ok(targets)
+            }
+        }
+    }
+
+    fn check_room(&self, targets: &[Target], rule: &Rule, context: Context<'_>) -> Result<(), Rejection> {
+        let open = self.events.open;
+        if open + targets.len() as u64 > context.limits.open_max {
+            return Err(Rejection::PlaneFull { open, max: context.limits.open_max });
+        }
+        match targets.first() {
+            Some(first) if targets.iter().all(|target| target.is_full) => Err(Rejection::BacklogFull {
+                route: rule.route.name.clone(),
+                waiting: self.queue(first.queue).waiting,
+                max: context.limits.queue_backlog_max,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the queue, or the event's lane in it, has no room. Those that make room count as gone.
+    fn is_full(&self, queue: QueueId, lane: &str, leaving: usize, context: Context<'_>) -> bool {
+        let queue = self.queue(queue);
+        let leaving = u32::try_from(leaving).unwrap_or(u32::MAX);
+        if queue.waiting.saturating_sub(leaving) >= context.limits.queue_backlog_max {
+            return true;
+        }
+        // Behind an overflow the order of the lane is kept by waiting in the overflow too.
+        queue.lane(lane).is_some_and(|lane| {
+            lane.waiting.saturating_sub(leaving) >= context.limits.lane_backlog_max || lane.overflow > 0
+        })
+    }
+
+    /// Open deliveries of the same lane and kind, where the route wants the latest only.
+    fn superseded_by(&self, event: &NewEvent, queue: QueueId, rule: &Rule) -> Vec<DeliveryId> {
+        match rule.route.coalesce {
+            Coalesce::Every => Vec::new(),
+            Coalesce::Latest => {
+                let Some(lane) = self.queue(queue).lane(&event.lane) else { return Vec::new() };
+                let older = |id: &DeliveryId| {
+                    let Some((known, delivery)) = self.events.delivery(*id) else { return false };
+                    let Event { kind, .. } = known;
+                    *kind == event.kind && delivery.cancel.is_none()
+                };
+                lane.entries.iter().copied().filter(older).collect()
+            }
+        }
+    }
+
+    fn supersede(&self, older: DeliveryId, by: DeliveryId) -> Record {
+        let reason = CancelReason::Superseded { by };
+        let by: Arc<str> = Arc::from("");
+        let is_leased = self.events.delivery(older).is_some_and(|(_, delivery)| delivery.lease().is_some());
+        if is_leased {
+            Record::CancelRequested(CancelRequested { delivery: older, reason, by })
+        } else {
+            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by })
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The registry: clusters, generals and what is held back, as far as it must survive the process.
+//!
+//! Invariant: a general's index is never given to another one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use mindos_model::{ClusterName, GeneralType, InstanceId, Region, TenantName};
+
+use crate::queue::Queue;
+use crate::record::{GeneralKey, GeneralRegistered, Hold, HoldTarget, InstanceKey, Labels};
+use crate::routing::RouteIdx;
+
+/// Place of a general in the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GeneralIdx(pub(crate) u32);
+
+#[derive(Clone, Debug)]
+pub(crate) struct General {
+    pub(crate) key: Arc<GeneralKey>,
+    pub(crate) ty: GeneralType,
+    pub(crate) labels: Labels,
+    pub(crate) hold: Hold,
+    pub(crate) queue: Queue,
+    /// Routes that could choose it.
+    pub(crate) routes: Vec<RouteIdx>,
+    /// Deliveries leased to its instances.
+    pub(crate) leased: u32,
+    /// Deliveries that are its alone and have not ended.
+    pub(crate) bound: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) region: Option<Region>,
+    pub(crate) labels: Labels,
+    pub(crate) hold: Hold,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) clusters: BTreeMap<(TenantName, ClusterName), Cluster>,
+    generals: Vec<Option<Box<General>>>,
+    by_key: BTreeMap<Arc<GeneralKey>, GeneralIdx>,
+    /// Holds of instances; those of none are not kept.
+    pub(crate) instances: BTreeMap<(TenantName, ClusterName, InstanceId), Hold>,
+}
+
+impl Registry {
+    pub(crate) fn find(&self, key: &GeneralKey) -> Option<GeneralIdx> {
+        self.by_key.get(key).copied()
+    }
+
+    /// # Panics
+    /// When the general was removed: nothing names it any more by then.
+    pub(crate) fn general(&self, idx: GeneralIdx) -> &General {
+        self.get(idx).unwrap_or_else(|| panic!("general {} was removed", idx.0))
+    }
+
+    pub(crate) fn get(&self, idx: GeneralIdx) -> Option<&General> {
+        self.generals.get(idx.0 as usize)?.as_deref()
+    }
+
+    pub(crate) fn general_mut(&mut self, idx: GeneralIdx) -> &mut General {
+        let general = self.generals.get_mut(idx.0 as usize).and_then(Option::as_deref_mut);
+        general.unwrap_or_else(|| panic!("general {} was removed", idx.0))
+    }
+
+    pub(crate) fn register(&mut self, record: &GeneralRegistered, hasher: &FixedState) -> GeneralIdx {
+        let GeneralRegistered { key, ty, labels } = record;
+        if let Some(idx) = self.find(key) {
+            let general = self.general_mut(idx);
+            general.ty = ty.clone();
+            general.labels = labels.clone();
+            return idx;
+        }
+        let idx =
+            GeneralIdx(u32::try_from(self.generals.len()).expect("fewer generals than 2^32 were ever registered"));
+        let key = Arc::new(key.clone());
+        self.by_key.insert(key.clone(), idx);
+        self.generals.push(Some(Box::new(General {
+            key,
+            ty: ty.clone(),
+            labels: labels.clone(),
+            hold: Hold::None,
+            queue: Queue::new(hasher.clone()),
+            routes: Vec::new(),
+            leased: 0,
+            bound: 0,
+        })));
+        idx
+    }
+
+    pub(crate) fn remove(&mut self, idx: GeneralIdx) {
+        if let Some(general) = self.generals.get_mut(idx.0 as usize).and_then(Option::take) {
+            self.by_key.remove(&general.key);
+        }
+    }
+
+    pub(crate) fn cluster_hold(&self, tenant: &TenantName, cluster: &ClusterName) -> Hold {
+        // A tuple key cannot be looked up by reference; clones are two counters.
+        self.clusters.get(&(tenant.clone(), cluster.clone())).map_or(Hold::None, |cluster| cluster.hold)
+    }
+
+    pub(crate) fn instance_hold(&self, key: &InstanceKey) -> Hold {
+        if self.instances.is_empty() {
+            return Hold::None;
+        }
+        let key = (key.tenant.clone(), key.cluster.clone(), key.instance.clone());
+        self.instances.get(&key).copied().unwrap_or_default()
+    }
+
+    /// Whether the general may begin work.
+    pub(crate) fn may_begin(&self, idx: GeneralIdx) -> bool {
+        let general = self.general(idx);
+        general.hold == Hold::None && self.cluster_hold(&general.key.tenant, &general.key.cluster) == Hold::None
+    }
+
+    /// Whether events may still be given to the general. A paused one is given them, and they wait.
+    pub(crate) fn may_be_given(&self, idx: GeneralIdx) -> bool {
+        let general = self.general(idx);
+        let given = |hold| matches!(hold, Hold::None | Hold::Paused);
+        given(general.hold) && given(self.cluster_hold(&general.key.tenant, &general.key.cluster))
+    }
+
+    /// Sets a hold on anything but a route; generals that it concerns are returned.
+    pub(crate) fn hold(&mut self, tenant: &TenantName, target: &HoldTarget, hold: Hold) -> Vec<GeneralIdx> {
+        match target {
+            HoldTarget::Cluster(cluster) => {
+                self.clusters.entry((tenant.clone(), cluster.clone())).or_default().hold = hold;
+                self.of_cluster(tenant, cluster)
+            }
+            HoldTarget::General(cluster, name) => {
+                let key = GeneralKey { tenant: tenant.clone(), cluster: cluster.clone(), name: name.clone() };
+                let Some(idx) = self.find(&key) else { return Vec::new() };
+                self.general_mut(idx).hold = hold;
+                vec![idx]
+            }
+            HoldTarget::Instance(cluster, instance) => {
+                let key = (tenant.clone(), cluster.clone(), instance.clone());
+                match hold {
+                    Hold::None => self.instances.remove(&key),
+                    Hold::Paused | Hold::Cordoned | Hold::Draining => self.instances.insert(key, hold),
+                };
+                Vec::new()
+            }
+            HoldTarget::Route(_) => Vec::new(),
+        }
+    }
+
+    pub(crate) fn of_cluster(&self, tenant: &TenantName, cluster: &ClusterName) -> Vec<GeneralIdx> {
+        self.iter().filter(|(_, g)| g.key.tenant == *tenant && g.key.cluster == *cluster).map(|(idx, _)| idx).collect()
+    }
+
+    /// In the order of registration.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (GeneralIdx, &General)> {
+        (0..).map(GeneralIdx).zip(&self.generals).filter_map(|(idx, general)| Some((idx, general.as_deref()?)))
+    }
+
+    /// One more than the highest index ever given; at least 1.
+    pub(crate) fn width(&self) -> u32 {
+        u32::try_from(self.generals.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}

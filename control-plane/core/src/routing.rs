@@ -1,0 +1,187 @@
+//! Routes in force, with the generals they could choose and the work that waits for one of those.
+//!
+//! Invariant: a route's deliveries keep their route under its name, also after it has left the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use mindos_model::{RouteName, Seq, TenantName};
+
+use crate::queue::Queue;
+use crate::record::{Hold, RoutesApplied};
+use crate::registry::{General, GeneralIdx, Registry};
+use crate::route::{Route, RouteTable, Targets};
+
+/// Place of a route in the routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteIdx(pub(crate) u32);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) tenant: TenantName,
+    pub(crate) route: Arc<Route>,
+    pub(crate) hold: Hold,
+    /// The general that round robin chose last.
+    pub(crate) cursor: Option<GeneralIdx>,
+    /// Generals that the targets name.
+    pub(crate) members: BTreeSet<GeneralIdx>,
+    pub(crate) queue: Queue,
+    /// Events open under it.
+    pub(crate) events: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InForce {
+    pub(crate) table: Arc<RouteTable>,
+    pub(crate) at: Seq,
+    order: Vec<RouteIdx>,
+    /// First route in order for a kind that it names whole, when it asks for nothing else.
+    by_kind: BTreeMap<Arc<str>, usize>,
+    /// Places of the routes that must be tried one by one.
+    others: Vec<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routing {
+    rules: Vec<Rule>,
+    by_name: BTreeMap<(TenantName, RouteName), RouteIdx>,
+    pub(crate) tenants: BTreeMap<TenantName, InForce>,
+}
+
+impl Routing {
+    pub(crate) fn rule(&self, idx: RouteIdx) -> &Rule {
+        &self.rules[idx.0 as usize]
+    }
+
+    pub(crate) fn rule_mut(&mut self, idx: RouteIdx) -> &mut Rule {
+        &mut self.rules[idx.0 as usize]
+    }
+
+    pub(crate) fn find(&self, tenant: &TenantName, name: &RouteName) -> Option<RouteIdx> {
+        self.by_name.get(&(tenant.clone(), name.clone())).copied()
+    }
+
+    /// The first route that fits.
+    pub(crate) fn matching(
+        &self,
+        tenant: &TenantName,
+        kind: &str,
+        ty: &str,
+        subject: Option<&str>,
+    ) -> Option<RouteIdx> {
+        let InForce { table, order, by_kind, others, at: _ } = self.tenants.get(tenant)?;
+        let whole = [kind, ty].iter().filter_map(|text| by_kind.get(*text).copied()).min();
+        let before = whole.unwrap_or(usize::MAX);
+        let tried = others.iter().copied().take_while(|place| *place < before);
+        let first = { tried }.find(|place| table.routes[*place].matches.fits(kind, ty, subject)).or(whole)?;
+        Some(order[first])
+    }
+
+    pub(crate) fn apply(&mut self, record: &RoutesApplied, at: Seq, registry: &mut Registry, hasher: &FixedState) {
+        let RoutesApplied { tenant, table, by: _ } = record;
+        let mut order = Vec::with_capacity(table.routes.len());
+        let mut by_kind = BTreeMap::new();
+        let mut others = Vec::new();
+        for (place, route) in table.routes.iter().enumerate() {
+            order.push(self.put(tenant, Arc::new(route.clone()), registry, hasher));
+            let whole = |pattern: &crate::route::Pattern| !pattern.as_str().ends_with('*');
+            if route.matches.subjects.is_empty()
+                && !route.matches.kinds.is_empty()
+                && route.matches.kinds.iter().all(whole)
+            {
+                for kind in &route.matches.kinds {
+                    by_kind.entry(Arc::from(kind.as_str())).or_insert(place);
+                }
+            } else {
+                others.push(place);
+            }
+        }
+        let in_force = InForce { table: table.clone(), at, order, by_kind, others };
+        self.tenants.insert(tenant.clone(), in_force);
+    }
+
+    /// Puts a definition under its name and finds its generals.
+    pub(crate) fn put(
+        &mut self,
+        tenant: &TenantName,
+        route: Arc<Route>,
+        registry: &mut Registry,
+        hasher: &FixedState,
+    ) -> RouteIdx {
+        let key = (tenant.clone(), route.name.clone());
+        let idx = match self.by_name.get(&key).copied() {
+            Some(idx) => {
+                self.rule_mut(idx).route = route;
+                idx
+            }
+            None => {
+                let idx = RouteIdx(u32::try_from(self.rules.len()).expect("fewer routes than 2^32 were ever named"));
+                self.rules.push(Rule {
+                    tenant: tenant.clone(),
+                    route,
+                    hold: Hold::None,
+                    cursor: None,
+                    members: BTreeSet::new(),
+                    queue: Queue::new(hasher.clone()),
+                    events: 0,
+                });
+                self.by_name.insert(key, idx);
+                idx
+            }
+        };
+        for general in registry.iter().map(|(general, _)| general).collect::<Vec<_>>() {
+            self.rejoin_one(idx, general, registry);
+        }
+        idx
+    }
+
+    /// A general appeared or changed: finds the routes that name it.
+    pub(crate) fn rejoin(&mut self, general: GeneralIdx, registry: &mut Registry) {
+        for idx in (0..self.rules.len()).map(|idx| RouteIdx(u32::try_from(idx).expect("as many as were put"))) {
+            self.rejoin_one(idx, general, registry);
+        }
+    }
+
+    pub(crate) fn leave(&mut self, general: GeneralIdx) {
+        for rule in &mut self.rules {
+            rule.members.remove(&general);
+            if rule.cursor == Some(general) {
+                rule.cursor = None;
+            }
+        }
+    }
+
+    fn rejoin_one(&mut self, idx: RouteIdx, general_idx: GeneralIdx, registry: &mut Registry) {
+        let rule = self.rule_mut(idx);
+        let general = registry.general(general_idx);
+        let fits = rule.tenant == general.key.tenant && names(&rule.route.targets, general, registry);
+        if fits {
+            rule.members.insert(general_idx)
+        } else {
+            rule.members.remove(&general_idx)
+        };
+        let routes = &mut registry.general_mut(general_idx).routes;
+        routes.retain(|route| *route != idx);
+        if fits {
+            routes.push(idx);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteIdx, &Rule)> {
+        (0..).map(RouteIdx).zip(&self.rules)
+    }
+}
+
+fn names(targets: &Targets, general: &General, registry: &Registry) -> bool {
+    let Targets { types, clusters, regions, names, labels } = targets;
+    let cluster = registry.clusters.get(&(general.key.tenant.clone(), general.key.cluster.clone()));
+    let region = cluster.and_then(|cluster| cluster.region.as_ref());
+    (types.is_empty() || types.contains(&general.ty))
+        && (clusters.is_empty() || clusters.contains(&general.key.cluster))
+        && (regions.is_empty() || region.is_some_and(|region| regions.contains(region)))
+        && (names.is_empty() || names.contains(&general.key.name))
+        && labels.iter().all(|label| {
+            general.labels.contains(label) || cluster.is_some_and(|cluster| cluster.labels.contains(label))
+        })
+}

@@ -1,0 +1,172 @@
+//! Answers to questions about the state as it is.
+
+use mindos_model::{DeliveryId, TenantName};
+
+use crate::decide::{Context, Decision};
+use crate::durable::Durable;
+use crate::event::{Delivery, Event, Phase};
+use crate::input::{Query, RequestId};
+use crate::output::{
+    ClusterView, DeliveryView, EventView, FleetView, GeneralView, InstanceView, Rejection, Reply, Totals,
+};
+use crate::record::Load;
+use crate::soft::Soft;
+
+/// Rows of one answer.
+const ROWS_MAX: usize = 10_000;
+
+impl Durable {
+    pub(crate) fn query(
+        &self,
+        request: RequestId,
+        tenant: &TenantName,
+        query: Query,
+        context: Context<'_>,
+    ) -> Decision {
+        let reply: Result<Reply, Rejection> = match query {
+            Query::Seen { key } => Ok(Reply::Seen(self.dedupe.get(&key))),
+            Query::Event { event } => {
+                let known = self.events.get(event).filter(|known| known.tenant == *tenant);
+                Ok(Reply::Event(known.map(|known| {
+                    EventView {
+                        event,
+                        kind: known.kind.clone(),
+                        lane: known.lane.clone(),
+                        route: self.routing.rule(known.route).route.name.clone(),
+                        accepted: known.accepted,
+                        payload: known.payload,
+                        deliveries: known
+                            .deliveries(event)
+                            .map(|(id, delivery)| self.view(id, known, delivery, context.soft))
+                            .collect(),
+                    }
+                })))
+            }
+            Query::Deliveries { filter, after, limit } => {
+                let fitting = self.fitting(tenant, &filter, after);
+                let views = fitting.map(|(id, event, delivery)| self.view(id, event, delivery, context.soft));
+                Ok(Reply::Deliveries(views.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
+            Query::Fleet => Ok(Reply::Fleet(Box::new(self.fleet(tenant, context.soft)))),
+            Query::Routes => {
+                let in_force = self.routing.tenants.get(tenant);
+                let in_force = in_force.expect("every tenant that asks has a table");
+                Ok(Reply::Routes { table: in_force.table.clone(), at: in_force.at })
+            }
+            Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
+            Query::PayloadsBefore { before, limit } => {
+                let old = self.events.iter().filter(|(_, event)| event.payload.seq < before);
+                let payloads = old.map(|(seq, event)| (seq, event.payload));
+                Ok(Reply::Payloads(payloads.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
+        };
+        Decision::reply(request, reply)
+    }
+
+    fn view(&self, id: DeliveryId, event: &Event, delivery: &Delivery, soft: &Soft) -> DeliveryView {
+        let Delivery { phase, token, attempts, place, cancel, last_cause, .. } = delivery;
+        let mut view = DeliveryView {
+            delivery: id,
+            status: delivery.status(),
+            kind: event.kind.clone(),
+            lane: event.lane.clone(),
+            route: self.routing.rule(event.route).route.name.clone(),
+            repository: event.repository.clone(),
+            accepted: event.accepted,
+            general: self.general_of(delivery).cloned(),
+            attempts: *attempts,
+            token: *token,
+            instance: None,
+            not_before: None,
+            expires: None,
+            parked: None,
+            parked_at: None,
+            cancel: *cancel,
+            last_cause: *last_cause,
+            place: *place,
+        };
+        match phase {
+            Phase::Waiting { not_before } => view.not_before = (not_before.0 > 0).then_some(*not_before),
+            Phase::Leased(lease) => {
+                view.instance = Some(lease.instance.clone());
+                view.expires = soft.leases.get(&id).map(|clock| clock.deadline);
+            }
+            Phase::Parked { reason, since } => {
+                view.parked = Some(*reason);
+                view.parked_at = Some(*since);
+            }
+            Phase::Succeeded | Phase::Cancelled => {}
+        }
+        view
+    }
+
+    fn fleet(&self, tenant: &TenantName, soft: &Soft) -> FleetView {
+        let clusters = self.registry.clusters.iter().filter(|((of, _), _)| of == tenant);
+        let clusters = clusters.map(|((_, name), cluster)| ClusterView {
+            cluster: name.clone(),
+            region: cluster.region.clone(),
+            labels: cluster.labels.clone(),
+            hold: cluster.hold,
+        });
+        let generals = self.registry.iter().filter(|(_, general)| general.key.tenant == *tenant);
+        let generals = generals.map(|(idx, general)| {
+            let pool = soft.pool(idx);
+            GeneralView {
+                key: general.key.clone(),
+                ty: general.ty.clone(),
+                labels: general.labels.clone(),
+                hold: general.hold,
+                instances: pool.map_or(0, |pool| pool.members),
+                load: Load { open: general.leased, capacity: pool.map_or(0, |pool| pool.load.capacity) },
+                waiting: general.queue.waiting,
+                parked_backlog: u32::try_from(general.queue.overflow.len()).unwrap_or(u32::MAX),
+            }
+        });
+        let instances = soft.instances.iter().filter(|(key, _)| key.tenant == *tenant);
+        let instances = instances.map(|(key, instance)| {
+            let members = instance.members.iter().map(|(general, member)| {
+                let member = soft.member(*member);
+                (self.registry.general(*general).key.clone(), member.load, member.reported.clone())
+            });
+            InstanceView {
+                key: key.clone(),
+                boot: instance.boot.clone(),
+                version: instance.version.clone(),
+                state: instance.state,
+                since: instance.since,
+                hold: self.registry.instance_hold(key),
+                generals: members.collect(),
+            }
+        });
+        let rules = self.routing.iter().filter(|(_, rule)| rule.tenant == *tenant);
+        FleetView {
+            clusters: clusters.collect(),
+            generals: generals.collect(),
+            instances: instances.collect(),
+            holds: rules.map(|(_, rule)| (rule.route.name.clone(), rule.hold)).collect(),
+        }
+    }
+
+    fn totals(&self, soft: &Soft) -> Totals {
+        let generals = || self.registry.iter().map(|(_, general)| general);
+        let routes = || self.routing.iter().map(|(_, rule)| rule);
+        let waiting = generals().map(|g| u64::from(g.queue.waiting)).sum::<u64>()
+            + routes().map(|rule| u64::from(rule.queue.waiting)).sum::<u64>();
+        let leased = generals().map(|general| u64::from(general.leased)).sum();
+        let lanes = generals().map(|general| general.queue.lanes()).sum::<usize>()
+            + routes().map(|rule| rule.queue.lanes()).sum::<usize>();
+        Totals {
+            events_open: self.events.len() as u64,
+            waiting,
+            leased,
+            parked: self.events.open.saturating_sub(waiting + leased),
+            lanes: lanes as u64,
+            sessions: soft.sessions.len() as u64,
+            generals: self.registry.len() as u64,
+            dedupe_keys: self.dedupe.len() as u64,
+            dedupe_from: self.dedupe.from(),
+            seq: self.seq,
+            epoch: self.epoch,
+        }
+    }
+}
