@@ -1,1 +1,39 @@
+//! The journal's embedded home: a segmented log of our own.
+//!
+//! Records go in as frames, one checksummed batch each; segments are zeroed ahead and recycled; a chain of hashes runs
+//! through all records. One [`Log`] writes, any number of [`Reader`]s read what is durable at the same time.
+//! Invariant: what was acknowledged is there after any crash, and what was written in part is not.
 
+pub mod chain;
+mod disk;
+mod error;
+#[cfg(any(test, feature = "fault"))]
+pub mod fault;
+mod frame;
+mod log;
+mod mark;
+mod reader;
+mod recover;
+mod repair;
+mod retain;
+mod scan;
+mod segment;
+mod snapshot;
+mod spare;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod testing;
+mod verify;
+
+pub use disk::{Disk, DiskFile, RealDisk, RealLock};
+pub use error::{Damage, Fault, JournalError};
+pub use frame::{Entry, FRAME_BYTES_MAX, Frame, Payload};
+pub use log::{Log, Options, Usage};
+pub use mark::{Marks, RESTORE_EPOCH_STEP, Restored, Truncated};
+pub use reader::{Batch, Cursor, Reader, StoredEntry, StoredPayload};
+pub use recover::{Cut, Recovery};
+pub use retain::DroppedPrefix;
+pub use snapshot::{SNAPSHOT_ITEM_BYTES_MAX, SNAPSHOTS_KEPT, SnapshotReader, SnapshotWriter};
+pub use spare::Preparation;
+pub use verify::{Verified, verify_directory};

@@ -1,0 +1,372 @@
+//! What the log promises, on a disk that does its worst.
+
+use mindos_model::Seq;
+
+use crate::fault::{FaultDisk, Random};
+use crate::{Disk, Fault, Frame, JournalError, Log, Options, Payload, Preparation, Reader, Recovery, verify_directory};
+
+fn options(seed: u64) -> Options {
+    let mut entropy = [0; 16];
+    entropy[..8].copy_from_slice(&seed.to_le_bytes());
+    Options { segment_bytes: 16 << 10, preparation: Preparation::Inline, ..Options::new(entropy) }
+}
+
+fn open(disk: &FaultDisk, seed: u64) -> (Log<FaultDisk>, Recovery) {
+    Log::open(disk.clone(), options(seed)).unwrap()
+}
+
+/// What the record `seq` says, the same in every test.
+fn metadata(seq: u64) -> Vec<u8> {
+    let mut random = Random::new(seq);
+    let len = random.below(60);
+    let mut bytes = seq.to_le_bytes().to_vec();
+    bytes.extend((0..len).map(|_| random.bits() as u8));
+    bytes
+}
+
+fn payload(seq: u64) -> Option<([u8; 16], Vec<u8>)> {
+    let mut random = Random::new(seq ^ 0xabcd);
+    let len = random.below(300);
+    random.chance(40).then(|| ([seq as u8; 16], (0..len).map(|_| random.bits() as u8).collect()))
+}
+
+fn frame(first: u64, count: u64) -> Frame {
+    let mut frame = Frame::new();
+    for seq in first..first + count {
+        let payload = payload(seq);
+        let payload = payload.as_ref().map(|(salt, bytes)| Payload { salt, bytes });
+        frame.push(&metadata(seq), payload);
+    }
+    frame
+}
+
+fn append(log: &mut Log<FaultDisk>, count: u64) -> Result<Seq, JournalError> {
+    let end = log.end();
+    log.append(end, &mut frame(end.0 + 1, count))
+}
+
+fn fill(log: &mut Log<FaultDisk>, random: &mut Random, records: u64) {
+    let end = log.end().0 + records;
+    while log.end().0 < end {
+        append(log, (1 + random.below(8)).min(end - log.end().0)).unwrap();
+    }
+}
+
+/// Reads everything from `from` and checks what it says.
+fn check(reader: &Reader<FaultDisk>, from: u64) -> u64 {
+    let mut cursor = reader.cursor(Seq(from)).unwrap();
+    let mut next = from;
+    while let Some(batch) = cursor.next_batch().unwrap() {
+        for entry in batch.entries() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.seq, Seq(next));
+            assert_eq!(entry.metadata, metadata(next));
+            assert_eq!(entry.payload.map(|payload| (*payload.salt, payload.bytes.to_vec())), payload(next));
+            next += 1;
+        }
+    }
+    next - 1
+}
+
+#[test]
+fn what_is_appended_is_read_back_after_a_start() {
+    let disk = FaultDisk::new();
+    let (mut log, recovery) = open(&disk, 1);
+    assert_eq!((recovery.first, recovery.end, recovery.cut), (Seq(1), Seq(0), None));
+    fill(&mut log, &mut Random::new(1), 1000);
+    let link = log.end_link();
+    drop(log);
+
+    let (log, recovery) = open(&disk, 2);
+
+    assert_eq!((recovery.end, recovery.end_link, recovery.cut), (Seq(1000), link, None));
+    assert!(log.shared.segments().len() > 5);
+    assert_eq!(check(&log.reader(), 1), 1000);
+}
+
+#[test]
+fn a_cursor_starts_anywhere_and_any_record_can_be_read_alone() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    fill(&mut log, &mut Random::new(7), 700);
+    let fresh = log.reader();
+    drop(log);
+    let reopened = open(&disk, 2).0.reader();
+    for reader in [fresh, reopened] {
+        for from in (1..=701).step_by(7) {
+            assert_eq!(check(&reader, from), 700);
+        }
+        for seq in 1..=700 {
+            let stored = reader.read(Seq(seq)).unwrap();
+            assert_eq!(stored.metadata, metadata(seq));
+            assert_eq!(stored.payload.map(|payload| (payload.salt, payload.bytes.to_vec())), payload(seq));
+        }
+        assert!(matches!(reader.read(Seq(701)), Err(JournalError::PastEnd { .. })));
+    }
+}
+
+#[test]
+fn an_append_that_expects_another_end_changes_nothing() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    append(&mut log, 3).unwrap();
+
+    let refused = log.append(Seq(2), &mut frame(3, 1));
+
+    assert!(matches!(refused, Err(JournalError::UnexpectedEnd { expected: Seq(2), end: Seq(3) })));
+    append(&mut log, 1).unwrap();
+    assert_eq!(check(&log.reader(), 1), 4);
+}
+
+#[test]
+fn an_older_epoch_cannot_write() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    log.begin_epoch(3).unwrap();
+    append(&mut log, 3).unwrap();
+    drop(log);
+
+    let (mut log, recovery) = open(&disk, 2);
+
+    assert_eq!(recovery.epoch, 3);
+    assert!(matches!(log.begin_epoch(2), Err(JournalError::StaleEpoch { presented: 2, current: 3 })));
+    log.begin_epoch(4).unwrap();
+}
+
+#[test]
+fn a_second_writer_is_locked_out() {
+    let disk = FaultDisk::new();
+    let (log, _) = open(&disk, 1);
+
+    assert!(matches!(Log::open(disk.clone(), options(2)), Err(JournalError::Locked { .. })));
+    drop(log);
+    open(&disk, 3);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_any_more() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    append(&mut log, 3).unwrap();
+    disk.fail_syncs_after(Some(0));
+
+    let failed = append(&mut log, 2).unwrap_err();
+
+    assert!(failed.is_fatal(), "{failed}");
+    disk.fail_syncs_after(None);
+    assert!(matches!(append(&mut log, 2), Err(JournalError::Poisoned { .. })));
+    assert_eq!(check(&log.reader(), 1), 3);
+}
+
+#[test]
+fn a_full_disk_refuses_a_batch_and_takes_it_later() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    disk.set_quota(Some(disk.used_bytes() + 1000));
+    let mut random = Random::new(5);
+    let refused = loop {
+        match append(&mut log, 1 + random.below(8)) {
+            Ok(_) => assert!(log.end().0 < 1000, "the disk never fills"),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, JournalError::NoSpace { .. }), "{refused}");
+    assert!(!refused.is_fatal());
+    let end = log.end().0;
+    assert_eq!(check(&log.reader(), 1), end);
+    // The reserve was used: one whole segment beyond the first.
+    assert_eq!(log.shared.segments().len(), 2);
+
+    disk.set_quota(None);
+    append(&mut log, 4).unwrap();
+
+    drop(log);
+    assert_eq!(check(&open(&disk, 2).0.reader(), 1), end + 4);
+}
+
+#[test]
+fn a_torn_batch_is_cut_and_reported() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    append(&mut log, 3).unwrap();
+    let offset = log.shared.segments()[0].extent().end_offset;
+    append(&mut log, 8).unwrap();
+    drop(log);
+    // Two bytes are more than one flip explains.
+    assert!(disk.flip(&format!("{:020}.segment", 1), offset + 200, 1));
+    assert!(disk.flip(&format!("{:020}.segment", 1), offset + 300, 1));
+
+    let (mut log, recovery) = open(&disk, 2);
+
+    assert_eq!(recovery.end, Seq(3));
+    assert_eq!(recovery.cut.unwrap().offset, offset);
+    append(&mut log, 1).unwrap();
+    drop(log);
+    assert_eq!(check(&open(&disk, 3).0.reader(), 1), 4);
+}
+
+#[test]
+fn a_missing_segment_stops_the_start() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    fill(&mut log, &mut Random::new(1), 600);
+    let second = log.shared.segments()[1].name.clone();
+    drop(log);
+    disk.unlink(&second).unwrap();
+
+    let Err(JournalError::Damaged(damage)) = Log::open(disk.clone(), options(2)) else { panic!("it opened") };
+
+    assert_eq!(damage.fault, Fault::MissingSegment { expected: 2, found: 3 });
+}
+
+#[test]
+fn every_flipped_bit_is_found_where_it_is_or_put_right() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), Options { segment_bytes: 8 << 10, ..options(1) }).unwrap();
+    fill(&mut log, &mut Random::new(3), 90);
+    let segments: Vec<_> = {
+        let segments = log.shared.segments();
+        segments.iter().map(|segment| (segment.name.clone(), segment.extent().end_offset)).collect()
+    };
+    let end_link = log.end_link();
+    drop(log);
+    assert!(segments.len() >= 3);
+    let mut random = Random::new(9);
+    for (number, (name, end_offset)) in segments.iter().enumerate() {
+        for offset in 0..*end_offset {
+            let copy = disk.copy();
+            assert!(copy.flip(name, offset, 1 << random.below(8)));
+
+            let verified = verify_directory(&copy).unwrap();
+
+            let broken = verified.broken.unwrap_or_else(|| panic!("{name} {offset} went unseen"));
+            assert_eq!((&broken.file, broken.offset), (name, offset), "{broken}");
+            match Log::open(copy.clone(), Options { check_all: true, ..options(2) }) {
+                Ok((log, recovery)) => {
+                    // Only the last batch is put right, and nothing of it is lost.
+                    assert_eq!(number, segments.len() - 1);
+                    assert_eq!((recovery.repaired[0].offset, recovery.end_link), (offset, end_link));
+                    assert_eq!(check(&log.reader(), 1), 90);
+                }
+                Err(JournalError::Damaged(damage)) => {
+                    assert_eq!((&damage.file, damage.offset), (name, offset), "{damage}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_use_left_in_a_recycled_segment_is_not_read() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    let mut random = Random::new(11);
+    for round in 0..20 {
+        fill(&mut log, &mut random, 100);
+        let reader = log.reader();
+        let (end, link) = (log.end(), log.end_link());
+        reader.write_snapshot(end, link, 1).unwrap().finish().unwrap();
+        let dropped = log.drop_prefix(Seq(end.0.saturating_sub(60))).unwrap();
+        assert_eq!(reader.first(), dropped.first);
+        assert_eq!(check(&reader, dropped.first.0), end.0);
+        drop((log, reader));
+        log = open(&disk, 100 + round).0;
+        assert_eq!((log.end(), log.end_link()), (end, link));
+    }
+    assert!(log.shared.segments().last().unwrap().header.number > 10);
+    assert!(log.shared.segments().len() < 6);
+    assert!(log.reader().verify(Seq(1), Seq(u64::MAX)).unwrap().broken.is_none());
+}
+
+#[test]
+fn nothing_is_dropped_that_no_snapshot_stands_for() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    fill(&mut log, &mut Random::new(1), 500);
+    assert!(matches!(log.drop_prefix(Seq(400)), Err(JournalError::NoSnapshot { .. })));
+
+    log.reader().write_snapshot(Seq(200), [0; 32], 1).unwrap().finish().unwrap();
+    let dropped = log.drop_prefix(Seq(400)).unwrap();
+
+    assert!(dropped.first.0 <= 201 && dropped.first.0 > 100, "{dropped:?}");
+    assert!(matches!(log.reader().cursor(Seq(1)), Err(JournalError::Dropped { .. })));
+}
+
+#[test]
+fn a_reader_keeps_what_is_dropped_under_it() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), Options { spares_max: 100, ..options(1) }).unwrap();
+    fill(&mut log, &mut Random::new(1), 500);
+    let reader = log.reader();
+    let mut cursor = reader.cursor(Seq(1)).unwrap();
+    let first = cursor.next_batch().unwrap().unwrap().last();
+    reader.write_snapshot(Seq(500), log.end_link(), 1).unwrap().finish().unwrap();
+
+    let dropped = log.drop_prefix(Seq(450)).unwrap();
+    fill(&mut log, &mut Random::new(2), 500);
+
+    assert_eq!(dropped.unlinked, 1, "the segment that is being read was recycled");
+    let next = cursor.next_batch().unwrap().unwrap();
+    assert_eq!(next.first(), first.next());
+    assert_eq!(next.entries().next().unwrap().unwrap().metadata, metadata(first.0 + 1));
+    let dropped = loop {
+        match cursor.next_batch() {
+            Ok(batch) => assert!(batch.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(dropped, JournalError::Dropped { .. }), "{dropped}");
+}
+
+#[test]
+fn the_newest_whole_snapshot_is_loaded() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    fill(&mut log, &mut Random::new(1), 100);
+    let reader = log.reader();
+    for seq in [20, 40, 60] {
+        let mut writer = reader.write_snapshot(Seq(seq), [seq as u8; 32], 7).unwrap();
+        for item in 0..seq {
+            writer.push(&metadata(item)).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    assert_eq!(reader.snapshots().unwrap(), [Seq(60), Seq(40)]);
+    let load = |reader: &Reader<FaultDisk>| {
+        let mut skipped = 0;
+        let loaded = reader.load_snapshot(
+            |snapshot| {
+                let mut items = 0;
+                while let Some(item) = snapshot.next_item()? {
+                    assert_eq!(item, metadata(items));
+                    items += 1;
+                }
+                assert_eq!((snapshot.link(), snapshot.epoch()), ([items as u8; 32], 7));
+                Ok((snapshot.seq(), items))
+            },
+            |_| skipped += 1,
+        );
+        (loaded.unwrap(), skipped)
+    };
+    assert_eq!(load(&reader), (Some((Seq(60), 60)), 0));
+    let bytes = disk.list().unwrap().iter().find(|(name, _)| name.contains("60.mds")).unwrap().1;
+    drop(log);
+    for offset in 0..bytes {
+        let copy = disk.copy();
+        copy.flip(&format!("snapshot-{:020}.mds", 60), offset, 0x20);
+
+        assert_eq!(load(&open(&copy, 2).0.reader()), (Some((Seq(40), 40)), 1), "offset {offset}");
+    }
+}
+
+#[test]
+fn a_batch_beyond_a_segment_is_refused() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    let mut frame = Frame::new();
+    frame.push(&[0; 16 << 10], None);
+
+    assert!(matches!(log.append(Seq(0), &mut frame), Err(JournalError::BatchTooLarge { .. })));
+    append(&mut log, 1).unwrap();
+}
