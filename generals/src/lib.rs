@@ -1,1 +1,26 @@
+//! The eleven generals, as far as they need no model: what can be computed from an event itself.
+//!
+//! ```text
+//!  POST /process, or standard input          profiles/<type>.json
+//!            |                                        |
+//!       request::decode ----> Event ----> analyse(profile, event) ----> Report
+//! ```
+//! A general is a profile: which analyses to run, their thresholds, words and advice. Invariant: a report follows from
+//! profile, event and time alone; texts of the event are data, quoted and clipped, and never steer what is done.
 
+mod analysis;
+pub mod command;
+mod event;
+pub mod options;
+mod profile;
+mod report;
+mod request;
+mod server;
+mod summary;
+mod text;
+
+pub use event::Event;
+pub use profile::{Profile, ProfileError, SecretPattern};
+pub use report::{Finding, NO_MODEL, Report, Severity, analyse};
+pub use request::{RequestError, decode};
+pub use server::{BODY_MAX, Bound, Config, RunError, bind, run};
