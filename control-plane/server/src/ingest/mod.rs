@@ -5,6 +5,8 @@
 
 mod base64;
 pub mod cloudevents;
+pub mod event;
+mod event_scan;
 pub mod github;
 mod github_signature;
 mod github_table;
