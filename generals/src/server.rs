@@ -201,8 +201,8 @@ async fn process(profile: &Profile, body_max: usize, request: Request<Incoming>)
     match decode(&head.headers, &body) {
         Ok(event) => {
             let report = analyse(profile, &event, now());
-            match serde_json::to_value(&report) {
-                Ok(report) => respond(StatusCode::OK, &report),
+            match serde_json::to_vec(&report) {
+                Ok(report) => respond_bytes(StatusCode::OK, report),
                 Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "report", &error.to_string()),
             }
         }
@@ -226,7 +226,11 @@ fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
 }
 
 fn respond(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    respond_bytes(status, body.to_string().into_bytes())
+}
+
+fn respond_bytes(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

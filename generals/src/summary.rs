@@ -123,7 +123,8 @@ fn other(event: &Event) -> String {
         Value::Object(members) => {
             let names: Vec<String> = members.keys().take(8).map(|key| clipped(key, 30)).collect();
             let more = if members.len() > 8 { ", …" } else { "" };
-            format!("{kind} with {} ({}{more}).", count(members.len() as u64, "member"), names.join(", "))
+            let listed = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
+            format!("{kind} with {}{listed}.", count(members.len() as u64, "member"))
         }
         Value::Array(items) => format!("{kind} with a list of {}.", count(items.len() as u64, "item")),
         Value::String(text) => format!("{kind} with a text of {}.", count(text.chars().count() as u64, "letter")),

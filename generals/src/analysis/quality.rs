@@ -68,7 +68,12 @@ fn state(event: &Event, findings: &mut Findings) {
         && seen != head
     {
         let text = "The review is of an older commit than the head of the branch.".to_owned();
-        findings.add(Severity::Warning, "review.stale", text, json!({"reviewed": seen, "head": head}));
+        findings.add(
+            Severity::Warning,
+            "review.stale",
+            text,
+            json!({"reviewed": clipped(seen, NAME_MAX), "head": clipped(head, NAME_MAX)}),
+        );
     }
 }
 

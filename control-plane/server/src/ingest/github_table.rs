@@ -136,6 +136,27 @@ mod tests {
     }
 
     #[test]
+    fn the_stock_routes_on_file_are_those_the_core_starts_with() {
+        let names = |list: Vec<&str>| list.into_iter().map(|name| json!(name)).collect::<Vec<_>>();
+        let written = mindos_core::route::RouteTable::stock().routes.into_iter().map(|route| {
+            let mut it = json!({
+                "name": route.name.as_str(),
+                "types": names(route.targets.types.iter().map(|name| name.as_str()).collect()),
+                "strategy": route.strategy.as_str(),
+            });
+            if !route.matches.is_everything() {
+                it["kinds"] = json!(names(route.matches.kinds.iter().map(|kind| kind.as_str()).collect()));
+            }
+            if route.count != 1 {
+                it["count"] = json!(route.count);
+            }
+            it
+        });
+        let on_file: Vec<Value> = serde_json::from_str(super::super::STOCK_ROUTES).unwrap();
+        assert_eq!(written.collect::<Vec<_>>(), on_file);
+    }
+
+    #[test]
     fn paths_and_templates_read_only_what_is_there() {
         let payload = json!({"a": {"b": 7, "c": null, "d": " ", "e": 1.5, "f": "x"}});
         assert_eq!(text(&payload, "a.b").as_deref(), Some("7"));
