@@ -16,7 +16,7 @@ use crate::record::DedupeKey;
 /// Keys kept in memory, about 64 bytes each.
 pub const WINDOW: usize = 1 << 20;
 /// How long a key is kept.
-pub const HORIZON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const HORIZON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Dedupe {

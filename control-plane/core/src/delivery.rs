@@ -111,7 +111,9 @@ impl Durable {
 
     /// Whether a failure under this token is what the delivery waits or is parked for.
     fn has_answered(&self, delivery: &Delivery, token: Token) -> bool {
-        delivery.token == token && delivery.lease().is_none() && matches!(delivery.last_cause, Some(Cause::Failed(_)))
+        delivery.token == token
+            && delivery.lease().is_none()
+            && matches!(delivery.setback().last_cause, Some(Cause::Failed(_)))
     }
 
     fn refuse(
@@ -136,7 +138,7 @@ impl Durable {
         not_before: Option<Timestamp>,
         context: Context<'_>,
     ) -> Record {
-        if let Some(reason) = delivery.cancel {
+        if let Some(reason) = delivery.setback().cancel {
             return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from("") });
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
@@ -181,7 +183,7 @@ impl Durable {
         context: Context<'_>,
     ) -> (Vec<(DeliveryId, Token, Claim)>, Vec<Record>) {
         let verdict = |id: DeliveryId, token: Token| match self.held_lease(key, id, token) {
-            Some((_, Delivery { cancel: Some(_), .. })) => Claim::Cancel,
+            Some((_, delivery)) if delivery.setback().cancel.is_some() => Claim::Cancel,
             Some(_) => Claim::Keep,
             None => Claim::Unknown,
         };

@@ -47,6 +47,6 @@ impl Durable {
     pub(crate) fn look_again(&self, id: DeliveryId, now: Timestamp) -> Option<Timestamp> {
         let (event, delivery) = self.events.delivery(id)?;
         let waits = delivery.status() == Status::Waiting && !self.is_eligible(event, delivery);
-        (waits && delivery.held_since.is_some()).then(|| now + LOOK_AGAIN)
+        (waits && delivery.setback().held_since.is_some()).then(|| now + LOOK_AGAIN)
     }
 }

@@ -51,7 +51,6 @@ pub(crate) type Held = HashMap<Arc<InstanceKey>, BTreeMap<DeliveryId, GeneralIdx
 pub(crate) enum Change {
     Nothing,
     Leased {
-        delivery: DeliveryId,
         general: GeneralIdx,
         instance: Arc<InstanceKey>,
     },
@@ -142,7 +141,7 @@ impl Durable {
             Record::CancelRequested(CancelRequested { delivery, reason, by: _ }) => {
                 let delivery = self.events.delivery_mut(*delivery);
                 assert!(delivery.lease().is_some(), "cancel was requested of a delivery that is not leased");
-                delivery.cancel = Some(*reason);
+                delivery.setback_mut().cancel = Some(*reason);
                 Change::Nothing
             }
             Record::DeliveryParked(record) => self.delivery_parked(*at, record),
@@ -210,18 +209,7 @@ impl Durable {
                     Phase::Parked { reason, since: at }
                 }
             };
-            deliveries.push(Delivery {
-                queue: queue_id,
-                phase,
-                token: mindos_model::Token::default(),
-                attempts: 0,
-                place: seq,
-                held_ms: 0,
-                held_since: None,
-                cancel: None,
-                last_cause: None,
-                done_by: None,
-            });
+            deliveries.push(Delivery::new(queue_id, phase, seq));
         }
         self.routing.rule_mut(route).events += 1;
         let event = Event {
@@ -246,8 +234,7 @@ impl Durable {
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
         assert!(matches!(delivery.phase, Phase::Waiting { .. }), "delivery {id} was leased while it did not wait");
         assert!(*token > delivery.token, "tokens of delivery {id} do not grow");
-        delivery.held_ms = delivery.held_ms(at);
-        delivery.held_since = None;
+        delivery.release_lane(at);
         delivery.token = *token;
         let (instance, held) = held_by(&mut self.held, instance);
         held.insert(*id, general);
@@ -260,7 +247,7 @@ impl Durable {
         self.queue_mut(queue_id).leased(&lane);
         self.made_room(queue_id);
         self.registry.general_mut(general).leased += 1;
-        Change::Leased { delivery: *id, general, instance }
+        Change::Leased { general, instance }
     }
 
     fn attempt_ended(&mut self, at: Timestamp, record: &AttemptEnded) -> Change {
@@ -269,12 +256,12 @@ impl Durable {
         let delivery = self.events.delivery_mut(*id);
         assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
         delivery.attempts += u32::from(*counted);
-        delivery.last_cause = Some(*cause);
+        delivery.setback_mut().last_cause = Some(*cause);
         match *next {
             Next::Wait { not_before } => {
                 delivery.phase = Phase::Waiting { not_before };
-                delivery.held_since = Some(at);
-                let held_ms = delivery.held_ms;
+                delivery.setback_mut().held_since = Some(at);
+                let held_ms = delivery.setback().held_ms;
                 self.queue_mut(queue).unleased(&lane);
                 if not_before > self.agenda.fired {
                     self.agenda.retries.insert((not_before, *id));
@@ -341,8 +328,7 @@ impl Durable {
         let Phase::Waiting { not_before } = delivery.phase else {
             panic!("delivery {id} was parked while it did not wait")
         };
-        delivery.held_ms = delivery.held_ms(at);
-        delivery.held_since = None;
+        delivery.release_lane(at);
         delivery.phase = Phase::Parked { reason: *reason, since: at };
         let queue = delivery.queue;
         self.agenda.retries.remove(&(not_before, *id));
@@ -360,8 +346,7 @@ impl Durable {
         assert_eq!(delivery.place, *place_before, "delivery {id} stood elsewhere");
         delivery.phase = Phase::Waiting { not_before: Timestamp(0) };
         delivery.place = seq;
-        delivery.attempts = 0;
-        delivery.held_ms = 0;
+        delivery.forgive();
         let queue_id = delivery.queue;
         let queue = self.queue_mut(queue_id);
         let is_head = queue.push(&lane, *id);
@@ -430,7 +415,9 @@ impl Durable {
             panic!("lease of delivery {id} ended, and it had none")
         };
         let (general, instance, queue) = (*general, instance.clone(), delivery.queue);
-        delivery.cancel = None;
+        if delivery.setback().cancel.is_some() {
+            delivery.setback_mut().cancel = None;
+        }
         if let Some(held) = self.held.get_mut(&instance) {
             held.remove(&id);
             if held.is_empty() {

@@ -49,13 +49,25 @@ pub(crate) struct Delivery {
     pub(crate) attempts: u32,
     /// The record that put it into its lane.
     pub(crate) place: Seq,
-    pub(crate) held_ms: u64,
-    pub(crate) held_since: Option<Timestamp>,
-    pub(crate) cancel: Option<CancelReason>,
-    pub(crate) last_cause: Option<Cause>,
+    /// Most deliveries never have one, so it stands apart.
+    setback: Option<Box<Setback>>,
     /// Where it succeeded.
     pub(crate) done_by: Option<GeneralIdx>,
 }
+
+/// What kept a delivery from going straight through.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setback {
+    /// How long it held its lane up for its own retry times, before `held_since`.
+    pub(crate) held_ms: u64,
+    /// Since when it waits for its own retry time.
+    pub(crate) held_since: Option<Timestamp>,
+    /// It is to end, once its lease does.
+    pub(crate) cancel: Option<CancelReason>,
+    pub(crate) last_cause: Option<Cause>,
+}
+
+const NO_SETBACK: &Setback = &Setback { held_ms: 0, held_since: None, cancel: None, last_cause: None };
 
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
@@ -75,6 +87,34 @@ pub(crate) struct Lease {
 }
 
 impl Delivery {
+    pub(crate) fn new(queue: QueueId, phase: Phase, place: Seq) -> Delivery {
+        let token = Token::default();
+        Delivery { queue, phase, token, attempts: 0, place, setback: None, done_by: None }
+    }
+
+    pub(crate) fn setback(&self) -> &Setback {
+        self.setback.as_deref().unwrap_or(NO_SETBACK)
+    }
+
+    pub(crate) fn setback_mut(&mut self) -> &mut Setback {
+        self.setback.get_or_insert_default()
+    }
+
+    /// Begins anew: nothing that went wrong counts any more.
+    pub(crate) fn forgive(&mut self) {
+        self.attempts = 0;
+        self.setback = None;
+    }
+
+    /// Its wait for its own retry time is over at `now`.
+    pub(crate) fn release_lane(&mut self, now: Timestamp) {
+        let held_ms = self.held_ms(now);
+        if let Some(setback) = &mut self.setback {
+            setback.held_ms = held_ms;
+            setback.held_since = None;
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
         match self.phase {
             Phase::Waiting { .. } => Status::Waiting,
@@ -94,11 +134,11 @@ impl Delivery {
 
     /// How long it has held its lane up by `now`, for its own retry times.
     pub(crate) fn held_ms(&self, now: Timestamp) -> u64 {
-        let since = match (&self.phase, self.held_since) {
+        let since = match (&self.phase, self.setback().held_since) {
             (Phase::Waiting { not_before }, Some(since)) => now.0.min(not_before.0).saturating_sub(since.0),
             _ => 0,
         };
-        self.held_ms + since
+        self.setback().held_ms + since
     }
 }
 

@@ -38,7 +38,7 @@ impl Durable {
         for (id, delivery) in selected {
             let record = match &delivery.phase {
                 // Somebody asked before.
-                Phase::Leased(_) if delivery.cancel.is_some() => continue,
+                Phase::Leased(_) if delivery.setback().cancel.is_some() => continue,
                 Phase::Leased(lease) => {
                     let message = PlaneMessage::Cancel { delivery: id, token: delivery.token, reason };
                     let send = |session| Output::Send { session, message };

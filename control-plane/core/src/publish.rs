@@ -184,7 +184,7 @@ impl Durable {
                 let older = |id: &DeliveryId| {
                     let Some((known, delivery)) = self.events.delivery(*id) else { return false };
                     let Event { kind, .. } = known;
-                    *kind == event.kind && delivery.cancel.is_none()
+                    *kind == event.kind && delivery.setback().cancel.is_none()
                 };
                 lane.entries.iter().copied().filter(older).collect()
             }

@@ -61,6 +61,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Most lanes hold one delivery.
+    fn for_one() -> Lane {
+        Lane { entries: VecDeque::with_capacity(1), ..Lane::default() }
+    }
+
     /// The deliveries of the oldest event: those that order allows to run.
     pub(crate) fn head(&self) -> impl Iterator<Item = DeliveryId> + '_ {
         let event = self.entries.front().map(|id| id.event);
@@ -85,14 +90,10 @@ impl Queue {
         self.lanes.len()
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.lanes.is_empty() && self.overflow.is_empty()
-    }
-
     /// Puts a waiting delivery at the lane's tail. Says whether it is at the lane's head.
     pub(crate) fn push(&mut self, lane: &Arc<str>, delivery: DeliveryId) -> bool {
         self.waiting += 1;
-        let lane = self.lanes.entry(lane.clone()).or_default();
+        let lane = self.lanes.entry(lane.clone()).or_insert_with(Lane::for_one);
         lane.waiting += 1;
         lane.entries.push_back(delivery);
         lane.entries.front().is_some_and(|front| front.event == delivery.event)
@@ -167,10 +168,6 @@ impl Queue {
         self.drop_if_empty(&name);
     }
 
-    pub(crate) fn is_queued(&self, name: &str) -> bool {
-        self.lanes.get(name).is_some_and(|lane| lane.queued)
-    }
-
     fn lane_mut(&mut self, name: &str) -> &mut Lane {
         self.lanes.get_mut(name).unwrap_or_else(|| panic!("lane `{name}` is not there"))
     }
@@ -216,6 +213,6 @@ mod tests {
         assert!(queue.lane("l").is_some());
         queue.turn(false);
 
-        assert!(queue.is_idle() && queue.ready() == 0);
+        assert!(queue.lanes() == 0 && queue.ready() == 0);
     }
 }

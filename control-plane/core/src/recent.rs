@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use mindos_model::{DeliveryId, Token};
 
 /// Settled deliveries remembered.
-pub const KEPT: usize = 1 << 16;
+pub(crate) const KEPT: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Recent {

@@ -14,7 +14,7 @@ use crate::routing::RouteIdx;
 
 /// Place of a general in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GeneralIdx(pub(crate) u32);
+pub(crate) struct GeneralIdx(pub(crate) u32);
 
 #[derive(Clone, Debug)]
 pub(crate) struct General {

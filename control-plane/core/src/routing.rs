@@ -15,7 +15,7 @@ use crate::route::{Route, RouteTable, Targets};
 
 /// Place of a route in the routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteIdx(pub(crate) u32);
+pub(crate) struct RouteIdx(pub(crate) u32);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mindos_model::{DeliveryId, ParkReason, RouteName, Seq, TenantName, Timestamp, Token};
 
 use crate::durable::{Durable, held_by};
-use crate::event::{Delivery, Event, Lease, Phase};
+use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::QueueId;
@@ -164,10 +164,10 @@ impl Durable {
             token: delivery.token,
             attempts: delivery.attempts,
             place: delivery.place,
-            held_ms: delivery.held_ms,
-            held_since: delivery.held_since,
-            cancel: delivery.cancel,
-            last_cause: delivery.last_cause,
+            held_ms: delivery.setback().held_ms,
+            held_since: delivery.setback().held_since,
+            cancel: delivery.setback().cancel,
+            last_cause: delivery.setback().last_cause,
         };
         EventItem {
             event: seq,
@@ -286,8 +286,11 @@ impl Import {
                 PhaseItem::Cancelled => Phase::Cancelled,
             };
             let DeliveryItem { token, attempts, place, held_ms, held_since, cancel, last_cause, .. } = item;
-            let delivery =
-                Delivery { queue, phase, token, attempts, place, held_ms, held_since, cancel, last_cause, done_by };
+            let mut delivery = Delivery::new(queue, phase, place);
+            (delivery.token, delivery.attempts, delivery.done_by) = (token, attempts, done_by);
+            if held_ms > 0 || held_since.is_some() || cancel.is_some() || last_cause.is_some() {
+                *delivery.setback_mut() = Setback { held_ms, held_since, cancel, last_cause };
+            }
             if let (QueueId::General(idx), false) = (queue, delivery.status().is_settled()) {
                 durable.registry.general_mut(idx).bound += 1;
             }

@@ -255,7 +255,7 @@ impl Soft {
     pub(crate) fn follow(&mut self, durable: &Durable, change: Change, now: Timestamp) {
         match change {
             Change::Nothing => {}
-            Change::Leased { delivery: _, general, instance } => self.tally(durable, &instance, general, 1),
+            Change::Leased { general, instance } => self.tally(durable, &instance, general, 1),
             Change::Released { delivery, general, instance } => {
                 self.stop_clock(delivery);
                 self.tally(durable, &instance, general, -1);
@@ -265,7 +265,9 @@ impl Soft {
                     self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
                     // Routes may have come to name it, or no longer do.
                     self.free.remove(&general);
-                    self.free_of.values_mut().for_each(|of| drop(of.remove(&general)));
+                    self.free_of.values_mut().for_each(|of| {
+                        of.remove(&general);
+                    });
                     self.refresh_general(durable, general);
                     self.woken.push(general);
                 }
@@ -274,7 +276,9 @@ impl Soft {
             Change::Removed(general) => {
                 self.pools.remove(&general);
                 self.free.remove(&general);
-                self.free_of.values_mut().for_each(|of| drop(of.remove(&general)));
+                self.free_of.values_mut().for_each(|of| {
+                    of.remove(&general);
+                });
             }
         }
     }

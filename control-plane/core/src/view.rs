@@ -4,7 +4,7 @@ use mindos_model::{DeliveryId, TenantName};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
-use crate::event::{Delivery, Event, Phase};
+use crate::event::{Delivery, Event, Phase, Setback};
 use crate::input::{Query, RequestId};
 use crate::output::{
     ClusterView, DeliveryView, EventView, FleetView, GeneralView, InstanceView, Rejection, Reply, Totals,
@@ -64,7 +64,8 @@ impl Durable {
     }
 
     fn view(&self, id: DeliveryId, event: &Event, delivery: &Delivery, soft: &Soft) -> DeliveryView {
-        let Delivery { phase, token, attempts, place, cancel, last_cause, .. } = delivery;
+        let Delivery { phase, token, attempts, place, .. } = delivery;
+        let Setback { cancel, last_cause, .. } = delivery.setback();
         let mut view = DeliveryView {
             delivery: id,
             status: delivery.status(),
