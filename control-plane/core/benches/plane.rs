@@ -15,6 +15,9 @@ use mindos_core::record::{Batch, EpochCause, InstanceKey, Payload};
 use mindos_core::{Durable, Limits, Plane};
 use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, TenantName, Timestamp};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EVENTS: u64 = 200_000;
 const BATCH: u64 = 64;
 const TYPES: [&str; 3] = ["architecture-general", "security-general", "code-review-general"];
