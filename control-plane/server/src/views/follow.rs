@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use mindos_core::journal::JournalError;
 use mindos_core::record::{Batch, Entry};
-use mindos_model::Seq;
+use mindos_model::{Seq, Timestamp};
 use tracing::{debug, error, info, warn};
 
 use crate::logging::Chain;
@@ -78,6 +78,13 @@ pub trait View: Send {
     /// # Errors
     /// When its storage fails.
     fn upkeep(&mut self, idle: bool) -> Result<(), ViewError>;
+    /// The last record it has seen and that record's time, where it is known: tells whether the journal is still the same.
+    fn mark(&self) -> Option<(Seq, Timestamp)>;
+    /// The journal was cut off, and goes on otherwise: forgets everything and begins anew.
+    ///
+    /// # Errors
+    /// When its storage fails.
+    fn reset(&mut self) -> Result<(), ViewError>;
     /// The records before `first` left the journal unseen.
     ///
     /// # Errors
@@ -204,7 +211,7 @@ pub fn run(view: &mut dyn View, feed: &mut dyn Feed, source: &dyn Source, stop: 
     let mut live = false;
     loop {
         let before = view.next();
-        match follow(view, feed, source, stop, progress, &mut live) {
+        match check_mark(view, source).and_then(|()| follow(view, feed, source, stop, progress, &mut live)) {
             Ok(()) => match view.close() {
                 Ok(()) => return,
                 Err(error) => return warn!(error = %Chain(&*error), view = view.name(), "view was not closed cleanly"),
@@ -225,6 +232,24 @@ pub fn run(view: &mut dyn View, feed: &mut dyn Feed, source: &dyn Source, stop: 
                 progress.seen.store(view.next().0.saturating_sub(1), Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// Begins anew when the journal no longer has the view's last record: an operator cut it off.
+fn check_mark(view: &mut dyn View, source: &dyn Source) -> Result<(), ViewError> {
+    let Some((seq, at)) = view.mark() else { return Ok(()) };
+    let mut found = None;
+    match source.read(seq, &mut |entry| {
+        found = Some((entry.seq, entry.at));
+        false
+    }) {
+        Ok(()) if found == Some((seq, at)) => Ok(()),
+        Err(JournalError::Dropped { .. }) => Ok(()),
+        Ok(()) => {
+            warn!(view = view.name(), %seq, "journal was cut behind the view, which begins anew");
+            view.reset()
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

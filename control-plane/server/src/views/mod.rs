@@ -4,3 +4,6 @@
 
 pub mod dedupe;
 pub mod follow;
+pub mod history;
+#[cfg(test)]
+mod testing;

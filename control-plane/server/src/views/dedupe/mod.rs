@@ -225,11 +225,20 @@ impl View for DedupeWriter {
         Ok(())
     }
 
+    fn mark(&self) -> Option<(Seq, Timestamp)> {
+        (self.next > Seq(1) && self.newest > Timestamp(0)).then_some((Seq(self.next.0 - 1), self.newest))
+    }
+
+    fn reset(&mut self) -> Result<(), ViewError> {
+        self.skip_to(Seq(1))
+    }
+
     fn skip_to(&mut self, first: Seq) -> Result<(), ViewError> {
         // Between the runs and the journal is a gap: what was accepted in it is not known, as if it were past the horizon.
         let runs = self.index.runs.swap(Arc::new(Vec::new()));
         self.buffer.clear();
-        (self.first, self.next) = (first, first);
+        self.index.covered.store(first.0.saturating_sub(1), Ordering::Release);
+        (self.first, self.next, self.newest) = (first, first, Timestamp(0));
         for run in runs.iter() {
             run.remove()?;
         }
