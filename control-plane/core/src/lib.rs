@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod check;
 mod decide;
 mod dedupe;
 mod delivery;

@@ -168,6 +168,20 @@ impl Queue {
         self.drop_if_empty(&name);
     }
 
+    /// All lanes, in no order.
+    pub(crate) fn scan(&self) -> impl Iterator<Item = (&Arc<str>, &Lane)> {
+        self.lanes.iter()
+    }
+
+    /// The lanes that wait for their turn.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.ready.iter()
+    }
+
+    pub(crate) fn is_queued(&self, name: &str) -> bool {
+        self.lanes.get(name).is_some_and(|lane| lane.queued)
+    }
+
     fn lane_mut(&mut self, name: &str) -> &mut Lane {
         self.lanes.get_mut(name).unwrap_or_else(|| panic!("lane `{name}` is not there"))
     }
