@@ -24,6 +24,9 @@ pub enum JournalError {
     /// A restore into this directory ended half way.
     #[error("journal `{directory}` holds an unfinished restore: empty it and restore again")]
     UnfinishedRestore { directory: String },
+    /// The log's end was being cut off when that was interrupted.
+    #[error("journal `{directory}` holds an unfinished truncation: truncate it again")]
+    UnfinishedTruncate { directory: String },
     /// A restore needs an empty directory.
     #[error("directory `{directory}` is not empty: it holds `{file}`")]
     NotEmpty { directory: String, file: String },

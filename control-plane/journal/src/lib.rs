@@ -4,12 +4,16 @@
 //! through all records. One [`Log`] writes, any number of [`Reader`]s read what is durable at the same time.
 //! Invariant: what was acknowledged is there after any crash, and what was written in part is not.
 
+mod backup;
 pub mod chain;
+#[cfg(any(test, feature = "fault"))]
+pub mod cuts;
 mod disk;
 mod error;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
 mod frame;
+mod inspect;
 mod log;
 mod mark;
 mod reader;
@@ -26,9 +30,11 @@ mod tests;
 mod testing;
 mod verify;
 
+pub use backup::{BackupReport, restore};
 pub use disk::{Disk, DiskFile, RealDisk, RealLock};
 pub use error::{Damage, Fault, JournalError};
 pub use frame::{Entry, FRAME_BYTES_MAX, Frame, Payload};
+pub use inspect::{Inspection, SegmentReport, inspect, truncate};
 pub use log::{Log, Options, Usage};
 pub use mark::{Marks, RESTORE_EPOCH_STEP, Restored, Truncated};
 pub use reader::{Batch, Cursor, Reader, StoredEntry, StoredPayload};

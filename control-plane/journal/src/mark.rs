@@ -12,6 +12,7 @@ use crate::spare::UNFINISHED;
 const RESTORED: &str = "mark-restored";
 const TRUNCATED: &str = "mark-truncated";
 const RESTORING: &str = "mark-restoring";
+const TRUNCATING: &str = "mark-truncating";
 /// A mark is a few numbers.
 const MARK_BYTES_MAX: u64 = 4096;
 
@@ -42,8 +43,8 @@ pub struct Restored {
 pub struct Truncated {
     /// Last record that was kept.
     pub at: Seq,
-    /// First record of the last segment before the cut: at least the records up to here were there once.
-    pub last_segment: Seq,
+    /// Last record of which is known that it was there before.
+    pub dropped_through: Seq,
 }
 
 impl Marks {
@@ -54,7 +55,7 @@ impl Marks {
             let epoch_min = u32::try_from(epoch).unwrap_or(u32::MAX);
             Restored { end: Seq(end), epoch_min }
         });
-        let truncated = pair(TRUNCATED)?.map(|(at, last)| Truncated { at: Seq(at), last_segment: Seq(last) });
+        let truncated = pair(TRUNCATED)?.map(|(at, through)| Truncated { at: Seq(at), dropped_through: Seq(through) });
         Ok(Marks { restored, truncated })
     }
 }
@@ -77,9 +78,18 @@ pub(crate) fn write_restored<D: Disk>(disk: &D, mark: Restored) -> Result<(), Jo
     write(disk, RESTORED, mark.end.0, u64::from(mark.epoch_min))
 }
 
+/// Says that the log is being cut; if it was begun before, returns what was said then, for as much as may be gone by now.
+pub(crate) fn begin_truncate<D: Disk>(disk: &D, mark: Truncated) -> Result<Truncated, JournalError> {
+    let begun = read_pair(disk, TRUNCATING)?.map_or(0, |(_, through)| through);
+    let mark = Truncated { dropped_through: mark.dropped_through.max(Seq(begun)), ..mark };
+    write(disk, TRUNCATING, mark.at.0, mark.dropped_through.0)?;
+    Ok(mark)
+}
+
 /// Says that the log was cut.
-pub(crate) fn write_truncated<D: Disk>(disk: &D, mark: Truncated) -> Result<(), JournalError> {
-    write(disk, TRUNCATED, mark.at.0, mark.last_segment.0)
+pub(crate) fn end_truncate<D: Disk>(disk: &D) -> Result<(), JournalError> {
+    let named = disk.rename(TRUNCATING, TRUNCATED).and_then(|()| disk.sync_dir());
+    named.map_err(JournalError::io("name", disk.describe(TRUNCATED)))
 }
 
 /// Says that a restore is under way.
@@ -92,12 +102,16 @@ pub(crate) fn end_restore<D: Disk>(disk: &D) -> Result<(), JournalError> {
     remove(disk, RESTORING)
 }
 
-/// Fails if a restore into this directory ended half way.
-pub(crate) fn refuse_unfinished_restore<D: Disk>(disk: &D, files: &[(String, u64)]) -> Result<(), JournalError> {
-    match files.iter().any(|(name, _)| name == RESTORING) {
-        true => Err(JournalError::UnfinishedRestore { directory: disk.describe("") }),
-        false => Ok(()),
+/// Fails if a restore into this directory, or a cut in it, ended half way.
+pub(crate) fn refuse_unfinished<D: Disk>(disk: &D, files: &[(String, u64)]) -> Result<(), JournalError> {
+    let is_there = |mark: &str| files.iter().any(|(name, _)| name == mark);
+    if is_there(RESTORING) {
+        return Err(JournalError::UnfinishedRestore { directory: disk.describe("") });
     }
+    if is_there(TRUNCATING) {
+        return Err(JournalError::UnfinishedTruncate { directory: disk.describe("") });
+    }
+    Ok(())
 }
 
 pub(crate) fn write<D: Disk>(disk: &D, name: &str, first: u64, second: u64) -> Result<(), JournalError> {

@@ -12,7 +12,7 @@ use crate::chain::{Link, Salt, payload_digest};
 use crate::disk::Disk;
 use crate::error::{Damage, Fault, JournalError};
 use crate::frame::{
-    ENTRY_HEADER_BYTES, Entries, Entry, EntryShape, FrameHeader, HEADER_BYTES, SALT_BYTES,
+    ENTRY_HEADER_BYTES, Entries, Entry, EntryShape, FrameHeader, HEADER_BYTES, INDEX_BYTES, SALT_BYTES,
 };
 use crate::log::{Shared, Usage};
 use crate::scan::{Position, Tail, Window, explain_here, read_frame, walk};
@@ -143,7 +143,12 @@ impl<D: Disk> Reader<D> {
         let limit = segment.file_bytes;
         let failed = || JournalError::io("read", self.shared.disk.describe(&segment.name));
         let mut window = Window::small();
+        let (mut marked, mut passed) = (place.offset, Vec::new());
         loop {
+            if place.offset - marked >= INDEX_BYTES as u64 {
+                marked = place.offset;
+                passed.push(place);
+            }
             if place.left == 0 {
                 let head = window.get(&segment.file, place.offset, HEADER_BYTES, limit).map_err(failed())?;
                 let header = FrameHeader::parse(head, segment.header.nonce).filter(|header| header.first_seq == place.seq);
@@ -166,7 +171,11 @@ impl<D: Disk> Reader<D> {
                 if bytes.len() < shape.size() {
                     return Err(self.no_frame(&segment, place.seq, place.offset));
                 }
-                return Ok(stored(seq, &shape, Bytes::copy_from_slice(bytes)));
+                let stored = stored(seq, &shape, Bytes::copy_from_slice(bytes));
+                if !passed.is_empty() {
+                    segment.extent_mut().remember(&passed);
+                }
+                return Ok(stored);
             }
             place.offset += shape.size() as u64;
             place.seq += 1;

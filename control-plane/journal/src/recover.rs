@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::chain::{Link, genesis};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, Fault, JournalError};
+use crate::frame;
 use crate::log::{Log, Options, Shared, begin_segment, nonce};
 use crate::mark::{self, Marks};
 use crate::scan::{Tail, walk};
@@ -67,7 +68,7 @@ impl<D: Disk> Log<D> {
             _ => JournalError::Io { action: "lock", file: directory.clone(), source },
         })?;
         let files = list(&disk)?;
-        mark::refuse_unfinished_restore(&disk, &files)?;
+        mark::refuse_unfinished(&disk, &files)?;
         for (name, _) in files.iter().filter(|(name, _)| name.ends_with(UNFINISHED)) {
             disk.unlink(name).map_err(JournalError::io("unlink", disk.describe(name)))?;
         }
@@ -214,13 +215,19 @@ fn settle_tail<D: Disk>(
             Tail::OneByte(damage) => return Err(damage.into()),
             Tail::Torn(bytes) => {
                 let cut = Cut { file: file.clone(), offset: position.offset, bytes };
+                // Its header goes, so that what comes after it in its place cannot complete it by chance.
+                let blank = [0; frame::HEADER_BYTES];
+                let room = usize::try_from(live.file_bytes - position.offset).unwrap_or(usize::MAX);
+                let blank = &blank[..blank.len().min(room)];
+                live.file.write_at(blank, position.offset).map_err(JournalError::io("write", &file))?;
                 break (extent, position.epoch, Some(cut));
             }
             Tail::Clean => break (extent, position.epoch, None),
         }
     };
-    // The last batch may have been written by a process that died before its sync.
+    // What we see may be the work of a process that died before its sync: batch, names of segments and snapshots.
     live.file.sync_data().map_err(JournalError::io("sync", &file))?;
+    disk.sync_dir().map_err(JournalError::io("sync", disk.describe("")))?;
     debug_assert!(extent.end_offset >= FRAMES_AT);
     *live.extent_mut() = extent;
     Ok((epoch, cut, repaired))

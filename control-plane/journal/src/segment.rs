@@ -156,6 +156,18 @@ impl Extent {
         }
     }
 
+    /// Remembers places that a reader came by, so that the next one starts nearer.
+    pub(crate) fn remember(&mut self, passed: &[Place]) {
+        for place in passed {
+            let after = self.places.partition_point(|known| known.offset <= place.offset);
+            let near = |known: &Place| known.offset.abs_diff(place.offset) < crate::frame::INDEX_BYTES as u64 / 2;
+            let is_known = after.checked_sub(1).is_some_and(|before| near(&self.places[before]));
+            if !is_known && !self.places.get(after).is_some_and(near) {
+                self.places.insert(after, *place);
+            }
+        }
+    }
+
     /// The last remembered place at or before `seq`, else the segment's start.
     pub(crate) fn place_before(&self, seq: u64, first_seq: u64) -> Place {
         match self.places.partition_point(|place| place.seq <= seq) {

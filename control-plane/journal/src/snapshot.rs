@@ -278,6 +278,10 @@ impl<D: Disk> SnapshotReader<D> {
         self.epoch
     }
 
+    pub(crate) fn file(&self) -> &D::File {
+        &self.file
+    }
+
     /// The next item; `None` at the end.
     ///
     /// # Errors

@@ -3,70 +3,8 @@
 use mindos_model::Seq;
 
 use crate::fault::{FaultDisk, Random};
-use crate::{Disk, Fault, Frame, JournalError, Log, Options, Payload, Preparation, Reader, Recovery, verify_directory};
-
-fn options(seed: u64) -> Options {
-    let mut entropy = [0; 16];
-    entropy[..8].copy_from_slice(&seed.to_le_bytes());
-    Options { segment_bytes: 16 << 10, preparation: Preparation::Inline, ..Options::new(entropy) }
-}
-
-fn open(disk: &FaultDisk, seed: u64) -> (Log<FaultDisk>, Recovery) {
-    Log::open(disk.clone(), options(seed)).unwrap()
-}
-
-/// What the record `seq` says, the same in every test.
-fn metadata(seq: u64) -> Vec<u8> {
-    let mut random = Random::new(seq);
-    let len = random.below(60);
-    let mut bytes = seq.to_le_bytes().to_vec();
-    bytes.extend((0..len).map(|_| random.bits() as u8));
-    bytes
-}
-
-fn payload(seq: u64) -> Option<([u8; 16], Vec<u8>)> {
-    let mut random = Random::new(seq ^ 0xabcd);
-    let len = random.below(300);
-    random.chance(40).then(|| ([seq as u8; 16], (0..len).map(|_| random.bits() as u8).collect()))
-}
-
-fn frame(first: u64, count: u64) -> Frame {
-    let mut frame = Frame::new();
-    for seq in first..first + count {
-        let payload = payload(seq);
-        let payload = payload.as_ref().map(|(salt, bytes)| Payload { salt, bytes });
-        frame.push(&metadata(seq), payload);
-    }
-    frame
-}
-
-fn append(log: &mut Log<FaultDisk>, count: u64) -> Result<Seq, JournalError> {
-    let end = log.end();
-    log.append(end, &mut frame(end.0 + 1, count))
-}
-
-fn fill(log: &mut Log<FaultDisk>, random: &mut Random, records: u64) {
-    let end = log.end().0 + records;
-    while log.end().0 < end {
-        append(log, (1 + random.below(8)).min(end - log.end().0)).unwrap();
-    }
-}
-
-/// Reads everything from `from` and checks what it says.
-fn check(reader: &Reader<FaultDisk>, from: u64) -> u64 {
-    let mut cursor = reader.cursor(Seq(from)).unwrap();
-    let mut next = from;
-    while let Some(batch) = cursor.next_batch().unwrap() {
-        for entry in batch.entries() {
-            let entry = entry.unwrap();
-            assert_eq!(entry.seq, Seq(next));
-            assert_eq!(entry.metadata, metadata(next));
-            assert_eq!(entry.payload.map(|payload| (*payload.salt, payload.bytes.to_vec())), payload(next));
-            next += 1;
-        }
-    }
-    next - 1
-}
+use crate::testing::{append, check, fill, frame, metadata, open, options, payload};
+use crate::{Disk, Fault, Frame, JournalError, Log, Options, Reader, verify_directory};
 
 #[test]
 fn what_is_appended_is_read_back_after_a_start() {
@@ -369,4 +307,86 @@ fn a_batch_beyond_a_segment_is_refused() {
 
     assert!(matches!(log.append(Seq(0), &mut frame), Err(JournalError::BatchTooLarge { .. })));
     append(&mut log, 1).unwrap();
+}
+
+#[test]
+fn large_batches_are_read_record_by_record() {
+    let disk = FaultDisk::new();
+    let options = |seed| Options { segment_bytes: 1 << 20, ..options(seed) };
+    let (mut log, _) = Log::open(disk.clone(), options(1)).unwrap();
+    for _ in 0..10 {
+        append(&mut log, 2000).unwrap();
+    }
+    let written = log.reader();
+    let reopened = {
+        let copy = disk.copy();
+        Log::open(copy, options(2)).unwrap().0.reader()
+    };
+    for reader in [written, reopened] {
+        for number in 0..2000 {
+            let seq = 1 + number * 7919 % 20_000;
+            assert_eq!(reader.read(Seq(seq)).unwrap().metadata, metadata(seq));
+        }
+        let segments = reader.shared.segments();
+        let places: usize = segments.iter().map(|segment| segment.extent().places.len()).sum();
+        assert!((30..100).contains(&places), "{places} places for 2.6 MB");
+        assert!(segments.iter().all(|segment| segment.extent().places.is_sorted_by_key(|place| place.seq)));
+    }
+}
+
+#[test]
+fn readers_follow_a_writer_from_other_threads() {
+    let directory = crate::testing::TempDir::new();
+    let disk = crate::RealDisk::new(directory.path()).unwrap();
+    let (mut log, _) =
+        Log::open(disk.clone(), Options { preparation: crate::Preparation::Thread, ..options(1) }).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let reader = log.reader();
+            scope.spawn(move || {
+                let mut cursor = reader.cursor(Seq(1)).unwrap();
+                let mut next = 1;
+                while next <= 2000 {
+                    while let Some(batch) = cursor.next_batch().unwrap() {
+                        for entry in batch.entries() {
+                            assert_eq!(entry.unwrap().metadata, metadata(next));
+                            next += 1;
+                        }
+                        let back = Seq((next / 2).max(1));
+                        assert_eq!(reader.read(back).unwrap().metadata, metadata(back.0));
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        }
+        while log.end() < Seq(2000) {
+            let (end, count) = (log.end(), 1 + log.end().0 % 7);
+            log.append(end, &mut frame(end.0 + 1, count)).unwrap();
+        }
+    });
+    drop(log);
+    let (log, _) = Log::open(disk, options(2)).unwrap();
+    assert!(log.reader().verify(Seq(1), log.end()).unwrap().broken.is_none());
+    assert!(!log.usage().is_tight());
+}
+
+#[test]
+fn room_is_tight_from_nine_tenths_of_the_quota() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = Log::open(disk.clone(), Options { quota_bytes: 128 << 10, ..options(1) }).unwrap();
+    let mut random = Random::new(1);
+    let mut tight_at = None;
+    for _ in 0..200 {
+        append(&mut log, 1 + random.below(8)).unwrap();
+        if log.usage().is_tight() && tight_at.is_none() {
+            tight_at = Some(log.usage().used_bytes);
+        }
+    }
+    assert!((118_000..131_073).contains(&tight_at.unwrap()), "{tight_at:?}");
+
+    log.reader().write_snapshot(log.end(), log.end_link(), 1).unwrap().finish().unwrap();
+    log.drop_prefix(log.end()).unwrap();
+
+    assert!(!log.usage().is_tight());
+    assert_eq!(log.usage().used_bytes, disk.used_bytes());
 }
