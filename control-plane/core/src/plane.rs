@@ -70,7 +70,8 @@ pub struct Plane {
     limits: Limits,
     open: Vec<Entry>,
     open_bytes: usize,
-    in_flight: usize,
+    /// Last records of the batches that are with the journal.
+    in_flight: VecDeque<Seq>,
     durable_seq: Seq,
     outbox: VecDeque<(Seq, Output)>,
 }
@@ -88,7 +89,7 @@ impl Plane {
             limits,
             open: Vec::new(),
             open_bytes: 0,
-            in_flight: 0,
+            in_flight: VecDeque::new(),
             durable_seq,
             outbox: VecDeque::new(),
         };
@@ -158,21 +159,22 @@ impl Plane {
 
     /// Closes the open batch for the writer; none when it is empty, or two are on their way.
     pub fn seal(&mut self) -> Option<Batch> {
-        if self.open.is_empty() || self.in_flight == IN_FLIGHT_MAX {
+        if self.open.is_empty() || self.in_flight.len() == IN_FLIGHT_MAX {
             return None;
         }
-        self.in_flight += 1;
+        self.in_flight.push_back(self.durable.seq);
         self.open_bytes = 0;
         // Loads differ little from batch to batch.
         let next = Vec::with_capacity(self.open.len());
         Some(Batch { entries: std::mem::replace(&mut self.open, next) })
     }
 
-    /// The writer has synced a batch that ends at `end`: what rests on it may leave.
+    /// The writer has synced all batches through `end`: what rests on them may leave.
     pub fn synced(&mut self, end: Seq, now: Timestamp) -> Vec<Output> {
-        debug_assert!(end > self.durable_seq && end <= self.durable.seq, "batches are synced in order, each once");
-        self.durable_seq = end;
-        self.in_flight -= 1;
+        self.durable_seq = self.durable_seq.max(end);
+        while self.in_flight.front().is_some_and(|last| *last <= end) {
+            self.in_flight.pop_front();
+        }
         self.ready(now)
     }
 
