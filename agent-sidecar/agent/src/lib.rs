@@ -1,1 +1,18 @@
+//! The sidecar: stands beside generals that know nothing of the control plane, and brings them their work.
+//!
+//! ```text
+//!   control plane <== one stream ==> sidecar --- POST /process ---> general
+//!                                           \--- a command, event on standard input
+//! ```
+//! Invariant: everything about leases is decided in `mindos-sidecar-core`; this crate only calls generals and reads their answers.
 
+mod cloudevent;
+mod command;
+mod config;
+mod general;
+mod http_adapter;
+pub mod logs;
+mod run;
+
+pub use config::{Config, ConfigError, GeneralSpec, Target};
+pub use run::{RunError, run};

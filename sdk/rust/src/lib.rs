@@ -1,1 +1,40 @@
+//! The SDK of Mind OS: publish events, wait for what becomes of them, watch, and be a general.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), mindos_sdk::Error> {
+//! use mindos_sdk::{Client, Event};
+//!
+//! let client = Client::connect("http://127.0.0.1:8090")?;
+//! let event = Event::unique("https://ci.example.com", "com.example.build.failed").subject("main").json("{}");
+//! let published = client.publish(event).await?;
+//! println!("event {} led to {} deliveries", published.seq, published.deliveries.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A general is a type that implements [`General`]; [`serve()`] gives it a stream of its own.
 
+#![warn(missing_docs)]
+
+pub mod agent;
+mod blob;
+mod clock;
+mod dial;
+mod error;
+mod event;
+mod general;
+mod retry;
+mod serve;
+mod tasks;
+
+pub use blob::blob_ref;
+pub use clock::Clock;
+pub use dial::AddressError;
+pub use error::Error;
+pub use event::{Event, base64};
+pub use general::{Failure, General, Output, Reporter, Work};
+pub use mindos_model as model;
+pub use mindos_proto as proto;
+pub use mindos_sidecar_core::{Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};
+pub use retry::Retry;
+pub use serve::{Options, general_config, serve, serve_all};

@@ -1,0 +1,219 @@
+//! Settings of a sidecar, checked into typed values before anything starts.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+use mindos_sdk::model::{ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region};
+
+/// Settings of a sidecar.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Address of the control plane for agents
+    #[arg(long, env = "MINDOS_CONTROL_PLANE", value_name = "URL", default_value = "http://127.0.0.1:8091")]
+    pub control_plane: String,
+
+    /// Name of the cluster that this runs in
+    #[arg(long, env = "MINDOS_CLUSTER", value_name = "NAME", default_value = "local")]
+    pub cluster: ClusterName,
+
+    /// Region of the cluster, such as `eu-west-1` [default: what the control plane knows]
+    #[arg(long, env = "MINDOS_REGION", value_name = "NAME")]
+    pub region: Option<Region>,
+
+    /// Label of the cluster; may be given several times
+    #[arg(long = "cluster-label", env = "MINDOS_CLUSTER_LABELS", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub cluster_labels: Vec<Label>,
+
+    /// Names this sidecar within the cluster, the same after every restart [default: the host's name]
+    #[arg(long, env = "MINDOS_INSTANCE", value_name = "NAME")]
+    pub instance: Option<InstanceId>,
+
+    /// Kubernetes namespace, for people
+    #[arg(long, env = "MINDOS_NAMESPACE", value_name = "NAME", default_value = "")]
+    pub namespace: String,
+
+    /// Kubernetes pod, for people
+    #[arg(long, env = "MINDOS_POD", value_name = "NAME", default_value = "")]
+    pub pod: String,
+
+    /// A general: `name=N,type=T,slots=4,label.K=V,url=http://host:port`, or instead of the url `command=C` as the last item. May
+    /// be given several times; in the variable one on each line. The name is by default the type, the slots are 1
+    #[arg(
+        long = "general",
+        env = "MINDOS_GENERALS",
+        value_name = "SPEC",
+        value_delimiter = '\n',
+        required = true,
+        num_args = 1
+    )]
+    pub generals: Vec<GeneralSpec>,
+
+    /// How long work may go on after SIGTERM before it is handed back, in seconds
+    #[arg(long, env = "MINDOS_DRAIN_GRACE", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub drain_grace: Duration,
+
+    /// Largest output of a general, in bytes; above it the delivery is parked as too large
+    #[arg(long, env = "MINDOS_OUTPUT_MAX", value_name = "BYTES", default_value_t = 16 * 1024 * 1024)]
+    pub output_max: usize,
+}
+
+/// One general and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneralSpec {
+    pub name: GeneralName,
+    pub ty: GeneralType,
+    pub slots: u32,
+    pub labels: BTreeMap<String, String>,
+    pub target: Target,
+}
+
+/// How a general is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `POST <url>/process`, and `GET <url>/ready` before.
+    Http(Uri),
+    /// `sh -c <command>` with the event on standard input.
+    Command(String),
+}
+
+/// A label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label(pub String, pub String);
+
+/// Why a setting is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("`{0}` is not a label: expected KEY=VALUE")]
+    Label(String),
+    #[error("`{0}` in a general's specification: expected name=, type=, slots=, label.<key>=, url= or command=")]
+    Item(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("slots={0}: expected a number from 1 to 10000")]
+    Slots(String),
+    #[error("url={0}: expected http://<host>:<port>")]
+    Url(String),
+    #[error("a general needs a name or a type")]
+    Nameless,
+    #[error("general {0} needs either url= or command=")]
+    Target(GeneralName),
+    #[error("the host's name is not to be had: give --instance")]
+    Instance,
+}
+
+impl FromStr for Label {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Label, ConfigError> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Label(key.to_owned(), value.to_owned())),
+            _ => Err(ConfigError::Label(text.to_owned())),
+        }
+    }
+}
+
+impl FromStr for GeneralSpec {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<GeneralSpec, ConfigError> {
+        let (mut name, mut ty, mut slots, mut labels, mut target) = (None, None, 1, BTreeMap::new(), None);
+        let mut rest = text;
+        while !rest.is_empty() {
+            // A command may hold commas, so it takes all that is left.
+            if let Some(command) = rest.strip_prefix("command=") {
+                target = Some(Target::Command(command.to_owned()));
+                break;
+            }
+            let (item, after) = rest.split_once(',').unwrap_or((rest, ""));
+            rest = after;
+            let (key, value) = item.split_once('=').ok_or_else(|| ConfigError::Item(item.to_owned()))?;
+            match key {
+                "name" => name = Some(GeneralName::new(value)?),
+                "type" => ty = Some(GeneralType::new(value)?),
+                "slots" => {
+                    let number = value.parse().ok().filter(|slots| (1..=10_000).contains(slots));
+                    slots = number.ok_or_else(|| ConfigError::Slots(value.to_owned()))?;
+                }
+                "url" => target = Some(Target::Http(address(value)?)),
+                _ => match key.strip_prefix("label.").filter(|label| !label.is_empty()) {
+                    Some(label) => {
+                        labels.insert(label.to_owned(), value.to_owned());
+                    }
+                    None => return Err(ConfigError::Item(item.to_owned())),
+                },
+            }
+        }
+        let (name, ty) = match (name, ty) {
+            (Some(name), Some(ty)) => (name, ty),
+            (Some(name), None) => {
+                let ty = GeneralType::new(name.as_str())?;
+                (name, ty)
+            }
+            (None, Some(ty)) => (GeneralName::new(ty.as_str())?, ty),
+            (None, None) => return Err(ConfigError::Nameless),
+        };
+        match target {
+            Some(target) => Ok(GeneralSpec { name, ty, slots, labels, target }),
+            None => Err(ConfigError::Target(name)),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<Uri, ConfigError> {
+    let refused = || ConfigError::Url(text.to_owned());
+    let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| refused())?;
+    match (uri.scheme_str(), uri.authority(), uri.path(), uri.query()) {
+        (Some("http"), Some(_), "" | "/", None) => Ok(uri),
+        _ => Err(refused()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds <= 3600 => Ok(Duration::from_secs(u64::from(seconds))),
+        _ => Err("expected a number of seconds from 0 to 3600".to_owned()),
+    }
+}
+
+/// The host's name as an instance id.
+pub(crate) fn host_instance() -> Result<InstanceId, ConfigError> {
+    let name = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+    let name = name.ok_or(ConfigError::Instance)?.trim().to_ascii_lowercase();
+    InstanceId::new(&name).map_err(|_| ConfigError::Instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_general_is_read_from_its_items() {
+        let spec: GeneralSpec =
+            "name=sec-1,type=security-general,slots=4,label.tier=gold,url=http://127.0.0.1:8080/".parse().unwrap();
+        assert_eq!((spec.name.as_str(), spec.ty.as_str(), spec.slots), ("sec-1", "security-general", 4));
+        assert_eq!(spec.labels["tier"], "gold");
+        assert_eq!(spec.target, Target::Http(Uri::from_static("http://127.0.0.1:8080")));
+    }
+
+    #[test]
+    fn a_command_takes_the_rest() {
+        let spec: GeneralSpec = "type=triage-general,command=jq '{a: .id, b: 1}' -c".parse().unwrap();
+        assert_eq!((spec.name.as_str(), spec.slots), ("triage-general", 1));
+        assert_eq!(spec.target, Target::Command("jq '{a: .id, b: 1}' -c".to_owned()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused = |text: &str| text.parse::<GeneralSpec>().unwrap_err().to_string();
+        assert!(refused("url=http://h:1").contains("needs a name"));
+        assert!(refused("name=a").contains("url= or command="));
+        assert!(refused("name=a,slots=0,url=http://h:1").contains("slots=0"));
+        assert!(refused("name=a,colour=red,url=http://h:1").contains("colour=red"));
+        assert!(refused("name=A b,url=http://h:1").contains("A b"));
+        for url in ["h:1", "ftp://h", "http://h/path", "http://h?x=1"] {
+            assert!(refused(&format!("name=a,url={url}")).contains("expected http://"), "{url}");
+        }
+    }
+}

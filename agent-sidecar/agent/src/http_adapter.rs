@@ -1,0 +1,266 @@
+//! Generals that serve HTTP: `POST /process`, `GET /ready`.
+//!
+//! | answer | outcome |
+//! |---|---|
+//! | 2xx | succeeded, the body is the output |
+//! | 429 | rate limited until `Retry-After` (seconds or a date), else for a minute |
+//! | 408, 425, 5xx, no answer | transient |
+//! | 413 | too large |
+//! | anything else | poison |
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mindos_sdk::model::Timestamp;
+use mindos_sdk::{Clock, Failure, Output, Work};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::cloudevent;
+use crate::general::{About, excerpt};
+
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a connection is kept for the next piece of work.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// How long to wait where a general says that it is limited and not until when.
+const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
+/// Bytes of an answer that are quoted in a failure.
+const EXCERPT: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    process: Uri,
+    ready: Uri,
+    about: About,
+    clock: Clock,
+}
+
+/// The body of `POST /process`.
+#[derive(Debug, Serialize)]
+struct ProcessRequest<'a> {
+    event_type: &'a str,
+    job_id: &'a str,
+    timestamp: &'a str,
+    data: &'a RawValue,
+    general_info: GeneralInfo<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct GeneralInfo<'a> {
+    name: &'a str,
+    r#type: &'a str,
+    cluster: &'a str,
+    instance: &'a str,
+    delivery: &'a str,
+    attempt: u32,
+    lane: &'a str,
+    route: &'a str,
+    live: bool,
+}
+
+impl Http {
+    pub(crate) fn new(base: &Uri, about: About) -> Http {
+        let at = |path: &'static str| {
+            let mut parts = base.clone().into_parts();
+            parts.path_and_query = Some(http::uri::PathAndQuery::from_static(path));
+            Uri::from_parts(parts).expect("a checked address and a fixed path")
+        };
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .build(connector);
+        Http { client, process: at("/process"), ready: at("/ready"), about, clock: Clock::start() }
+    }
+
+    pub(crate) async fn ready(&self) -> bool {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = self.ready.clone();
+        match self.client.request(request).await {
+            Ok(response) => {
+                let ready = response.status().is_success();
+                // Read to its end, so that the connection can be used again.
+                let _ = read(response.into_body(), EXCERPT).await;
+                ready
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) async fn process(&self, work: Work) -> Result<Output, Failure> {
+        let mut request = Request::new(Full::new(self.body(&work)?));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.process.clone();
+        let headers = request.headers_mut();
+        headers.extend(cloudevent::headers(&work.event));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in [("traceparent", &work.traceparent), ("tracestate", &work.tracestate)] {
+            if let Ok(value) = HeaderValue::try_from(value)
+                && !value.is_empty()
+            {
+                headers.insert(name, value);
+            }
+        }
+        let unreachable = |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
+        let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+        let (parts, body) = response.into_parts();
+        if !parts.status.is_success() {
+            let said = read(body, EXCERPT).await.unwrap_or_default();
+            return Err(failure(parts.status, &parts.headers, &said, self.clock.now()));
+        }
+        let max = self.about.output_max;
+        let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|length| length > max) {
+            return Err(Failure::too_large(format!("the output has more than {max} bytes")));
+        }
+        let data = match read(body, max).await {
+            Ok(data) => data,
+            Err(ReadError::TooLarge) => {
+                return Err(Failure::too_large(format!("the output has more than {max} bytes")));
+            }
+            Err(ReadError::Broken(error)) => return Err(unreachable(&error)),
+        };
+        let media = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type = match media {
+            "application/json" => Cow::Borrowed("application/json"),
+            other => Cow::Owned(other.chars().take(255).collect()),
+        };
+        Ok(Output { data, content_type, usage: Vec::new() })
+    }
+
+    fn body(&self, work: &Work) -> Result<Bytes, Failure> {
+        let kind = work.event.attribute("kind");
+        let timestamp = match work.event.attribute("time") {
+            Some(time) => time.into_owned(),
+            None => self.clock.now().to_string(),
+        };
+        let data = cloudevent::data(&work.event);
+        let body = ProcessRequest {
+            event_type: kind.as_deref().unwrap_or(work.event.ty()),
+            job_id: &work.job_id(),
+            timestamp: &timestamp,
+            data: &data,
+            general_info: GeneralInfo {
+                name: work.general.as_str(),
+                r#type: &self.about.ty,
+                cluster: self.about.cluster.as_str(),
+                instance: &self.about.instance,
+                delivery: &work.delivery.to_string(),
+                attempt: work.attempt,
+                lane: &work.lane,
+                route: &work.route,
+                live: work.live,
+            },
+        };
+        let json = serde_json::to_vec(&body).map_err(|error| Failure::poison(format!("event is not to be written: {error}")))?;
+        Ok(Bytes::from(json))
+    }
+}
+
+fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp) -> Failure {
+    let said = excerpt(said, EXCERPT);
+    let message = format!("general answered {}: {said}", status.as_u16());
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => {
+            let until = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+            Failure::rate_limited(until.unwrap_or(now + RATE_LIMIT_WAIT), message)
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Failure::transient(message),
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::too_large(message),
+        status if status.is_server_error() => Failure::transient(message),
+        _ => Failure::poison(message),
+    }
+}
+
+/// `120`, or `Fri, 20 Nov 2026 18:30:00 GMT`.
+fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Ok(seconds) = value.trim().parse::<u32>() {
+        return Some(now + Duration::from_secs(u64::from(seconds)));
+    }
+    let mut words = value.split_ascii_whitespace().skip(1);
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()
+}
+
+enum ReadError {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
+async fn read(mut body: Incoming, max: usize) -> Result<Bytes, ReadError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() {
+            if bytes.len() + data.len() > max {
+                return Err(ReadError::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use mindos_sdk::model::FailureKind;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_795_176_000_000);
+
+    fn kind(status: u16, header: Option<&'static str>) -> FailureKind {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = header {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+        }
+        failure(StatusCode::from_u16(status).unwrap(), &headers, b"no", NOW).kind
+    }
+
+    #[test]
+    fn answers_become_failures_by_their_status() {
+        for status in [408, 425, 500, 502, 503, 504, 599] {
+            assert_eq!(kind(status, None), FailureKind::Transient, "{status}");
+        }
+        for status in [302, 400, 401, 404, 409, 422] {
+            assert_eq!(kind(status, None), FailureKind::Poison, "{status}");
+        }
+        assert_eq!(kind(413, None), FailureKind::TooLarge);
+    }
+
+    #[test]
+    fn a_rate_limit_lasts_as_long_as_the_general_says() {
+        let until = |header| match kind(429, header) {
+            FailureKind::RateLimited { until } => until.since(NOW).as_secs(),
+            other => panic!("{other}"),
+        };
+        assert_eq!(until(Some("7")), 7);
+        assert_eq!(until(Some("Fri, 20 Nov 2026 08:01:30 GMT")), 90);
+        assert_eq!(until(Some("soon")), 60);
+        assert_eq!(until(None), 60);
+    }
+}

@@ -1,0 +1,74 @@
+//! A sidecar from its settings to its end.
+
+use std::sync::Arc;
+
+use mindos_sdk::agent::{AgentError, Identity};
+use mindos_sdk::{Counts, GeneralConfig, Options, serve_all};
+use tracing::info;
+
+use crate::command::Command;
+use crate::config::{Config, ConfigError, GeneralSpec, Label, Target, host_instance};
+use crate::general::{About, Adapter};
+use crate::http_adapter::Http;
+
+/// Why a sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// Serves the generals until `shutdown` is done, then drains. Dials again for as long as it takes.
+///
+/// # Errors
+/// When the settings do not fit together.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<Counts, RunError> {
+    let Config {
+        control_plane,
+        cluster,
+        region,
+        cluster_labels,
+        instance,
+        namespace,
+        pod,
+        generals,
+        drain_grace,
+        output_max,
+    } = config;
+    let instance = match instance {
+        Some(instance) => instance,
+        None => host_instance()?,
+    };
+    let adapters = generals
+        .into_iter()
+        .map(|GeneralSpec { name, ty, slots, labels, target }| {
+            let about = About {
+                cluster: cluster.clone(),
+                instance: Arc::from(instance.as_str()),
+                ty: Arc::from(ty.as_str()),
+                output_max,
+            };
+            let adapter = match target {
+                Target::Http(base) => Adapter::Http(Http::new(&base, about)),
+                Target::Command(command) => Adapter::Command(Command::new(command, about)),
+            };
+            (GeneralConfig { name, ty, labels, slots }, adapter)
+        })
+        .collect::<Vec<_>>();
+    info!(%control_plane, %cluster, %instance, generals = adapters.len(), "sidecar started");
+    let options = Options {
+        control_plane,
+        cluster,
+        region,
+        cluster_labels: cluster_labels.into_iter().map(|Label(key, value)| (key, value)).collect(),
+        instance,
+        identity: Identity { namespace, pod, capabilities: vec!["blob".to_owned()] },
+        drain_grace,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let counts = serve_all(adapters, options, shutdown).await?;
+    info!(?counts, "sidecar ended");
+    Ok(counts)
+}

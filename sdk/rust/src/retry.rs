@@ -1,0 +1,81 @@
+//! How often a call is made again.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::Error;
+
+/// How often and for how long a call is repeated. Every call made here is harmless to repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Bound of the first wait; doubles from there. The wait itself is drawn between zero and the bound.
+    pub first: Duration,
+    /// Bound of every wait, and the longest that a server's own wish is obeyed.
+    pub wait_max: Duration,
+    /// No try begins later than this after the first.
+    pub total: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry { first: Duration::from_millis(100), wait_max: Duration::from_secs(5), total: Duration::from_secs(30) }
+    }
+}
+
+impl Retry {
+    /// One try.
+    pub const NEVER: Retry = Retry { first: Duration::ZERO, wait_max: Duration::ZERO, total: Duration::ZERO };
+
+    pub(crate) async fn run<T, F>(self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut pause = Pause::new(self);
+        loop {
+            match call().await {
+                Err(error @ Error::Unavailable { .. }) => pause.after(error).await?,
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// The waits of one call.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    retry: Retry,
+    bound: Duration,
+    end: Instant,
+}
+
+impl Pause {
+    pub(crate) fn new(retry: Retry) -> Pause {
+        Pause { retry, bound: retry.first, end: Instant::now() + retry.total }
+    }
+
+    /// Something went well: the next failure is a first one.
+    pub(crate) fn reset(&mut self) {
+        *self = Pause::new(self.retry);
+    }
+
+    /// Waits; gives the error back when there is no time left for another try.
+    pub(crate) async fn after(&mut self, error: Error) -> Result<(), Error> {
+        let wish = match &error {
+            Error::Unavailable { retry_after, .. } => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let wait = wish.min(self.retry.wait_max) + jitter(self.bound);
+        if Instant::now() + wait >= self.end {
+            return Err(error);
+        }
+        sleep(wait).await;
+        self.bound = (self.bound * 2).min(self.retry.wait_max);
+        Ok(())
+    }
+}
+
+fn jitter(bound: Duration) -> Duration {
+    let share = getrandom::u32().unwrap_or(u32::MAX / 2);
+    bound.mul_f64(f64::from(share) / f64::from(u32::MAX))
+}

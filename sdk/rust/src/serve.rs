@@ -1,0 +1,158 @@
+//! Connects generals to the control plane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region};
+use mindos_sidecar_core::{Config, Counts, GeneralConfig, GeneralIndex, Labels};
+use tokio::time::{sleep, timeout};
+use tracing::info;
+
+use crate::agent::{AgentError, Connection, Handle, Identity};
+use crate::event::random;
+use crate::general::General;
+use crate::tasks::Tasks;
+
+/// How often a general that is not ready is asked.
+const READY_WAIT: Duration = Duration::from_secs(1);
+/// How often one that is ready is asked.
+const READY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long it may take to answer.
+const READY_MAX: Duration = Duration::from_secs(5);
+
+/// Where and as what generals are served.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address of the control plane for agents, such as `http://127.0.0.1:8091`.
+    pub control_plane: String,
+    /// The cluster that this runs in.
+    pub cluster: ClusterName,
+    /// The region of the cluster.
+    pub region: Option<Region>,
+    /// Labels of the cluster.
+    pub cluster_labels: Labels,
+    /// Names this program within the cluster, the same after every restart.
+    pub instance: InstanceId,
+    /// Kubernetes namespace and pod, where there are any.
+    pub identity: Identity,
+    /// How long work may go on after the shutdown has begun; the rest is handed back.
+    pub drain_grace: Duration,
+    /// Version of the program, for people.
+    pub version: String,
+}
+
+impl Options {
+    /// Options with the usual values.
+    ///
+    /// # Errors
+    /// Says what a name may look like when one does not.
+    pub fn new(control_plane: impl Into<String>, cluster: &str, instance: &str) -> Result<Options, NameError> {
+        Ok(Options {
+            control_plane: control_plane.into(),
+            cluster: ClusterName::new(cluster)?,
+            region: None,
+            cluster_labels: Labels::new(),
+            instance: InstanceId::new(instance)?,
+            identity: Identity::default(),
+            drain_grace: Duration::from_secs(20),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+}
+
+/// A general of a type, named like it, with as many slots as it can work on deliveries at a time.
+///
+/// # Errors
+/// Says what a name may look like when it does not.
+pub fn general_config(ty: &str, slots: u32) -> Result<GeneralConfig, NameError> {
+    Ok(GeneralConfig { name: GeneralName::new(ty)?, ty: GeneralType::new(ty)?, labels: Labels::new(), slots })
+}
+
+/// Serves one general until `shutdown` is done and everything is finished, handed back, and settled.
+///
+/// Reconnects by itself for as long as it takes. Returns how often what happened.
+///
+/// # Errors
+/// When the options do not fit together; never because the control plane is away.
+pub async fn serve<G: General>(
+    general: G,
+    config: GeneralConfig,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<Counts, AgentError> {
+    serve_all(vec![(config, general)], options, shutdown).await
+}
+
+/// Serves several generals over one stream, as [`serve`].
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_all<G: General>(
+    generals: Vec<(GeneralConfig, G)>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<Counts, AgentError> {
+    let Options { control_plane, cluster, region, cluster_labels, instance, identity, drain_grace, version } = options;
+    let boot = BootId::new(&format!("{:016x}", random())).expect("16 hex digits are a name");
+    let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
+    let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
+    let config = Config {
+        region,
+        cluster_labels,
+        version,
+        ..Config::new(cluster, instance, boot, configs, random())
+    };
+    let connection = Connection::new(&control_plane, config, identity)?;
+    let handle = connection.handle();
+    let generals: Vec<_> = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();
+    let probes = Probes(
+        generals
+            .iter()
+            .enumerate()
+            .map(|(at, (name, general))| {
+                let index = GeneralIndex(u16::try_from(at).expect("an agent speaks for few generals"));
+                tokio::spawn(probe(general.clone(), name.clone(), index, handle.clone()))
+            })
+            .collect(),
+    );
+    let tasks = Tasks {
+        generals,
+        handle: Arc::new(handle.clone()),
+        channel: connection.channel(),
+        running: Arc::default(),
+    };
+    let mut run = std::pin::pin!(connection.run(tasks));
+    let counts = tokio::select! {
+        counts = &mut run => counts,
+        () = shutdown => {
+            handle.drain(drain_grace);
+            run.await
+        }
+    };
+    drop(probes);
+    Ok(counts)
+}
+
+/// The tasks that ask the generals whether they are ready; they end with it.
+struct Probes(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        for probe in &self.0 {
+            probe.abort();
+        }
+    }
+}
+
+async fn probe<G: General>(general: Arc<G>, name: GeneralName, index: GeneralIndex, handle: Handle) {
+    let mut was = None;
+    loop {
+        let ready = timeout(READY_MAX, general.ready()).await.unwrap_or(false);
+        if was != Some(ready) {
+            handle.ready(index, ready);
+            info!(general = %name, ready, "general probed");
+            was = Some(ready);
+        }
+        sleep(if ready { READY_INTERVAL } else { READY_WAIT }).await;
+    }
+}
