@@ -8,3 +8,5 @@ pub mod driver;
 pub mod ingest;
 pub mod logging;
 pub mod payloads;
+pub mod metrics;
+pub mod views;

@@ -19,6 +19,7 @@ use mindos_core::record::{Batch, Entry};
 use mindos_model::{Seq, Timestamp};
 use tracing::{debug, error, info, warn};
 
+use crate::driver::{self, Followed};
 use crate::logging::Chain;
 
 /// Records between two looks at the stop flag and two turns of upkeep while catching up.
@@ -45,6 +46,17 @@ pub enum Fed {
 pub trait Feed: Send {
     /// The next batch, waited for up to `wait`.
     fn next(&mut self, wait: Duration) -> Fed;
+}
+
+impl Feed for driver::Follower {
+    fn next(&mut self, wait: Duration) -> Fed {
+        match self.next_blocking(wait) {
+            Followed::Batch(batch) => Fed::Batch(batch),
+            Followed::Lagged { .. } => Fed::Lagged,
+            Followed::Idle => Fed::Idle,
+            Followed::Closed => Fed::Closed,
+        }
+    }
 }
 
 /// Durable records, from storage.

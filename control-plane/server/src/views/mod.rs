@@ -5,5 +5,8 @@
 pub mod dedupe;
 pub mod follow;
 pub mod history;
+pub mod snapshot;
+pub mod stats;
 #[cfg(test)]
 mod testing;
+mod times;

@@ -23,6 +23,7 @@ use mindos_model::{Seq, Timestamp};
 use tracing::{info, warn};
 
 use super::follow::{View, ViewError};
+use filter::Probe;
 use run::{Row, Run, Span};
 
 /// Keys that make a run.
@@ -70,9 +71,10 @@ impl DedupeIndex {
     /// When a run cannot be read.
     pub fn lookup(&self, key: &DedupeKey) -> Result<Option<Seen>, DedupeError> {
         let runs = self.runs.load();
+        let probe = Probe::new(key);
         // The newest first: a key that came again after the horizon stands in two runs.
         for run in runs.iter().rev() {
-            if let Some(seen) = run.lookup(key)? {
+            if let Some(seen) = run.lookup(key, &probe)? {
                 return Ok(Some(seen));
             }
         }

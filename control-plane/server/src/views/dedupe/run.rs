@@ -17,13 +17,13 @@ use mindos_core::record::{ContentDigest, DedupeKey};
 use mindos_model::{Seq, Timestamp};
 
 use super::DedupeError;
-use super::filter::Filter;
+use super::filter::{Filter, Probe};
 
 const MAGIC: [u8; 8] = *b"MOSDEDUP";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
 const ROW: usize = 40;
-/// Rows read at once around the place where a key is expected: half of 8 KiB.
+/// Rows read at once around the place where a key is expected: 4 KiB.
 const PAGE_ROWS: u64 = 102;
 
 /// What is kept of an event.
@@ -138,8 +138,8 @@ impl Run {
     }
 
     /// What the run knows of a key.
-    pub(super) fn lookup(&self, key: &DedupeKey) -> Result<Option<Seen>, DedupeError> {
-        if !self.filter.may_contain(key) || self.count == 0 {
+    pub(super) fn lookup(&self, key: &DedupeKey, probe: &Probe) -> Result<Option<Seen>, DedupeError> {
+        if !self.filter.may_contain(probe) || self.count == 0 {
             return Ok(None);
         }
         self.search(key).map_err(|source| DedupeError::Read { path: self.path.clone(), source })
@@ -149,20 +149,31 @@ impl Run {
         let prefix = u64::from_be_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], key[7]]);
         let (mut low, mut high) = (0, self.count);
         let mut expected = ((u128::from(prefix) * u128::from(self.count)) >> 64) as u64;
-        let mut page = vec![0; PAGE_ROWS as usize * ROW];
+        let mut page = [0; PAGE_ROWS as usize * ROW];
         while low < high {
             let start = expected.saturating_sub(PAGE_ROWS / 2).clamp(low, high - 1);
             let rows = PAGE_ROWS.min(high - start);
             let bytes = &mut page[..rows as usize * ROW];
             self.file.read_exact_at(bytes, HEADER as u64 + start * ROW as u64)?;
-            let (first, last) = (Row::decode(&bytes[..ROW]), Row::decode(&bytes[bytes.len() - ROW..]));
-            if *key < first.key {
+            if key[..] < bytes[..16] {
                 high = start;
-            } else if *key > last.key {
+            } else if key[..] > bytes[bytes.len() - ROW..][..16] {
                 low = start + rows;
             } else {
-                let found = bytes.chunks_exact(ROW).map(Row::decode).find(|row| row.key == *key);
-                return Ok(found.map(|row| Seen { event: row.event, digest: row.digest }));
+                let (mut from, mut until) = (0, rows as usize);
+                while from < until {
+                    let middle = from + (until - from) / 2;
+                    let row = &bytes[middle * ROW..][..ROW];
+                    match row[..16].cmp(&key[..]) {
+                        std::cmp::Ordering::Less => from = middle + 1,
+                        std::cmp::Ordering::Greater => until = middle,
+                        std::cmp::Ordering::Equal => {
+                            let row = Row::decode(row);
+                            return Ok(Some(Seen { event: row.event, digest: row.digest }));
+                        }
+                    }
+                }
+                return Ok(None);
             }
             // The expectation was off by more than half a page: halve what is left.
             expected = low + (high - low) / 2;
@@ -216,6 +227,10 @@ mod tests {
         rows
     }
 
+    fn ask(run: &Run, key: &DedupeKey) -> Option<Seen> {
+        run.lookup(key, &Probe::new(key)).unwrap()
+    }
+
     const SPAN: Span = Span { first: Seq(1), through: Seq(9_999), newest: Timestamp(77) };
 
     #[test]
@@ -226,9 +241,9 @@ mod tests {
         assert_eq!((run.span, run.count), (SPAN, 5_000));
         for number in 1..=5_000 {
             let seen = Seen { event: Seq(number), digest: [number as u8; 16] };
-            assert_eq!(run.lookup(&key(number)).unwrap(), Some(seen));
+            assert_eq!(ask(&run, &key(number)), Some(seen));
         }
-        assert!((5_001..20_000).all(|number| run.lookup(&key(number)).unwrap().is_none()));
+        assert!((5_001..20_000).all(|number| ask(&run, &key(number)).is_none()));
     }
 
     #[test]
@@ -238,7 +253,7 @@ mod tests {
         uneven.iter_mut().for_each(|row| row.key[0] = 0);
         uneven.sort_by_key(|row| row.key);
         let run = Run::write(dir.path(), SPAN, 3_000, uneven.clone().into_iter()).unwrap();
-        assert!(uneven.iter().all(|row| run.lookup(&row.key).unwrap().is_some_and(|seen| seen.event == row.event)));
+        assert!(uneven.iter().all(|row| ask(&run, &row.key).is_some_and(|seen| seen.event == row.event)));
     }
 
     #[test]

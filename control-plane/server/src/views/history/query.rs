@@ -273,7 +273,7 @@ fn deliveries_in(
     };
     let (range, order) = if conditions.by_repository {
         // The last event may be cut within its deliveries.
-        ("e.seq >= ?1 >> 13 AND e.seq <= ?2 >> 13 AND d.id >= ?1 AND d.id < ?2", "e.seq DESC, d.id DESC")
+        ("e.seq >= ?1 >> 13 AND e.seq <= ?2 >> 13 AND +d.id >= ?1 AND +d.id < ?2", "e.seq DESC, d.id DESC")
     } else {
         ("d.id >= ?1 AND d.id < ?2", "d.id DESC")
     };

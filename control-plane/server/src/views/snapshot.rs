@@ -1,0 +1,284 @@
+//! Snapshots by a follower: folds durable records in a state of its own, so that deciding never waits for one.
+//!
+//! It reads in bulk, when the tail after the newest snapshot has grown too long: from its last state, or from the newest snapshot
+//! when it let that go. Invariant: a snapshot is the fold of the journal through its record, and no more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mindos_core::Durable;
+use mindos_core::journal::JournalError;
+use mindos_core::snapshot::Item;
+use mindos_model::Seq;
+use tracing::{error, info, warn};
+
+use super::follow::{Source, lower_priority};
+use crate::logging::Chain;
+
+/// Between two looks at how long the tail is.
+const POLL: Duration = Duration::from_millis(200);
+/// Before another try after a failure.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Where snapshots are kept.
+pub trait SnapshotHome: Send + Sync {
+    /// The records of which there are snapshots, the newest first.
+    ///
+    /// # Errors
+    /// When the home cannot be read.
+    fn snapshots(&self) -> Result<Vec<Seq>, JournalError>;
+
+    /// Hands the items of the newest whole snapshot to `visit`.
+    ///
+    /// # Errors
+    /// When the home cannot be read.
+    fn load(&self, visit: &mut dyn FnMut(Item)) -> Result<Option<Seq>, JournalError>;
+
+    /// Stores a snapshot of the state right behind `at`.
+    ///
+    /// # Errors
+    /// When it cannot be stored; an older one stays.
+    fn save(&self, at: Seq, epoch: u32, items: &mut dyn Iterator<Item = Item>) -> Result<(), JournalError>;
+}
+
+/// When snapshots are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// Records after the newest snapshot that make another: what is replayed in about 2 s.
+    pub tail_max: u64,
+    /// Between two snapshots, at least: under full load they would cost more than they save.
+    pub interval_min: Duration,
+    /// The state is kept for the next snapshot while it has at most this many items, and read back otherwise.
+    pub keep_items_max: usize,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> SnapshotSettings {
+        SnapshotSettings { tail_max: 1_000_000, interval_min: Duration::from_secs(10), keep_items_max: 200_000 }
+    }
+}
+
+/// Takes snapshots, one call at a time.
+pub struct Snapshotter {
+    source: Arc<dyn Source>,
+    home: Arc<dyn SnapshotHome>,
+    settings: SnapshotSettings,
+    newest: Option<Seq>,
+    state: Option<Durable>,
+}
+
+impl std::fmt::Debug for Snapshotter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshotter").field("newest", &self.newest).finish_non_exhaustive()
+    }
+}
+
+impl Snapshotter {
+    /// Looks for the newest snapshot.
+    ///
+    /// # Errors
+    /// When the home cannot be read.
+    pub fn new(
+        source: Arc<dyn Source>,
+        home: Arc<dyn SnapshotHome>,
+        settings: SnapshotSettings,
+    ) -> Result<Snapshotter, JournalError> {
+        let newest = home.snapshots()?.first().copied();
+        Ok(Snapshotter { source, home, settings, newest, state: None })
+    }
+
+    /// The record of the newest snapshot; zero when there is none.
+    #[must_use]
+    pub fn newest(&self) -> Seq {
+        self.newest.unwrap_or(Seq::ZERO)
+    }
+
+    /// Whether the tail is too long.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.source.end().0 - self.newest().0.min(self.source.end().0) >= self.settings.tail_max
+    }
+
+    /// Takes a snapshot of all that is durable at this moment; none when told to stop meanwhile.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the snapshot cannot be stored.
+    pub fn take(&mut self, stop: &AtomicBool) -> Result<Option<Seq>, JournalError> {
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => {
+                let mut items = Vec::new();
+                match self.home.load(&mut |item| items.push(item))? {
+                    Some(_) => Durable::import(items),
+                    None => Durable::new(),
+                }
+            }
+        };
+        let end = self.source.end();
+        if state.seq() < end {
+            self.source.read(state.seq().next(), &mut |entry| {
+                state.apply(entry);
+                entry.seq < end && !stop.load(Ordering::Relaxed)
+            })?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let at = state.seq();
+        if at == self.newest() {
+            return Ok(None);
+        }
+        let items = state.export();
+        let count = items.len();
+        let epoch = state.epoch();
+        // Where the state is large, it is not held twice.
+        self.state = (count <= self.settings.keep_items_max).then_some(state);
+        self.home.save(at, epoch, &mut items.into_iter())?;
+        self.newest = Some(at);
+        Ok(Some(at))
+    }
+}
+
+/// A thread that takes snapshots when they are due. Dropping it ends it.
+#[derive(Debug)]
+pub struct SnapshotFollower {
+    stop: Arc<AtomicBool>,
+    newest: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SnapshotFollower {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(mut snapshotter: Snapshotter) -> std::io::Result<SnapshotFollower> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let newest = Arc::new(AtomicU64::new(snapshotter.newest().0));
+        let (its_stop, its_newest) = (Arc::clone(&stop), Arc::clone(&newest));
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
+            lower_priority();
+            let mut not_before: Option<Instant> = None;
+            while !its_stop.load(Ordering::Relaxed) {
+                if !snapshotter.is_due() || not_before.is_some_and(|at| Instant::now() < at) {
+                    std::thread::park_timeout(POLL);
+                    continue;
+                }
+                let began = Instant::now();
+                let pause = match snapshotter.take(&its_stop) {
+                    Ok(Some(seq)) => {
+                        its_newest.store(seq.0, Ordering::Release);
+                        info!(%seq, took_ms = began.elapsed().as_millis() as u64, "snapshot taken");
+                        snapshotter.settings.interval_min
+                    }
+                    Ok(None) => Duration::ZERO,
+                    Err(error) => {
+                        warn!(error = %Chain(&error), "snapshot was not taken");
+                        RETRY
+                    }
+                };
+                not_before = Some(Instant::now() + pause);
+            }
+        })?;
+        Ok(SnapshotFollower { stop, newest, thread: Some(thread) })
+    }
+
+    /// The record of the newest snapshot; zero when there is none.
+    #[must_use]
+    pub fn newest(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.newest)
+    }
+}
+
+impl Drop for SnapshotFollower {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                error!("the snapshots' thread panicked");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use mindos_core::record::{EpochCause, EpochStarted, Record};
+    use mindos_model::DeliveryId;
+
+    use super::super::testing::{Records, general};
+    use super::*;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<(Seq, Vec<Item>)>>);
+
+    impl SnapshotHome for Kept {
+        fn snapshots(&self) -> Result<Vec<Seq>, JournalError> {
+            Ok(self.0.lock().unwrap().iter().rev().map(|(seq, _)| *seq).collect())
+        }
+
+        fn load(&self, visit: &mut dyn FnMut(Item)) -> Result<Option<Seq>, JournalError> {
+            let kept = self.0.lock().unwrap();
+            let Some((seq, items)) = kept.last() else { return Ok(None) };
+            items.iter().cloned().for_each(visit);
+            Ok(Some(*seq))
+        }
+
+        fn save(&self, at: Seq, _: u32, items: &mut dyn Iterator<Item = Item>) -> Result<(), JournalError> {
+            self.0.lock().unwrap().push((at, items.collect()));
+            Ok(())
+        }
+    }
+
+    fn records() -> Arc<Records> {
+        let records = Records::default();
+        records.push(Record::EpochStarted(EpochStarted { epoch: 1, version: "0".into(), cause: EpochCause::Start }));
+        Arc::new(records)
+    }
+
+    fn work(records: &Records, count: usize) {
+        let security = general("eu", "security");
+        for _ in 0..count {
+            let event = records.event("o/a", "push", &[&security]);
+            let delivery = DeliveryId::new(event, 1);
+            records.leased(delivery, &security, 1);
+            records.settled(delivery);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_the_fold_of_the_journal_whatever_it_began_from() {
+        for keep_items_max in [0, usize::MAX] {
+            let (records, home) = (records(), Arc::new(Kept::default()));
+            let settings = SnapshotSettings { tail_max: 30, keep_items_max, ..SnapshotSettings::default() };
+            let source: Arc<dyn Source> = Arc::clone(&records) as _;
+            let mut snapshotter = Snapshotter::new(source, Arc::clone(&home) as _, settings).unwrap();
+            let go = AtomicBool::new(false);
+            assert!(!snapshotter.is_due());
+            for round in 1..=3 {
+                work(&records, 10);
+                assert!(snapshotter.is_due());
+                assert_eq!(snapshotter.take(&go).unwrap(), Some(records.end()));
+                assert!(!snapshotter.is_due());
+                let mut whole = Durable::new();
+                records.entries().iter().for_each(|entry| whole.apply(entry));
+                assert_eq!(home.0.lock().unwrap()[round - 1].1, whole.export());
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_is_interrupted_is_not_stored() {
+        let (records, home) = (records(), Arc::new(Kept::default()));
+        work(&records, 10);
+        let source: Arc<dyn Source> = Arc::clone(&records) as _;
+        let mut snapshotter = Snapshotter::new(source, Arc::clone(&home) as _, SnapshotSettings::default()).unwrap();
+        assert_eq!(snapshotter.take(&AtomicBool::new(true)).unwrap(), None);
+        assert!(home.0.lock().unwrap().is_empty());
+    }
+}
