@@ -1,0 +1,110 @@
+//! The targets by name.
+
+mod http_in;
+mod journal;
+mod wire;
+
+use crate::mutate::Shape;
+
+/// A decoder, and what to feed it.
+#[derive(Debug)]
+pub struct Target {
+    /// Names it on the command line.
+    pub name: &'static str,
+    /// Decodes an input and panics where the decoder breaks a claim.
+    pub run: fn(&[u8]),
+    /// Inputs that are taken, to be changed.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// What an input is made of.
+    pub shape: Shape,
+    /// Words to write into inputs.
+    pub words: &'static [&'static str],
+}
+
+/// Every decoder that meets the outside.
+pub const TARGETS: &[Target] = &[
+    // GitHub webhooks, up to the event that the plane gets.
+    Target {
+        name: "github",
+        run: http_in::github,
+        seeds: http_in::github_seeds,
+        shape: Shape::JsonRequest,
+        words: &[
+            "action",
+            "repository",
+            "full_name",
+            "merged",
+            "pull_request",
+            "ref",
+            "refs/heads/x",
+            "payload=%7B%7D",
+            "closed",
+        ],
+    },
+    // CloudEvents over HTTP in their three forms.
+    Target {
+        name: "cloudevents",
+        run: http_in::cloudevents,
+        seeds: http_in::cloudevents_seeds,
+        shape: Shape::JsonRequest,
+        words: &[
+            "specversion",
+            "1.0",
+            "data_base64",
+            "ce-time: ",
+            "2026-11-20T18:00:00.123456789+23:59",
+            "%F0%9F%A7%A0",
+            "lane",
+        ],
+    },
+    // CloudEvents in protobuf, as gRPC brings them.
+    Target {
+        name: "event",
+        run: wire::event,
+        seeds: wire::event_seeds,
+        shape: Shape::Bytes,
+        words: &["lane", "kind", "1.0"],
+    },
+    // Requests to publish.
+    Target { name: "publish", run: wire::publish, seeds: wire::publish_seeds, shape: Shape::Bytes, words: &["lane"] },
+    // What agents send.
+    Target {
+        name: "connect",
+        run: wire::connect,
+        seeds: wire::connect_seeds,
+        shape: Shape::Bytes,
+        words: &["d1.1", "d0.0"],
+    },
+    // What the control plane sends to agents.
+    Target {
+        name: "assign",
+        run: wire::assign,
+        seeds: wire::assign_seeds,
+        shape: Shape::Bytes,
+        words: &["d1.1", "lane"],
+    },
+    // What a general gets from its sidecar.
+    Target {
+        name: "general",
+        run: http_in::general,
+        seeds: http_in::general_seeds,
+        shape: Shape::JsonRequest,
+        words: &["event_type", "pr_created", "job_id", "timestamp", "general_info", "data", "commits", "ce-type: "],
+    },
+    // A journal's segment, its checksums made to fit.
+    Target {
+        name: "segment",
+        run: journal::segment,
+        seeds: journal::segment_seeds,
+        shape: Shape::Bytes,
+        words: &["MDFRAME1"],
+    },
+    // A snapshot file.
+    Target {
+        name: "snapshot",
+        run: journal::snapshot,
+        seeds: journal::snapshot_seeds,
+        shape: Shape::Bytes,
+        words: &[],
+    },
+];
