@@ -1,12 +1,17 @@
 //! The control plane: durable events in, fenced work out to generals, results kept.
 //!
-//! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, `grpc` and
-//! `http` carry what comes and goes, `views` derive what people ask for. Invariant: nothing in here decides.
+//! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, [`grpc`] and
+//! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
 pub mod clock;
 pub mod driver;
+pub mod grpc;
 pub mod ingest;
 pub mod logging;
-pub mod payloads;
 pub mod metrics;
+pub mod net;
+pub mod payloads;
 pub mod views;
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 
 pub use follow::{FOLLOW_BATCHES_MAX, FOLLOW_ENTRIES_MAX, Followed, Follower};
 pub(crate) use inbox::{InboxLimits, Refused};
+pub(crate) use outbox::Next;
 pub use outbox::{Ending, Outbox, OutboxLimits};
 pub use requests::Answer;
 pub use turn::{Driver, Start};

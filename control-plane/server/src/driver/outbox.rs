@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mindos_core::input::SessionId;
 use mindos_core::output::{CloseReason, PlaneMessage};
+use tokio::sync::Notify;
 
 /// How much may wait for a stream.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,7 @@ pub enum Ending {
 #[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<State>,
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,14 +92,20 @@ impl Outbox {
         state.ending.get_or_insert(ending);
         let waker = state.waker.take();
         drop(state);
+        self.ended.notify_one();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Why the stream ends; unset while it goes on.
-    pub(crate) fn ending(&self) -> Option<Ending> {
-        self.lock().ending.clone()
+    /// Waits until the stream is to end, and says why. For the one who reads the stream.
+    pub(crate) async fn ended(&self) -> Ending {
+        loop {
+            if let Some(ending) = self.lock().ending.clone() {
+                return ending;
+            }
+            self.ended.notified().await;
+        }
     }
 
     /// Adds a message; false when there is no room.

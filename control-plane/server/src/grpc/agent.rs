@@ -1,0 +1,157 @@
+//! The stream of an agent: `mindos.agent.v1.AgentService`.
+//!
+//! ```text
+//!   frames up --> agent_up --> inbox        plane's thread --> outbox --> agent_down --> frames down
+//! ```
+//! Invariant: a session that was opened is closed exactly once, in whatever way its stream ends.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mindos_core::input::SessionId;
+use mindos_model::TenantName;
+use mindos_proto::agent::v1::ConnectRequest;
+use mindos_proto::wire::agent_service_server::AgentService;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info};
+
+use super::Context;
+use super::agent_down::Down;
+use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
+use crate::driver::{Ending, Handle, Outbox};
+use crate::net::Connection;
+
+/// How long an agent may take to say `Hello`.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stream that was ended may take to hear of it before its connection is cut.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct Agents {
+    pub(super) context: Arc<Context>,
+}
+
+/// What both directions of a stream share.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) session: SessionId,
+    pub(super) handle: Handle,
+    pub(super) outbox: Arc<Outbox>,
+    /// Numbers of `Reconcile` messages that are not answered.
+    pub(super) reconciles: Mutex<VecDeque<u64>>,
+    /// The way down is gone.
+    pub(super) gone: tokio::sync::Notify,
+}
+
+/// Questions that may wait for their answer.
+const RECONCILES_MAX: usize = 64;
+
+impl Stream {
+    fn note(&self, noted: Noted) -> Result<(), Ending> {
+        if noted.reconciles.is_empty() {
+            return Ok(());
+        }
+        let mut waiting = self.reconciles.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend(noted.reconciles);
+        if waiting.len() > RECONCILES_MAX {
+            return Err(Ending::Protocol(format!("more than {RECONCILES_MAX} `reconcile` wait for an answer")));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type ConnectStream = Down;
+
+    async fn connect(&self, request: Request<Streaming<ConnectRequest>>) -> Result<Response<Down>, Status> {
+        let connection = request.extensions().get::<Connection>().cloned();
+        let handle = self.context.handle.clone();
+        let (session, outbox) = handle.open_session();
+        let stream = Arc::new(Stream {
+            session,
+            handle,
+            outbox,
+            reconciles: Mutex::default(),
+            gone: tokio::sync::Notify::new(),
+        });
+        let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
+        let tenant = self.context.tenant.clone();
+        tokio::spawn(async move {
+            let ending = read(&stream, tenant, request.into_inner()).await;
+            debug!(session = session.0, ?ending, "stream ends");
+            stream.handle.close_session(session);
+            stream.outbox.end(ending);
+            // Somebody who does not read does not hear that the stream has ended either.
+            let heard = tokio::time::timeout(END_TIMEOUT, stream.gone.notified()).await.is_ok();
+            if let Some(connection) = connection.filter(|_| !heard) {
+                info!(session = session.0, peer = %connection.peer, "connection of a stream that does not read was cut");
+                connection.cut();
+            }
+        });
+        Ok(Response::new(down))
+    }
+}
+
+/// Reads a stream to its end and says why it ended.
+async fn read(stream: &Stream, tenant: TenantName, mut frames: Streaming<ConnectRequest>) -> Ending {
+    let mut inputs = Vec::new();
+    let first = tokio::select! {
+        first = tokio::time::timeout(HELLO_TIMEOUT, frames.message()) => first,
+        ending = stream.outbox.ended() => return ending,
+    };
+    let first = match first {
+        Ok(Ok(Some(first))) => first,
+        Ok(Ok(None)) => return Ending::Protocol("the stream ended before `hello`".to_owned()),
+        Ok(Err(status)) => return broken(&status),
+        Err(_) => return Ending::Protocol(format!("no `hello` within {} s", HELLO_TIMEOUT.as_secs())),
+    };
+    let now = stream.handle.now();
+    let mut up = match Up::open(stream.session, &tenant, first, now, &mut inputs) {
+        Ok((up, noted)) => match stream.note(noted) {
+            Ok(()) => up,
+            Err(ending) => return ending,
+        },
+        Err(HelloError::Invalid(invalid)) => return Ending::Protocol(invalid.to_string()),
+        Err(HelloError::Version { min, max }) => {
+            let spoken = format!("protocol {PROTOCOL_MIN} to {PROTOCOL_MAX} is spoken here, {min} to {max} there");
+            return Ending::Version(spoken);
+        }
+    };
+    loop {
+        tokio::select! {
+            sent = stream.handle.send(&mut inputs) => if sent.is_err() {
+                return Ending::Shutdown;
+            },
+            ending = stream.outbox.ended() => return ending,
+        }
+        let frame = tokio::select! {
+            frame = frames.message() => frame,
+            ending = stream.outbox.ended() => return ending,
+        };
+        let frame = match frame {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ending::Finished,
+            Err(status) => return broken(&status),
+        };
+        let noted = match up.frame(frame, stream.handle.now(), &mut inputs) {
+            Ok(noted) => noted,
+            Err(invalid) => return Ending::Protocol(invalid.to_string()),
+        };
+        if let Err(ending) = stream.note(noted) {
+            return ending;
+        }
+    }
+}
+
+/// Malformed or too large, or the connection broke.
+fn broken(status: &Status) -> Ending {
+    match status.code() {
+        tonic::Code::OutOfRange | tonic::Code::Internal | tonic::Code::InvalidArgument => {
+            Ending::Protocol(status.message().to_owned())
+        }
+        _ => Ending::Finished,
+    }
+}

@@ -1,0 +1,314 @@
+//! What agents are told: messages of the plane, put into frames with the payloads they need.
+//!
+//! A payload that is not in memory is read on another thread, and what comes behind it waits, so that a stream keeps its
+//! order. Invariant: messages are numbered without gaps, and a frame stays below the largest message.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
+use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
+use mindos_core::record::CancelReason;
+use mindos_model::limits::{EXTEND_INTERVAL, HEARTBEATS_MISSED_MAX, INLINE_MAX, LEASE, MESSAGE_MAX};
+use mindos_model::{DeliveryId, FailureKind, Seq, Token};
+use mindos_proto::agent::v1 as wire;
+use mindos_proto::convert::{span, time};
+use mindos_proto::delivery::v1 as outcome;
+use mindos_proto::wire::{AssignWire, ConnectResponseWire, ControlMessageWire, ControlWire};
+use tokio_stream::Stream as AsyncStream;
+use tonic::{Code, Status};
+use tracing::warn;
+
+use super::Context;
+use super::agent::Stream;
+use super::agent_up::CLAIMS_MAX;
+use crate::driver::{Ending, Next};
+
+/// A frame is sent once it has this many bytes.
+const FRAME_BYTES: usize = 256 << 10;
+/// Messages and bytes of payloads that are looked up ahead of the frame.
+const AHEAD_MESSAGES: usize = 1024;
+const AHEAD_BYTES: usize = 1 << 20;
+/// What a message takes beside its payload, roughly.
+const MESSAGE_BYTES: usize = 64;
+
+/// A stream of frames.
+pub(super) struct Down {
+    stream: Arc<Stream>,
+    context: Arc<Context>,
+    next_number: u64,
+    waiting: VecDeque<PlaneMessage>,
+    /// Payloads for the assignments among the first of `waiting`; `None` is gone for good.
+    payloads: VecDeque<(Seq, Option<Bytes>)>,
+    /// How many of `waiting` have theirs in `payloads`.
+    looked_up: usize,
+    reading: Option<Pin<Box<dyn Future<Output = Vec<Option<Bytes>>> + Send>>>,
+    ended: bool,
+}
+
+impl Down {
+    pub(super) fn new(stream: Arc<Stream>, context: Arc<Context>) -> Down {
+        Down {
+            stream,
+            context,
+            next_number: 1,
+            waiting: VecDeque::new(),
+            payloads: VecDeque::new(),
+            looked_up: 0,
+            reading: None,
+            ended: false,
+        }
+    }
+
+    /// Looks payloads up for the next messages; what is not in memory is read.
+    fn look_up(&mut self) {
+        let (mut bytes, mut seqs) = (0, Vec::new());
+        for message in self.waiting.iter().take(AHEAD_MESSAGES) {
+            if bytes >= AHEAD_BYTES {
+                break;
+            }
+            self.looked_up += 1;
+            if let PlaneMessage::Assign(assign) = message {
+                seqs.push(assign.payload.seq);
+                bytes += assign.payload.len as usize;
+            }
+        }
+        if seqs.is_empty() {
+            return;
+        }
+        let mut missing = Vec::new();
+        let payloads = &mut self.payloads;
+        self.context.payloads.look_up(seqs.into_iter(), |seq, found| {
+            if found.is_none() {
+                missing.push(seq);
+            }
+            payloads.push_back((seq, found));
+        });
+        if !missing.is_empty() {
+            let payloads = self.context.payloads.clone();
+            self.reading = Some(Box::pin(async move { payloads.read(missing).await }));
+        }
+    }
+
+    fn frame(&mut self) -> Option<ConnectResponseWire> {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while self.looked_up > 0 && bytes < FRAME_BYTES {
+            let Some(message) = self.waiting.pop_front() else { break };
+            self.looked_up -= 1;
+            let message = match message {
+                PlaneMessage::Assign(assign) => {
+                    let payload = self.payloads.pop_front().and_then(|(_, payload)| payload);
+                    match payload {
+                        Some(payload) => {
+                            bytes += payload.len() + assign.lane.len();
+                            self.assign(*assign, payload)
+                        }
+                        None => {
+                            self.give_up(&assign);
+                            continue;
+                        }
+                    }
+                }
+                other => self.control(other, &mut bytes),
+            };
+            bytes += MESSAGE_BYTES;
+            messages.push(ControlMessageWire::from(message));
+        }
+        if messages.is_empty() {
+            return None;
+        }
+        let first_number = self.next_number;
+        self.next_number += messages.len() as u64;
+        Some(ConnectResponseWire { first_number, messages })
+    }
+
+    /// A payload that cannot be read any more cannot be worked on: the plane sets the delivery aside.
+    fn give_up(&self, assign: &Assign) {
+        warn!(delivery = %assign.delivery, seq = %assign.payload.seq, "payload is gone: delivery is parked");
+        let report = ResultReport {
+            delivery: assign.delivery,
+            token: assign.token,
+            outcome: ReportedOutcome::Failed {
+                kind: FailureKind::Poison,
+                message: Arc::from("its payload cannot be read from the journal any more"),
+            },
+            usage: Vec::new(),
+        };
+        let message = AgentMessage::Result(Box::new(report));
+        // When the inbox is full the lease lapses instead, and another attempt finds the same.
+        let _ = self.stream.handle.offer([Input::Agent { session: self.stream.session, message }]);
+    }
+
+    fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline } = assign;
+        let in_welcome = lease == self.context.limits.lease;
+        ControlWire::Assign(AssignWire {
+            delivery_id: delivery.to_string(),
+            token: Some(token.into()),
+            general: general.name.as_str().to_owned(),
+            event,
+            lease: (!in_welcome).then(|| span(lease)),
+            attempt,
+            lane: String::from(&*lane),
+            lane_place: place.0,
+            mode: wire::Mode::Live.into(),
+            deadline: Some(time(self.stream.handle.now() + deadline)),
+            event_seq: delivery.event.0,
+            ..AssignWire::default()
+        })
+    }
+
+    fn control(&self, message: PlaneMessage, bytes: &mut usize) -> ControlWire {
+        match message {
+            PlaneMessage::Welcome { epoch, verdicts } => {
+                *bytes += verdicts.len() * MESSAGE_BYTES;
+                ControlWire::Welcome(self.welcome(epoch, verdicts))
+            }
+            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new()),
+            PlaneMessage::Extended { delivery, token } => {
+                let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
+                ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings: None })
+            }
+            PlaneMessage::Lost { delivery, token } => {
+                let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
+                ControlWire::Lost(wire::Lost { delivery_id, token, message: String::new() })
+            }
+            PlaneMessage::Cancel { delivery, token, reason } => {
+                let (reason, superseded_by) = match reason {
+                    CancelReason::Superseded { by } => (outcome::CancelReason::Superseded, by.to_string()),
+                    CancelReason::Requested => (outcome::CancelReason::Human, String::new()),
+                };
+                ControlWire::Cancel(wire::Cancel {
+                    delivery_id: delivery.to_string(),
+                    token: Some(token.into()),
+                    reason: reason.into(),
+                    superseded_by,
+                    ..wire::Cancel::default()
+                })
+            }
+            PlaneMessage::Settled { delivery, token, verdict } => {
+                let verdict = match verdict {
+                    SettledVerdict::Settled => wire::SettleVerdict::Settled,
+                    SettledVerdict::Stale { .. } => wire::SettleVerdict::RefusedStale,
+                    SettledVerdict::Unknown => wire::SettleVerdict::Unknown,
+                };
+                ControlWire::Settled(wire::Settled {
+                    delivery_id: delivery.to_string(),
+                    token: Some(token.into()),
+                    verdict: verdict.into(),
+                    effect_ids: Vec::new(),
+                })
+            }
+            PlaneMessage::Reconciled { verdicts } => {
+                *bytes += verdicts.len() * MESSAGE_BYTES;
+                let mut waiting = self.stream.reconciles.lock().unwrap_or_else(PoisonError::into_inner);
+                let request = waiting.pop_front().unwrap_or_default();
+                ControlWire::Reconciled(wire::Reconciled { request, verdicts: self::verdicts(verdicts) })
+            }
+            PlaneMessage::Drain => ControlWire::Drain(wire::Drain::default()),
+        }
+    }
+
+    fn welcome(&self, epoch: u32, claimed: Vec<(DeliveryId, Token, Claim)>) -> wire::Welcome {
+        let limits = &self.context.limits;
+        // As many tries within a lease as in the stock one.
+        let extend = limits.lease.mul_f64(EXTEND_INTERVAL.as_secs_f64() / LEASE.as_secs_f64());
+        let intervals = wire::Intervals {
+            heartbeat: Some(span(limits.heartbeat)),
+            heartbeat_idle: Some(span(limits.heartbeat_idle)),
+            lease: Some(span(limits.lease)),
+            extend: Some(span(extend)),
+            lost_after: Some(span(limits.heartbeat_idle * HEARTBEATS_MISSED_MAX)),
+        };
+        let bounds = wire::Limits {
+            message_bytes_max: MESSAGE_MAX as u64,
+            inline_bytes_max: INLINE_MAX as u64,
+            leases_max: CLAIMS_MAX as u32,
+        };
+        wire::Welcome {
+            session: format!("{epoch}.{}", self.stream.session.0),
+            epoch,
+            protocol: super::agent_up::PROTOCOL_MAX,
+            intervals: Some(intervals),
+            limits: Some(bounds),
+            config_digest: String::new(),
+            verdicts: verdicts(claimed),
+            version: crate::VERSION.to_owned(),
+            plane_id: self.context.plane_id.clone(),
+        }
+    }
+}
+
+fn verdicts(verdicts: Vec<(DeliveryId, Token, Claim)>) -> Vec<wire::LeaseVerdict> {
+    let one = |(delivery, token, claim): (DeliveryId, Token, Claim)| {
+        let verdict = match claim {
+            Claim::Keep => wire::Verdict::Keep,
+            Claim::Cancel => wire::Verdict::Cancel,
+            Claim::Unknown => wire::Verdict::Unknown,
+        };
+        wire::LeaseVerdict { delivery_id: delivery.to_string(), token: Some(token.into()), verdict: verdict.into() }
+    };
+    verdicts.into_iter().map(one).collect()
+}
+
+/// How a stream ends; `None` is OK.
+fn status(ending: Ending) -> Option<Status> {
+    let (code, message) = match ending {
+        Ending::Finished => return None,
+        Ending::Plane(CloseReason::Replaced) => {
+            (Code::Aborted, "a newer stream of this instance took over".to_owned())
+        }
+        Ending::Plane(CloseReason::Silent) => (Code::Unavailable, "nothing was heard for too long: dial again".to_owned()),
+        Ending::TooSlow => (Code::ResourceExhausted, "the stream was read too slowly: dial again".to_owned()),
+        Ending::Shutdown => (Code::Unavailable, "the control plane is stopping: dial again".to_owned()),
+        Ending::Protocol(message) => (Code::InvalidArgument, message),
+        Ending::Version(message) => (Code::FailedPrecondition, message),
+    };
+    Some(Status::new(code, message))
+}
+
+impl AsyncStream for Down {
+    type Item = Result<ConnectResponseWire, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            if let Some(reading) = &mut this.reading {
+                let mut read = ready!(reading.as_mut().poll(task)).into_iter();
+                this.reading = None;
+                for (_, payload) in this.payloads.iter_mut().filter(|(_, payload)| payload.is_none()) {
+                    *payload = read.next().flatten();
+                }
+            }
+            if let Some(frame) = this.frame() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if !this.waiting.is_empty() {
+                this.look_up();
+                continue;
+            }
+            match ready!(this.stream.outbox.poll_take(task)) {
+                Next::Messages(messages) => this.waiting = messages.into(),
+                Next::End(ending) => {
+                    this.ended = true;
+                    return Poll::Ready(status(ending).map(Err));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        self.stream.handle.close_session(self.stream.session);
+        self.stream.outbox.end(Ending::Finished);
+        self.stream.gone.notify_one();
+    }
+}

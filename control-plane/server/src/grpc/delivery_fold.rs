@@ -1,0 +1,241 @@
+//! Deliveries as the ledger tells of them: their records folded into what the API shows.
+//!
+//! Invariant: a delivery's `seq` is that of the last record folded, so of two states the one with the higher is the later.
+
+use mindos_core::record::{
+    AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Next, Record, Usage,
+};
+use mindos_model::{DeliveryId, FailureKind, Seq, Status, Timestamp, Token};
+use mindos_proto::convert::time;
+use mindos_proto::delivery::v1 as wire;
+
+use super::words;
+
+/// Attempts that are shown.
+const ATTEMPTS_MAX: usize = 100;
+
+/// Which delivery a record is about.
+pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
+    match record {
+        Record::DeliveryLeased(record) => Some(record.delivery),
+        Record::AttemptEnded(record) => Some(record.delivery),
+        Record::DeliverySettled(record) => Some(record.delivery),
+        Record::DeliveryCancelled(record) => Some(record.delivery),
+        Record::CancelRequested(record) => Some(record.delivery),
+        Record::DeliveryParked(record) => Some(record.delivery),
+        Record::DeliveryRedriven(record) => Some(record.delivery),
+        Record::ResultRefused(record) => Some(record.delivery),
+        Record::LeaseExtended(record) => Some(record.delivery),
+        Record::EpochStarted(_)
+        | Record::EventAccepted(_)
+        | Record::ClusterRegistered(_)
+        | Record::GeneralRegistered(_)
+        | Record::GeneralRemoved(_)
+        | Record::HoldChanged(_)
+        | Record::RoutesApplied(_)
+        | Record::PayloadCarried(_)
+        | Record::PrefixDropped(_)
+        | Record::JournalTruncated(_)
+        | Record::UpgradeFinalized(_) => None,
+    }
+}
+
+/// A delivery as its event planned it; `None` when the event has no such delivery.
+pub(super) fn planned(at: Timestamp, delivery: DeliveryId, accepted: &EventAccepted) -> Option<wire::Delivery> {
+    let planned = accepted.deliveries.get(delivery.ordinal.checked_sub(1)? as usize)?;
+    let status = if planned.parked.is_some() { Status::Parked } else { Status::Waiting };
+    Some(wire::Delivery {
+        delivery_id: delivery.to_string(),
+        status: words::status(status),
+        general: planned.general.as_deref().map(words::general_name),
+        park_reason: words::park_reason(planned.parked),
+        lane: accepted.lane.to_string(),
+        event: Some(event_part(delivery.event, accepted)),
+        route: accepted.route.as_ref().map(ToString::to_string).unwrap_or_default(),
+        strategy: words::strategy(accepted.strategy),
+        accepted_at: Some(time(at)),
+        parked_at: planned.parked.map(|_| time(at)),
+        seq: delivery.event.0,
+        ..wire::Delivery::default()
+    })
+}
+
+/// The event of a delivery, in short.
+pub(super) fn event_part(seq: Seq, accepted: &EventAccepted) -> wire::DeliveryEvent {
+    wire::DeliveryEvent {
+        seq: seq.0,
+        source: accepted.source.to_string(),
+        id: accepted.id.to_string(),
+        r#type: accepted.ty.to_string(),
+        kind: accepted.kind.to_string(),
+        subject: words::text(accepted.subject.as_deref()),
+        repository: words::text(accepted.repository.as_deref()),
+    }
+}
+
+/// Folds a record about the delivery into it; `output` says whether the output's data is wanted.
+pub(super) fn fold(delivery: &mut wire::Delivery, entry: &Entry, output: bool) {
+    delivery.seq = entry.seq.0;
+    match &entry.record {
+        Record::DeliveryLeased(record) => leased(delivery, record, entry.at),
+        Record::AttemptEnded(record) => attempt_ended(delivery, record, entry.at),
+        Record::DeliverySettled(record) => settled(delivery, record, entry.at, output),
+        Record::DeliveryCancelled(record) => {
+            delivery.status = words::status(Status::Cancelled);
+            delivery.settled_at = Some(time(entry.at));
+            delivery.superseded_by = superseded_by(record.reason);
+            end_lease(delivery, entry.at);
+        }
+        Record::CancelRequested(record) => {
+            delivery.cancel_requested = true;
+            delivery.superseded_by = superseded_by(record.reason);
+        }
+        Record::DeliveryParked(record) => park(delivery, Some(record.reason), entry.at),
+        Record::DeliveryRedriven(_) => {
+            delivery.status = words::status(Status::Waiting);
+            delivery.park_reason = 0;
+            delivery.parked_at = None;
+            delivery.attempts_used = 0;
+            delivery.redrives += 1;
+        }
+        Record::LeaseExtended(record) => delivery.usage = usage(&record.usage),
+        // A refused result changes nothing but what is known about it.
+        _ => {}
+    }
+}
+
+fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp) {
+    let DeliveryLeased { delivery: _, token, general, instance, boot: _, attempt: _, lease_ms: _, choice } = record;
+    let token = Some(wire::Token::from(*token));
+    delivery.status = words::status(Status::Leased);
+    delivery.general = Some(words::general_name(general));
+    delivery.leased_at = Some(time(at));
+    delivery.not_before = None;
+    delivery.lease = Some(wire::Lease {
+        instance: Some(words::instance_name(instance)),
+        token,
+        leased_at: Some(time(at)),
+        ..wire::Lease::default()
+    });
+    if delivery.attempts.len() == ATTEMPTS_MAX {
+        delivery.attempts.remove(0);
+    }
+    delivery.attempts.push(wire::Attempt {
+        token,
+        general: Some(words::general_name(general)),
+        instance_id: instance.instance.to_string(),
+        leased_at: Some(time(at)),
+        ..wire::Attempt::default()
+    });
+    let share = |load: mindos_core::record::Load| f64::from(load.open) / f64::from(load.capacity.max(1));
+    let generals = choice.generals.iter().map(|(weighed, load)| wire::ConsideredCandidate {
+        general: Some(words::general_name(weighed)),
+        score: share(*load),
+        chosen: weighed == general,
+        ..wire::ConsideredCandidate::default()
+    });
+    let instances = choice.instances.iter().map(|(weighed, load)| wire::ConsideredCandidate {
+        general: Some(words::general_name(general)),
+        instance_id: weighed.instance.to_string(),
+        score: share(*load),
+        chosen: weighed == instance,
+        ..wire::ConsideredCandidate::default()
+    });
+    let summary = format!(
+        "{general} at {}: the less loaded of {} drawn from {} with a free slot",
+        instance.instance,
+        choice.instances.len(),
+        choice.free
+    );
+    delivery.explanation = Some(wire::Explanation { summary, considered: generals.chain(instances).collect() });
+}
+
+fn attempt_ended(delivery: &mut wire::Delivery, record: &AttemptEnded, at: Timestamp) {
+    let AttemptEnded { delivery: _, token, cause, message, counted, next } = record;
+    let kind = match cause {
+        Cause::Failed(kind) => wire::FailureKind::from(*kind),
+        Cause::Lapsed | Cause::Rebooted | Cause::Undelivered => wire::FailureKind::from(FailureKind::Lost),
+        Cause::Declined | Cause::Deadline => wire::FailureKind::from(FailureKind::Transient),
+    };
+    if let Some(attempt) = attempt(delivery, *token) {
+        attempt.ended_at = Some(time(at));
+        attempt.failure = kind.into();
+        attempt.message = message.to_string();
+        attempt.counted = *counted;
+    }
+    delivery.attempts_used += u32::from(*counted);
+    delivery.lease = None;
+    match next {
+        Next::Wait { not_before } => {
+            delivery.status = words::status(Status::Waiting);
+            delivery.not_before = (*not_before > at).then(|| time(*not_before));
+        }
+        Next::Park { reason } => {
+            park(delivery, Some(*reason), at);
+            delivery.park_message = message.to_string();
+        }
+    }
+}
+
+fn settled(delivery: &mut wire::Delivery, record: &DeliverySettled, at: Timestamp, data: bool) {
+    let DeliverySettled { delivery: _, token, output, output_type, output_ref, usage, took_ms: _ } = record;
+    if let Some(attempt) = attempt(delivery, *token) {
+        attempt.ended_at = Some(time(at));
+    }
+    delivery.status = words::status(Status::Succeeded);
+    delivery.settled_at = Some(time(at));
+    delivery.lease = None;
+    delivery.usage = self::usage(usage);
+    if output.is_some() || output_ref.is_some() {
+        let bytes = output.as_ref().map(|output| &output.bytes);
+        delivery.output = Some(wire::Output {
+            data: bytes.filter(|_| data).cloned().unwrap_or_default(),
+            content_type: words::text(output_type.as_deref()),
+            r#ref: output_ref.map(words::blob_ref).unwrap_or_default(),
+            length: bytes.map_or(0, |bytes| bytes.len() as u64),
+        });
+    }
+}
+
+fn park(delivery: &mut wire::Delivery, reason: Option<mindos_model::ParkReason>, at: Timestamp) {
+    delivery.status = words::status(Status::Parked);
+    delivery.park_reason = words::park_reason(reason);
+    delivery.parked_at = Some(time(at));
+    delivery.not_before = None;
+    delivery.lease = None;
+}
+
+fn end_lease(delivery: &mut wire::Delivery, at: Timestamp) {
+    delivery.lease = None;
+    if let Some(attempt) = delivery.attempts.last_mut().filter(|attempt| attempt.ended_at.is_none()) {
+        attempt.ended_at = Some(time(at));
+    }
+}
+
+fn attempt(delivery: &mut wire::Delivery, token: Token) -> Option<&mut wire::Attempt> {
+    let token = Some(wire::Token::from(token));
+    delivery.attempts.iter_mut().rev().find(|attempt| attempt.token == token)
+}
+
+fn usage(usage: &[Usage]) -> Vec<wire::Usage> {
+    let one = |usage: &Usage| wire::Usage {
+        model: usage.model.to_string(),
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        cost_micros: usage.cost_micros,
+        ..wire::Usage::default()
+    };
+    usage.iter().map(one).collect()
+}
+
+fn superseded_by(reason: CancelReason) -> String {
+    match reason {
+        CancelReason::Superseded { by } => by.to_string(),
+        CancelReason::Requested => String::new(),
+    }
+}
+
+/// Whether nothing more can follow.
+pub(super) fn has_ended(delivery: &wire::Delivery) -> bool {
+    delivery.status == words::status(Status::Succeeded) || delivery.status == words::status(Status::Cancelled)
+}

@@ -1,0 +1,164 @@
+//! The gRPC services: messages in, inputs to the plane; replies and records out, as messages.
+//!
+//! Generated types stop here. Invariant: no service waits for a disk on the network's threads; what reads the journal or
+//! the history does so on threads that may wait, and only so many at a time.
+
+mod agent;
+mod agent_down;
+mod agent_up;
+mod delivery;
+mod delivery_filter;
+mod delivery_fold;
+mod delivery_list;
+mod delivery_watch;
+mod event;
+mod fleet;
+mod fleet_view;
+mod fleet_watch;
+mod publish;
+mod route;
+mod route_table;
+pub mod status;
+mod watch;
+mod words;
+
+use std::sync::Arc;
+
+use mindos_core::Limits;
+use mindos_core::output::Reply;
+use mindos_model::limits::MESSAGE_MAX;
+use mindos_model::{Seq, TenantName};
+use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
+use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
+use mindos_proto::route::v1::route_service_server::RouteServiceServer;
+use mindos_proto::wire::agent_service_server::AgentServiceServer;
+use mindos_proto::wire::event_service_server::EventServiceServer;
+use tokio::sync::Semaphore;
+use tonic::Status;
+use tonic::service::RoutesBuilder;
+use tracing::error;
+
+use crate::driver::Handle;
+use crate::logging::Chain;
+use crate::payloads::Payloads;
+use crate::views::dedupe::DedupeIndex;
+use crate::views::follow::Source;
+use crate::views::history::HistoryReader;
+
+/// Reads of journal and history at a time.
+const READS_MAX: usize = 8;
+
+/// What the services need.
+pub struct Context {
+    pub handle: Handle,
+    pub payloads: Payloads,
+    pub source: Arc<dyn Source>,
+    pub dedupe: Arc<DedupeIndex>,
+    pub history: HistoryReader,
+    pub limits: Limits,
+    /// Names the journal.
+    pub plane_id: String,
+    /// Of the principal; there is one until principals are known.
+    pub tenant: TenantName,
+    /// Who asks, for the ledger.
+    pub principal: Arc<str>,
+    reads: Semaphore,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("plane_id", &self.plane_id).finish_non_exhaustive()
+    }
+}
+
+/// What a context is made of.
+pub struct Parts {
+    pub handle: Handle,
+    pub payloads: Payloads,
+    pub source: Arc<dyn Source>,
+    pub dedupe: Arc<DedupeIndex>,
+    pub history: HistoryReader,
+    pub limits: Limits,
+    pub plane_id: String,
+}
+
+impl Context {
+    /// A context for the one tenant there is.
+    #[must_use]
+    pub fn new(parts: Parts) -> Context {
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id } = parts;
+        let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
+        let reads = Semaphore::new(READS_MAX);
+        Context { handle, payloads, source, dedupe, history, limits, plane_id, tenant, principal, reads }
+    }
+
+    /// Runs something that may wait for a disk.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Context) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let _permit = self.reads.acquire().await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
+        let context = Arc::clone(self);
+        tokio::task::spawn_blocking(move || read(&context)).await.map_err(|error| failed("a read panicked", &error))
+    }
+
+    pub(crate) fn by(&self) -> Arc<str> {
+        Arc::clone(&self.principal)
+    }
+}
+
+/// The services of the API, without those that live elsewhere.
+pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
+    let events = event::Events { context: Arc::clone(context) };
+    let deliveries = delivery::Deliveries { context: Arc::clone(context) };
+    let fleet = fleet::Fleet { context: Arc::clone(context) };
+    let table = route::Routes { context: Arc::clone(context) };
+    routes
+        .add_service(
+            EventServiceServer::new(events)
+                .max_decoding_message_size(MESSAGE_MAX + SLACK)
+                .max_encoding_message_size(usize::MAX),
+        )
+        .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
+        .add_service(FleetServiceServer::new(fleet))
+        .add_service(RouteServiceServer::new(table));
+}
+
+/// The service of agents.
+pub fn agents(context: &Arc<Context>, routes: &mut RoutesBuilder) {
+    let agents = agent::Agents { context: Arc::clone(context) };
+    routes.add_service(AgentServiceServer::new(agents).max_decoding_message_size(MESSAGE_MAX + SLACK));
+}
+
+/// What a frame may have beside the 4 MiB of its messages.
+const SLACK: usize = 64 * 1024;
+
+/// Logs a failure of ours and says that there was one.
+fn failed(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Status {
+    error!(error = %Chain(error), "{what}");
+    status::internal(what).into()
+}
+
+/// The plane answered something else than what was asked.
+fn unexpected(reply: &Reply) -> Status {
+    error!(?reply, "plane gave an answer of another kind");
+    status::internal("the plane gave an answer of another kind").into()
+}
+
+/// Bounds of a page: 0 means 100, and at most 1000.
+fn page_size(asked: u32, max: usize) -> Result<usize, Status> {
+    match asked {
+        0 => Ok(max.min(100)),
+        1..=1000 => Ok((asked as usize).min(max)),
+        _ => Err(Status::invalid_argument(format!("page_size: is {asked}: expected at most 1000"))),
+    }
+}
+
+/// Reads a page token that is a sequence; empty is `None`.
+fn seq_token(token: &str) -> Result<Option<Seq>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let seq = token.parse().map_err(|_| Status::invalid_argument("page_token: is not one that was given out"))?;
+    Ok(Some(Seq(seq)))
+}

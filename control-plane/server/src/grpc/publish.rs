@@ -1,0 +1,220 @@
+//! Publishing: events from one request or a stream of batches, checked, deduplicated, offered, answered in order.
+//!
+//! Invariant: at most [`WINDOW`] batches of a stream are unanswered; no more is read before, so a publisher that does not take
+//! its answers holds up nobody but itself.
+
+use std::collections::VecDeque;
+
+use mindos_core::input::{Input, NewEvent};
+use mindos_core::output::{Published, Reply};
+use mindos_proto::event::v1::{PlannedDelivery, PublishResponse, PublishResult, PublishStreamResponse};
+use mindos_proto::rpc;
+use mindos_proto::wire::{PublishRequestWire, PublishStreamRequestWire};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+use tracing::warn;
+
+use super::{Context, status, words};
+use crate::driver::{Answer, Handle, Pending};
+use crate::ingest::event::{EventError, accept};
+use crate::logging::Chain;
+
+/// Batches of a stream that may be unanswered.
+pub(super) const WINDOW: usize = 2;
+/// Events of one batch.
+const EVENTS_MAX: usize = 1000;
+
+impl Context {
+    /// Checks an encoded event and looks up whether the index on disk knows it.
+    pub(crate) fn admit(&self, encoded: &[u8]) -> Result<NewEvent, EventError> {
+        let mut event = accept(&self.tenant, encoded, true)?;
+        self.recall(&mut event);
+        Ok(event)
+    }
+
+    /// Notes what the index on disk knows of an event that left the core's own window.
+    pub(crate) fn recall(&self, event: &mut NewEvent) {
+        match self.dedupe.lookup(&event.key) {
+            Ok(seen) => event.seen = seen,
+            // The core's window still holds what is recent; an index that cannot be read makes nobody wait.
+            Err(error) => warn!(error = %Chain(&error), "dedupe index was not read"),
+        }
+    }
+}
+
+/// Publishes one event.
+pub(super) async fn one(context: &Context, request: PublishRequestWire) -> Result<PublishResponse, Status> {
+    if context.handle.is_tight() {
+        return Err(status::disk_full().into());
+    }
+    let PublishRequestWire { event, explain: _ } = request;
+    let event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
+    let (source, id) = (event.source.to_string(), event.id.to_string());
+    let reply = context.handle.call(|request| Input::Publish { request, event }).await;
+    match reply.map_err(|error| status::call(&error))? {
+        Reply::Published(published) => {
+            let result = PublishResult { source, id, ..result(published, true) };
+            Ok(PublishResponse { result: Some(result) })
+        }
+        other => Err(super::unexpected(&other)),
+    }
+}
+
+fn result(published: Published, all: bool) -> PublishResult {
+    let Published { event, duplicate, route: _, deliveries } = published;
+    let shown = deliveries.into_iter().filter(|delivery| all || delivery.parked.is_some());
+    let deliveries = shown.map(|delivery| PlannedDelivery {
+        delivery_id: delivery.delivery.to_string(),
+        general: delivery.general.as_deref().map(words::general_name),
+        park_reason: words::park_reason(delivery.parked),
+        ..PlannedDelivery::default()
+    });
+    PublishResult { seq: event.0, duplicate, deliveries: deliveries.collect(), ..PublishResult::default() }
+}
+
+fn refused(error: rpc::Status) -> PublishResult {
+    PublishResult { error: Some(error), ..PublishResult::default() }
+}
+
+/// What became of the events of a batch, once the plane has answered.
+struct Batch {
+    number: u64,
+    explain: bool,
+    /// In order; unset where the plane has to answer.
+    results: Vec<Option<PublishResult>>,
+    /// Source and id of each, when they are wanted.
+    names: Vec<(String, String)>,
+    pending: Option<Pending>,
+}
+
+impl Batch {
+    /// Waits for the plane's answers. May be dropped and called again.
+    async fn answered(&mut self) -> Result<Vec<Answer>, Status> {
+        match &mut self.pending {
+            None => Ok(Vec::new()),
+            Some(pending) => pending.answers().await.map_err(|stopped| status::stopped(stopped).into()),
+        }
+    }
+
+    fn response(self, answers: Vec<Answer>) -> Result<PublishStreamResponse, Status> {
+        let Batch { number, explain, results, names, pending: _ } = self;
+        let mut answers = answers.into_iter();
+        let mut names = names.into_iter();
+        let mut response = PublishStreamResponse { batch: number, results: Vec::with_capacity(results.len()) };
+        for result in results {
+            let mut result = match result {
+                Some(result) => result,
+                None => match answers.next() {
+                    Some(Ok(Reply::Published(published))) => self::result(published, explain),
+                    Some(Ok(other)) => return Err(super::unexpected(&other)),
+                    Some(Err(rejection)) => refused(status::rejection(&rejection)),
+                    None => return Err(status::internal("an answer is missing").into()),
+                },
+            };
+            if let Some((source, id)) = names.next() {
+                (result.source, result.id) = (source, id);
+            }
+            response.results.push(result);
+        }
+        Ok(response)
+    }
+}
+
+/// Carries a stream until its publisher has closed it and all is answered.
+pub(super) async fn stream(
+    context: &Context,
+    mut batches: Streaming<PublishStreamRequestWire>,
+    answers: mpsc::Sender<Result<PublishStreamResponse, Status>>,
+) {
+    let ended = carry(context, &mut batches, &answers).await;
+    if let Err(status) = ended {
+        let _ = answers.send(Err(status)).await;
+    }
+}
+
+async fn carry(
+    context: &Context,
+    batches: &mut Streaming<PublishStreamRequestWire>,
+    answers: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
+) -> Result<(), Status> {
+    let mut waiting = VecDeque::<Batch>::with_capacity(WINDOW);
+    let mut next = 1;
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let may_read = open && waiting.len() < WINDOW;
+        tokio::select! {
+            biased;
+            answered = first(&mut waiting), if !waiting.is_empty() => {
+                let answered = answered?;
+                let Some(batch) = waiting.pop_front() else { continue };
+                if answers.send(Ok(batch.response(answered)?)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            message = batches.message(), if may_read => match message? {
+                None => open = false,
+                Some(message) => {
+                    let batch = offer(context, message, next).await?;
+                    next += 1;
+                    waiting.push_back(batch);
+                }
+            },
+            // The publisher is gone; what it sent is decided all the same.
+            () = answers.closed() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
+    match waiting.front_mut() {
+        Some(batch) => batch.answered().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Checks the events of a batch and offers those that are good.
+async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
+    let PublishStreamRequestWire { batch, events, explain } = message;
+    if batch != number {
+        return Err(Status::invalid_argument(format!("batch: is {batch}: expected {number}")));
+    }
+    if events.is_empty() || events.len() > EVENTS_MAX {
+        let found = events.len();
+        return Err(Status::invalid_argument(format!("events: there are {found}: expected 1 to {EVENTS_MAX}")));
+    }
+    let tight = context.handle.is_tight();
+    let mut results = Vec::with_capacity(events.len());
+    let mut good = Vec::with_capacity(events.len());
+    let mut names = Vec::new();
+    for encoded in events {
+        if tight {
+            results.push(Some(refused(status::disk_full())));
+            continue;
+        }
+        match context.admit(&encoded) {
+            Ok(event) => {
+                if explain {
+                    names.push((event.source.to_string(), event.id.to_string()));
+                }
+                good.push(event);
+                results.push(None);
+            }
+            Err(error) => {
+                if explain {
+                    names.push(Default::default());
+                }
+                results.push(Some(refused(status::event(&error))));
+            }
+        }
+    }
+    let pending = send(&context.handle, good).await?;
+    Ok(Batch { number, explain, results, names, pending })
+}
+
+async fn send(handle: &Handle, events: Vec<NewEvent>) -> Result<Option<Pending>, Status> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    handle.publish(events).await.map(Some).map_err(|stopped| status::stopped(stopped).into())
+}

@@ -1,0 +1,134 @@
+//! Routes: `mindos.route.v1.RouteService`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mindos_core::input::{Input, Query};
+use mindos_core::output::{FleetView, Reply};
+use mindos_core::record::{Hold, HoldTarget, Record};
+use mindos_core::route::RouteTable;
+use mindos_model::Seq;
+use mindos_proto::convert::time;
+use mindos_proto::route::v1::route_service_server::RouteService;
+use mindos_proto::route::v1::{self as wire, ApplyRequest, ApplyResponse, GetRequest, GetResponse};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+
+use super::route_table::{read, write};
+use super::{Context, status};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(super) struct Routes {
+    pub(super) context: Arc<Context>,
+}
+
+impl Routes {
+    async fn in_force(&self) -> Result<(Arc<RouteTable>, Seq), Status> {
+        let context = &self.context;
+        let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Routes };
+        match context.handle.call(ask).await.map_err(|error| status::call(&error))? {
+            Reply::Routes { table, at } => Ok((table, at)),
+            other => Err(super::unexpected(&other)),
+        }
+    }
+
+    /// Starts the routes that the table wants paused as such.
+    async fn pause(&self, names: Vec<mindos_model::RouteName>) -> Result<(), Status> {
+        let context = &self.context;
+        for name in names {
+            let (tenant, by, target) = (context.tenant.clone(), context.by(), HoldTarget::Route(name));
+            let hold = Hold::Paused;
+            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, hold, by }).await;
+            reply.map_err(|error| status::call(&error))?;
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl RouteService for Routes {
+    async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let (table, at) = self.in_force().await?;
+        let applied = self.context.blocking(move |context| {
+            let mut found = None;
+            let read = context.source.read(at, &mut |entry| {
+                if let Record::RoutesApplied(record) = &entry.record
+                    && entry.seq == at
+                {
+                    found = Some((entry.at, record.by.to_string()));
+                }
+                false
+            });
+            read.ok().and(found)
+        });
+        let applied = if at == Seq::ZERO { None } else { applied.await? };
+        let table = write(&table);
+        let digest = digest(&table);
+        let (applied_at, applied_by) = applied.map_or((None, String::new()), |(at, by)| (Some(time(at)), by));
+        Ok(Response::new(GetResponse { table: Some(table), digest, seq: at.0, applied_at, applied_by }))
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let ApplyRequest { table, expected_digest, dry_run } = request.into_inner();
+        let table = table.ok_or_else(|| Status::invalid_argument("table: is required"))?;
+        let (wanted, paused) = read(table).map_err(|error| status::invalid(error.within("table")))?;
+        wanted.check().map_err(|error| status::routes(&error))?;
+        let (before, at) = self.in_force().await?;
+        let (before_wire, wanted_wire) = (write(&before), write(&wanted));
+        if !expected_digest.is_empty() && expected_digest != digest(&before_wire) {
+            let text = format!("the table in force has the digest {}, not {expected_digest}", digest(&before_wire));
+            return Err(Status::aborted(text));
+        }
+        let mut response = compare(&before_wire, &wanted_wire);
+        response.digest = digest(&wanted_wire);
+        response.warnings = warnings(&wanted, &*self.context.fleet().await?);
+        response.seq = at.0;
+        if !dry_run {
+            let context = &self.context;
+            let (tenant, by, table) = (context.tenant.clone(), context.by(), Arc::new(wanted));
+            let expected = (!expected_digest.is_empty()).then_some(at);
+            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by };
+            match context.handle.call(apply).await.map_err(|error| status::call(&error))? {
+                Reply::Done { at } => response.seq = at.0,
+                other => return Err(super::unexpected(&other)),
+            }
+            self.pause(paused).await?;
+        }
+        Ok(Response::new(response))
+    }
+}
+
+/// The table's name: SHA-256 of its encoding, which is canonical because its maps are sorted.
+fn digest(table: &wire::RouteTable) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(table.encode_to_vec()) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn compare(before: &wire::RouteTable, after: &wire::RouteTable) -> ApplyResponse {
+    let by_name = |table: &wire::RouteTable| -> BTreeMap<String, (usize, wire::Route)> {
+        table.routes.iter().cloned().enumerate().map(|(place, route)| (route.name.clone(), (place, route))).collect()
+    };
+    let (before, after) = (by_name(before), by_name(after));
+    let added = after.keys().filter(|name| !before.contains_key(*name)).cloned().collect();
+    let removed = before.keys().filter(|name| !after.contains_key(*name)).cloned().collect();
+    let differs = |(name, route): &(&String, &(usize, wire::Route))| before.get(*name).is_some_and(|old| old != *route);
+    let changed = after.iter().filter(differs).map(|(name, _)| name.clone()).collect();
+    ApplyResponse { added, changed, removed, ..ApplyResponse::default() }
+}
+
+/// What is allowed and yet looks wrong.
+fn warnings(table: &RouteTable, fleet: &FleetView) -> Vec<String> {
+    let is_known = |ty: &&mindos_model::GeneralType| fleet.generals.iter().any(|general| general.ty == **ty);
+    let warning = |route: &mindos_core::route::Route| {
+        let ty = route.targets.types.iter().find(|ty| !is_known(ty))?;
+        Some(format!("route {}: no general of type {ty} is known", route.name))
+    };
+    table.routes.iter().filter_map(warning).collect()
+}

@@ -1,0 +1,154 @@
+//! Routing tables as the API writes them, and back.
+
+use mindos_core::route::{Coalesce, LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
+use mindos_model::{RouteName, Strategy, limits};
+use mindos_proto::convert::{Invalid, duration, parsed, span, word};
+use mindos_proto::route::v1 as wire;
+
+/// Reads a table, filling in its defaults; also names the routes that it starts paused.
+pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName>), Invalid> {
+    let mut paused = Vec::new();
+    let mut routes = Vec::with_capacity(table.routes.len());
+    for (index, route) in table.routes.into_iter().enumerate() {
+        let is_paused = route.paused;
+        let route = self::route(route).map_err(|error| error.within(&format!("routes[{index}]")))?;
+        if is_paused {
+            paused.push(route.name.clone());
+        }
+        routes.push(route);
+    }
+    Ok((RouteTable { routes }, paused))
+}
+
+fn route(route: wire::Route) -> Result<Route, Invalid> {
+    let wire::Route {
+        name,
+        r#match,
+        targets,
+        strategy,
+        count,
+        coalesce,
+        attempts_max,
+        deadline,
+        max_block,
+        paused: _,
+    } = route;
+    let wire::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
+    let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
+    let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
+    let coalesce = match wire::CoalescePolicy::try_from(coalesce) {
+        Ok(wire::CoalescePolicy::Unspecified | wire::CoalescePolicy::Every) => Coalesce::Every,
+        Ok(wire::CoalescePolicy::Latest) => Coalesce::Latest,
+        Err(_) => return Err(Invalid::new("coalesce", format!("value {coalesce} is not known"))),
+    };
+    let or = |given: u32, default: u32| if given == 0 { default } else { given };
+    Ok(Route {
+        name: parsed(&name, "name")?,
+        matches: Match { kinds: patterns(&kinds, "match.kinds")?, subjects: patterns(&subjects, "match.subjects")? },
+        targets: self::targets(targets.unwrap_or_default())?,
+        strategy,
+        count: if strategy == Strategy::LoadBalanced { or(count, LOAD_BALANCED_COUNT) } else { 1 },
+        coalesce,
+        attempts_max: or(attempts_max, limits::ATTEMPTS_MAX),
+        deadline: deadline.map_or(Ok(limits::DEADLINE), |span| duration(&span, "deadline"))?,
+        block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
+    })
+}
+
+fn patterns(texts: &[String], field: &'static str) -> Result<Vec<Pattern>, Invalid> {
+    few(texts.len(), 64, field)?;
+    texts.iter().map(|text| Pattern::new(text).map_err(|error| Invalid::new(field, error))).collect()
+}
+
+fn targets(targets: wire::RouteTargets) -> Result<Targets, Invalid> {
+    let wire::RouteTargets { types, clusters, names, labels, regions } = targets;
+    for (count, field) in [
+        (types.len(), "targets.types"),
+        (clusters.len(), "targets.clusters"),
+        (names.len(), "targets.names"),
+        (regions.len(), "targets.regions"),
+    ] {
+        few(count, 64, field)?;
+    }
+    few(labels.len(), 16, "targets.labels")?;
+    Ok(Targets {
+        types: types.iter().map(|text| parsed(text, "targets.types")).collect::<Result<_, _>>()?,
+        clusters: clusters.iter().map(|text| parsed(text, "targets.clusters")).collect::<Result<_, _>>()?,
+        regions: regions.iter().map(|text| parsed(text, "targets.regions")).collect::<Result<_, _>>()?,
+        names: names.iter().map(|text| parsed(text, "targets.names")).collect::<Result<_, _>>()?,
+        labels: labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    })
+}
+
+fn few(count: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
+    if count > max {
+        return Err(Invalid::new(field, format!("there are {count}: expected at most {max}")));
+    }
+    Ok(())
+}
+
+/// Writes a table with all its values.
+pub(super) fn write(table: &RouteTable) -> wire::RouteTable {
+    wire::RouteTable { routes: table.routes.iter().map(write_route).collect() }
+}
+
+fn write_route(route: &Route) -> wire::Route {
+    let Route { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, block_max } = route;
+    let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+    let coalesce = match coalesce {
+        Coalesce::Every => wire::CoalescePolicy::Every,
+        Coalesce::Latest => wire::CoalescePolicy::Latest,
+    };
+    let Targets { types, clusters, regions, names, labels } = targets;
+    wire::Route {
+        name: name.to_string(),
+        r#match: Some(wire::RouteMatch { kinds: texts(&matches.kinds), subjects: texts(&matches.subjects) }),
+        targets: Some(wire::RouteTargets {
+            types: types.iter().map(ToString::to_string).collect(),
+            clusters: clusters.iter().map(ToString::to_string).collect(),
+            names: names.iter().map(ToString::to_string).collect(),
+            labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            regions: regions.iter().map(ToString::to_string).collect(),
+        }),
+        strategy: wire::Strategy::from(*strategy).into(),
+        count: *count,
+        coalesce: coalesce.into(),
+        attempts_max: *attempts_max,
+        deadline: Some(span(*deadline)),
+        max_block: Some(span(*block_max)),
+        paused: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_back_as_written() {
+        let stock = RouteTable::stock();
+        assert_eq!(read(write(&stock)).unwrap(), (stock, Vec::new()));
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let route = wire::Route {
+            name: "all".to_owned(),
+            strategy: wire::Strategy::LoadBalanced.into(),
+            paused: true,
+            ..wire::Route::default()
+        };
+        let (table, paused) = read(wire::RouteTable { routes: vec![route] }).unwrap();
+        let route = &table.routes[0];
+        assert_eq!((route.count, route.attempts_max), (LOAD_BALANCED_COUNT, limits::ATTEMPTS_MAX));
+        assert_eq!((route.deadline, route.block_max), (limits::DEADLINE, limits::BLOCK_MAX));
+        assert_eq!(paused, [route.name.clone()]);
+    }
+
+    #[test]
+    fn what_is_malformed_is_named_with_its_place() {
+        let route = wire::Route { name: "a".to_owned(), ..wire::Route::default() };
+        let error = read(wire::RouteTable { routes: vec![route] }).unwrap_err();
+        assert_eq!(error.field, "routes[0].strategy");
+    }
+}

@@ -1,0 +1,117 @@
+//! Words of the core as the API writes them, and back.
+
+use mindos_core::output::{DeliveryView, InstanceState};
+use mindos_core::record::{GeneralKey, Hold, InstanceKey, Labels};
+use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
+use mindos_proto::convert::time;
+use mindos_proto::delivery::v1 as delivery;
+use mindos_proto::fleet::v1 as fleet;
+use mindos_proto::route::v1 as route;
+
+pub(super) fn general_name(key: &GeneralKey) -> fleet::GeneralName {
+    fleet::GeneralName::from((&key.cluster, &key.name))
+}
+
+pub(super) fn instance_name(key: &InstanceKey) -> fleet::InstanceName {
+    fleet::InstanceName::from((&key.cluster, &key.instance))
+}
+
+pub(super) fn park_reason(reason: Option<ParkReason>) -> i32 {
+    reason.map_or(0, |reason| delivery::ParkReason::from(reason).into())
+}
+
+pub(super) fn status(status: Status) -> i32 {
+    delivery::DeliveryStatus::from(status).into()
+}
+
+pub(super) fn strategy(strategy: Option<Strategy>) -> i32 {
+    strategy.map_or(0, |strategy| route::Strategy::from(strategy).into())
+}
+
+pub(super) fn labels(labels: &Labels) -> std::collections::BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+pub(super) fn text(text: Option<&str>) -> String {
+    text.unwrap_or_default().to_owned()
+}
+
+pub(super) fn hold(hold: Hold) -> Vec<fleet::Hold> {
+    let kind = match hold {
+        Hold::None => return Vec::new(),
+        Hold::Paused => fleet::HoldKind::Pause,
+        Hold::Cordoned => fleet::HoldKind::Cordon,
+        Hold::Draining => fleet::HoldKind::Drain,
+    };
+    vec![fleet::Hold { kind: kind.into(), ..fleet::Hold::default() }]
+}
+
+pub(super) fn liveness(state: InstanceState) -> fleet::Liveness {
+    match state {
+        InstanceState::Ready => fleet::Liveness::Connected,
+        InstanceState::Draining => fleet::Liveness::Draining,
+        InstanceState::Unknown => fleet::Liveness::Unknown,
+    }
+}
+
+/// The token, unless there was no lease yet.
+pub(super) fn token(token: Token) -> Option<delivery::Token> {
+    (token != Token::default()).then(|| token.into())
+}
+
+pub(super) fn superseded_by(by: Option<DeliveryId>) -> String {
+    by.map(|by| by.to_string()).unwrap_or_default()
+}
+
+pub(super) fn maybe_time(at: Option<Timestamp>) -> Option<prost_types::Timestamp> {
+    at.map(time)
+}
+
+/// An open delivery as the API shows it.
+pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
+    let lease = view.instance.as_deref().map(|instance| delivery::Lease {
+        instance: Some(instance_name(instance)),
+        token: token(view.token),
+        expires_at: maybe_time(view.expires),
+        ..delivery::Lease::default()
+    });
+    let superseded = match view.cancel {
+        Some(mindos_core::record::CancelReason::Superseded { by }) => Some(by),
+        _ => None,
+    };
+    delivery::Delivery {
+        delivery_id: view.delivery.to_string(),
+        status: status(view.status),
+        general: view.general.as_deref().map(general_name),
+        lease,
+        attempts_used: view.attempts,
+        park_reason: park_reason(view.parked),
+        lane: view.lane.to_string(),
+        superseded_by: superseded_by(superseded),
+        event: Some(delivery::DeliveryEvent {
+            seq: view.delivery.event.0,
+            kind: view.kind.to_string(),
+            repository: text(view.repository.as_deref()),
+            ..delivery::DeliveryEvent::default()
+        }),
+        route: view.route.to_string(),
+        accepted_at: Some(time(view.accepted)),
+        parked_at: maybe_time(view.parked_at),
+        not_before: maybe_time(view.not_before),
+        seq: view.place.0,
+        cancel_requested: view.cancel.is_some(),
+        ..delivery::Delivery::default()
+    }
+}
+
+/// The address of a blob.
+pub(super) fn blob_ref(digest: [u8; 32]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(76);
+    text.push_str("blob:sha256:");
+    for byte in digest {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

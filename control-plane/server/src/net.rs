@@ -1,0 +1,161 @@
+//! Listening: one loop for each port, HTTP/1.1 and HTTP/2 on the same socket, bounds on everything a peer can hold.
+//!
+//! Invariant: a connection that was accepted is counted until it is gone, and ends within the grace period once the server
+//! drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+/// What a stream may have in flight before its receiver takes it: long fat links need much.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// What all streams of a connection may have in flight together.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Largest frame of HTTP/2: fewer of them for large payloads.
+const FRAME_MAX: u32 = 256 << 10;
+/// What a stream may have written and not sent.
+const SEND_BUFFER: usize = 512 << 10;
+/// All headers of a request together.
+const HEADERS_MAX: u32 = 32 << 10;
+/// Streams of a connection at a time.
+const STREAMS_MAX: u32 = 4096;
+/// How long the headers of an HTTP/1.1 request may take.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a silent peer is asked whether it is there, and how long it may take to say so.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long accepting rests after the system had no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection as its requests see it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub peer: SocketAddr,
+    cut: Arc<Notify>,
+}
+
+impl Connection {
+    /// Ends the connection at once, with all its streams.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+}
+
+/// A port with what answers there.
+pub struct Port {
+    pub listener: TcpListener,
+    pub router: Router,
+    /// Further connections wait to be accepted.
+    pub connections_max: usize,
+}
+
+impl Port {
+    /// Serves until `drain` turns true and all connections are gone.
+    pub async fn serve(self, mut drain: watch::Receiver<bool>) {
+        let Port { listener, router, connections_max } = self;
+        let connections = Arc::new(Semaphore::new(connections_max));
+        let builder = Arc::new(builder());
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &connections) => accepted,
+                _ = drain.wait_for(|draining| *draining) => break,
+            };
+            let Some((stream, peer, permit)) = accepted else { continue };
+            let (builder, router, drain) = (Arc::clone(&builder), router.clone(), drain.clone());
+            tokio::spawn(async move {
+                serve(&builder, stream, peer, router, drain).await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        // All permits back: all connections gone. The caller has the timer.
+        let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+        let _ = connections.acquire_many(all).await;
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_TIMEOUT)
+        .max_buf_size(HEADERS_MAX as usize * 2);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADERS_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            warn!(%error, "connection was not accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn serve(
+    builder: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    mut drain: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, %peer, "TCP_NODELAY was not set");
+    }
+    let cut = Arc::new(Notify::new());
+    let connection = Connection { peer, cut: Arc::clone(&cut) };
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection.clone());
+        request.map(axum::body::Body::new)
+    });
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(served);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(error, %peer, "connection ended");
+                }
+                return;
+            }
+            () = cut.notified() => {
+                debug!(%peer, "connection was cut");
+                return;
+            }
+            _ = drain.wait_for(|draining| *draining), if !draining => {
+                draining = true;
+                served.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
