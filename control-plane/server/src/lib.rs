@@ -3,7 +3,9 @@
 //! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, [`grpc`] and
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
+pub mod blobs;
 pub mod clock;
+pub mod config;
 pub mod driver;
 pub mod grpc;
 pub mod ingest;

@@ -26,6 +26,8 @@ use crate::logging::Chain;
 const STRIDE: u64 = 20_000;
 /// How long a live follower sleeps when nothing comes, at most.
 const IDLE: Duration = Duration::from_millis(500);
+/// How long a live follower lets batches gather after it has taken all there were: waking for each would cost more than its work.
+const GATHER: Duration = Duration::from_millis(25);
 /// First wait after a view failed; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -273,6 +275,7 @@ fn follow(
     progress: &Progress,
     live: &mut bool,
 ) -> Result<(), ViewError> {
+    let mut wait = IDLE;
     while !stop.load(Ordering::Relaxed) {
         if !*live {
             let end = source.end();
@@ -283,7 +286,7 @@ fn follow(
             *live = true;
             debug!(view = view.name(), seq = %end, "view caught up");
         }
-        match feed.next(IDLE) {
+        match feed.next(wait) {
             Fed::Batch(batch) => {
                 if batch.first() > view.next() {
                     *live = false;
@@ -294,9 +297,14 @@ fn follow(
                     view.apply(entry)?;
                 }
                 progress.seen.store(view.next().0.saturating_sub(1), Ordering::Relaxed);
-                view.upkeep(false)?;
+                wait = Duration::ZERO;
             }
             Fed::Lagged => *live = false,
+            Fed::Idle if wait.is_zero() => {
+                view.upkeep(false)?;
+                std::thread::sleep(GATHER);
+                wait = IDLE;
+            }
             Fed::Idle => view.upkeep(true)?,
             Fed::Closed => {
                 // What the feed no longer gave is on storage already.
@@ -345,4 +353,140 @@ fn pause(wait: Duration, stop: &AtomicBool) -> bool {
         left = left.saturating_sub(step);
     }
     !stop.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use mindos_core::record::{EpochCause, EpochStarted, Record};
+
+    use super::super::testing::Records;
+    use super::*;
+
+    /// Says what it was fed with.
+    #[derive(Default)]
+    struct Seen {
+        entries: Vec<Entry>,
+        next: u64,
+        fails_at: Option<Seq>,
+        resets: usize,
+        closed: bool,
+    }
+
+    impl View for Seen {
+        fn name(&self) -> &'static str {
+            "seen"
+        }
+
+        fn next(&self) -> Seq {
+            Seq(self.next.max(1))
+        }
+
+        fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
+            assert_eq!(entry.seq, View::next(self));
+            if self.fails_at.take_if(|at| *at == entry.seq).is_some() {
+                return Err("disk on fire".into());
+            }
+            self.entries.push(entry.clone());
+            self.next = entry.seq.0 + 1;
+            Ok(())
+        }
+
+        fn upkeep(&mut self, _: bool) -> Result<(), ViewError> {
+            Ok(())
+        }
+
+        fn mark(&self) -> Option<(Seq, Timestamp)> {
+            self.entries.last().map(|entry| (entry.seq, entry.at))
+        }
+
+        fn reset(&mut self) -> Result<(), ViewError> {
+            self.entries.clear();
+            self.next = 1;
+            self.resets += 1;
+            Ok(())
+        }
+
+        fn skip_to(&mut self, first: Seq) -> Result<(), ViewError> {
+            self.next = first.0;
+            Ok(())
+        }
+
+        fn recover(&mut self) -> Result<(), ViewError> {
+            Ok(())
+        }
+
+        fn close(&mut self) -> Result<(), ViewError> {
+            self.closed = true;
+            Ok(())
+        }
+    }
+
+    struct Script(VecDeque<Fed>);
+
+    impl Feed for Script {
+        fn next(&mut self, _: Duration) -> Fed {
+            self.0.pop_front().unwrap_or(Fed::Closed)
+        }
+    }
+
+    fn records(count: u32) -> Records {
+        let records = Records::default();
+        for epoch in 1..=count {
+            records.push(Record::EpochStarted(EpochStarted { epoch, version: "0".into(), cause: EpochCause::Start }));
+        }
+        records
+    }
+
+    fn batch(records: &Records, range: std::ops::Range<usize>) -> Fed {
+        Fed::Batch(Arc::new(Batch { entries: records.entries()[range].to_vec() }))
+    }
+
+    fn follow_all(view: &mut Seen, feed: Vec<Fed>, records: &Records) -> Progress {
+        let progress = Progress::default();
+        run(view, &mut Script(feed.into()), records, &AtomicBool::new(false), &progress);
+        assert!(view.closed);
+        progress
+    }
+
+    #[test]
+    fn every_record_is_seen_once_whatever_the_feed_leaves_out() {
+        let records = records(40);
+        let feeds: [Vec<Fed>; 4] = [
+            vec![],
+            vec![batch(&records, 0..40)],
+            vec![batch(&records, 35..38), Fed::Lagged, batch(&records, 38..40)],
+            vec![Fed::Lagged, Fed::Idle, batch(&records, 39..40), batch(&records, 10..12)],
+        ];
+        for feed in feeds {
+            let mut view = Seen::default();
+            let progress = follow_all(&mut view, feed, &records);
+            assert_eq!(view.entries, records.entries());
+            assert_eq!((progress.seen(), progress.lag(Seq(41))), (Seq(40), 1));
+        }
+    }
+
+    #[test]
+    fn a_view_that_fails_goes_on_where_it_was() {
+        let records = records(9);
+        let mut view = Seen { fails_at: Some(Seq(4)), ..Seen::default() };
+        let progress = follow_all(&mut view, vec![], &records);
+        assert_eq!((view.entries.len(), progress.restarts()), (9, 1));
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_and_goes_on_otherwise_makes_a_view_begin_anew() {
+        let longer = records(9);
+        let mut view = Seen::default();
+        follow_all(&mut view, vec![], &longer);
+        // The same place, another time.
+        view.entries.last_mut().unwrap().at = Timestamp(5);
+        follow_all(&mut view, vec![], &longer);
+        assert_eq!((view.resets, view.entries.len()), (1, 9));
+
+        let shorter = records(3);
+        follow_all(&mut view, vec![], &shorter);
+        assert_eq!((view.resets, view.entries.len()), (2, 3));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each follows durable records on a thread of its own, may lag, and never makes the plane wait.
 
+pub mod blob_refs;
 pub mod dedupe;
 pub mod follow;
 pub mod history;

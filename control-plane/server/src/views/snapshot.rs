@@ -208,8 +208,9 @@ impl Drop for SnapshotFollower {
 mod tests {
     use std::sync::Mutex;
 
-    use mindos_core::record::{EpochCause, EpochStarted, Record};
-    use mindos_model::DeliveryId;
+    use mindos_core::record::{EpochCause, EpochStarted, GeneralKey, GeneralRegistered, Record, RoutesApplied};
+    use mindos_core::route::RouteTable;
+    use mindos_model::{DeliveryId, GeneralType};
 
     use super::super::testing::{Records, general};
     use super::*;
@@ -238,6 +239,12 @@ mod tests {
     fn records() -> Arc<Records> {
         let records = Records::default();
         records.push(Record::EpochStarted(EpochStarted { epoch: 1, version: "0".into(), cause: EpochCause::Start }));
+        let (key, table) = (general("eu", "security"), RouteTable::stock());
+        let applied = RoutesApplied { tenant: key.tenant.clone(), table: Arc::new(table), by: "".into() };
+        records.push(Record::RoutesApplied(Box::new(applied)));
+        let ty = GeneralType::new("security-general").unwrap();
+        let registered = GeneralRegistered { key: GeneralKey::clone(&key), ty, labels: vec![] };
+        records.push(Record::GeneralRegistered(Box::new(registered)));
         Arc::new(records)
     }
 
