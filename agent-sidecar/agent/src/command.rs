@@ -59,7 +59,8 @@ impl Command {
             .process_group(0)
             .kill_on_drop(true);
         dies_with_parent(&mut command);
-        let failed = |what: &str, error: io::Error| Failure::transient(format!("failed to {what} the command: {error}"));
+        let failed =
+            |what: &str, error: io::Error| Failure::transient(format!("failed to {what} the command: {error}"));
         let mut child = command.spawn().map_err(|error| failed("start", error))?;
         let group = Group(child.id().and_then(|id| i32::try_from(id).ok()));
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
@@ -71,14 +72,18 @@ impl Command {
             // A command may end without reading all of it.
             let _ = stdin.write_all(&event).await;
             drop(stdin);
+            Ok(())
         };
         let max = self.about.output_max;
-        let work_out = async {
-            let ((), output, said) = tokio::join!(feed, head(stdout, max), tail(stderr));
-            let output = output.map_err(|error| failed("read from", error))?;
-            let Some(output) = output else {
-                return Err(Failure::too_large(format!("the output has more than {max} bytes")));
-            };
+        let output = async {
+            match head(stdout, max).await {
+                Ok(Some(output)) => Ok(output),
+                Ok(None) => Err(Failure::too_large(format!("the output has more than {max} bytes"))),
+                Err(error) => Err(failed("read from", error)),
+            }
+        };
+        let ended = async {
+            let ((), output, said) = tokio::try_join!(feed, output, async { Ok(tail(stderr).await) })?;
             let status = child.wait().await.map_err(|error| failed("wait for", error))?;
             answer(status, output, &said)
         };
@@ -88,7 +93,7 @@ impl Command {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            answer = work_out => answer,
+            answer = ended => answer,
             () = asked_to_stop => Err(Failure::transient("stopped")),
         }
     }
@@ -135,8 +140,8 @@ struct Group(Option<i32>);
 impl Group {
     fn signal(&self, signal: i32) {
         if let Some(group) = self.0 {
-            // SAFETY: `kill` takes plain numbers. The group is that of a child that is not reaped before this value is dropped, or
-            // has ended, and then there is no such group.
+            // SAFETY: `kill` takes plain numbers. The group was made for the child; it is gone when all in it have ended, and its id
+            // is not given out again before all others have been.
             #[allow(unsafe_code)]
             unsafe {
                 libc::kill(-group, signal);

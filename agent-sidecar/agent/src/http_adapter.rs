@@ -112,7 +112,8 @@ impl Http {
                 headers.insert(name, value);
             }
         }
-        let unreachable = |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
+        let unreachable =
+            |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
@@ -163,7 +164,8 @@ impl Http {
                 live: work.live,
             },
         };
-        let json = serde_json::to_vec(&body).map_err(|error| Failure::poison(format!("event is not to be written: {error}")))?;
+        let json = serde_json::to_vec(&body)
+            .map_err(|error| Failure::poison(format!("event is not to be written: {error}")))?;
         Ok(Bytes::from(json))
     }
 }
@@ -190,8 +192,7 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     }
     let mut words = value.split_ascii_whitespace().skip(1);
     let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let month = MONTHS.iter().position(|name| *name == month)? + 1;
     format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()
 }
@@ -259,7 +260,7 @@ mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(until(Some("7")), 7);
-        assert_eq!(until(Some("Fri, 20 Nov 2026 08:01:30 GMT")), 90);
+        assert_eq!(until(Some("Fri, 20 Nov 2026 12:01:30 GMT")), 90);
         assert_eq!(until(Some("soon")), 60);
         assert_eq!(until(None), 60);
     }

@@ -74,7 +74,8 @@ impl<W, O: Clone + Default> Agent<W, O> {
                 expires: now + length,
                 extend_at: now + self.intervals.extend,
                 extend_sent: None,
-                deadline: deadline.unwrap_or(now + limits::DEADLINE),
+                // One that is past on arrival tells of clocks that differ, not of work without time.
+                deadline: deadline.filter(|at| *at > now).unwrap_or(now + limits::DEADLINE),
                 due: None,
                 progress: None,
                 progress_sent: false,
@@ -287,7 +288,7 @@ impl<W, O: Clone + Default> Agent<W, O> {
     }
 
     pub(crate) fn settled(&mut self, delivery: DeliveryId, token: Token, verdict: SettledVerdict) {
-        if !self.leases.get(&delivery).is_some_and(|lease| lease.token == token) {
+        if self.leases.get(&delivery).is_none_or(|lease| lease.token != token) {
             return;
         }
         match verdict {

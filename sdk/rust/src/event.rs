@@ -173,7 +173,8 @@ impl Event {
 
     /// Names what is missing.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let required = [(&self.0.id, "it has no id"), (&self.0.source, "it has no source"), (&self.0.r#type, "it has no type")];
+        let required =
+            [(&self.0.id, "it has no id"), (&self.0.source, "it has no source"), (&self.0.r#type, "it has no type")];
         match required.into_iter().find(|(value, _)| value.is_empty()) {
             Some((_, missing)) => Err(Error::Event(missing)),
             None => Ok(()),
@@ -230,9 +231,10 @@ mod tests {
 
     #[test]
     fn attributes_are_read_back_as_text() {
-        let event = Event::new("s", "1", "t").subject("7").time(Timestamp(1_795_176_000_123)).with("n", Attr::CeInteger(-3));
+        let event =
+            Event::new("s", "1", "t").subject("7").time(Timestamp(1_795_176_000_123)).with("n", Attr::CeInteger(-3));
         let attributes: Vec<_> = event.attributes().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(attributes, ["n=-3", "subject=7", "time=2026-11-20T08:00:00.123Z"]);
+        assert_eq!(attributes, ["n=-3", "subject=7", "time=2026-11-20T12:00:00.123Z"]);
     }
 
     #[test]

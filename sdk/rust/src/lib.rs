@@ -18,16 +18,20 @@
 
 pub mod agent;
 mod blob;
+mod client;
 mod clock;
 mod dial;
 mod error;
 mod event;
 mod general;
+mod publish;
 mod retry;
 mod serve;
 mod tasks;
+mod watch;
 
 pub use blob::blob_ref;
+pub use client::Client;
 pub use clock::Clock;
 pub use dial::AddressError;
 pub use error::Error;
@@ -36,5 +40,7 @@ pub use general::{Failure, General, Output, Reporter, Work};
 pub use mindos_model as model;
 pub use mindos_proto as proto;
 pub use mindos_sidecar_core::{Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};
+pub use publish::{Published, PublishedDelivery, Publisher};
 pub use retry::Retry;
 pub use serve::{Options, general_config, serve, serve_all};
+pub use watch::{DeliveryFeed, EventFeed, Feed, Watch};

@@ -96,12 +96,7 @@ pub async fn serve_all<G: General>(
     let boot = BootId::new(&format!("{:016x}", random())).expect("16 hex digits are a name");
     let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
     let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
-    let config = Config {
-        region,
-        cluster_labels,
-        version,
-        ..Config::new(cluster, instance, boot, configs, random())
-    };
+    let config = Config { region, cluster_labels, version, ..Config::new(cluster, instance, boot, configs, random()) };
     let connection = Connection::new(&control_plane, config, identity)?;
     let handle = connection.handle();
     let generals: Vec<_> = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();
@@ -115,12 +110,8 @@ pub async fn serve_all<G: General>(
             })
             .collect(),
     );
-    let tasks = Tasks {
-        generals,
-        handle: Arc::new(handle.clone()),
-        channel: connection.channel(),
-        running: Arc::default(),
-    };
+    let tasks =
+        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel(), running: Arc::default() };
     let mut run = std::pin::pin!(connection.run(tasks));
     let counts = tokio::select! {
         counts = &mut run => counts,

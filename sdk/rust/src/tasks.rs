@@ -41,8 +41,7 @@ impl<G: General> Adapter for Tasks<G> {
         lock(&self.running).insert((delivery, token), stop);
         let report =
             Report { delivery, token, handle: self.handle.clone(), running: self.running.clone(), finish: None };
-        let (channel, reporter) =
-            (self.channel.clone(), Reporter { delivery, token, handle: self.handle.clone() });
+        let (channel, reporter) = (self.channel.clone(), Reporter { delivery, token, handle: self.handle.clone() });
         tokio::spawn(async move {
             let mut report = report;
             let began = Instant::now();
@@ -72,7 +71,9 @@ impl<G: General> Adapter for Tasks<G> {
     }
 }
 
-fn lock(running: &Running) -> std::sync::MutexGuard<'_, BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>> {
+fn lock(
+    running: &Running,
+) -> std::sync::MutexGuard<'_, BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -127,11 +128,8 @@ async fn prepare(
 ) -> Result<Work, Failure> {
     let unreadable = |error: crate::agent::AssignmentError| Failure::poison(crate::error::chain(&error));
     let assign = assignment.decode().map_err(unreadable)?;
-    let encoded = if assign.event_ref.is_empty() {
-        assign.event.clone()
-    } else {
-        fetch(channel, &assign.event_ref).await?
-    };
+    let encoded =
+        if assign.event_ref.is_empty() { assign.event.clone() } else { fetch(channel, &assign.event_ref).await? };
     let mut event = Event::from(crate::agent::event(encoded).map_err(unreadable)?);
     if !event.has_data()
         && let Some(reference) = event.attribute("dataref").filter(|reference| blob::is_blob_ref(reference))

@@ -11,9 +11,7 @@ use mindos_proto::agent::v1 as proto;
 use mindos_proto::agent::v1::control_message::Message as Control;
 use mindos_proto::convert;
 use mindos_proto::delivery::v1 as delivery;
-use mindos_sidecar_core::{
-    Assign, CancelReason, Down, GeneralIndex, Intervals, SettledVerdict, Verdict, Welcome,
-};
+use mindos_sidecar_core::{Assign, CancelReason, Down, GeneralIndex, Intervals, SettledVerdict, Verdict, Welcome};
 use prost::Message;
 
 use super::Assignment;

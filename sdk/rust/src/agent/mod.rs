@@ -25,8 +25,8 @@ use bytes::Bytes;
 use mindos_model::{DeliveryId, Token};
 use mindos_sidecar_core as core;
 
-pub use assignment::{Assignment, AssignmentError};
 pub(crate) use assignment::event;
+pub use assignment::{Assignment, AssignmentError};
 pub use driver::{AgentError, Connection, Identity};
 pub use inbox::Handle;
 
@@ -70,4 +70,3 @@ pub struct Start {
     /// The assignment, still encoded.
     pub assignment: Assignment,
 }
-

@@ -1,6 +1,6 @@
 //! Protobuf by hand, as far as the two hottest messages need it.
 
-use bytes::{Bytes, BytesMut, BufMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use mindos_model::{DeliveryId, Token};
 
 /// Bytes that are not a protobuf message, or one that breaks the protocol.

@@ -1,0 +1,244 @@
+//! The sidecar between a real stream and real generals.
+
+#[path = "../../../sdk/rust/tests/plane/mod.rs"]
+mod plane;
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use clap::Parser;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use mindos_agent_sidecar::{Config, run};
+use mindos_proto::agent::v1::agent_message::Message as Up;
+use mindos_proto::agent::v1::control_message::Message as Down;
+use mindos_proto::agent::v1::result::Outcome;
+use mindos_proto::agent::v1::{Cancel, LeaseClaim, Lost, Verdict};
+use mindos_proto::delivery::v1::{FailureKind, Token};
+use mindos_sdk::Event;
+use plane::{Plane, Session, assign};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// A general that answers as the test says, and remembers what it was asked.
+#[derive(Default)]
+struct Fake {
+    ready: AtomicBool,
+    answer: Mutex<Option<Response<Full<Bytes>>>>,
+    asked: Mutex<Vec<(http::request::Parts, Value)>>,
+}
+
+async fn fake() -> (Arc<Fake>, String) {
+    let fake = Arc::new(Fake::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let general = fake.clone();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let general = general.clone();
+            let service = hyper::service::service_fn(move |request| answer(general.clone(), request));
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+        }
+    });
+    (fake, url)
+}
+
+async fn answer(general: Arc<Fake>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/ready" {
+        let status = if general.ready.load(Ordering::SeqCst) { 200 } else { 503 };
+        return Ok(Response::builder().status(status).body(Full::default()).unwrap());
+    }
+    let (parts, body) = request.into_parts();
+    let body = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+    general.asked.lock().unwrap().push((parts, body));
+    let answer = general.answer.lock().unwrap().take();
+    match answer {
+        Some(answer) => Ok(answer),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sidecar(plane: &mut Plane, general: &str) -> Session {
+    let args = ["sidecar", "--control-plane", &plane.url, "--cluster", "c1", "--instance", "i1", "--general", general];
+    let args = Args::parse_from(args.into_iter().chain(["--output-max", "1000", "--drain-grace", "1"]));
+    tokio::spawn(run(args.config, std::future::pending()));
+    plane.welcome(|_: &LeaseClaim| Verdict::Keep).await.0
+}
+
+fn event() -> mindos_proto::cloudevents::v1::CloudEvent {
+    Event::new("https://github.com/o/r", "e 1", "com.github.pull_request.opened")
+        .kind("pr_created")
+        .subject("7")
+        .extension("traceparent", "00-aa-bb-01")
+        .json("{\"number\": 7}")
+        .into_message()
+}
+
+#[tokio::test]
+async fn a_general_gets_the_contracts_body_and_cloudevents_headers() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    let json =
+        Response::builder().header("content-type", "application/json").body(Full::from("{\"status\":\"processed\"}"));
+    *general.answer.lock().unwrap() = Some(json.unwrap());
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,slots=2,url={url}")).await;
+    session.granted().await;
+
+    session.send(assign("d42.1", 3, "sec", event()));
+    let result = session.result().await;
+
+    assert!(matches!(result.outcome, Some(Outcome::Succeeded(_))), "{result:?}");
+    assert_eq!(
+        (&result.output[..], &*result.output_content_type),
+        (&b"{\"status\":\"processed\"}"[..], "application/json")
+    );
+    let (parts, body) = general.asked.lock().unwrap().remove(0);
+    assert_eq!((parts.method.as_str(), parts.uri.path()), ("POST", "/process"));
+    assert_eq!(body["event_type"], "pr_created");
+    assert_eq!(body["job_id"], "d42.1-1.3");
+    assert_eq!(body["data"]["number"], 7);
+    assert_eq!((&body["general_info"]["name"], &body["general_info"]["cluster"]), (&"sec".into(), &"c1".into()));
+    assert!(body["timestamp"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(parts.headers["ce-id"], "e%201");
+    assert_eq!(parts.headers["ce-type"], "com.github.pull_request.opened");
+    assert_eq!(parts.headers["ce-traceparent"], "00-aa-bb-01");
+    assert_eq!(parts.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn nothing_is_granted_until_the_general_is_ready() {
+    let (general, url) = fake().await;
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("type=a,url={url}")).await;
+    // The first heartbeat follows what is granted at once.
+    assert!(matches!(session.next().await, Some(Up::Heartbeat(_))));
+    general.ready.store(true, Ordering::SeqCst);
+    assert_eq!(session.granted().await.generals[0].capacity, 1);
+    general.ready.store(false, Ordering::SeqCst);
+    loop {
+        if let Some(Up::Grant(grant)) = session.next().await {
+            assert_eq!(grant.generals[0].capacity, 0);
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_not_good_become_failures() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("type=a,url={url}")).await;
+    session.granted().await;
+    let expected = [
+        (503, "", FailureKind::Transient),
+        (422, "no such thing", FailureKind::Poison),
+        (413, "", FailureKind::TooLarge),
+        (429, "", FailureKind::RateLimited),
+        (200, &"x".repeat(1001), FailureKind::TooLarge),
+    ];
+    for (at, (status, said, kind)) in expected.into_iter().enumerate() {
+        let answer = Response::builder().status(status).header("retry-after", "9").body(Full::from(said.to_owned()));
+        *general.answer.lock().unwrap() = Some(answer.unwrap());
+        session.send(assign(&format!("d{}.1", at + 1), 1, "a", event()));
+        let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!("{status}") };
+        assert_eq!(failure.kind(), kind, "{status}");
+        assert!(status == 200 || failure.message.ends_with(said), "{}", failure.message);
+        assert_eq!(failure.retry_at.is_some(), kind == FailureKind::RateLimited);
+    }
+}
+
+#[tokio::test]
+async fn a_general_that_hangs_is_left_when_the_work_is_cancelled() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("type=a,url={url}")).await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", event()));
+    assert!(matches!(session.next_work().await, Some(Up::Accept(_))));
+    let token = Some(Token { epoch: 1, term: 1 });
+    let grace = Some(mindos_proto::convert::span(std::time::Duration::ZERO));
+    session.send(Down::Cancel(Cancel { delivery_id: "d1.1".into(), token, grace, ..Default::default() }));
+    assert!(matches!(session.result().await.outcome, Some(Outcome::Cancelled(_))));
+}
+
+#[tokio::test]
+async fn a_command_gets_the_event_on_standard_input() {
+    let mut plane = Plane::start().await;
+    let command = "type=a,slots=2,command=printf '%s ' $MINDOS_JOB_ID $MINDOS_KIND; cat";
+    let mut session = sidecar(&mut plane, command).await;
+    session.granted().await;
+    session.send(assign("d1.1", 2, "a", event()));
+    let result = session.result().await;
+    let output = String::from_utf8(result.output.to_vec()).unwrap();
+    let json = output.strip_prefix("d1.1-1.2 pr_created ").unwrap_or_else(|| panic!("{output}"));
+    let value: Value = serde_json::from_str(json).unwrap();
+    assert_eq!((value["id"].as_str(), &value["data"]["number"]), (Some("e 1"), &7.into()));
+}
+
+#[tokio::test]
+async fn a_commands_end_decides_the_outcome() {
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, "type=a,command=cat > /dev/null; echo no >&2; exit 65").await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", event()));
+    let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!() };
+    assert_eq!(failure.kind(), FailureKind::Poison);
+    assert!(failure.message.ends_with("no"), "{}", failure.message);
+
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, "type=a,command=head -c 5000 /dev/zero").await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", event()));
+    let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!() };
+    assert_eq!(failure.kind(), FailureKind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_command_is_ended_with_everything_that_it_started() {
+    let mut plane = Plane::start().await;
+    // The child of the shell writes its id to a file named by the job, and would sleep for long.
+    let folder = std::env::temp_dir().join(format!("mindos-sidecar-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("pid");
+    let command =
+        format!("type=a,command=trap '' TERM; sleep 600 & echo $! > {}.new; mv {0}.new {0}; wait", file.display());
+    let mut session = sidecar(&mut plane, &command).await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", event()));
+    assert!(matches!(session.next_work().await, Some(Up::Accept(_))));
+    let pid = loop {
+        if let Ok(pid) = std::fs::read_to_string(&file) {
+            break pid.trim().to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(is_alive(&pid));
+
+    let token = Some(Token { epoch: 1, term: 1 });
+    session.send(Down::Lost(Lost { delivery_id: "d1.1".into(), token, ..Default::default() }));
+
+    while is_alive(&pid) {
+        tokio::task::yield_now().await;
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Neither gone nor a zombie.
+fn is_alive(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
