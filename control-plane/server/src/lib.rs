@@ -8,11 +8,16 @@ pub mod clock;
 pub mod config;
 pub mod driver;
 pub mod grpc;
+pub mod http;
 pub mod ingest;
 pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod payloads;
+pub mod reload;
+pub mod run;
+pub mod store;
+pub mod upkeep;
 pub mod views;
 
 /// Version of this program.

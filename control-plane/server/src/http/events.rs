@@ -1,0 +1,146 @@
+//! `POST /events`: CloudEvents in binary, structured or batched form, answered once they are on stable storage.
+//!
+//! Data too large for an event go into a blob, and the event names it in `dataref`. Invariant: the answer is 202 only when every
+//! event of the request was accepted; a request that is sent again comes back with `duplicate` set.
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use mindos_core::input::NewEvent;
+use mindos_core::output::{Published, Reply};
+use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
+use serde_json::{Value, json};
+use tracing::error;
+
+use super::Http;
+use super::error::HttpError;
+use crate::blobs::{Announced, BlobError};
+use crate::grpc::status;
+use crate::ingest::cloudevents::{self, CloudEventError, ExtensionValue, IncomingEvent, Mode};
+use crate::ingest::event::accept_incoming;
+use crate::logging::Chain;
+
+/// Data above this go into a blob: what is left of the limit holds the attributes.
+const DATA_MAX: usize = INLINE_MAX - 32 * 1024;
+
+/// Answers `POST /events`.
+pub(super) async fn post(http: &Http, headers: HeaderMap, body: Body) -> Response {
+    match receive(http, headers, body).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn receive(http: &Http, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
+    if http.context.handle.is_tight() {
+        return Err(status::disk_full().into());
+    }
+    let held = http.bodies.read(&headers, body, MESSAGE_MAX).await?;
+    let received = cloudevents::receive(&headers, &held.bytes).map_err(|error| refused(&error))?;
+    let mut events = Vec::with_capacity(received.events.len());
+    for (index, event) in received.events.into_iter().enumerate() {
+        let event = http.inline(event).await?;
+        let accepted = accept_incoming(&http.context.tenant, event).map_err(|error| status::event(&error).into());
+        events.push(accepted.map_err(|error: HttpError| match received.mode {
+            Mode::Batched => at(index, &error),
+            Mode::Binary | Mode::Structured => error,
+        })?);
+    }
+    let mut results = http.publish(events).await?;
+    if received.mode != Mode::Batched {
+        let published = results.pop().unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;
+        return Ok((StatusCode::ACCEPTED, Json(published)).into_response());
+    }
+    let first_error = results.iter().find_map(|result| result.as_ref().err()).cloned();
+    let results: Vec<Value> = results
+        .into_iter()
+        .map(|result| result.unwrap_or_else(|error| json!({ "error": error.to_json() })))
+        .collect();
+    let body = json!({ "results": results });
+    Ok(match first_error {
+        None => (StatusCode::ACCEPTED, Json(body)).into_response(),
+        Some(error) => error.into_response_with(body),
+    })
+}
+
+fn refused(error: &CloudEventError) -> HttpError {
+    let code = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = match code {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "CONTENT_TYPE_UNSUPPORTED",
+        StatusCode::PAYLOAD_TOO_LARGE => "BATCH_TOO_LONG",
+        _ => "EVENT_MALFORMED",
+    };
+    HttpError::with_code(code, reason, error.to_string())
+}
+
+fn at(index: usize, error: &HttpError) -> HttpError {
+    let message = error.to_json()["message"].as_str().unwrap_or_default().to_owned();
+    HttpError::with_code(error.code(), "EVENT_MALFORMED", format!("event {index} of the batch: {message}"))
+}
+
+impl Http {
+    /// The event with its data in a blob, where they are too large to stand in it.
+    pub(super) async fn inline(&self, mut event: IncomingEvent) -> Result<IncomingEvent, HttpError> {
+        if event.data.len() <= DATA_MAX {
+            return Ok(event);
+        }
+        let (blobs, data) = (std::sync::Arc::clone(&self.blobs), std::mem::take(&mut event.data));
+        let content_type = event.datacontenttype.clone().unwrap_or_default();
+        let announced = Announced { blob: None, length: Some(data.len() as u64), content_type };
+        let stored = tokio::task::spawn_blocking(move || {
+            let mut writer = blobs.begin(announced)?;
+            writer.write(&data)?;
+            writer.finish()
+        });
+        let stored = match stored.await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(BlobError::Quota { .. })) => return Err(status::disk_full().into()),
+            Ok(Err(error)) => return Err(failed(&error)),
+            Err(error) => return Err(failed(&error)),
+        };
+        event.extensions.insert("dataref".to_owned(), ExtensionValue::String(stored.blob.to_string()));
+        Ok(event)
+    }
+
+    /// Publishes events and waits for all answers, in their order.
+    pub(super) async fn publish(&self, mut events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        events.iter_mut().for_each(|event| self.context.recall(event));
+        let stopped = |stopped| HttpError::from(status::stopped(stopped));
+        let mut pending = self.context.handle.publish(events).await.map_err(stopped)?;
+        let answers = pending.answers().await.map_err(stopped)?;
+        let shown = answers.into_iter().map(|answer| match answer {
+            Ok(Reply::Published(published)) => Ok(show(&published)),
+            Ok(_) => Err(status::internal("the plane gave an answer of another kind").into()),
+            Err(rejection) => Err(status::rejection(&rejection).into()),
+        });
+        Ok(shown.collect())
+    }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> HttpError {
+    error!(error = %Chain(error), "large data were not stored");
+    status::internal("large data were not stored").into()
+}
+
+fn show(published: &Published) -> Value {
+    let deliveries = published.deliveries.iter().map(|delivery| {
+        let mut shown = json!({ "delivery": delivery.delivery.to_string() });
+        if let Some(general) = &delivery.general {
+            shown["general"] = json!({ "cluster": general.cluster.as_str(), "name": general.name.as_str() });
+        }
+        if let Some(reason) = delivery.parked {
+            shown["parked"] = json!(reason.as_str());
+        }
+        shown
+    });
+    json!({
+        "event": published.event.0,
+        "duplicate": published.duplicate,
+        "route": published.route.as_ref().map(|route| route.as_str()),
+        "deliveries": deliveries.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,87 @@
+//! `POST /webhooks/github`: deliveries of GitHub, verified, normalised, and answered once they are on stable storage.
+//!
+//! Invariant: a delivery is read only when it can be verified; without a secret nothing is taken, unless verification was switched
+//! off, and then only from this machine.
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use tracing::debug;
+
+use super::Http;
+use super::error::HttpError;
+use crate::grpc::status;
+use crate::ingest::event::{accept_incoming, github_event};
+use crate::ingest::github::{GithubError, Secrets, normalise};
+use crate::net::Connection;
+
+/// Largest delivery: what GitHub itself sends at most.
+const BODY_MAX: usize = 25 << 20;
+
+/// How deliveries are verified.
+#[derive(Clone, Debug, Default)]
+pub enum GithubAccess {
+    /// Nothing is taken: no secret is configured.
+    #[default]
+    Closed,
+    /// Signed under one of these.
+    Signed(Secrets),
+    /// Not at all, for trying things out; only from this machine.
+    Unsigned,
+}
+
+/// Answers `POST /webhooks/github`.
+pub(super) async fn post(http: &Http, peer: Option<&Connection>, headers: HeaderMap, body: Body) -> Response {
+    match receive(http, peer, headers, body).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn receive(
+    http: &Http,
+    peer: Option<&Connection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
+    let access = http.settings.github.load_full();
+    let secrets = match &*access {
+        GithubAccess::Signed(secrets) => Some(secrets),
+        GithubAccess::Unsigned if peer.is_some_and(|peer| peer.peer.ip().is_loopback()) => None,
+        GithubAccess::Unsigned => {
+            let message = "unsigned webhooks are taken from this machine only: configure a webhook secret";
+            return Err(HttpError::with_code(StatusCode::FORBIDDEN, "WEBHOOK_UNSIGNED", message));
+        }
+        GithubAccess::Closed => {
+            let message = "no webhook secret is configured: set MINDOS_GITHUB_SECRET or --github-secret-file to the secret \
+                           of the webhook, or start with --webhooks-unsigned to try things out on this machine";
+            return Err(HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "WEBHOOK_SECRET_MISSING", message));
+        }
+    };
+    if http.context.handle.is_tight() {
+        return Err(status::disk_full().into());
+    }
+    let held = http.bodies.read(&headers, body, BODY_MAX).await?;
+    let delivery = normalise(&headers, &held.bytes, secrets).map_err(|error| refused(&error))?;
+    let routed = delivery.routed;
+    debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
+    let event = http.inline(github_event(delivery)).await?;
+    let event = accept_incoming(&http.context.tenant, event).map_err(|error| HttpError::from(status::event(&error)))?;
+    let event = mindos_core::input::NewEvent { routed, ..event };
+    let result = http.publish(vec![event]).await?.pop();
+    let published = result.unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;
+    // A ping asks whether somebody is there, and is answered so.
+    let code = if routed { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((code, Json(published)).into_response())
+}
+
+fn refused(error: &GithubError) -> HttpError {
+    let code = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let reason = match code {
+        StatusCode::UNAUTHORIZED => "SIGNATURE_INVALID",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "CONTENT_TYPE_UNSUPPORTED",
+        _ => "WEBHOOK_MALFORMED",
+    };
+    HttpError::with_code(code, reason, error.to_string())
+}
