@@ -1,1 +1,86 @@
-fn main() {}
+//! `mindos`: the one command of Mind OS, for people and for scripts.
+
+mod bench;
+mod client;
+mod commands;
+mod failure;
+mod options;
+mod process;
+mod render;
+mod top;
+mod up;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use failure::Failure;
+use options::{Command, Global, Options};
+
+fn main() -> ExitCode {
+    if let Err(failure) = process::die_with_parent() {
+        return report(&failure, false);
+    }
+    let Options { global, command } = match Options::try_parse() {
+        Ok(options) => options,
+        // Prints help and version to standard output, errors to standard error, and ends with 0 or 2.
+        Err(error) => error.exit(),
+    };
+    let json = global.output.is_json();
+    match run(command, &global) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure, json),
+    }
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        eprintln!("{}", failure.to_json());
+    } else {
+        eprintln!("mindos: {failure}");
+        if let Some(hint) = &failure.hint {
+            eprintln!("  {hint}");
+        }
+    }
+    ExitCode::from(failure.code())
+}
+
+fn run(command: Command, global: &Global) -> Result<(), Failure> {
+    match command {
+        Command::ControlPlane(args) => commands::run::control_plane(*args),
+        Command::Sidecar(args) => commands::run::sidecar(*args),
+        Command::General(args) => mindos_generals::options::start(args).map_err(|error| Failure::world(error.to_string())),
+        Command::Up(args) => wait_local(up::run(args, global)),
+        Command::Send(args) => wait(commands::send::run(args, global)),
+        Command::Events(command) => wait(commands::events::run(command, global)),
+        Command::Deliveries(command) => wait(commands::deliveries::run(command, global)),
+        Command::Generals(command) => wait(commands::fleet::generals(command, global)),
+        Command::Clusters(command) => wait(commands::fleet::clusters(command, global)),
+        Command::Instances(command) => wait(commands::fleet::instances(command, global)),
+        Command::Routes(command) => wait(commands::routes::run(command, global)),
+        Command::Ledger(command) => wait(commands::ledger::run(command, global)),
+        Command::Journal(command) => commands::journal::run(command, global),
+        Command::Backup(args) => commands::journal::backup(&args, global),
+        Command::Restore(args) => commands::journal::run_restore(&args, global),
+        Command::Upgrade(command) => wait(commands::journal::upgrade(command, global)),
+        Command::Top(args) => wait(top::run(args, global)),
+        Command::Bench(command) => wait_local(bench::run(command, global)),
+        Command::Completions(args) => {
+            clap_complete::generate(args.shell, &mut Options::command(), "mindos", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Runs a command that mostly waits, on this thread alone.
+fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(command)
+}
+
+/// The same for commands that start processes: everything stays on the main thread.
+fn wait_local(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, command)
+}

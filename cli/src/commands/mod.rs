@@ -1,0 +1,14 @@
+//! The commands that talk to a control plane or look into a data directory.
+
+pub(crate) mod deliveries;
+pub(crate) mod events;
+pub(crate) mod filter;
+pub(crate) mod fleet;
+pub(crate) mod journal;
+pub(crate) mod ledger;
+pub(crate) mod routes;
+pub(crate) mod run;
+pub(crate) mod send;
+
+/// How long a watch that broke waits before it goes on where it was.
+const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

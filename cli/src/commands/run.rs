@@ -1,0 +1,48 @@
+//! `mindos control-plane` and `mindos sidecar`: the same as the binaries of their own, in the one that people have.
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+/// Settings of `mindos sidecar`.
+#[derive(Debug, Args)]
+pub(crate) struct SidecarArgs {
+    #[command(flatten)]
+    config: mindos_agent_sidecar::Config,
+    #[command(flatten)]
+    logs: mindos_agent_sidecar::logs::LogConfig,
+}
+
+/// Runs a sidecar until SIGTERM or SIGINT, then drains it.
+pub(crate) fn sidecar(args: SidecarArgs) -> Result<(), Failure> {
+    let SidecarArgs { config, logs } = args;
+    mindos_agent_sidecar::logs::start(&logs)
+        .map_err(|error| Failure::usage(format!("--log: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        mindos_agent_sidecar::run(config, shutdown).await.map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(())
+    })
+}
+
+/// Settings of `mindos control-plane`.
+#[derive(Debug, Args)]
+pub(crate) struct ControlPlaneArgs {
+    #[command(flatten)]
+    config: mindos_control_plane::config::Config,
+}
+
+/// Runs a control plane until SIGTERM or SIGINT, then drains it.
+pub(crate) fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
+    let ControlPlaneArgs { config } = args;
+    let _ = config;
+    Err(Failure::world("not wired yet"))
+}

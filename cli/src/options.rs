@@ -1,0 +1,132 @@
+//! The command line of `mindos`.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{deliveries, events, fleet, journal, ledger, routes, run, send};
+use crate::render::Output;
+use crate::{bench, top, up};
+
+/// The control plane for fleets of LLM agents, in one command.
+#[derive(Debug, Parser)]
+#[command(name = "mindos", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  mindos up                                       a control plane and two clusters of generals, with a live view
+  mindos up --ephemeral --replay ./payloads       publish a folder of GitHub webhooks, wait, sum up, end
+  mindos send --type com.example.hello --source /me --data '{\"text\":\"hi\"}' --wait
+  mindos deliveries list --status parked
+  mindos ledger verify
+
+Exit codes:
+  0  done
+  1  a failure of the world: nothing answers, a file cannot be read, a process died
+  2  the command line is wrong
+  3  the control plane refused it
+  4  what was named is not there
+  5  verification failed: damage was found, or work was left unsettled";
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Address of the control plane's API.
+    #[arg(long, global = true, env = "MINDOS_SERVER", default_value = "http://127.0.0.1:8090", value_name = "URL")]
+    pub(crate) server: String,
+    /// How results are printed.
+    #[arg(long, short, global = true, env = "MINDOS_OUTPUT", default_value = "table", value_enum)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on this machine: a control plane, clusters of generals, and a sidecar beside each.
+    #[command(after_help = up::EXAMPLES)]
+    Up(up::UpArgs),
+    /// Run a control plane.
+    #[command(after_help = CONTROL_PLANE_EXAMPLES)]
+    ControlPlane(Box<run::ControlPlaneArgs>),
+    /// Run a sidecar: one agent beside one or more generals.
+    #[command(after_help = SIDECAR_EXAMPLES)]
+    Sidecar(Box<run::SidecarArgs>),
+    /// Run one general.
+    #[command(after_help = GENERAL_EXAMPLES)]
+    General(mindos_generals::options::Options),
+    /// Publish an event, and wait for its results if asked to.
+    #[command(after_help = send::EXAMPLES)]
+    Send(send::SendArgs),
+    /// Look at events.
+    #[command(subcommand, after_help = events::EXAMPLES)]
+    Events(events::EventsCommand),
+    /// Look at deliveries, cancel them, put parked ones back.
+    #[command(subcommand, after_help = deliveries::EXAMPLES)]
+    Deliveries(deliveries::DeliveriesCommand),
+    /// Look at generals and hold work back from them.
+    #[command(subcommand, after_help = fleet::GENERALS_EXAMPLES)]
+    Generals(fleet::GeneralsCommand),
+    /// Look at clusters and hold work back from them.
+    #[command(subcommand, after_help = fleet::CLUSTERS_EXAMPLES)]
+    Clusters(fleet::ClustersCommand),
+    /// Look at instances and hold work back from them.
+    #[command(subcommand, after_help = fleet::INSTANCES_EXAMPLES)]
+    Instances(fleet::InstancesCommand),
+    /// Read, replace, pause and resume the routes.
+    #[command(subcommand, after_help = routes::EXAMPLES)]
+    Routes(routes::RoutesCommand),
+    /// Read the ledger and verify its hash chain.
+    #[command(subcommand, after_help = ledger::EXAMPLES)]
+    Ledger(ledger::LedgerCommand),
+    /// Look into the journal of a data directory, and cut its end off.
+    #[command(subcommand, after_help = journal::EXAMPLES)]
+    Journal(journal::JournalCommand),
+    /// Copy the journal of a data directory, also while a control plane writes it.
+    #[command(after_help = journal::BACKUP_EXAMPLES)]
+    Backup(journal::BackupArgs),
+    /// Make a data directory from a backup; the next start raises the epoch.
+    #[command(after_help = journal::RESTORE_EXAMPLES)]
+    Restore(journal::RestoreArgs),
+    /// Steps of an upgrade.
+    #[command(subcommand, after_help = journal::UPGRADE_EXAMPLES)]
+    Upgrade(journal::UpgradeCommand),
+    /// Watch the fleet and its work, full screen.
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
+    /// Measure.
+    #[command(subcommand, after_help = bench::EXAMPLES)]
+    Bench(bench::BenchCommand),
+    /// Print a completion script for a shell.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+}
+
+/// Arguments of `completions`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+const CONTROL_PLANE_EXAMPLES: &str = "\
+Examples:
+  mindos control-plane --data-dir ./data
+  mindos control-plane --help";
+const SIDECAR_EXAMPLES: &str = "\
+Examples:
+  mindos sidecar --help";
+const GENERAL_EXAMPLES: &str = "\
+Examples:
+  mindos general --type security-general --listen 127.0.0.1:8080
+  mindos general --type triage-general --stdin < event.json";
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  mindos completions bash > ~/.local/share/bash-completion/completions/mindos
+  mindos completions zsh > \"${fpath[1]}/_mindos\"
+  mindos completions fish > ~/.config/fish/completions/mindos.fish";
+
+

@@ -1,0 +1,79 @@
+//! What commands print: a table for people, JSON for programs.
+//!
+//! Invariant: everything a program may want stands on standard output; progress and errors go to standard error.
+
+mod message;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+
+pub(crate) use message::{Named, json, short_word};
+pub(crate) use table::{Table, clip};
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// Aligned columns for people.
+    #[default]
+    Table,
+    /// JSON for programs: one object, or one a line where things come as they happen.
+    Json,
+}
+
+impl Output {
+    pub(crate) fn is_json(self) -> bool {
+        self == Output::Json
+    }
+}
+
+/// Prints one value as JSON over several lines.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    print(&format!("{value:#}"));
+}
+
+/// Prints one value as JSON on one line.
+pub(crate) fn print_json_line(value: &serde_json::Value) {
+    print(&value.to_string());
+}
+
+/// Prints a line. A reader that has gone away ends the process quietly, as programs in a pipe do.
+pub(crate) fn print(line: &str) {
+    let mut out = io::stdout().lock();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A line of progress that replaces itself; nothing at all where standard error is no terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    on: bool,
+    shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Progress {
+        Progress { on: io::stderr().is_terminal(), shown: false }
+    }
+
+    pub(crate) fn show(&mut self, text: &str) {
+        if self.on {
+            self.shown = true;
+            let _ = write!(io::stderr(), "\r\x1b[2K{text}");
+            let _ = io::stderr().flush();
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if self.shown {
+            self.shown = false;
+            let _ = write!(io::stderr(), "\r\x1b[2K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
