@@ -9,6 +9,8 @@ pub mod chain;
 #[cfg(any(test, feature = "fault"))]
 pub mod cuts;
 mod disk;
+mod embedded;
+pub mod encode;
 mod error;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
@@ -32,6 +34,7 @@ mod verify;
 
 pub use backup::{BackupReport, restore};
 pub use disk::{Disk, DiskFile, RealDisk, RealLock};
+pub use embedded::{EmbeddedError, EmbeddedJournal, Ledger, Tail};
 pub use error::{Damage, Fault, JournalError};
 pub use frame::{Entry, FRAME_BYTES_MAX, Frame, Payload};
 pub use inspect::{Inspection, SegmentReport, inspect, truncate};

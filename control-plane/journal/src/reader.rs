@@ -313,6 +313,14 @@ impl<'a> Batch<'a> {
         self.offset
     }
 
+    /// All its records.
+    ///
+    /// # Errors
+    /// As [`Batch::entries`].
+    pub fn all_entries(&self) -> impl Iterator<Item = Result<Entry<'a>, JournalError>> + use<'a> {
+        Batch { from: 0, ..self.clone() }.entries()
+    }
+
     /// Its records, from the one that the cursor was asked for.
     ///
     /// # Errors

@@ -1,0 +1,146 @@
+//! Names that come again and again: each is checked and allocated once, later readings share it.
+//!
+//! Invariant: bounded; a name that has no room is made anew each time.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use mindos_core::record::{GeneralKey, InstanceKey};
+use mindos_model::{BootId, ClusterName, GeneralName, InstanceId, RouteName, TenantName};
+use mindos_proto::convert::{Invalid, parsed};
+
+/// Places for each sort of name. A fleet has a few hundred generals and instances.
+const PLACES: usize = 1024;
+
+/// Shares what decoding reads over and over.
+#[derive(Debug)]
+pub struct Names {
+    texts: Places<Arc<str>>,
+    tenants: Places<TenantName>,
+    clusters: Places<ClusterName>,
+    generals: Places<Arc<GeneralKey>>,
+    instances: Places<Arc<InstanceKey>>,
+    boots: Places<BootId>,
+    routes: Places<RouteName>,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            texts: Places::new(),
+            tenants: Places::new(),
+            clusters: Places::new(),
+            generals: Places::new(),
+            instances: Places::new(),
+            boots: Places::new(),
+            routes: Places::new(),
+        }
+    }
+}
+
+/// What an empty tenant means.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+impl Names {
+    /// A text that is likely to come again, such as a type or a content type.
+    pub(crate) fn text(&mut self, text: &str) -> Arc<str> {
+        let made = self.texts.get(hash(&[text]), |known| **known == *text, || Ok(Arc::from(text)));
+        made.unwrap_or_else(|_: Invalid| Arc::from(text))
+    }
+
+    /// A tenant; an empty text means `default`.
+    pub(crate) fn tenant(&mut self, text: &str) -> Result<TenantName, Invalid> {
+        let text = if text.is_empty() { DEFAULT_TENANT } else { text };
+        named(&mut self.tenants, text, "tenant")
+    }
+
+    pub(crate) fn cluster(&mut self, text: &str) -> Result<ClusterName, Invalid> {
+        named(&mut self.clusters, text, "cluster")
+    }
+
+    pub(crate) fn boot(&mut self, text: &str) -> Result<BootId, Invalid> {
+        named(&mut self.boots, text, "boot")
+    }
+
+    pub(crate) fn route(&mut self, text: &str) -> Result<RouteName, Invalid> {
+        named(&mut self.routes, text, "route")
+    }
+
+    pub(crate) fn general(
+        &mut self,
+        tenant: &TenantName,
+        cluster: &str,
+        name: &str,
+    ) -> Result<Arc<GeneralKey>, Invalid> {
+        let Names { generals, clusters, .. } = self;
+        let is_it = |known: &Arc<GeneralKey>| {
+            known.name.as_str() == name && known.cluster.as_str() == cluster && known.tenant == *tenant
+        };
+        generals.get(hash(&[tenant.as_str(), cluster, name]), is_it, || {
+            let cluster = named(clusters, cluster, "cluster")?;
+            let name: GeneralName = parsed(name, "name")?;
+            Ok(Arc::new(GeneralKey { tenant: tenant.clone(), cluster, name }))
+        })
+    }
+
+    pub(crate) fn instance(
+        &mut self,
+        tenant: &TenantName,
+        cluster: &str,
+        instance: &str,
+    ) -> Result<Arc<InstanceKey>, Invalid> {
+        let Names { instances, clusters, .. } = self;
+        let is_it = |known: &Arc<InstanceKey>| {
+            known.instance.as_str() == instance && known.cluster.as_str() == cluster && known.tenant == *tenant
+        };
+        instances.get(hash(&[tenant.as_str(), cluster, instance]), is_it, || {
+            let cluster = named(clusters, cluster, "cluster")?;
+            let instance: InstanceId = parsed(instance, "instance")?;
+            Ok(Arc::new(InstanceKey { tenant: tenant.clone(), cluster, instance }))
+        })
+    }
+}
+
+fn named<T>(places: &mut Places<T>, text: &str, field: &'static str) -> Result<T, Invalid>
+where
+    T: Clone + AsRef<str> + FromStr,
+    T::Err: std::fmt::Display,
+{
+    places.get(hash(&[text]), |known| known.as_ref() == text, || parsed(text, field))
+}
+
+/// A small table in which each value has one place; a newcomer takes it over.
+#[derive(Debug)]
+struct Places<T>(Vec<Option<T>>);
+
+impl<T: Clone> Places<T> {
+    fn new() -> Places<T> {
+        Places(vec![None; PLACES])
+    }
+
+    fn get(
+        &mut self,
+        hash: u64,
+        is_it: impl FnOnce(&T) -> bool,
+        make: impl FnOnce() -> Result<T, Invalid>,
+    ) -> Result<T, Invalid> {
+        let place = &mut self.0[usize::try_from(hash % PLACES as u64).expect("below a thousand")];
+        if let Some(known) = place.as_ref().filter(|known| is_it(known)) {
+            return Ok(known.clone());
+        }
+        let made = make()?;
+        *place = Some(made.clone());
+        Ok(made)
+    }
+}
+
+/// FNV-1a over the texts and the borders between them. Who forges collisions only makes reading slower.
+fn hash(texts: &[&str]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for text in texts {
+        for byte in text.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash ^ (hash >> 32)
+}

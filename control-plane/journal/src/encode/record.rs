@@ -1,0 +1,603 @@
+//! Every kind of record as a message, and back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mindos_core::record::{
+    AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
+    DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
+    GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, UpgradeFinalized, Usage,
+};
+use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_proto::convert::{Invalid, parsed, required, word};
+use mindos_proto::delivery::v1 as delivery;
+use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
+use mindos_proto::route::v1 as route_pb;
+
+use super::names::{DEFAULT_TENANT, Names};
+use super::{RECORD_FORMAT, route, words};
+
+pub(crate) const BLOB: &str = "blob:sha256:";
+
+pub(crate) fn to_message(record: &Record) -> Kind {
+    match record {
+        Record::EventAccepted(record) => Kind::EventAccepted(event_accepted(record)),
+        Record::DeliveryLeased(record) => Kind::DeliveryLeased(delivery_leased(record)),
+        Record::DeliverySettled(record) => Kind::DeliverySettled(delivery_settled(record)),
+        Record::AttemptEnded(record) => Kind::AttemptEnded(attempt_ended(record)),
+        Record::LeaseExtended(record) => {
+            let LeaseExtended { delivery, token, checkpoint, usage } = &**record;
+            Kind::LeaseExtended(pb::LeaseExtended {
+                delivery: Some((*delivery).into()),
+                token: Some((*token).into()),
+                usage: usage.iter().map(usage_to_message).collect(),
+                checkpoint_len: checkpoint.as_ref().map_or(0, payload_len),
+            })
+        }
+        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by }) => {
+            let (reason, superseded_by) = words::of_cancel(*reason);
+            Kind::DeliveryCancelled(pb::DeliveryCancelled {
+                delivery: Some((*delivery).into()),
+                reason,
+                superseded_by,
+                by: by.to_string(),
+                message: String::new(),
+            })
+        }
+        Record::CancelRequested(CancelRequested { delivery, reason, by }) => {
+            let (reason, superseded_by) = words::of_cancel(*reason);
+            Kind::CancelRequested(pb::CancelRequested {
+                delivery: Some((*delivery).into()),
+                reason,
+                superseded_by,
+                by: by.to_string(),
+                ..Default::default()
+            })
+        }
+        Record::DeliveryParked(DeliveryParked { delivery, reason }) => Kind::DeliveryParked(pb::DeliveryParked {
+            delivery: Some((*delivery).into()),
+            reason: words::of_parked(Some(*reason)),
+            ..Default::default()
+        }),
+        Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by }) => {
+            Kind::DeliveryRedriven(pb::DeliveryRedriven {
+                delivery: Some((*delivery).into()),
+                by: by.to_string(),
+                place: place_before.0,
+                message: String::new(),
+            })
+        }
+        Record::ResultRefused(record) => {
+            let ResultRefused { delivery, presented, current, instance } = &**record;
+            Kind::ResultRefused(pb::ResultRefused {
+                delivery: Some((*delivery).into()),
+                presented: Some((*presented).into()),
+                current: token_to_message(*current),
+                instance: instance.instance.to_string(),
+                cluster: instance.cluster.to_string(),
+                tenant: tenant(&instance.tenant),
+            })
+        }
+        Record::PayloadCarried(PayloadCarried { event, payload: _ }) => {
+            Kind::PayloadCarried(pb::PayloadCarried { event: event.0, from_seq: 0 })
+        }
+        Record::EpochStarted(EpochStarted { epoch, version, cause }) => Kind::EpochStarted(pb::EpochStarted {
+            epoch: *epoch,
+            version: version.to_string(),
+            reason: (match cause {
+                EpochCause::Start => pb::EpochReason::Start,
+                EpochCause::Restore => pb::EpochReason::Restore,
+            }) as i32,
+            oldest_reader: RECORD_FORMAT,
+        }),
+        Record::ClusterRegistered(record) => Kind::ClusterRegistered(cluster_registered(record)),
+        Record::GeneralRegistered(record) => Kind::GeneralRegistered(general_registered(record)),
+        Record::GeneralRemoved(GeneralRemoved { key, by }) => Kind::GeneralRemoved(pb::GeneralRemoved {
+            cluster: key.cluster.to_string(),
+            name: key.name.to_string(),
+            by: by.to_string(),
+            tenant: tenant(&key.tenant),
+        }),
+        Record::HoldChanged(record) => Kind::HoldChanged(hold_changed(record)),
+        Record::RoutesApplied(record) => {
+            let RoutesApplied { tenant: of, table, by } = &**record;
+            Kind::RoutesApplied(pb::RoutesApplied {
+                table: Some(route::table_to_message(table)),
+                digest: Bytes::new(),
+                by: by.to_string(),
+                tenant: tenant(of),
+            })
+        }
+        Record::PrefixDropped(PrefixDropped { through, link }) => {
+            Kind::PrefixDropped(pb::PrefixDropped { through: through.0, link: Bytes::copy_from_slice(link) })
+        }
+        Record::JournalTruncated(JournalTruncated { kept, dropped_through }) => {
+            Kind::JournalTruncated(pb::JournalTruncated {
+                kept_through: kept.0,
+                lost_through: dropped_through.0,
+                ..Default::default()
+            })
+        }
+        Record::UpgradeFinalized(UpgradeFinalized { version, by }) => Kind::UpgradeFinalized(pb::UpgradeFinalized {
+            version: version.to_string(),
+            format: RECORD_FORMAT,
+            by: by.to_string(),
+        }),
+    }
+}
+
+fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
+    let EventAccepted {
+        tenant: of,
+        source,
+        id,
+        ty,
+        kind,
+        subject,
+        lane,
+        repository,
+        actor,
+        time,
+        key,
+        digest,
+        payload,
+        route,
+        strategy,
+        deliveries,
+    } = record;
+    let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+    pb::EventAccepted {
+        tenant: of.to_string(),
+        source: source.to_string(),
+        id: id.to_string(),
+        r#type: ty.to_string(),
+        kind: if kind == ty { String::new() } else { kind.to_string() },
+        subject: text(subject),
+        lane: if **lane == *default_lane(subject.as_deref(), source) { String::new() } else { lane.to_string() },
+        repository: text(repository),
+        actor: text(actor),
+        time_ms: time.map_or(0, |time| time.0),
+        content_digest: Bytes::copy_from_slice(digest),
+        payload_len: payload_len(payload),
+        payload_digest: Bytes::new(),
+        deliveries: (1..).zip(deliveries).map(|(ordinal, delivery)| planned(ordinal, delivery)).collect(),
+        route: route.as_ref().map(ToString::to_string).unwrap_or_default(),
+        strategy: strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as i32),
+        unrouted: route.is_none(),
+        routes_seq: 0,
+        dedupe_key: Bytes::copy_from_slice(key),
+    }
+}
+
+/// The lane of an event that names none.
+pub(crate) fn default_lane<'a>(subject: Option<&'a str>, source: &'a str) -> &'a str {
+    subject.unwrap_or(source)
+}
+
+fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
+    let PlannedDelivery { general, parked } = delivery;
+    pb::PlannedDelivery {
+        ordinal,
+        general: general.as_deref().map(general_to_message),
+        parked: words::of_parked(*parked),
+        supersedes: Vec::new(),
+    }
+}
+
+fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
+    let DeliveryLeased {
+        delivery,
+        token,
+        general,
+        instance,
+        boot,
+        attempt,
+        lease_ms,
+        choice: Choice { generals, instances, free },
+    } = record;
+    let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
+        general: Some(general_to_message(general)),
+        slots_taken: load.open,
+        slots: load.capacity,
+        ..Default::default()
+    });
+    let of_instances = instances.iter().map(|(instance, load)| pb::Candidate {
+        instance: instance.instance.to_string(),
+        slots_taken: load.open,
+        slots: load.capacity,
+        ..Default::default()
+    });
+    pb::DeliveryLeased {
+        delivery: Some((*delivery).into()),
+        token: Some((*token).into()),
+        general: Some(general_to_message(general)),
+        instance: instance.instance.to_string(),
+        boot: boot.to_string(),
+        attempt: *attempt,
+        lease_ms: *lease_ms,
+        candidates: of_generals.chain(of_instances).collect(),
+        tenant: tenant(&general.tenant),
+        free_instances: *free,
+    }
+}
+
+fn delivery_settled(record: &DeliverySettled) -> pb::DeliverySettled {
+    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms } = record;
+    pb::DeliverySettled {
+        delivery: Some((*delivery).into()),
+        token: Some((*token).into()),
+        outcome: pb::Outcome::Succeeded as i32,
+        usage: usage.iter().map(usage_to_message).collect(),
+        output_len: output.as_ref().map_or(0, payload_len),
+        duration_ms: *took_ms,
+        output_content_type: output_type.as_deref().unwrap_or_default().to_owned(),
+        output_ref: output_ref.map(|digest| format!("{BLOB}{}", crate::chain::hex(&digest))).unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+fn attempt_ended(record: &AttemptEnded) -> pb::AttemptEnded {
+    let AttemptEnded { delivery, token, cause, message, counted, next } = record;
+    let (ended_by, cause, rate_limited_until_ms) = words::of_cause(*cause);
+    pb::AttemptEnded {
+        delivery: Some((*delivery).into()),
+        token: Some((*token).into()),
+        cause,
+        message: message.to_string(),
+        next: Some(match next {
+            Next::Wait { not_before } => pb::attempt_ended::Next::WaitingNotBeforeMs(not_before.0),
+            Next::Park { reason } => pb::attempt_ended::Next::Parked(words::of_parked(Some(*reason))),
+        }),
+        counted: *counted,
+        ended_by,
+        rate_limited_until_ms,
+        ..Default::default()
+    }
+}
+
+pub(crate) fn cluster_registered(record: &ClusterRegistered) -> pb::ClusterRegistered {
+    let ClusterRegistered { tenant: of, cluster, region, labels } = record;
+    pb::ClusterRegistered {
+        cluster: cluster.to_string(),
+        region: region.as_ref().map(ToString::to_string).unwrap_or_default(),
+        labels: route::labels_to_message(labels),
+        tenant: tenant(of),
+    }
+}
+
+pub(crate) fn general_registered(record: &GeneralRegistered) -> pb::GeneralRegistered {
+    let GeneralRegistered { key, ty, labels } = record;
+    pb::GeneralRegistered {
+        cluster: key.cluster.to_string(),
+        name: key.name.to_string(),
+        r#type: ty.to_string(),
+        labels: route::labels_to_message(labels),
+        namespace: String::new(),
+        tenant: tenant(&key.tenant),
+    }
+}
+
+pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
+    use pb::hold_changed::Target;
+    let HoldChanged { tenant: of, target, hold, by } = record;
+    let target = match target {
+        HoldTarget::Cluster(cluster) => Target::Cluster(cluster.to_string()),
+        HoldTarget::General(cluster, name) => {
+            Target::General(pb::General { cluster: cluster.to_string(), name: name.to_string() })
+        }
+        HoldTarget::Instance(cluster, instance) => {
+            Target::Instance(pb::Instance { cluster: cluster.to_string(), instance: instance.to_string() })
+        }
+        HoldTarget::Route(name) => Target::Route(name.to_string()),
+    };
+    let hold = words::of_hold(*hold);
+    pb::HoldChanged {
+        target: Some(target),
+        hold,
+        on: hold != 0,
+        by: by.to_string(),
+        tenant: tenant(of),
+        ..Default::default()
+    }
+}
+
+/// A tenant as it is written where the default one is left out.
+pub(crate) fn tenant(tenant: &TenantName) -> String {
+    if tenant.as_str() == DEFAULT_TENANT { String::new() } else { tenant.to_string() }
+}
+
+pub(crate) fn general_to_message(key: &GeneralKey) -> pb::General {
+    pb::General { cluster: key.cluster.to_string(), name: key.name.to_string() }
+}
+
+/// A token as it is written; none before the first lease.
+pub(crate) fn token_to_message(token: Token) -> Option<pb::Token> {
+    (token != Token::default()).then(|| token.into())
+}
+
+fn usage_to_message(usage: &Usage) -> delivery::Usage {
+    let Usage { model, input_tokens, output_tokens, cost_micros } = usage;
+    delivery::Usage {
+        model: model.to_string(),
+        input_tokens: *input_tokens,
+        output_tokens: *output_tokens,
+        cost_micros: *cost_micros,
+        ..Default::default()
+    }
+}
+
+pub(crate) fn payload_len(payload: &Payload) -> u32 {
+    u32::try_from(payload.bytes.len()).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
+    let by = |text: String| Arc::<str>::from(text);
+    Ok(match kind {
+        Kind::EventAccepted(record) => Record::EventAccepted(Box::new(read_event_accepted(names, record, payload)?)),
+        Kind::DeliveryLeased(record) => Record::DeliveryLeased(Box::new(read_delivery_leased(names, record)?)),
+        Kind::DeliverySettled(record) => Record::DeliverySettled(Box::new(read_delivery_settled(record, payload)?)),
+        Kind::AttemptEnded(record) => Record::AttemptEnded(Box::new(read_attempt_ended(record)?)),
+        Kind::LeaseExtended(record) => Record::LeaseExtended(Box::new(LeaseExtended {
+            delivery: delivery_id(record.delivery)?,
+            token: token(record.token)?,
+            checkpoint: payload,
+            usage: record.usage.into_iter().map(usage).collect(),
+        })),
+        Kind::DeliveryCancelled(record) => Record::DeliveryCancelled(DeliveryCancelled {
+            delivery: delivery_id(record.delivery)?,
+            reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
+            by: by(record.by),
+        }),
+        Kind::CancelRequested(record) => Record::CancelRequested(CancelRequested {
+            delivery: delivery_id(record.delivery)?,
+            reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
+            by: by(record.by),
+        }),
+        Kind::DeliveryParked(record) => Record::DeliveryParked(DeliveryParked {
+            delivery: delivery_id(record.delivery)?,
+            reason: required(words::parked(record.reason)?, "reason")?,
+        }),
+        Kind::DeliveryRedriven(record) => Record::DeliveryRedriven(DeliveryRedriven {
+            delivery: delivery_id(record.delivery)?,
+            place_before: Seq(record.place),
+            by: by(record.by),
+        }),
+        Kind::ResultRefused(record) => {
+            let tenant = names.tenant(&record.tenant)?;
+            Record::ResultRefused(Box::new(ResultRefused {
+                delivery: delivery_id(record.delivery)?,
+                presented: token(record.presented)?,
+                current: token_or_none(record.current)?,
+                instance: names.instance(&tenant, &record.cluster, &record.instance)?,
+            }))
+        }
+        Kind::PayloadCarried(record) => {
+            let payload = required(payload, "payload")?;
+            Record::PayloadCarried(PayloadCarried { event: Seq(record.event), payload })
+        }
+        Kind::EpochStarted(record) => Record::EpochStarted(EpochStarted {
+            epoch: record.epoch,
+            version: Arc::from(record.version),
+            cause: match pb::EpochReason::try_from(record.reason) {
+                Ok(pb::EpochReason::Start) => EpochCause::Start,
+                Ok(pb::EpochReason::Restore) => EpochCause::Restore,
+                Ok(pb::EpochReason::Unspecified) | Err(_) => {
+                    return Err(Invalid::new("reason", format_args!("value {} is not known", record.reason)));
+                }
+            },
+        }),
+        Kind::ClusterRegistered(record) => {
+            Record::ClusterRegistered(Box::new(read_cluster_registered(names, record)?))
+        }
+        Kind::GeneralRegistered(record) => {
+            Record::GeneralRegistered(Box::new(read_general_registered(names, record)?))
+        }
+        Kind::GeneralRemoved(record) => {
+            let tenant = names.tenant(&record.tenant)?;
+            let key = names.general(&tenant, &record.cluster, &record.name)?;
+            Record::GeneralRemoved(GeneralRemoved { key: GeneralKey::clone(&key), by: by(record.by) })
+        }
+        Kind::HoldChanged(record) => Record::HoldChanged(Box::new(read_hold_changed(names, record)?)),
+        Kind::RoutesApplied(record) => Record::RoutesApplied(Box::new(RoutesApplied {
+            tenant: names.tenant(&record.tenant)?,
+            table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
+            by: by(record.by),
+        })),
+        Kind::PrefixDropped(record) => Record::PrefixDropped(PrefixDropped {
+            through: Seq(record.through),
+            link: fixed(&record.link, "link")?,
+        }),
+        Kind::JournalTruncated(record) => Record::JournalTruncated(JournalTruncated {
+            kept: Seq(record.kept_through),
+            dropped_through: Seq(record.lost_through),
+        }),
+        Kind::UpgradeFinalized(record) => {
+            Record::UpgradeFinalized(UpgradeFinalized { version: Arc::from(record.version), by: by(record.by) })
+        }
+    })
+}
+
+fn read_event_accepted(
+    names: &mut Names,
+    record: pb::EventAccepted,
+    payload: Option<Payload>,
+) -> Result<EventAccepted, Invalid> {
+    let tenant = names.tenant(&record.tenant)?;
+    let text = |text: &str| (!text.is_empty()).then(|| Arc::<str>::from(text));
+    let subject = text(&record.subject);
+    let lane = match record.lane.as_str() {
+        "" => default_lane(subject.as_deref(), &record.source),
+        lane => lane,
+    };
+    let deliveries = record.deliveries.iter().map(|delivery| {
+        let general = delivery.general.as_ref();
+        Ok(PlannedDelivery {
+            general: general.map(|general| names.general(&tenant, &general.cluster, &general.name)).transpose()?,
+            parked: words::parked(delivery.parked)?,
+        })
+    });
+    let deliveries = deliveries.collect::<Result<_, Invalid>>()?;
+    let kind = if record.kind.is_empty() { &record.r#type } else { &record.kind };
+    Ok(EventAccepted {
+        source: names.text(&record.source),
+        id: Arc::from(record.id.as_str()),
+        ty: names.text(&record.r#type),
+        kind: names.text(kind),
+        lane: Arc::from(lane),
+        repository: text(&record.repository),
+        actor: text(&record.actor),
+        time: (record.time_ms > 0).then_some(Timestamp(record.time_ms)),
+        key: fixed(&record.dedupe_key, "dedupe_key")?,
+        digest: fixed(&record.content_digest, "content_digest")?,
+        payload: required(payload, "payload")?,
+        route: text(&record.route).map(|route| names.route(&route)).transpose()?,
+        strategy: word::<route_pb::Strategy, Strategy>(record.strategy, "strategy")?,
+        tenant,
+        subject,
+        deliveries,
+    })
+}
+
+fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result<DeliveryLeased, Invalid> {
+    let tenant = names.tenant(&record.tenant)?;
+    let general = required(record.general, "general")?;
+    let mut choice = Choice { free: record.free_instances, ..Choice::default() };
+    for candidate in record.candidates {
+        let load = Load { open: candidate.slots_taken, capacity: candidate.slots };
+        match candidate.general {
+            Some(key) => choice.generals.push((names.general(&tenant, &key.cluster, &key.name)?, load)),
+            None => {
+                choice.instances.push((names.instance(&tenant, &general.cluster, &candidate.instance)?, load));
+            }
+        }
+    }
+    Ok(DeliveryLeased {
+        delivery: delivery_id(record.delivery)?,
+        token: token(record.token)?,
+        instance: names.instance(&tenant, &general.cluster, &record.instance)?,
+        general: names.general(&tenant, &general.cluster, &general.name)?,
+        boot: names.boot(&record.boot)?,
+        attempt: record.attempt,
+        lease_ms: record.lease_ms,
+        choice,
+    })
+}
+
+fn read_delivery_settled(record: pb::DeliverySettled, payload: Option<Payload>) -> Result<DeliverySettled, Invalid> {
+    if record.outcome != pb::Outcome::Succeeded as i32 {
+        return Err(Invalid::new("outcome", format_args!("value {} is not accepted here", record.outcome)));
+    }
+    let output_type = (!record.output_content_type.is_empty()).then(|| Arc::from(record.output_content_type));
+    Ok(DeliverySettled {
+        delivery: delivery_id(record.delivery)?,
+        token: token(record.token)?,
+        output: payload,
+        output_type,
+        output_ref: blob(&record.output_ref)?,
+        usage: record.usage.into_iter().map(usage).collect(),
+        took_ms: record.duration_ms,
+    })
+}
+
+/// The digest in the address of a blob; `None` if there is no address.
+pub(crate) fn blob(address: &str) -> Result<Option<[u8; 32]>, Invalid> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let malformed = || Invalid::new("output_ref", "expected `blob:sha256:` and 64 digits from 0 to f");
+    let digits = address.strip_prefix(BLOB).filter(|digits| digits.len() == 64 && digits.is_ascii());
+    let digits = digits.ok_or_else(malformed)?;
+    let mut digest = [0; 32];
+    for (place, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * place..2 * place + 2], 16).map_err(|_| malformed())?;
+    }
+    Ok(Some(digest))
+}
+
+fn read_attempt_ended(record: pb::AttemptEnded) -> Result<AttemptEnded, Invalid> {
+    let cause = words::cause(record.ended_by, record.cause, record.rate_limited_until_ms)?;
+    Ok(AttemptEnded {
+        delivery: delivery_id(record.delivery)?,
+        token: token(record.token)?,
+        cause: required(cause, "ended_by")?,
+        message: Arc::from(record.message),
+        counted: record.counted,
+        next: match required(record.next, "next")? {
+            pb::attempt_ended::Next::WaitingNotBeforeMs(at) => Next::Wait { not_before: Timestamp(at) },
+            pb::attempt_ended::Next::Parked(reason) => {
+                Next::Park { reason: required(words::parked(reason)?, "parked")? }
+            }
+        },
+    })
+}
+
+pub(crate) fn read_cluster_registered(
+    names: &mut Names,
+    record: pb::ClusterRegistered,
+) -> Result<ClusterRegistered, Invalid> {
+    let region = Some(record.region).filter(|region| !region.is_empty());
+    Ok(ClusterRegistered {
+        tenant: names.tenant(&record.tenant)?,
+        cluster: names.cluster(&record.cluster)?,
+        region: region.map(|region| parsed(&region, "region")).transpose()?,
+        labels: route::labels_from_message(record.labels),
+    })
+}
+
+pub(crate) fn read_general_registered(
+    names: &mut Names,
+    record: pb::GeneralRegistered,
+) -> Result<GeneralRegistered, Invalid> {
+    let tenant = names.tenant(&record.tenant)?;
+    Ok(GeneralRegistered {
+        key: GeneralKey::clone(&*names.general(&tenant, &record.cluster, &record.name)?),
+        ty: parsed(&record.r#type, "type")?,
+        labels: route::labels_from_message(record.labels),
+    })
+}
+
+pub(crate) fn read_hold_changed(names: &mut Names, record: pb::HoldChanged) -> Result<HoldChanged, Invalid> {
+    use pb::hold_changed::Target;
+    let target = match required(record.target, "target")? {
+        Target::Cluster(cluster) => HoldTarget::Cluster(names.cluster(&cluster)?),
+        Target::General(general) => {
+            HoldTarget::General(names.cluster(&general.cluster)?, parsed(&general.name, "name")?)
+        }
+        Target::Instance(instance) => {
+            HoldTarget::Instance(names.cluster(&instance.cluster)?, parsed(&instance.instance, "instance")?)
+        }
+        Target::Route(name) => HoldTarget::Route(names.route(&name)?),
+    };
+    Ok(HoldChanged {
+        tenant: names.tenant(&record.tenant)?,
+        target,
+        hold: words::hold(record.hold)?,
+        by: Arc::from(record.by),
+    })
+}
+
+pub(crate) fn usage(usage: delivery::Usage) -> Usage {
+    Usage {
+        model: Arc::from(usage.model),
+        input_tokens: usage.input_tokens,
+        output_tokens: usage.output_tokens,
+        cost_micros: usage.cost_micros,
+    }
+}
+
+pub(crate) fn delivery_id(message: Option<pb::DeliveryRef>) -> Result<DeliveryId, Invalid> {
+    required(message, "delivery")?.try_into()
+}
+
+pub(crate) fn token(message: Option<pb::Token>) -> Result<Token, Invalid> {
+    required(message, "token")?.try_into()
+}
+
+pub(crate) fn token_or_none(message: Option<pb::Token>) -> Result<Token, Invalid> {
+    message.map_or(Ok(Token::default()), Token::try_from)
+}
+
+pub(crate) fn fixed<const N: usize>(bytes: &[u8], field: &'static str) -> Result<[u8; N], Invalid> {
+    bytes.try_into().map_err(|_| Invalid::new(field, format_args!("has {} bytes, expected {N}", bytes.len())))
+}

@@ -1,0 +1,364 @@
+//! Records of every kind with drawn values, for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mindos_core::input::Seen;
+use mindos_core::output::PayloadRef;
+use mindos_core::record::*;
+use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::snapshot::{DeliveryItem, EventItem, Item, PhaseItem};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
+
+use crate::fault::Random;
+
+/// How many kinds of records there are.
+pub(crate) const KINDS: u64 = 20;
+
+fn tenant(random: &mut Random) -> TenantName {
+    if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
+}
+
+fn text(random: &mut Random, what: &str) -> Arc<str> {
+    Arc::from(format!("{what}/{}", random.below(1000)))
+}
+
+fn maybe<T>(random: &mut Random, make: impl FnOnce(&mut Random) -> T) -> Option<T> {
+    random.chance(50).then(|| make(random))
+}
+
+fn time(random: &mut Random) -> Timestamp {
+    Timestamp(1_700_000_000_000 + random.below(1 << 40))
+}
+
+fn seq(random: &mut Random) -> Seq {
+    let bits = 1 + random.below(40);
+    Seq(1 + random.below(1 << bits))
+}
+
+fn delivery(random: &mut Random) -> DeliveryId {
+    DeliveryId::new(seq(random), 1 + random.below(64) as u32)
+}
+
+fn token(random: &mut Random) -> Token {
+    Token::new(1 + random.below(1 << 20) as u32, 1 + random.below(100) as u32)
+}
+
+fn general(random: &mut Random, tenant: &TenantName) -> Arc<GeneralKey> {
+    let cluster = format!("cluster-{}", random.below(3)).parse().unwrap();
+    let name = format!("general-{}", random.below(11)).parse().unwrap();
+    Arc::new(GeneralKey { tenant: tenant.clone(), cluster, name })
+}
+
+fn instance(random: &mut Random, general: &GeneralKey) -> Arc<InstanceKey> {
+    let instance = format!("pod-{}", random.below(20)).parse().unwrap();
+    Arc::new(InstanceKey { tenant: general.tenant.clone(), cluster: general.cluster.clone(), instance })
+}
+
+fn payload(random: &mut Random) -> Payload {
+    let len = random.below(2000);
+    let bytes: Vec<u8> = (0..len).map(|_| random.bits() as u8).collect();
+    Payload { salt: digest(random), bytes: Bytes::from(bytes) }
+}
+
+fn digest<const N: usize>(random: &mut Random) -> [u8; N] {
+    std::array::from_fn(|_| random.bits() as u8)
+}
+
+fn reason(random: &mut Random) -> ParkReason {
+    ParkReason::ALL[random.below(ParkReason::ALL.len() as u64) as usize]
+}
+
+fn load(random: &mut Random) -> Load {
+    Load { open: random.below(20) as u32, capacity: random.below(300) as u32 }
+}
+
+fn usage(random: &mut Random) -> Vec<Usage> {
+    (0..random.below(3))
+        .map(|_| Usage {
+            model: text(random, "model"),
+            input_tokens: random.below(1 << 20),
+            output_tokens: random.below(1 << 14),
+            cost_micros: random.below(1 << 30),
+        })
+        .collect()
+}
+
+fn labels(random: &mut Random) -> Labels {
+    (0..random.below(4)).map(|number| (Arc::from(format!("key-{number}")), text(random, "value"))).collect()
+}
+
+fn cause(random: &mut Random) -> Cause {
+    let failure = match random.below(7) {
+        0 => FailureKind::Transient,
+        1 => FailureKind::Lost,
+        2 => FailureKind::RateLimited { until: time(random) },
+        3 => FailureKind::Poison,
+        4 => FailureKind::TooLarge,
+        5 => FailureKind::Cancelled,
+        _ => FailureKind::OverBudget,
+    };
+    match random.below(6) {
+        0 => Cause::Lapsed,
+        1 => Cause::Rebooted,
+        2 => Cause::Undelivered,
+        3 => Cause::Declined,
+        4 => Cause::Deadline,
+        _ => Cause::Failed(failure),
+    }
+}
+
+fn cancel(random: &mut Random) -> CancelReason {
+    if random.chance(50) { CancelReason::Requested } else { CancelReason::Superseded { by: delivery(random) } }
+}
+
+fn route(random: &mut Random) -> Route {
+    let mut route = Route::new(
+        format!("route-{}", random.below(5)).parse().unwrap(),
+        Match {
+            kinds: (0..random.below(3)).map(|number| Pattern::new(&format!("kind-{number}*")).unwrap()).collect(),
+            subjects: (0..random.below(2)).map(|number| Pattern::new(&format!("acme/{number}")).unwrap()).collect(),
+        },
+        Targets {
+            types: (0..random.below(3)).map(|number| format!("type-{number}").parse().unwrap()).collect(),
+            clusters: (0..random.below(3)).map(|number| format!("cluster-{number}").parse().unwrap()).collect(),
+            regions: (0..random.below(2)).map(|number| format!("region-{number}").parse().unwrap()).collect(),
+            names: (0..random.below(2)).map(|number| format!("general-{number}").parse().unwrap()).collect(),
+            labels: labels(random),
+        },
+        Strategy::ALL[random.below(3) as usize],
+    );
+    route.count = random.below(10) as u32;
+    route.coalesce = if random.chance(50) { Coalesce::Every } else { Coalesce::Latest };
+    route.attempts_max = random.below(10) as u32;
+    route.deadline = Duration::from_millis(random.below(1 << 30));
+    route.block_max = Duration::from_millis(random.below(1 << 30));
+    route
+}
+
+fn table(random: &mut Random) -> Arc<RouteTable> {
+    Arc::new(RouteTable { routes: (0..1 + random.below(5)).map(|_| route(random)).collect() })
+}
+
+fn hold(random: &mut Random) -> HoldChanged {
+    let general = general(random, &TenantName::default_tenant());
+    HoldChanged {
+        tenant: tenant(random),
+        target: match random.below(4) {
+            0 => HoldTarget::Cluster(general.cluster.clone()),
+            1 => HoldTarget::General(general.cluster.clone(), general.name.clone()),
+            2 => HoldTarget::Instance(general.cluster.clone(), "pod-1".parse().unwrap()),
+            _ => HoldTarget::Route("route-1".parse().unwrap()),
+        },
+        hold: [Hold::None, Hold::Paused, Hold::Cordoned, Hold::Draining][random.below(4) as usize],
+        by: text(random, "person"),
+    }
+}
+
+fn cluster(random: &mut Random) -> ClusterRegistered {
+    ClusterRegistered {
+        tenant: tenant(random),
+        cluster: "cluster-1".parse().unwrap(),
+        region: maybe(random, |_| "eu-1".parse().unwrap()),
+        labels: labels(random),
+    }
+}
+
+fn registered(random: &mut Random) -> GeneralRegistered {
+    let tenant = tenant(random);
+    let key = GeneralKey::clone(&*general(random, &tenant));
+    GeneralRegistered { key, ty: "security".parse().unwrap(), labels: labels(random) }
+}
+
+fn accepted(random: &mut Random) -> EventAccepted {
+    let tenant = tenant(random);
+    let (source, ty) = (text(random, "source"), text(random, "type"));
+    let subject = maybe(random, |random| text(random, "subject"));
+    let lane = match random.below(3) {
+        0 => text(random, "lane"),
+        _ => subject.clone().unwrap_or_else(|| source.clone()),
+    };
+    let deliveries = (0..random.below(13)).map(|_| PlannedDelivery {
+        general: random.chance(50).then(|| general(random, &tenant)),
+        parked: maybe(random, reason),
+    });
+    let deliveries = deliveries.collect();
+    EventAccepted {
+        source,
+        id: text(random, "id"),
+        kind: if random.chance(50) { ty.clone() } else { text(random, "kind") },
+        ty,
+        subject,
+        lane,
+        repository: maybe(random, |random| text(random, "repository")),
+        actor: maybe(random, |random| text(random, "actor")),
+        time: maybe(random, time),
+        key: digest(random),
+        digest: digest(random),
+        payload: payload(random),
+        route: maybe(random, |_| "route-1".parse().unwrap()),
+        strategy: maybe(random, |random| Strategy::ALL[random.below(3) as usize]),
+        deliveries,
+        tenant,
+    }
+}
+
+fn leased(random: &mut Random) -> DeliveryLeased {
+    let tenant = tenant(random);
+    let general = general(random, &tenant);
+    let generals = (0..random.below(5)).map(|_| (self::general(random, &tenant), load(random))).collect();
+    let instances = (0..random.below(3)).map(|_| (instance(random, &general), load(random))).collect();
+    DeliveryLeased {
+        delivery: delivery(random),
+        token: token(random),
+        instance: instance(random, &general),
+        boot: format!("boot-{}", random.below(9)).parse().unwrap(),
+        attempt: 1 + random.below(5) as u32,
+        lease_ms: random.below(1 << 20) as u32,
+        choice: Choice { generals, instances, free: random.below(300) as u32 },
+        general,
+    }
+}
+
+/// A record of the kind number `kind`, below [`KINDS`], at `at`.
+pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
+    let record = match kind {
+        0 => Record::EpochStarted(EpochStarted {
+            epoch: 1 + random.below(99) as u32,
+            version: text(random, "0.1"),
+            cause: if random.chance(50) { EpochCause::Start } else { EpochCause::Restore },
+        }),
+        1 => Record::EventAccepted(Box::new(accepted(random))),
+        2 => Record::DeliveryLeased(Box::new(leased(random))),
+        3 => Record::AttemptEnded(Box::new(AttemptEnded {
+            delivery: delivery(random),
+            token: token(random),
+            cause: cause(random),
+            message: text(random, "it went wrong"),
+            counted: random.chance(50),
+            next: match random.chance(50) {
+                true => Next::Wait { not_before: time(random) },
+                false => Next::Park { reason: reason(random) },
+            },
+        })),
+        4 => Record::DeliverySettled(Box::new(DeliverySettled {
+            delivery: delivery(random),
+            token: token(random),
+            output: maybe(random, payload),
+            output_type: maybe(random, |random| text(random, "application")),
+            output_ref: maybe(random, digest),
+            usage: usage(random),
+            took_ms: random.below(1 << 22),
+        })),
+        5 => Record::DeliveryCancelled(DeliveryCancelled {
+            delivery: delivery(random),
+            reason: cancel(random),
+            by: text(random, "person"),
+        }),
+        6 => Record::CancelRequested(CancelRequested {
+            delivery: delivery(random),
+            reason: cancel(random),
+            by: text(random, "person"),
+        }),
+        7 => Record::DeliveryParked(DeliveryParked { delivery: delivery(random), reason: reason(random) }),
+        8 => Record::DeliveryRedriven(DeliveryRedriven {
+            delivery: delivery(random),
+            place_before: seq(random),
+            by: text(random, "person"),
+        }),
+        9 => {
+            let tenant = tenant(random);
+            let general = general(random, &tenant);
+            Record::ResultRefused(Box::new(ResultRefused {
+                delivery: delivery(random),
+                presented: token(random),
+                current: maybe(random, token).unwrap_or_default(),
+                instance: instance(random, &general),
+            }))
+        }
+        10 => Record::LeaseExtended(Box::new(LeaseExtended {
+            delivery: delivery(random),
+            token: token(random),
+            checkpoint: maybe(random, payload),
+            usage: usage(random),
+        })),
+        11 => Record::ClusterRegistered(Box::new(cluster(random))),
+        12 => Record::GeneralRegistered(Box::new(registered(random))),
+        13 => Record::GeneralRemoved(GeneralRemoved { key: registered(random).key, by: text(random, "person") }),
+        14 => Record::HoldChanged(Box::new(hold(random))),
+        15 => Record::RoutesApplied(Box::new(RoutesApplied {
+            tenant: tenant(random),
+            table: table(random),
+            by: text(random, "person"),
+        })),
+        16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
+        17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
+        18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
+        _ => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+    };
+    Entry { seq: at, at: time(random), record }
+}
+
+/// A snapshot item of any kind.
+pub(crate) fn item(random: &mut Random) -> Item {
+    match random.below(9) {
+        0 => Item::Header { seq: seq(random), at: time(random), epoch: random.below(99) as u32 },
+        1 => Item::Cluster(cluster(random)),
+        2 => Item::General(registered(random)),
+        3 => Item::Hold(hold(random)),
+        4 => Item::Routes { tenant: tenant(random), at: seq(random), table: table(random) },
+        5 => {
+            let tenant = tenant(random);
+            let cursor = random.chance(50).then(|| general(random, &tenant));
+            Item::Route { tenant, route: Arc::new(route(random)), cursor }
+        }
+        6 => Item::Event(Box::new(event(random))),
+        7 => Item::Seen {
+            key: digest(random),
+            at: time(random),
+            seen: Seen { event: seq(random), digest: digest(random) },
+        },
+        _ => Item::Settled { delivery: delivery(random), token: maybe(random, token).unwrap_or_default() },
+    }
+}
+
+fn event(random: &mut Random) -> EventItem {
+    let tenant = tenant(random);
+    let deliveries = (0..random.below(5)).map(|_| {
+        let holder = general(random, &tenant);
+        let phase = match random.below(5) {
+            0 => PhaseItem::Waiting { not_before: maybe(random, time).unwrap_or_default() },
+            1 => {
+                let instance = instance(random, &holder);
+                PhaseItem::Leased { instance, general: holder, boot: "boot-1".parse().unwrap(), since: time(random) }
+            }
+            2 => PhaseItem::Parked { reason: reason(random), since: time(random) },
+            3 => PhaseItem::Succeeded { general: maybe(random, |_| holder) },
+            _ => PhaseItem::Cancelled,
+        };
+        DeliveryItem {
+            general: random.chance(50).then(|| general(random, &tenant)),
+            phase,
+            token: maybe(random, token).unwrap_or_default(),
+            attempts: random.below(5) as u32,
+            place: seq(random),
+            held_ms: random.below(1 << 20),
+            held_since: maybe(random, |random| if random.chance(20) { Timestamp(0) } else { time(random) }),
+            cancel: maybe(random, cancel),
+            last_cause: maybe(random, cause),
+        }
+    });
+    let deliveries = deliveries.collect();
+    EventItem {
+        event: seq(random),
+        deliveries,
+        kind: text(random, "kind"),
+        lane: text(random, "lane"),
+        repository: maybe(random, |random| text(random, "repository")),
+        route: "route-2".parse().unwrap(),
+        accepted: time(random),
+        payload: PayloadRef { seq: seq(random), len: random.below(1 << 20) as u32 },
+        tenant,
+    }
+}

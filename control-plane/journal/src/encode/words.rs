@@ -1,0 +1,110 @@
+//! Words of the core that a message spreads over several fields.
+
+use mindos_core::record::{CancelReason, Cause, Hold};
+use mindos_model::{FailureKind, ParkReason, Timestamp};
+use mindos_proto::convert::{Invalid, word};
+use mindos_proto::delivery::v1 as delivery;
+use mindos_proto::journal::v1 as pb;
+
+/// A cause as (what ended it, how it failed, until when it is limited).
+pub(crate) fn of_cause(cause: Cause) -> (i32, i32, u64) {
+    let ended_by = match cause {
+        Cause::Failed(_) => pb::AttemptEnd::Failed,
+        Cause::Lapsed => pb::AttemptEnd::Lapsed,
+        Cause::Rebooted => pb::AttemptEnd::Rebooted,
+        Cause::Undelivered => pb::AttemptEnd::Undelivered,
+        Cause::Declined => pb::AttemptEnd::Declined,
+        Cause::Deadline => pb::AttemptEnd::Deadline,
+    };
+    let (failure, until) = match cause {
+        Cause::Failed(FailureKind::RateLimited { until }) => (delivery::FailureKind::RateLimited, until.0),
+        Cause::Failed(kind) => (delivery::FailureKind::from(kind), 0),
+        Cause::Lapsed | Cause::Rebooted | Cause::Undelivered | Cause::Declined | Cause::Deadline => {
+            (delivery::FailureKind::Unspecified, 0)
+        }
+    };
+    (ended_by as i32, failure as i32, until)
+}
+
+/// The other way; `None` if nothing is said.
+pub(crate) fn cause(ended_by: i32, failure: i32, until: u64) -> Result<Option<Cause>, Invalid> {
+    let unknown = |field, value| Invalid::new(field, format_args!("value {value} is not known"));
+    let ended_by = pb::AttemptEnd::try_from(ended_by).map_err(|_| unknown("ended_by", ended_by))?;
+    Ok(Some(match ended_by {
+        pb::AttemptEnd::Unspecified => return Ok(None),
+        pb::AttemptEnd::Lapsed => Cause::Lapsed,
+        pb::AttemptEnd::Rebooted => Cause::Rebooted,
+        pb::AttemptEnd::Undelivered => Cause::Undelivered,
+        pb::AttemptEnd::Declined => Cause::Declined,
+        pb::AttemptEnd::Deadline => Cause::Deadline,
+        pb::AttemptEnd::Failed => {
+            let kind = delivery::FailureKind::try_from(failure).map_err(|_| unknown("cause", failure))?;
+            Cause::Failed(match kind {
+                delivery::FailureKind::Unspecified => return Err(Invalid::new("cause", "is required")),
+                delivery::FailureKind::Transient => FailureKind::Transient,
+                delivery::FailureKind::Lost => FailureKind::Lost,
+                delivery::FailureKind::RateLimited => FailureKind::RateLimited { until: Timestamp(until) },
+                delivery::FailureKind::Poison => FailureKind::Poison,
+                delivery::FailureKind::TooLarge => FailureKind::TooLarge,
+                delivery::FailureKind::Cancelled => FailureKind::Cancelled,
+                delivery::FailureKind::OverBudget => FailureKind::OverBudget,
+            })
+        }
+    }))
+}
+
+/// A reason to cancel as (reason, what takes its place).
+pub(crate) fn of_cancel(reason: CancelReason) -> (i32, Option<pb::DeliveryRef>) {
+    match reason {
+        CancelReason::Superseded { by } => (delivery::CancelReason::Superseded as i32, Some(by.into())),
+        CancelReason::Requested => (delivery::CancelReason::Human as i32, None),
+    }
+}
+
+/// The other way; `None` if nothing is said.
+pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Result<Option<CancelReason>, Invalid> {
+    use delivery::CancelReason as Reason;
+    let known = Reason::try_from(reason)
+        .map_err(|_| Invalid::new("reason", format_args!("value {reason} is not known")))?;
+    match (known, superseded_by) {
+        (Reason::Unspecified, _) => Ok(None),
+        (Reason::Superseded, Some(by)) => Ok(Some(CancelReason::Superseded { by: by.try_into()? })),
+        (Reason::Superseded, None) => Err(Invalid::new("superseded_by", "is required")),
+        (Reason::Human, _) => Ok(Some(CancelReason::Requested)),
+        (other @ (Reason::Budget | Reason::Drain | Reason::Deadline | Reason::RaceLost), _) => {
+            Err(Invalid::new("reason", format_args!("{} is not accepted here", other.as_str_name())))
+        }
+    }
+}
+
+/// A hold as its number.
+pub(crate) fn of_hold(hold: Hold) -> i32 {
+    (match hold {
+        Hold::None => pb::Hold::Unspecified,
+        Hold::Paused => pb::Hold::Pause,
+        Hold::Cordoned => pb::Hold::Cordon,
+        Hold::Draining => pb::Hold::Drain,
+    }) as i32
+}
+
+/// The other way.
+pub(crate) fn hold(number: i32) -> Result<Hold, Invalid> {
+    let known = pb::Hold::try_from(number)
+        .map_err(|_| Invalid::new("hold", format_args!("value {number} is not known")))?;
+    Ok(match known {
+        pb::Hold::Unspecified => Hold::None,
+        pb::Hold::Pause => Hold::Paused,
+        pb::Hold::Cordon => Hold::Cordoned,
+        pb::Hold::Drain => Hold::Draining,
+    })
+}
+
+/// A reason to park as its number.
+pub(crate) fn of_parked(reason: Option<ParkReason>) -> i32 {
+    reason.map_or(0, |reason| delivery::ParkReason::from(reason) as i32)
+}
+
+/// The other way; `None` if nothing is said.
+pub(crate) fn parked(number: i32) -> Result<Option<ParkReason>, Invalid> {
+    word::<delivery::ParkReason, ParkReason>(number, "parked")
+}
