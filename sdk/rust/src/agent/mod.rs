@@ -70,3 +70,6 @@ pub struct Start {
     /// The assignment, still encoded.
     pub assignment: Assignment,
 }
+
+#[cfg(test)]
+mod tests;
