@@ -1,6 +1,7 @@
 //! `mindos control-plane` and `mindos sidecar`: the same as the binaries of their own, in the one that people have.
 
 use clap::Args;
+use mindos_control_plane::run::RunError;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -43,6 +44,13 @@ pub(crate) struct ControlPlaneArgs {
 /// Runs a control plane until SIGTERM or SIGINT, then drains it.
 pub(crate) fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     let ControlPlaneArgs { config } = args;
-    let _ = config;
-    Err(Failure::world("not wired yet"))
+    mindos_control_plane::logging::init(config.log_format, &config.log)
+        .map_err(|error| Failure::usage(format!("--log: {error}")))?;
+    mindos_control_plane::run::run_until_signal(config).map_err(|error| {
+        let message = mindos_control_plane::logging::Chain(&error).to_string();
+        match &error {
+            RunError::Config(_) => Failure::usage(message),
+            _ => Failure::world(message),
+        }
+    })
 }

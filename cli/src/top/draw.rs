@@ -8,8 +8,8 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Sparkline, Table};
 
-use super::feed::Look;
-use super::picture::{Pane, Screen, first, lanes};
+use super::feed::{EVENTS, Look, SETTLED};
+use super::picture::{Pane, Screen, lanes, number};
 use crate::commands::deliveries::{general_text, park_text, status_word};
 use crate::commands::filter::{ago, now, short_span};
 use crate::commands::fleet::{holds_text, liveness_word};
@@ -64,9 +64,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
         spans.push(Span::raw(format!("slots {in_use}/{slots}  waiting {waiting}  ")));
         let more = if parked == 100 { "+" } else { "" };
         spans.push(Span::raw(format!("parked {parked}{more}  ")).fg(if parked > 0 { BAD } else { DIM }));
-        if let Some(lag) = look.metrics.iter().find(|(name, _)| name.contains("history") && name.contains("lag")) {
-            spans.push(Span::raw(format!("history lag {}", short_number(*lag.1))).fg(if *lag.1 > 0.0 { BUSY } else { DIM }));
-        }
+        let lag = number(&look.metrics, "mindos_history_lag_records");
+        let seq = number(&look.metrics, "mindos_journal_durable_seq");
+        spans.push(Span::raw(format!("record {seq}  ")).fg(DIM));
+        spans.push(Span::raw(format!("history lag {}", short_number(lag))).fg(if lag > 0.0 { BUSY } else { DIM }));
     }
     if screen.paused {
         spans.push(Span::raw("  PAUSED ").fg(Color::Black).bg(BUSY));
@@ -79,19 +80,13 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
 
 fn draw_curves(frame: &mut Frame<'_>, area: Rect, screen: &Screen) {
     let [left, right] = Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(area);
-    for (area, name, rates, color) in [
-        (left, "events/s", &screen.events_per_second, ACCENT),
-        (right, "settled/s", &screen.settled_per_second, GOOD),
+    for (area, name, counter, rates, color) in [
+        (left, "events/s", EVENTS, &screen.events_per_second, ACCENT),
+        (right, "settled/s", SETTLED, &screen.settled_per_second, GOOD),
     ] {
         let now = rates.back().copied().unwrap_or(0.0);
         let peak = rates.iter().copied().fold(0.0, f64::max);
-        let total = screen.look.as_ref().map(|look| {
-            let names: &[&str] = match name {
-                "events/s" => &["mindos_events_accepted_total", "mindos_events_total"],
-                _ => &["mindos_deliveries_settled_total", "mindos_settled_total"],
-            };
-            first(&look.metrics, names)
-        });
+        let total = screen.look.as_ref().map(|look| number(&look.metrics, counter));
         let title = Line::from(vec![
             Span::raw(format!(" {name} ")).fg(color).bold(),
             Span::raw(short_number(now)).bold(),

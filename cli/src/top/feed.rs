@@ -80,7 +80,14 @@ async fn look(client: &Client, web: &mut Web) -> Result<Look, Failure> {
     Ok(Look { at: Instant::now(), clusters, generals, instances, recent, parked, waiting, metrics })
 }
 
-/// Sums the series of each family.
+/// Deliveries settled or parked, by outcome.
+const DELIVERIES: &str = "mindos_deliveries_total";
+/// The name under which those settled are summed.
+pub(crate) const SETTLED: &str = "settled";
+/// Events accepted.
+pub(crate) const EVENTS: &str = "mindos_events_total";
+
+/// Sums the series of each family; deliveries that were settled also as [`SETTLED`].
 pub(crate) fn read_metrics(text: &str) -> BTreeMap<String, f64> {
     let mut sums = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -88,6 +95,9 @@ pub(crate) fn read_metrics(text: &str) -> BTreeMap<String, f64> {
         let name = series.split('{').next().unwrap_or(series);
         if let Ok(value) = value.parse::<f64>() {
             *sums.entry(name.to_owned()).or_insert(0.0) += value;
+            if name == DELIVERIES && !series.contains("outcome=\"parked\"") {
+                *sums.entry(SETTLED.to_owned()).or_insert(0.0) += value;
+            }
         }
     }
     sums
@@ -101,5 +111,7 @@ mod tests {
     fn series_of_a_family_are_summed() {
         let metrics = read_metrics("# HELP a b\na{x=\"1\"} 2\na{x=\"2 y\"} 3\nb 4.5\n");
         assert_eq!((metrics["a"], metrics["b"]), (5.0, 4.5));
+        let text = "mindos_deliveries_total{outcome=\"parked\"} 2\nmindos_deliveries_total{outcome=\"succeeded\"} 3\n";
+        assert_eq!(read_metrics(text)[SETTLED], 3.0);
     }
 }

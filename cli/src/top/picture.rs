@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mindos_proto::delivery::v1::{Delivery, DeliveryStatus};
 
-use super::feed::Look;
+use super::feed::{EVENTS, Look, SETTLED};
 use crate::failure::Failure;
 
 /// Rates that are kept for the curves: five minutes at two a second.
@@ -66,11 +66,6 @@ pub(super) struct Screen {
     last: Option<(Instant, f64, f64)>,
 }
 
-/// Counter of accepted events.
-const EVENTS: &[&str] = &["mindos_events_accepted_total", "mindos_events_total"];
-/// Counter of settled deliveries.
-const SETTLED: &[&str] = &["mindos_deliveries_settled_total", "mindos_settled_total"];
-
 impl Screen {
     pub(super) fn new(server: &str) -> Screen {
         Screen {
@@ -93,7 +88,7 @@ impl Screen {
         match look {
             Ok(look) => {
                 self.failure = None;
-                let (events, settled) = (first(&look.metrics, EVENTS), first(&look.metrics, SETTLED));
+                let (events, settled) = (number(&look.metrics, EVENTS), number(&look.metrics, SETTLED));
                 if let Some((at, events_before, settled_before)) = self.last {
                     let span = look.at.duration_since(at).max(Duration::from_millis(1)).as_secs_f64();
                     // A counter that fell belongs to another start of the server.
@@ -142,9 +137,9 @@ fn push(rates: &mut VecDeque<f64>, rate: f64) {
     rates.push_back(rate);
 }
 
-/// The value of the first series there is.
-pub(super) fn first(metrics: &BTreeMap<String, f64>, names: &[&str]) -> f64 {
-    names.iter().find_map(|name| metrics.get(*name)).copied().unwrap_or(0.0)
+/// The value of a series; 0 when there is none.
+pub(super) fn number(metrics: &BTreeMap<String, f64>, name: &str) -> f64 {
+    metrics.get(name).copied().unwrap_or(0.0)
 }
 
 /// Open work by lane, the fullest first.
@@ -185,7 +180,7 @@ mod tests {
             recent: vec![],
             parked: vec![],
             waiting: vec![],
-            metrics: [(EVENTS[0].to_owned(), events)].into(),
+            metrics: [(EVENTS.to_owned(), events)].into(),
         }
     }
 
