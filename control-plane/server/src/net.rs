@@ -10,9 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
@@ -55,7 +55,9 @@ impl Connection {
 /// A port with what answers there.
 pub struct Port {
     pub listener: TcpListener,
-    pub router: Router,
+    pub grpc: Router,
+    /// What is not gRPC goes here.
+    pub http: Option<Router>,
     /// Further connections wait to be accepted.
     pub connections_max: usize,
 }
@@ -63,7 +65,8 @@ pub struct Port {
 impl Port {
     /// Serves until `drain` turns true and all connections are gone.
     pub async fn serve(self, mut drain: watch::Receiver<bool>) {
-        let Port { listener, router, connections_max } = self;
+        let Port { listener, grpc, http, connections_max } = self;
+        let answers = Answers { grpc, http };
         let connections = Arc::new(Semaphore::new(connections_max));
         let builder = Arc::new(builder());
         loop {
@@ -72,9 +75,9 @@ impl Port {
                 _ = drain.wait_for(|draining| *draining) => break,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let (builder, router, drain) = (Arc::clone(&builder), router.clone(), drain.clone());
+            let (builder, answers, drain) = (Arc::clone(&builder), answers.clone(), drain.clone());
             tokio::spawn(async move {
-                serve(&builder, stream, peer, router, drain).await;
+                serve(&builder, stream, peer, answers, drain).await;
                 drop(permit);
             });
         }
@@ -82,6 +85,24 @@ impl Port {
         // All permits back: all connections gone. The caller has the timer.
         let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
         let _ = connections.acquire_many(all).await;
+    }
+}
+
+/// Who answers what on a port.
+#[derive(Clone)]
+struct Answers {
+    grpc: Router,
+    http: Option<Router>,
+}
+
+impl Answers {
+    fn of(&self, request: &Request<Incoming>) -> &Router {
+        let content_type = request.headers().get(http::header::CONTENT_TYPE);
+        let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        match &self.http {
+            Some(http) if !is_grpc => http,
+            _ => &self.grpc,
+        }
     }
 }
 
@@ -125,7 +146,7 @@ async fn serve(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    answers: Answers,
     mut drain: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -133,11 +154,12 @@ async fn serve(
     }
     let cut = Arc::new(Notify::new());
     let connection = Connection { peer, cut: Arc::clone(&cut) };
-    let service = router.map_request(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        request.map(axum::body::Body::new)
+        let router = answers.of(&request).clone();
+        router.oneshot(request.map(axum::body::Body::new))
     });
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     let mut draining = false;
     loop {

@@ -112,10 +112,13 @@ impl Turns {
         let shared = handle.shared();
         let mut backlog = Vec::new().into_iter();
         let mut stop_by: Option<Instant> = None;
+        // The plane comes with records of its own: its epoch stands in the open batch.
+        let mut first = true;
         loop {
             // While a full batch cannot be sealed, inputs wait where their senders can see it.
             let blocked = backlog.len() > 0;
-            let taken = shared.inbox.take(self.patience(blocked), !blocked);
+            let patience = if std::mem::take(&mut first) { Duration::ZERO } else { self.patience(blocked) };
+            let taken = shared.inbox.take(patience, !blocked);
             if taken.failed {
                 return;
             }

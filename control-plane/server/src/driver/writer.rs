@@ -3,6 +3,7 @@
 //! Invariant: batches are appended in the order in which they were sealed, and after a failure no more are.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -23,6 +24,12 @@ pub trait Home: Send {
     /// # Errors
     /// See [`AppendError`].
     fn append(&mut self, expected: Seq, batch: &Batch) -> Result<(), AppendError>;
+
+    /// Drops what stands wholly at or before `through`, as far as a snapshot covers it. Called again with the same.
+    ///
+    /// # Errors
+    /// [`AppendError::Fatal`] when nothing more can be appended.
+    fn drop_prefix(&mut self, through: Seq) -> Result<(), AppendError>;
 
     /// Whether so much of the disk is used that no more events are to be taken.
     fn is_tight(&self) -> bool;
@@ -51,7 +58,14 @@ pub(super) fn run(mut home: impl Home, mut end: Seq, batches: &Receiver<Arc<Batc
                 end = batch.last();
                 shared.inbox.synced(end);
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                let through = Seq(shared.droppable.load(Ordering::Acquire));
+                if let Err(error) = home.drop_prefix(through) {
+                    error!(error = %Chain(&error), %through, "prefix was not dropped");
+                    shared.fail(Chain(&error).to_string());
+                    return;
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let is_tight = home.is_tight();

@@ -10,7 +10,7 @@ use mindos_model::Seq;
 use mindos_proto::fleet::v1::watch_response::Item;
 use mindos_proto::fleet::v1::{GeneralName, InstanceName, Target, WatchResponse, target};
 
-use super::Context;
+use super::{Context, status};
 use super::fleet_view::{self, Filter, Items};
 use super::watch::{Ended, LIFE_INTERVAL, Sender};
 
@@ -38,7 +38,10 @@ pub(super) async fn show(context: &Context, filter: &Filter, sender: &Sender<Wat
             send(sender, None, caught_up).await?;
         }
         sent = found;
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = context.drained() => return Err(sender.end(status::stopped(crate::driver::Stopped).into())),
+        }
     }
 }
 

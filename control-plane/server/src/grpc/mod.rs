@@ -33,7 +33,7 @@ use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch as signal};
 use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tracing::error;
@@ -62,6 +62,8 @@ pub struct Context {
     pub tenant: TenantName,
     /// Who asks, for the ledger.
     pub principal: Arc<str>,
+    /// Turns true when the server drains.
+    pub draining: signal::Receiver<bool>,
     reads: Semaphore,
 }
 
@@ -80,16 +82,17 @@ pub struct Parts {
     pub history: HistoryReader,
     pub limits: Limits,
     pub plane_id: String,
+    pub draining: signal::Receiver<bool>,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
-        Context { handle, payloads, source, dedupe, history, limits, plane_id, tenant, principal, reads }
+        Context { handle, payloads, source, dedupe, history, limits, plane_id, tenant, principal, draining, reads }
     }
 
     /// Runs something that may wait for a disk.
@@ -100,6 +103,12 @@ impl Context {
         let _permit = self.reads.acquire().await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
         let context = Arc::clone(self);
         tokio::task::spawn_blocking(move || read(&context)).await.map_err(|error| failed("a read panicked", &error))
+    }
+
+    /// Completes when the server drains.
+    pub(crate) async fn drained(&self) {
+        // The sender lives as long as the server.
+        let _ = self.draining.clone().wait_for(|draining| *draining).await;
     }
 
     pub(crate) fn by(&self) -> Arc<str> {

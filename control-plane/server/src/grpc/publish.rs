@@ -159,9 +159,13 @@ async fn carry(
                     waiting.push_back(batch);
                 }
             },
+            () = context.drained(), if may_read => open = false,
             // The publisher is gone; what it sent is decided all the same.
             () = answers.closed() => return Ok(()),
         }
+    }
+    if *context.draining.borrow() {
+        return Err(status::stopped(crate::driver::Stopped).into());
     }
     Ok(())
 }

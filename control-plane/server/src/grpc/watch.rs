@@ -86,9 +86,12 @@ impl Walk {
             }
             let followed = match self.ahead.take() {
                 Some(batch) => Followed::Batch(batch),
-                None => match tokio::time::timeout(LIFE_INTERVAL, self.follower.next()).await {
-                    Ok(followed) => followed,
-                    Err(_) => return Ok(Step::Quiet),
+                None => tokio::select! {
+                    followed = tokio::time::timeout(LIFE_INTERVAL, self.follower.next()) => match followed {
+                        Ok(followed) => followed,
+                        Err(_) => return Ok(Step::Quiet),
+                    },
+                    () = self.context.drained() => return Ok(Step::Closed),
                 },
             };
             match followed {

@@ -1,0 +1,257 @@
+//! Configuration: one flag and one environment variable for each value, checked before anything starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mindos_core::Limits;
+use mindos_model::limits;
+
+use crate::logging::LogFormat;
+
+/// What the control plane is started with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Directory that holds the journal and everything derived from it.
+    #[arg(long, env = "MINDOS_DATA_DIR", default_value = "mindos-data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Address of the API: gRPC and HTTP for people and programs.
+    #[arg(long, env = "MINDOS_LISTEN", default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Address that agents dial.
+    #[arg(long, env = "MINDOS_AGENT_LISTEN", default_value = "127.0.0.1:8091", value_name = "ADDRESS")]
+    pub agent_listen: SocketAddr,
+
+    /// Allows addresses other than loopback, although everything is sent in the clear and nobody is asked who they are.
+    #[arg(long, env = "MINDOS_INSECURE_BIND")]
+    pub insecure_bind: bool,
+
+    /// Threads for the network, 1 to 64. One is best for one stream of work; more serve many connections.
+    #[arg(long, env = "MINDOS_NET_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "COUNT")]
+    pub net_threads: u16,
+
+    /// Connections on each port at a time, 1 to 1,000,000. Further ones wait.
+    #[arg(long, env = "MINDOS_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
+    pub connections_max: u32,
+
+    /// Memory for payloads of events, such as `256MiB`. Others are read from the journal.
+    #[arg(long, env = "MINDOS_PAYLOAD_CACHE", default_value = "256MiB", value_parser = bytes, value_name = "BYTES")]
+    pub payload_cache: u64,
+
+    /// Inputs that may wait for the plane, 1024 to 10,000,000.
+    #[arg(long, env = "MINDOS_INBOX_MAX", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1024..=10_000_000), value_name = "COUNT")]
+    pub inbox_max: u32,
+
+    /// Memory for inputs that wait for the plane, such as `64MiB`.
+    #[arg(long, env = "MINDOS_INBOX_BYTES", default_value = "64MiB", value_parser = bytes, value_name = "BYTES")]
+    pub inbox_bytes: u64,
+
+    /// Messages that may wait for the stream of one agent, 64 to 10,000,000.
+    #[arg(long, env = "MINDOS_OUTBOX_MAX", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=10_000_000), value_name = "COUNT")]
+    pub outbox_max: u32,
+
+    /// How long messages may wait for a stream that takes none, such as `30s`.
+    #[arg(long, env = "MINDOS_OUTBOX_STALL", default_value = "30s", value_parser = span, value_name = "TIME")]
+    pub outbox_stall: Duration,
+
+    /// Room for the journal on the disk, such as `64GiB`. At 90 % of it events are refused.
+    #[arg(long, env = "MINDOS_JOURNAL_QUOTA", default_value = "64GiB", value_parser = bytes, value_name = "BYTES")]
+    pub journal_quota: u64,
+
+    /// Size of a file of the journal, such as `64MiB`.
+    #[arg(long, env = "MINDOS_SEGMENT_BYTES", default_value = "64MiB", value_parser = bytes, value_name = "BYTES")]
+    pub segment_bytes: u64,
+
+    /// Checks every record of the journal at the start, and not only the last file.
+    #[arg(long, env = "MINDOS_CHECK_ALL")]
+    pub check_all: bool,
+
+    /// Deliveries that may wait in one lane, from 1.
+    #[arg(long, env = "MINDOS_LANE_BACKLOG_MAX", default_value_t = limits::LANE_BACKLOG_MAX, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub lane_backlog_max: u32,
+
+    /// Deliveries that may wait for one general, or for one of a route's, from 1.
+    #[arg(long, env = "MINDOS_QUEUE_BACKLOG_MAX", default_value_t = limits::QUEUE_BACKLOG_MAX, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+    pub queue_backlog_max: u32,
+
+    /// Deliveries that may be open in all, from 1.
+    #[arg(long, env = "MINDOS_OPEN_MAX", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
+    pub open_max: u64,
+
+    /// How long a lease runs unless it is extended, 1 s to 1 h, such as `25s`.
+    #[arg(long, env = "MINDOS_LEASE", default_value = "25s", value_parser = span, value_name = "TIME")]
+    pub lease: Duration,
+
+    /// How often an agent with work reports, 100 ms to 5 min.
+    #[arg(long, env = "MINDOS_HEARTBEAT", default_value = "5s", value_parser = span, value_name = "TIME")]
+    pub heartbeat: Duration,
+
+    /// How often an idle agent reports, 100 ms to 5 min.
+    #[arg(long, env = "MINDOS_HEARTBEAT_IDLE", default_value = "15s", value_parser = span, value_name = "TIME")]
+    pub heartbeat_idle: Duration,
+
+    /// How long a stop waits for what is on its way, such as `10s`.
+    #[arg(long, env = "MINDOS_STOP_TIMEOUT", default_value = "10s", value_parser = span, value_name = "TIME")]
+    pub stop_timeout: Duration,
+
+    /// How long the history is kept, such as `30d`.
+    #[arg(long, env = "MINDOS_HISTORY_KEEP", default_value = "30d", value_parser = span, value_name = "TIME")]
+    pub history_keep: Duration,
+
+    /// Room for the history on the disk, such as `20GiB`.
+    #[arg(long, env = "MINDOS_HISTORY_BYTES", default_value = "20GiB", value_parser = bytes, value_name = "BYTES")]
+    pub history_bytes: u64,
+
+    /// File with settings that are read again when it changes: secrets of webhooks, level of the log.
+    #[arg(long, env = "MINDOS_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+
+    /// What is logged, such as `info` or `info,mindos_control_plane=debug`.
+    #[arg(long, env = "MINDOS_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// How log lines are written: `human` or `json`.
+    #[arg(long, env = "MINDOS_LOG_FORMAT", default_value_t = LogFormat::Human, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// A setting that is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("--{option} is {address}, which is not loopback: everything is sent in the clear, so give --insecure-bind as well if that is wanted")]
+    Exposed { option: &'static str, address: SocketAddr },
+    #[error("--{option} is {found}: expected {accepted}")]
+    Range { option: &'static str, found: String, accepted: &'static str },
+}
+
+impl Config {
+    /// Checks what single options cannot say.
+    ///
+    /// # Errors
+    /// Names the option and what it accepts.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for (option, address) in [("listen", self.listen), ("agent-listen", self.agent_listen)] {
+            if !address.ip().is_loopback() && !self.insecure_bind {
+                return Err(ConfigError::Exposed { option, address });
+            }
+        }
+        let beats = (Duration::from_millis(100), Duration::from_secs(300), "100ms to 5m");
+        let spans = [
+            ("lease", self.lease, (Duration::from_secs(1), Duration::from_secs(3600), "1s to 1h")),
+            ("heartbeat", self.heartbeat, beats),
+            ("heartbeat-idle", self.heartbeat_idle, beats),
+        ];
+        for (option, found, (min, max, accepted)) in spans {
+            if found < min || found > max {
+                return Err(ConfigError::Range { option, found: format!("{found:?}"), accepted });
+            }
+        }
+        for (option, found, min, accepted) in [
+            ("segment-bytes", self.segment_bytes, 1 << 20, "at least 1MiB"),
+            ("journal-quota", self.journal_quota, 4 << 20, "at least 4MiB"),
+            ("inbox-bytes", self.inbox_bytes, 8 << 20, "at least 8MiB"),
+        ] {
+            if found < min {
+                return Err(ConfigError::Range { option, found: found.to_string(), accepted });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bounds and intervals of the plane.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            lane_backlog_max: self.lane_backlog_max,
+            queue_backlog_max: self.queue_backlog_max,
+            open_max: self.open_max,
+            lease: self.lease,
+            heartbeat: self.heartbeat,
+            heartbeat_idle: self.heartbeat_idle,
+            ..Limits::default()
+        }
+    }
+}
+
+/// Reads a size such as `64MiB`; without a unit it is in bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err("expected a number with B, KiB, MiB, GiB or TiB".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a number, such as 64MiB".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
+}
+
+/// Reads a span such as `25s`.
+fn span(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("expected a number with ms, s, m, h or d".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a number, such as 25s".to_owned())?;
+    let millis = number.checked_mul(millis).ok_or_else(|| "is too long".to_owned())?;
+    Ok(Duration::from_millis(millis))
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let at = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..at], text[at..].trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn config(arguments: &[&str]) -> Config {
+        Command::parse_from([&["test"], arguments].concat()).config
+    }
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        let config = config(&[]);
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.limits().lease, limits::LEASE);
+        assert_eq!(config.payload_cache, 256 << 20);
+    }
+
+    #[test]
+    fn what_is_not_loopback_has_to_be_asked_for() {
+        let error = config(&["--listen", "0.0.0.0:8090"]).check().unwrap_err().to_string();
+        assert!(error.contains("--listen") && error.contains("--insecure-bind"), "{error}");
+        assert_eq!(config(&["--listen", "0.0.0.0:8090", "--insecure-bind"]).check(), Ok(()));
+    }
+
+    #[test]
+    fn units_are_read() {
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(bytes("7"), Ok(7));
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["", "MiB", "64MB", "-1", "99999999999TiB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+        assert!(span("25").is_err() && span("1.5s").is_err());
+        assert!(config(&["--lease", "2h"]).check().is_err());
+    }
+}

@@ -1,0 +1,343 @@
+//! The server as a whole: opens the journal, starts the plane, the views and the ports, and takes all of it down again.
+//!
+//! ```text
+//!   open journal -> fold -> plane, writer -> views -> ports ... drain -> streams end -> last sync -> views closed
+//! ```
+//! Invariant: nothing is served before the state is whole, and after a drain nothing that was answered is lost.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mindos_core::record::EpochCause;
+use mindos_core::snapshot::Item;
+use mindos_core::{Durable, Plane};
+use mindos_model::{Seq, Timestamp};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
+use crate::grpc::{self, Context};
+use crate::logging::Chain;
+use crate::net::Port;
+use crate::payloads::{Payloads, ReadPayload};
+use crate::store::{self, StoreError};
+use crate::upkeep::{Upkeep, UpkeepError};
+
+/// How long the driver may take to end once streams are closed.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Upkeep(#[from] UpkeepError),
+    #[error("failed to listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("failed to start a thread")]
+    Thread(#[source] io::Error),
+    #[error("failed to build the services")]
+    Services(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("journal failed: {reason}")]
+    Journal { reason: String },
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where agents are awaited.
+    pub agents: SocketAddr,
+    handle: Handle,
+    driver: Driver,
+    upkeep: Upkeep,
+    health: HealthReporter,
+    drain: watch::Sender<bool>,
+    ports: JoinSet<()>,
+    stop_timeout: Duration,
+}
+
+/// Runs a server until `shutdown` completes, and then takes it down in order.
+///
+/// # Errors
+/// When it cannot start, or when the journal fails: then nothing more is answered, and the process is to end.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    Server::start(config).await?.serve(shutdown).await
+}
+
+/// As [`run`], on a runtime of its own with as many threads as configured, until the process is told to end.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until_signal(config: Config) -> Result<(), RunError> {
+    let mut builder = if config.net_threads == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(usize::from(config.net_threads));
+        builder
+    };
+    let runtime = builder.thread_name("net").enable_all().build().map_err(RunError::Thread)?;
+    let ended = runtime.block_on(run(config, signalled()));
+    // What still reads a disk must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Completes when the process is told to end.
+pub async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => info!("told to end by SIGTERM"),
+                _ = interrupt.recv() => info!("told to end by SIGINT"),
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            error!(%error, "signals cannot be heard: end by SIGKILL");
+            std::future::pending().await
+        }
+    }
+}
+
+/// What a journal holds when it was opened.
+pub struct Opened<H> {
+    pub home: H,
+    pub durable: Durable,
+    /// When its newest record was decided.
+    pub newest: Timestamp,
+    pub cause: EpochCause,
+    pub reads: Arc<store::Reads>,
+    /// Names the journal.
+    pub plane_id: String,
+}
+
+/// Folds a snapshot and the records behind it.
+#[derive(Default)]
+pub struct Fold {
+    items: Vec<Item>,
+    durable: Option<Durable>,
+    newest: Timestamp,
+}
+
+impl Fold {
+    /// The next item of the snapshot.
+    pub fn item(&mut self, item: Item) {
+        if let Item::Header { at, .. } = &item {
+            self.newest = *at;
+        }
+        self.items.push(item);
+    }
+
+    /// The state that the snapshot holds, and the first record to fold into it.
+    pub fn begin(&mut self) -> Seq {
+        let items = std::mem::take(&mut self.items);
+        let durable = if items.is_empty() { Durable::new() } else { Durable::import(items) };
+        let next = durable.seq().next();
+        self.durable = Some(durable);
+        next
+    }
+
+    /// The next record.
+    pub fn entry(&mut self, entry: &mindos_core::record::Entry) {
+        self.newest = self.newest.max(entry.at);
+        self.durable.get_or_insert_with(Durable::new).apply(entry);
+    }
+
+    /// What was folded, and when its newest record was decided.
+    #[must_use]
+    pub fn finish(self) -> (Durable, Timestamp) {
+        (self.durable.unwrap_or_else(Durable::new), self.newest)
+    }
+}
+
+impl Server {
+    /// Starts everything; the ports are open when this returns.
+    ///
+    /// # Errors
+    /// When a setting is not accepted, the journal cannot be opened, or a port cannot be had.
+    pub async fn start(config: Config) -> Result<Server, RunError> {
+        config.check()?;
+        let began = Instant::now();
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || store::open(&opening));
+        let opened = opened.await.map_err(|error| RunError::Services(error.into()))??;
+        let seq = opened.durable.seq();
+        info!(%seq, took_ms = began.elapsed().as_millis() as u64, "journal opened");
+        Server::with(config, opened).await
+    }
+
+    async fn with<H: Home + 'static>(config: Config, opened: Opened<H>) -> Result<Server, RunError> {
+        let Opened { home, durable, newest, cause, reads, plane_id } = opened;
+        let seed = random()?;
+        let clock = Clock::start(newest);
+        let inbox = InboxLimits {
+            inputs_max: config.inbox_max as usize,
+            bytes_max: usize::try_from(config.inbox_bytes).unwrap_or(usize::MAX),
+        };
+        let outbox = OutboxLimits { messages_max: config.outbox_max as usize, stall_max: config.outbox_stall };
+        let limits = config.limits();
+        let handle = Handle::new(clock, durable.seq(), inbox, outbox);
+        let for_payloads = Arc::clone(&reads);
+        let read: ReadPayload = Arc::new(move |seq| for_payloads.payload(seq));
+        let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
+        let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
+        let upkeep = Upkeep::start(&config, &handle, &reads)?;
+        let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
+        let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
+        let driver = Driver::start(start).map_err(RunError::Thread)?;
+
+        let (drain, draining) = watch::channel(false);
+        let context = Arc::new(Context::new(grpc::Parts {
+            handle: handle.clone(),
+            payloads,
+            source: reads,
+            dedupe: upkeep.dedupe(),
+            history: upkeep.history(),
+            limits,
+            plane_id,
+            draining: draining.clone(),
+        }));
+        let (health, api_health) = tonic_health::server::health_reporter();
+        for service in SERVICES {
+            health.set_service_status(*service, ServingStatus::Serving).await;
+        }
+        let mut api = Routes::builder();
+        api.add_service(api_health.clone());
+        add_reflection(&mut api)?;
+        grpc::api(&context, &mut api);
+        upkeep.services(&context, &mut api);
+        let mut agents = Routes::builder();
+        agents.add_service(api_health);
+        add_reflection(&mut agents)?;
+        grpc::agents(&context, &mut agents);
+
+        let http = upkeep.router(&context);
+        let (api_listener, api_at) = listen(config.listen).await?;
+        let (agent_listener, agents_at) = listen(config.agent_listen).await?;
+        if !api_at.ip().is_loopback() || !agents_at.ip().is_loopback() {
+            warn!("listening beyond loopback WITHOUT encryption and WITHOUT asking who calls: anybody who reaches the ports rules this plane");
+        }
+        let connections_max = config.connections_max as usize;
+        let mut ports = JoinSet::new();
+        for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {
+            let grpc = grpc.routes().prepare().into_axum_router();
+            ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
+        }
+        info!(api = %api_at, agents = %agents_at, version = crate::VERSION, "control plane serves");
+        let stop_timeout = config.stop_timeout;
+        Ok(Server { api: api_at, agents: agents_at, handle, driver, upkeep, health, drain, ports, stop_timeout })
+    }
+
+    /// The way to the plane.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Serves until `shutdown` completes, and then drains.
+    ///
+    /// # Errors
+    /// When the journal failed.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let Server { api: _, agents: _, handle, driver, upkeep, health, drain, mut ports, stop_timeout } = self;
+        tokio::select! {
+            () = shutdown => {}
+            () = handle.ended() => {}
+        }
+        if let Some(reason) = handle.failure() {
+            // Nothing can be promised any more: no drain, nothing waited for.
+            ports.abort_all();
+            error!(reason, "journal failed: the process ends");
+            return Err(RunError::Journal { reason });
+        }
+        let began = Instant::now();
+        info!("draining");
+        for service in SERVICES {
+            health.set_service_status(*service, ServingStatus::NotServing).await;
+        }
+        let _ = drain.send(true);
+        handle.end_sessions(&Ending::Shutdown);
+        if tokio::time::timeout(stop_timeout, async { while ports.join_next().await.is_some() {} }).await.is_err() {
+            warn!("connections were cut, because they did not end in time");
+            ports.abort_all();
+        }
+        handle.stop();
+        let joined = tokio::task::spawn_blocking(move || driver.join());
+        if tokio::time::timeout(DRIVER_TIMEOUT, joined).await.is_err() {
+            warn!("the journal's last sync did not end in time");
+        }
+        let closed = tokio::task::spawn_blocking(move || upkeep.stop());
+        if tokio::time::timeout(DRIVER_TIMEOUT, closed).await.is_err() {
+            warn!("views were not closed in time: they catch up at the next start");
+        }
+        info!(took_ms = began.elapsed().as_millis() as u64, seq = %handle.durable_seq(), "control plane stopped");
+        match handle.failure() {
+            Some(reason) => Err(RunError::Journal { reason }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names under which health is asked for; the empty one is the whole server.
+const SERVICES: &[&str] = &[
+    "",
+    "mindos.agent.v1.AgentService",
+    "mindos.blob.v1.BlobService",
+    "mindos.delivery.v1.DeliveryService",
+    "mindos.event.v1.EventService",
+    "mindos.fleet.v1.FleetService",
+    "mindos.ledger.v1.LedgerService",
+    "mindos.route.v1.RouteService",
+];
+
+fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), RunError> {
+    let services = |error: tonic_reflection::server::Error| RunError::Services(Box::new(error));
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(mindos_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    routes.add_service(builder().build_v1().map_err(services)?);
+    routes.add_service(builder().build_v1alpha().map_err(services)?);
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn random() -> Result<u64, RunError> {
+    getrandom::u64().map_err(|error| RunError::Thread(io::Error::other(error)))
+}
+
+/// Logs why a server ended and says how the process is to end.
+#[must_use]
+pub fn report(ended: Result<(), RunError>) -> std::process::ExitCode {
+    match ended {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %Chain(&error), "control plane ended");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The journal's embedded home, as the server uses it: opened and folded at the start, written by one thread, read by all.
+//!
+//! Invariant: what tools did to the journal while nobody served stands in it before anything else is written.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mindos_core::Durable;
+use mindos_core::journal::{Journal, JournalError as HomeError};
+use mindos_core::record::{Batch, Entry, EpochCause, EpochStarted, JournalTruncated, Record};
+use mindos_core::snapshot::Item;
+use mindos_journal::{EmbeddedError, EmbeddedJournal, JournalError, Ledger, Marks, Options, RealDisk, Recovery};
+use mindos_model::{Seq, Timestamp};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::driver::{AppendError, Home};
+use crate::logging::Chain;
+use crate::run::{Fold, Opened};
+use crate::views::follow::Source;
+use crate::views::snapshot::SnapshotHome;
+
+/// Directory of the journal within the data directory.
+pub const JOURNAL_DIR: &str = "journal";
+
+/// Why the journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("failed to make data directory `{path}`")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("failed to open the journal")]
+    Open(#[from] JournalError),
+    #[error("failed to read the journal")]
+    Read(#[from] HomeError),
+    #[error("failed to record what was done to the journal")]
+    Marks(#[from] EmbeddedError),
+    #[error("system gave no random bytes")]
+    Random(#[source] io::Error),
+}
+
+/// Everything that reads the journal.
+#[derive(Debug)]
+pub struct Reads {
+    ledger: Ledger<RealDisk>,
+}
+
+impl Reads {
+    /// Records, payloads and the bytes below them.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger<RealDisk> {
+        &self.ledger
+    }
+
+    /// The payload that stands with a record; `None` when it has none, or has left with its record.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn payload(&self, seq: Seq) -> Result<Option<Bytes>, HomeError> {
+        match self.ledger.payload(seq) {
+            Err(JournalError::Dropped { .. }) => Ok(None),
+            read => read.map_err(|error| failed("failed to read a payload", error.into())),
+        }
+    }
+}
+
+fn failed(context: &str, error: EmbeddedError) -> HomeError {
+    match error {
+        EmbeddedError::Log(JournalError::Dropped { seq, first }) => HomeError::Dropped { wanted: seq, first },
+        error => HomeError::Home { context: context.to_owned(), source: Box::new(error) },
+    }
+}
+
+impl Source for Reads {
+    fn end(&self) -> Seq {
+        self.ledger.reader().end()
+    }
+
+    fn read(&self, from: Seq, visit: &mut dyn FnMut(&Entry) -> bool) -> Result<(), HomeError> {
+        if from > self.end() {
+            return Ok(());
+        }
+        let mut tail = self.ledger.tail(from).map_err(|error| failed("failed to read the journal", error.into()))?;
+        let mut goes_on = true;
+        while goes_on {
+            let read = tail.next_batch(|entry| goes_on = goes_on && visit(&entry));
+            if !read.map_err(|error| failed("failed to read the journal", error))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SnapshotHome for Reads {
+    fn snapshots(&self) -> Result<Vec<Seq>, HomeError> {
+        let snapshots = self.ledger.reader().snapshots();
+        let mut snapshots = snapshots.map_err(|error| failed("failed to list snapshots", error.into()))?;
+        snapshots.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        Ok(snapshots)
+    }
+
+    fn load(&self, visit: &mut dyn FnMut(Item)) -> Result<Option<Seq>, HomeError> {
+        let skipped = |error: JournalError| warn!(error = %Chain(&error), "damaged snapshot was passed over");
+        self.ledger.load_snapshot(visit, skipped).map_err(|error| failed("failed to load a snapshot", error))
+    }
+
+    fn save(&self, at: Seq, _epoch: u32, items: &mut dyn Iterator<Item = Item>) -> Result<(), HomeError> {
+        self.ledger.save_snapshot(at, items).map_err(|error| failed("failed to save a snapshot", error))
+    }
+}
+
+/// The writer's side.
+#[derive(Debug)]
+pub struct EmbeddedHome {
+    journal: EmbeddedJournal<RealDisk>,
+    dropped: Seq,
+}
+
+impl Home for EmbeddedHome {
+    fn append(&mut self, expected: Seq, batch: &Batch) -> Result<(), AppendError> {
+        self.journal.append_batch(expected, batch).map(drop).map_err(|error| {
+            if error.is_no_space() { AppendError::NoSpace } else { AppendError::Fatal(Box::new(error)) }
+        })
+    }
+
+    fn is_tight(&self) -> bool {
+        self.journal.ledger().reader().usage().is_tight()
+    }
+
+    fn drop_prefix(&mut self, through: Seq) -> Result<(), AppendError> {
+        if through <= self.dropped {
+            return Ok(());
+        }
+        match self.journal.log().drop_prefix(through) {
+            Ok(dropped) => {
+                info!(first = %dropped.first, recycled = dropped.recycled, unlinked = dropped.unlinked, "prefix was dropped");
+                self.dropped = through;
+                Ok(())
+            }
+            Err(JournalError::NoSnapshot { .. }) => Ok(()),
+            Err(error) if error.is_fatal() => Err(AppendError::Fatal(Box::new(error))),
+            Err(error) => {
+                warn!(error = %Chain(&error), "prefix was not dropped");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Opens the journal in the data directory, or begins one, and folds it. Waits for the disk.
+///
+/// # Errors
+/// When another process has it, or it is damaged: names the file and the place.
+pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
+    let path = config.data_dir.join(JOURNAL_DIR);
+    std::fs::create_dir_all(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
+    let disk = RealDisk::new(&path).map_err(|source| StoreError::Directory { path, source })?;
+    let mut entropy = [0; 16];
+    getrandom::fill(&mut entropy).map_err(|error| StoreError::Random(io::Error::other(error)))?;
+    let options = Options {
+        segment_bytes: config.segment_bytes,
+        quota_bytes: config.journal_quota,
+        check_all: config.check_all,
+        ..Options::new(entropy)
+    };
+    let (mut journal, recovery) = EmbeddedJournal::open(disk, options)?;
+    tell(&recovery);
+    let reads = Arc::new(Reads { ledger: journal.ledger() });
+
+    let mut fold = Fold::default();
+    reads.load(&mut |item| fold.item(item))?;
+    let from = fold.begin();
+    if from <= journal.end() {
+        journal.read(from, &mut |entry| {
+            fold.entry(&entry);
+            true
+        })?;
+    }
+    let (mut durable, mut newest) = fold.finish();
+    if recovery.marks != Marks::default() {
+        newest = note(&mut journal, &mut durable, newest, &recovery.marks)?;
+    }
+    journal.log().begin_epoch(durable.epoch() + 1)?;
+    let cause = if recovery.marks.restored.is_some() { EpochCause::Restore } else { EpochCause::Start };
+    let plane_id = hex(&recovery.log_id);
+    let home = EmbeddedHome { journal, dropped: Seq::ZERO };
+    Ok(Opened { home, durable, newest, cause, reads, plane_id })
+}
+
+fn tell(recovery: &Recovery) {
+    if let Some(cut) = &recovery.cut {
+        info!(file = cut.file, offset = cut.offset, bytes = cut.bytes, "torn batch at the end was cut: it was never acknowledged");
+    }
+    for damage in &recovery.repaired {
+        warn!(%damage, "damaged byte of the last batch was put right");
+    }
+}
+
+/// Records what tools did, and moves the epoch past every token that may have been given out since a backup.
+fn note(
+    journal: &mut EmbeddedJournal<RealDisk>,
+    durable: &mut Durable,
+    newest: Timestamp,
+    marks: &Marks,
+) -> Result<Timestamp, StoreError> {
+    let at = Clock::start(newest).now();
+    let end = journal.end();
+    let mut records = Vec::new();
+    let mut epoch = durable.epoch().max(1);
+    if let Some(truncated) = marks.truncated {
+        let (kept, dropped_through) = (truncated.at, truncated.dropped_through);
+        records.push(Record::JournalTruncated(JournalTruncated { kept, dropped_through }));
+    }
+    if let Some(restored) = marks.restored {
+        epoch = restored.epoch_min.max(durable.epoch() + 1);
+        let version = Arc::from(crate::VERSION);
+        records.push(Record::EpochStarted(EpochStarted { epoch, version, cause: EpochCause::Restore }));
+    }
+    let entry = |(seq, record)| Entry { seq: Seq(seq), at, record };
+    let entries: Vec<Entry> = (end.next().0..).zip(records).map(entry).collect();
+    if let Some(last) = entries.last() {
+        let last = last.seq;
+        entries.iter().for_each(|entry| durable.apply(entry));
+        journal.log().begin_epoch(epoch)?;
+        journal.append_batch(end, &Batch { entries })?;
+        info!(seq = %last, "what tools did to the journal was recorded");
+    }
+    journal.log().clear_marks()?;
+    Ok(at)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
