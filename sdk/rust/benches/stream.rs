@@ -60,11 +60,18 @@ async fn assign(
         let (mut messages, mut free) = (Vec::new(), 0);
         for message in frame.messages {
             match message.message {
-                Some(Up::Hello(_)) => messages.push(ControlWire::Welcome(Welcome { session: "1".into(), ..Default::default() })),
+                Some(Up::Hello(_)) => {
+                    messages.push(ControlWire::Welcome(Welcome { session: "1".into(), ..Default::default() }))
+                }
                 Some(Up::Grant(_)) => free += slots,
                 Some(Up::Result(result)) => {
                     let verdict = SettleVerdict::Settled.into();
-                    messages.push(ControlWire::Settled(Settled { delivery_id: result.delivery_id, token, verdict, effect_ids: vec![] }));
+                    messages.push(ControlWire::Settled(Settled {
+                        delivery_id: result.delivery_id,
+                        token,
+                        verdict,
+                        effect_ids: vec![],
+                    }));
                     settled.fetch_add(1, Ordering::Relaxed);
                     free += 1;
                 }
@@ -139,7 +146,13 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let (cluster, instance) = (ClusterName::new("bench").unwrap(), InstanceId::new("i1").unwrap());
-            let config = Config::new(cluster, instance, BootId::new("b1").unwrap(), vec![general_config("echo", slots).unwrap()], 1);
+            let config = Config::new(
+                cluster,
+                instance,
+                BootId::new("b1").unwrap(),
+                vec![general_config("echo", slots).unwrap()],
+                1,
+            );
             let connection = Connection::new(&url, config, Identity::default()).unwrap();
             let handle = connection.handle();
             handle.ready(GeneralIndex(0), true);

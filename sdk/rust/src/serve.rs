@@ -11,7 +11,7 @@ use tracing::info;
 use crate::agent::{AgentError, Connection, Handle, Identity};
 use crate::event::random;
 use crate::general::General;
-use crate::tasks::Tasks;
+use crate::tasks::{Running, Tasks, end_all};
 
 /// How often a general that is not ready is asked.
 const READY_WAIT: Duration = Duration::from_secs(1);
@@ -110,8 +110,9 @@ pub async fn serve_all<G: General>(
             })
             .collect(),
     );
+    let running = Running::default();
     let tasks =
-        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel(), running: Arc::default() };
+        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel(), running: running.clone() };
     let mut run = std::pin::pin!(connection.run(tasks));
     let counts = tokio::select! {
         counts = &mut run => counts,
@@ -121,6 +122,7 @@ pub async fn serve_all<G: General>(
         }
     };
     drop(probes);
+    end_all(&running);
     Ok(counts)
 }
 

@@ -20,7 +20,7 @@ use crate::general::{Failure, General, Output, Reporter, Work, stopped};
 use crate::{Error, Event, Retry, blob};
 
 /// What may still run: the way to stop it.
-type Running = Arc<Mutex<BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>>>;
+pub(crate) type Running = Arc<Mutex<BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>>>;
 
 /// Runs each piece of work as a task.
 #[derive(Debug)]
@@ -34,7 +34,9 @@ pub(crate) struct Tasks<G> {
 impl<G: General> Adapter for Tasks<G> {
     fn start(&mut self, work: Start) -> Option<Finish> {
         let Start { general, delivery, token, assignment } = work;
-        let (name, general) = self.generals.get(usize::from(general.0))?.clone();
+        let Some((name, general)) = self.generals.get(usize::from(general.0)).cloned() else {
+            return Some(finish(Err(Failure::transient("there is no such general")), Duration::ZERO));
+        };
         // The frame it came in may be much larger, and the work may take long.
         let assignment = assignment.detached();
         let (stop, stopping) = watch::channel(None);
@@ -68,6 +70,13 @@ impl<G: General> Adapter for Tasks<G> {
         if let Some(stop) = lock(&self.running).get(&(delivery, token)) {
             stop.send_replace(Some(grace));
         }
+    }
+}
+
+/// Ends everything that still runs.
+pub(crate) fn end_all(running: &Running) {
+    for stop in lock(running).values() {
+        stop.send_replace(Some(Duration::ZERO));
     }
 }
 

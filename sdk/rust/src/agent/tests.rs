@@ -10,8 +10,8 @@ use mindos_proto::agent::v1::agent_message::Message as UpMessage;
 use mindos_proto::agent::v1::control_message::Message as DownMessage;
 use mindos_proto::{convert, delivery::v1 as delivery};
 use mindos_sidecar_core::{
-    Assign, CancelReason, Config, Down, Extend, GeneralIndex, Hello, Load, Outcome, Progress, SettledVerdict, Up, Usage,
-    Verdict,
+    Assign, CancelReason, Config, Down, Extend, GeneralIndex, Hello, Load, Outcome, Progress, SettledVerdict, Up,
+    Usage, Verdict,
 };
 use prost::Message;
 
@@ -84,8 +84,14 @@ fn frames_are_numbered_without_gaps_until_the_next_stream() {
 
 #[test]
 fn every_message_up_has_its_own_form() {
-    let failed = Outcome::Failed { kind: FailureKind::RateLimited { until: Timestamp(5000) }, message: Arc::from("é".repeat(3000)) };
-    let finish = Finish { outcome: failed, body: Body { usage: vec![Usage { calls: 2, ..Usage::default() }], ..Body::default() } };
+    let failed = Outcome::Failed {
+        kind: FailureKind::RateLimited { until: Timestamp(5000) },
+        message: Arc::from("é".repeat(3000)),
+    };
+    let finish = Finish {
+        outcome: failed,
+        body: Body { usage: vec![Usage { calls: 2, ..Usage::default() }], ..Body::default() },
+    };
     let progress = Progress { note: "é".repeat(200), usage: vec![], checkpoint: vec![1] };
     let frame = written(vec![
         Up::Hello(Hello { last_session: Some(Arc::from("s")), claims: vec![(D1, T1)] }),
@@ -113,14 +119,20 @@ fn every_message_up_has_its_own_form() {
     else {
         panic!("{messages:?}")
     };
-    assert_eq!((&*hello.cluster, &*hello.generals[0].name, &*hello.last_session, hello.claims.len()), ("c1", "a", "s", 1));
+    assert_eq!(
+        (&*hello.cluster, &*hello.generals[0].name, &*hello.last_session, hello.claims.len()),
+        ("c1", "a", "s", 1)
+    );
     assert_eq!((&*grant.generals[0].general, grant.generals[0].capacity, grant.last_assign), ("a", 2, 9));
     assert_eq!(decline.failure.as_ref().unwrap().kind(), delivery::FailureKind::RateLimited);
     assert_eq!((extend.progress.len(), &extend.checkpoint[..]), (256, &[1][..]));
     let Some(proto::result::Outcome::Failure(failure)) = &result.outcome else { panic!() };
     assert_eq!((failure.message.len(), failure.retry_at.unwrap().seconds, result.usage[0].calls), (4096, 5, 2));
     assert_eq!((&*heartbeat.loads[0].general, heartbeat.leases), ("a", 3));
-    assert_eq!((reconcile.request, reconciled.request, reconciled.verdicts[0].verdict()), (4, 5, proto::Verdict::Unknown));
+    assert_eq!(
+        (reconcile.request, reconciled.request, reconciled.verdicts[0].verdict()),
+        (4, 5, proto::Verdict::Unknown)
+    );
     assert_eq!(draining.generals, ["a"]);
 }
 
@@ -208,7 +220,8 @@ fn frames_with_flipped_bytes_never_panic() {
         ..Default::default()
     };
     let settled = proto::Settled { delivery_id: D1.to_string(), token: Some(T1.into()), ..Default::default() };
-    let welcome = proto::Welcome { session: "1".into(), intervals: Some(proto::Intervals::default()), ..Default::default() };
+    let welcome =
+        proto::Welcome { session: "1".into(), intervals: Some(proto::Intervals::default()), ..Default::default() };
     let messages = [DownMessage::Assign(assign), DownMessage::Settled(settled), DownMessage::Welcome(welcome)];
     let messages = messages.into_iter().map(|message| proto::ControlMessage { message: Some(message) }).collect();
     let good = proto::ConnectResponse { first_number: 1, messages }.encode_to_vec();
