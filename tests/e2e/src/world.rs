@@ -97,7 +97,7 @@ impl World {
     pub async fn start_plane(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         let data = self.data().display().to_string();
-        let fixed = ["control-plane", "--data-dir", &data, "--listen", &self.api, "--agents-listen", &self.agents];
+        let fixed = ["control-plane", "--data-dir", &data, "--listen", &self.api, "--agent-listen", &self.agents];
         let arguments: Vec<_> = fixed.iter().map(|word| (*word).to_owned()).chain(self.arguments.clone()).collect();
         let mut plane = Process::start(&self.folder, "control-plane", &arguments)?;
         while !self.is_ready().await {

@@ -1,0 +1,126 @@
+//! What an operator does: stop, drain, back up, restore, cut the journal.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mindos_e2e::account::Account;
+use mindos_e2e::client;
+use mindos_e2e::general::{self, Notes};
+use mindos_e2e::process;
+use mindos_e2e::world::World;
+
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+async fn publish(world: &World, from: usize, to: usize) -> Result<()> {
+    let channel = world.channel()?;
+    for number in from..to {
+        let event = client::event("/operate", &number.to_string(), "work", &format!("lane-{}", number % 8));
+        client::publish(&channel, event, Duration::from_secs(20)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_of_either_side_gives_up_no_attempt() -> Result<()> {
+    let notes = Notes::new(200, 800);
+    let mut world = World::started("drain", &[]).await?;
+    client::broadcast_to_workers(&world.channel()?).await?;
+    let url = general::serve(notes.clone()).await?;
+    let first = world.sidecar("east", "east-0", 4, &url, None)?;
+    world.fleet(1, 1).await?;
+    publish(&world, 0, 40).await?;
+
+    let status = world.take_plane()?.terminate(Duration::from_secs(40))?;
+    ensure!(status.success(), "the control plane ended with {status}");
+    world.start_plane().await?;
+    publish(&world, 40, 60).await?;
+    let second = world.sidecar("east", "east-1", 4, &url, None)?;
+    world.fleet(1, 2).await?;
+    let status = first.terminate(Duration::from_secs(40))?;
+    ensure!(status.success(), "the sidecar ended with {status}");
+
+    let account = world.settled(60, SETTLE_MAX).await?;
+    ensure!(account.unsettled() == 0 && account.settled_twice().is_empty(), "each settled once");
+    ensure!(account.attempts_ended == 0, "{} attempts were given up", account.attempts_ended);
+    ensure!(notes.starts().len() == 60, "{} starts for 60 deliveries", notes.starts().len());
+    drop(second);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_taken_under_load_restores_and_raises_the_epoch() -> Result<()> {
+    let notes = Notes::new(1, 5);
+    let mut world = World::started("backup", &[]).await?;
+    client::broadcast_to_workers(&world.channel()?).await?;
+    let url = general::serve(notes.clone()).await?;
+    let sidecar = world.sidecar("east", "east-0", 8, &url, None)?;
+    world.fleet(1, 1).await?;
+    publish(&world, 0, 50).await?;
+    let data = world.data().display().to_string();
+    let backup = world.folder().join("backup").display().to_string();
+
+    let (published, taken) = tokio::join!(publish(&world, 50, 100), async {
+        tokio::task::spawn_blocking({
+            let (data, backup) = (data.clone(), backup.clone());
+            move || process::json(&["backup", &backup, "--data-dir", &data])
+        })
+        .await
+        .context("the backup panicked")?
+    });
+    published?;
+    let taken = taken?;
+    let before = world.settled(100, SETTLE_MAX).await?;
+    world.take_plane()?.kill()?;
+    drop(sidecar);
+
+    std::fs::rename(world.data(), world.folder().join("lost")).context("failed to put the data away")?;
+    process::json(&["restore", &backup, "--data-dir", &data])?;
+    world.start_plane().await?;
+    let after = world.account().await?;
+    ensure!(after.epoch > before.epoch + 1, "epoch {} after a restore of {}: {taken}", after.epoch, before.epoch);
+    ensure!(
+        after.events.len() >= 50,
+        "the backup holds what was acknowledged before it: {} events",
+        after.events.len()
+    );
+
+    // What the backup does not hold is published again by whoever was answered; nothing that it holds is accepted twice.
+    let sidecar = world.sidecar("east", "east-0", 8, &url, None)?;
+    publish(&world, 0, 100).await?;
+    let account = world.settled(100, SETTLE_MAX).await?;
+    ensure!(account.accepted_twice() == 0 && account.settled_twice().is_empty(), "each once");
+    drop(sidecar);
+    world.take_plane()?.kill()?;
+    world.verify()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_of_the_journal_is_recorded() -> Result<()> {
+    let mut world = World::started("cut", &[]).await?;
+    let channel = world.channel()?;
+    for number in 0..20 {
+        let event = client::event("/operate", &number.to_string(), "work", "lane");
+        client::publish(&channel, event, Duration::from_secs(10)).await?;
+    }
+    let full = world.account().await?;
+    let data = world.data().display().to_string();
+    let keep = full.seq - 5;
+    let running = process::run(&["journal", "truncate", "--data-dir", &data, "--at", &keep.to_string()])?;
+    ensure!(!running.status.success(), "the journal of a running control plane is not cut");
+    world.take_plane()?.kill()?;
+
+    process::json(&["journal", "truncate", "--data-dir", &data, "--at", &keep.to_string()])?;
+    world.start_plane().await?;
+
+    let mut account = Account::default();
+    let entries = client::ledger(&world.channel()?, 0).await?;
+    account.add(&entries)?;
+    ensure!(account.epoch > full.epoch, "a start is an epoch");
+    let recorded = entries.iter().any(|entry| entry.kind == "journal_truncated");
+    ensure!(recorded, "the cut stands in the ledger");
+    ensure!(account.events.len() < full.events.len(), "what was cut off is gone");
+    world.take_plane()?.kill()?;
+    world.verify()?;
+    Ok(())
+}
