@@ -161,10 +161,9 @@ fn flipped_byte(world: &World, data: &str, ledger: &Ledger) -> Result<()> {
         let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
         if name.ends_with(".segment") {
             // The id stands in the record, and once more in the payload behind it.
-            let places: Vec<_> =
-                bytes.windows(id.len()).enumerate().filter(|(_, part)| *part == id.as_bytes()).collect();
-            if let Some((at, _)) = places.last() {
-                found = Some((path, name, bytes, *at));
+            let at = bytes.windows(id.len()).rposition(|part| part == id.as_bytes());
+            if let Some(at) = at {
+                found = Some((path, name, bytes, at));
             }
         }
     }
