@@ -247,3 +247,16 @@ fn cancel_reason(reason: delivery::CancelReason) -> CancelReason {
         delivery::CancelReason::RaceLost => CancelReason::RaceLost,
     }
 }
+
+/// Reads a frame as a running agent would, and says how many of its messages are well-formed; for fuzzing.
+///
+/// # Errors
+/// When the frame as a whole is not one.
+#[doc(hidden)]
+pub fn probe(bytes: &[u8]) -> Result<usize, String> {
+    let frame = Bytes::copy_from_slice(bytes);
+    let mut good = 0;
+    let each = |message: &[u8]| good += usize::from(self::message(&frame, message, |_| Some(GeneralIndex(0))).is_ok());
+    self::frame(&frame, each).map_err(|malformed| malformed.to_string())?;
+    Ok(good)
+}

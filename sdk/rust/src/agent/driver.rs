@@ -61,7 +61,6 @@ pub struct Connection {
     agent: Agent<Assignment, Body>,
     identity: Identity,
     endpoint: Endpoint,
-    channel: Channel,
     handle: Handle,
     clock: Clock,
 }
@@ -78,9 +77,8 @@ impl Connection {
     /// When the address is not one, or the generals do not fit together.
     pub fn new(url: &str, config: Config, identity: Identity) -> Result<Connection, AgentError> {
         let endpoint = dial::endpoint(url)?;
-        let channel = endpoint.connect_lazy();
         let agent = Agent::new(config)?;
-        Ok(Connection { agent, identity, endpoint, channel, handle: Handle::default(), clock: Clock::start() })
+        Ok(Connection { agent, identity, endpoint, handle: Handle::default(), clock: Clock::start() })
     }
 
     /// Tells the agent what happens, before and while it runs.
@@ -89,10 +87,10 @@ impl Connection {
         self.handle.clone()
     }
 
-    /// A channel to the same control plane, for blobs; dials when first used.
+    /// Another channel to the same control plane, for blobs; dials when first used. Has to be called within a Tokio runtime.
     #[must_use]
     pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        self.endpoint.connect_lazy()
     }
 
     /// The clock that the agent goes by.
@@ -103,7 +101,7 @@ impl Connection {
 
     /// Serves until it is drained. Dials again for as long as it takes.
     pub async fn run<A: Adapter>(self, adapter: A) -> Counts {
-        let Connection { agent, identity, endpoint, channel: _, handle, clock } = self;
+        let Connection { agent, identity, endpoint, handle, clock } = self;
         let mut driver = Driver {
             agent,
             identity,
@@ -269,7 +267,7 @@ impl<A: Adapter> Driver<A> {
         let next = self.next.take().unwrap_or(Next::Dial { after: Duration::from_secs(1) });
         if let Next::Dial { after } = &next {
             let retry_in_ms = after.as_millis() as u64;
-            warn!(code = ?status.code(), error = %crate::error::chain(status), retry_in_ms, "stream lost");
+            warn!(code = ?status.code(), error = status.message(), retry_in_ms, "stream lost");
         }
         next
     }

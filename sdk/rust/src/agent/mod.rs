@@ -27,6 +27,8 @@ use mindos_sidecar_core as core;
 
 pub(crate) use assignment::event;
 pub use assignment::{Assignment, AssignmentError};
+#[doc(hidden)]
+pub use decode::probe;
 pub use driver::{AgentError, Connection, Identity};
 pub use inbox::Handle;
 
