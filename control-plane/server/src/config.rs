@@ -8,6 +8,7 @@ use mindos_core::Limits;
 use mindos_model::limits;
 
 use crate::logging::LogFormat;
+use crate::settings::WebhookConfig;
 
 /// What the control plane is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,6 +104,26 @@ pub struct Config {
     /// Room for the history on the disk, such as `20GiB`.
     #[arg(long, env = "MINDOS_HISTORY_BYTES", default_value = "20GiB", value_parser = bytes, value_name = "BYTES")]
     pub history_bytes: u64,
+
+    /// How long records are kept in the journal, such as `7d`. What open work needs stays in any case.
+    #[arg(long, env = "MINDOS_JOURNAL_KEEP", default_value = "7d", value_parser = span, value_name = "TIME")]
+    pub journal_keep: Duration,
+
+    /// The oldest records leave while the journal takes more than this, such as `40GiB`.
+    #[arg(long, env = "MINDOS_JOURNAL_KEEP_BYTES", default_value = "40GiB", value_parser = bytes, value_name = "BYTES")]
+    pub journal_keep_bytes: u64,
+
+    /// Room for blobs on the disk, such as `20GiB`.
+    #[arg(long, env = "MINDOS_BLOB_QUOTA", default_value = "20GiB", value_parser = bytes, value_name = "BYTES")]
+    pub blob_quota: u64,
+
+    /// Records after the newest snapshot that make another, from 1000: what a start replays.
+    #[arg(long, env = "MINDOS_SNAPSHOT_TAIL", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..), value_name = "COUNT")]
+    pub snapshot_tail: u64,
+
+    /// How webhooks are let in.
+    #[command(flatten)]
+    pub webhooks: WebhookConfig,
 
     /// File with settings that are read again when it changes: secrets of webhooks, level of the log.
     #[arg(long, env = "MINDOS_SETTINGS", value_name = "FILE")]

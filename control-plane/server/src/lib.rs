@@ -16,6 +16,7 @@ pub mod net;
 pub mod payloads;
 pub mod reload;
 pub mod run;
+pub mod settings;
 pub mod store;
 pub mod upkeep;
 pub mod views;

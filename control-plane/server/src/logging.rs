@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,16 +52,44 @@ pub enum LoggingError {
 /// # Errors
 /// When the filter cannot be read, or logging has begun before.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
-    let parsed =
-        EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
+    let (parsed, handle) = reload::Layer::new(parse(filter)?);
     let registry = tracing_subscriber::registry().with(parsed);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         LogFormat::Human => registry.with(layer.with_target(false)).try_init()?,
         LogFormat::Json => registry.with(layer.json().flatten_event(true).with_current_span(true)).try_init()?,
     }
+    // Whoever began logging is the only one who got here.
+    let _ = FILTER.set(handle);
     Ok(())
 }
+
+/// What the process logs from here on; nothing happens where logging was begun by somebody else.
+///
+/// # Errors
+/// When the filter cannot be read; the one in force stays.
+pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
+    let parsed = parse(filter)?;
+    if let Some(handle) = FILTER.get() {
+        // It fails only after the subscriber is gone, when nothing is logged at all.
+        let _ = handle.reload(parsed);
+    }
+    Ok(())
+}
+
+/// Says whether a filter can be read.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    parse(filter).map(drop)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(filter).map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })
+}
+
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// An error with all its sources, for one log line.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));

@@ -95,8 +95,9 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Ok(true)
     }
 
-    /// Watches the file until `drain` turns true; `hurry` makes it look at once, as SIGHUP does.
-    pub async fn watch(mut self, hurry: Arc<Notify>, mut drain: watch::Receiver<bool>) {
+    /// Watches the file until `drain` turns true and hands each value that takes effect to `changed`; `hurry` makes it look at
+    /// once, as SIGHUP does.
+    pub async fn watch(mut self, hurry: Arc<Notify>, mut drain: watch::Receiver<bool>, changed: impl Fn(&T)) {
         let mut complained = false;
         loop {
             let looked = tokio::select! {
@@ -105,9 +106,10 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                 _ = drain.wait_for(|draining| *draining) => return,
             };
             match looked {
-                Ok(changed) => {
-                    complained &= !changed;
-                    if changed {
+                Ok(taken) => {
+                    complained &= !taken;
+                    if taken {
+                        changed(&self.current.load());
                         info!(path = %self.path.display(), "configuration was reloaded");
                     }
                 }

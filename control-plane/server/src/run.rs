@@ -198,7 +198,7 @@ impl Server {
         let read: ReadPayload = Arc::new(move |seq| for_payloads.payload(seq));
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
-        let upkeep = Upkeep::start(&config, &handle, &reads)?;
+        let mut upkeep = Upkeep::start(&config, &handle, &reads)?;
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
@@ -236,6 +236,7 @@ impl Server {
         }
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
+        upkeep.spawn(&context, &mut ports);
         for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {
             let grpc = grpc.routes().prepare().into_axum_router();
             ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));

@@ -3,19 +3,25 @@
 //! Invariant: nothing here makes the plane wait; what lags reads the journal, and what fails is brought back.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
+use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
+use crate::blobs::{BlobError, BlobStore};
 use crate::config::Config;
 use crate::driver::Handle;
-use crate::grpc::Context;
+use crate::grpc::{self, Context};
+use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
+use crate::settings::{LiveSettings, SettingsError};
 use crate::store::Reads;
+use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
-use crate::views::follow::{Follower, Priority, Source};
+use crate::views::follow::{Follower, Priority, Progress, Source, View};
 use crate::views::history::{HistoryError, HistoryReader, HistorySettings, HistoryWriter};
+use crate::views::retention::{Retention, RetentionSettings};
 use crate::views::snapshot::{SnapshotFollower, SnapshotHome, SnapshotSettings, Snapshotter};
 use crate::views::stats::{Stats, StatsView};
 
@@ -28,8 +34,12 @@ pub enum UpkeepError {
     History(#[from] HistoryError),
     #[error("failed to look for snapshots")]
     Snapshots(#[from] JournalError),
-    #[error("failed to make directory `{path}`")]
-    Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    #[error(transparent)]
+    BlobRefs(#[from] RefsError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("failed to start a thread")]
     Thread(#[from] io::Error),
 }
@@ -42,6 +52,13 @@ pub struct Upkeep {
     stats: Stats,
     followers: Vec<Follower>,
     snapshots: SnapshotFollower,
+    blobs: Arc<BlobStore>,
+    blob_refs: BlobRefs,
+    progress: Vec<(&'static str, Arc<Progress>)>,
+    reads: Arc<Reads>,
+    retention: RetentionSettings,
+    settings: Option<LiveSettings>,
+    github: Arc<ArcSwap<GithubAccess>>,
 }
 
 impl Upkeep {
@@ -53,8 +70,8 @@ impl Upkeep {
         let source: Arc<dyn Source> = Arc::clone(reads) as Arc<dyn Source>;
         let writer = DedupeWriter::open(&config.data_dir.join("dedupe"), Horizon::default())?;
         let dedupe = writer.index();
-        let mut followers = Vec::new();
-        followers.push(Follower::start(writer, handle.subscribe(), Arc::clone(&source), Priority::Normal)?);
+        let mut views = Views { handle, source: &source, followers: Vec::new(), progress: Vec::new() };
+        views.start(writer, Priority::Normal)?;
 
         let settings = HistorySettings {
             keep_age: config.history_keep,
@@ -63,16 +80,61 @@ impl Upkeep {
         };
         let writer = HistoryWriter::open(&config.data_dir.join("history"), settings)?;
         let history = writer.reader();
-        followers.push(Follower::start(writer, handle.subscribe(), Arc::clone(&source), Priority::Low)?);
+        views.start(writer, Priority::Low)?;
 
         let view = StatsView::new(handle.durable_seq());
         let stats = view.stats();
-        followers.push(Follower::start(view, handle.subscribe(), Arc::clone(&source), Priority::Low)?);
+        views.start(view, Priority::Normal)?;
+
+        let path = config.data_dir.join("blobs");
+        let blobs = Arc::new(BlobStore::open(&path, config.blob_quota)?);
+        let view = BlobRefsView::open(&path)?;
+        let blob_refs = view.refs();
+        views.start(view, Priority::Low)?;
+        let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
-        let snapshotter = Snapshotter::new(source, home, SnapshotSettings::default())?;
+        let settings = SnapshotSettings { tail_max: config.snapshot_tail, ..SnapshotSettings::default() };
+        let snapshotter = Snapshotter::new(source, home, settings)?;
         let snapshots = SnapshotFollower::start(snapshotter)?;
-        Ok(Upkeep { dedupe, history, stats, followers, snapshots })
+        let retention = RetentionSettings { keep_age: config.journal_keep, keep_bytes: config.journal_keep_bytes };
+        let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
+        let github = settings.github();
+        let (reads, settings) = (Arc::clone(reads), Some(settings));
+        Ok(Upkeep {
+            dedupe,
+            history,
+            stats,
+            followers,
+            snapshots,
+            blobs,
+            blob_refs,
+            progress,
+            reads,
+            retention,
+            settings,
+            github,
+        })
+    }
+
+    /// Spawns what looks after the journal and the settings; it ends when the server drains.
+    pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
+        if let Some(settings) = self.settings.take() {
+            tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        let seen = |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
+        let retention = Retention {
+            handle: context.handle.clone(),
+            ledger: self.reads.ledger().clone(),
+            history: self.history(),
+            dedupe: self.dedupe(),
+            blobs: Arc::clone(&self.blobs),
+            blob_refs: self.blob_refs.clone(),
+            blob_progress: seen("blob-refs").unwrap_or_default(),
+            settings: self.retention,
+            tenant: context.tenant.clone(),
+        };
+        tasks.spawn(retention.run(context.draining.clone()));
     }
 
     /// The index of events that left the core's own window.
@@ -94,17 +156,48 @@ impl Upkeep {
     }
 
     /// Adds the services that show the ledger and keep blobs.
-    pub fn services(&self, _context: &Arc<Context>, _routes: &mut RoutesBuilder) {}
+    pub fn services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
+        grpc::ledger(context, self.reads.ledger().reader().clone(), routes);
+        grpc::blobs(context, Arc::clone(&self.blobs), routes);
+    }
 
     /// What answers HTTP.
-    pub fn router(&self, _context: &Arc<Context>) -> axum::Router {
-        axum::Router::new()
+    pub fn router(&self, context: &Arc<Context>) -> axum::Router {
+        http::router(HttpParts {
+            context: Arc::clone(context),
+            blobs: Arc::clone(&self.blobs),
+            scraped: Scraped {
+                stats: self.stats.clone(),
+                journal: self.reads.ledger().reader().clone(),
+                views: self.progress.clone(),
+                snapshot: self.snapshots.newest(),
+            },
+            settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
+        })
     }
 
     /// Ends the threads once the views are closed. Blocks.
     pub fn stop(self) {
-        let Upkeep { dedupe: _, history: _, stats: _, followers, snapshots } = self;
+        let Upkeep { followers, snapshots, .. } = self;
         drop(snapshots);
         followers.into_iter().for_each(Follower::stop);
+    }
+}
+
+/// Followers being started.
+struct Views<'a> {
+    handle: &'a Handle,
+    source: &'a Arc<dyn Source>,
+    followers: Vec<Follower>,
+    progress: Vec<(&'static str, Arc<Progress>)>,
+}
+
+impl Views<'_> {
+    fn start(&mut self, view: impl View + 'static, priority: Priority) -> io::Result<()> {
+        let name = view.name();
+        let follower = Follower::start(view, self.handle.subscribe(), Arc::clone(self.source), priority)?;
+        self.progress.push((name, follower.progress()));
+        self.followers.push(follower);
+        Ok(())
     }
 }

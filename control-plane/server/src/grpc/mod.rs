@@ -6,6 +6,7 @@
 mod agent;
 mod agent_down;
 mod agent_up;
+mod blob;
 mod delivery;
 mod delivery_filter;
 mod delivery_fold;
@@ -15,6 +16,7 @@ mod event;
 mod fleet;
 mod fleet_view;
 mod fleet_watch;
+mod ledger;
 mod publish;
 mod route;
 mod route_table;
@@ -26,10 +28,13 @@ use std::sync::Arc;
 
 use mindos_core::Limits;
 use mindos_core::output::Reply;
-use mindos_model::limits::MESSAGE_MAX;
+use mindos_journal::{RealDisk, Reader};
+use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_model::{Seq, TenantName};
+use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
+use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
@@ -38,6 +43,7 @@ use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tracing::error;
 
+use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
@@ -131,6 +137,18 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
         .add_service(RouteServiceServer::new(table));
+}
+
+/// The service that shows the ledger.
+pub fn ledger(context: &Arc<Context>, reader: Reader<RealDisk>, routes: &mut RoutesBuilder) {
+    let ledger = ledger::Ledger { context: Arc::clone(context), reader };
+    routes.add_service(LedgerServiceServer::new(ledger).max_encoding_message_size(usize::MAX));
+}
+
+/// The service that keeps blobs.
+pub fn blobs(context: &Arc<Context>, store: Arc<BlobStore>, routes: &mut RoutesBuilder) {
+    let blobs = blob::Blobs { context: Arc::clone(context), store };
+    routes.add_service(BlobServiceServer::new(blobs).max_decoding_message_size(INLINE_MAX + SLACK));
 }
 
 /// The service of agents.

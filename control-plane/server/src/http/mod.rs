@@ -27,7 +27,6 @@ use body::Bodies;
 
 pub use error::HttpError;
 pub use github::GithubAccess;
-pub use health::{Phase, Readiness};
 pub use scrape::Scraped;
 
 /// How the HTTP side behaves.
@@ -51,7 +50,6 @@ pub struct HttpParts {
     pub context: Arc<Context>,
     pub blobs: Arc<BlobStore>,
     pub scraped: Scraped,
-    pub readiness: Readiness,
     pub settings: HttpSettings,
 }
 
@@ -60,7 +58,6 @@ struct Http {
     context: Arc<Context>,
     blobs: Arc<BlobStore>,
     scraped: Scraped,
-    readiness: Readiness,
     settings: HttpSettings,
     bodies: Bodies,
 }
@@ -69,9 +66,9 @@ type Shared = State<Arc<Http>>;
 
 /// The routes, to be merged with those of gRPC.
 pub fn router(parts: HttpParts) -> Router {
-    let HttpParts { context, blobs, scraped, readiness, settings } = parts;
+    let HttpParts { context, blobs, scraped, settings } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let http = Arc::new(Http { context, blobs, scraped, readiness, settings, bodies });
+    let http = Arc::new(Http { context, blobs, scraped, settings, bodies });
     Router::new()
         .route(
             "/events",
@@ -85,8 +82,8 @@ pub fn router(parts: HttpParts) -> Router {
                 github::post(&http, peer, parts.headers, body).await
             }),
         )
-        .route("/healthz", get(async |State(http): Shared| http.readiness.live()))
-        .route("/readyz", get(async |State(http): Shared| http.readiness.ready()))
+        .route("/healthz", get(async |State(http): Shared| health::live(&http.context)))
+        .route("/readyz", get(async |State(http): Shared| health::ready(&http.context)))
         .route("/metrics", get(async |State(http): Shared| scrape::get(&http).await))
         .method_not_allowed_fallback(async || {
             let message = "the path does not take this method";

@@ -341,6 +341,10 @@ fn catch_up(view: &mut dyn View, source: &dyn Source, progress: &Progress) -> Re
         Err(error) => return Err(error.into()),
     }
     progress.seen.store(view.next().0.saturating_sub(1), Ordering::Relaxed);
+    if view.next() == from {
+        // Only records that this program passes over: what comes behind them is waited for.
+        std::thread::sleep(IDLE);
+    }
     view.upkeep(false)
 }
 

@@ -6,6 +6,7 @@ pub mod blob_refs;
 pub mod dedupe;
 pub mod follow;
 pub mod history;
+pub mod retention;
 pub mod snapshot;
 pub mod stats;
 #[cfg(test)]

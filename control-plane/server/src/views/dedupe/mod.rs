@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mindos_core::input::Seen;
@@ -28,6 +28,8 @@ use run::{Row, Run, Span};
 
 /// Keys that make a run.
 const BUFFER_MAX: usize = 1 << 18;
+/// What was buffered is written at least this often, so that the journal need not be kept for it.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
 /// Runs are merged up to this many keys.
 const RUN_MAX: u64 = 1 << 20;
 
@@ -111,6 +113,7 @@ pub struct DedupeWriter {
     first: Seq,
     next: Seq,
     newest: Timestamp,
+    flushed: Instant,
     buffer_max: usize,
     run_max: u64,
 }
@@ -135,6 +138,7 @@ impl DedupeWriter {
             first: covered.next(),
             next: covered.next(),
             newest,
+            flushed: Instant::now(),
             buffer_max: BUFFER_MAX,
             run_max: RUN_MAX,
         })
@@ -157,10 +161,6 @@ impl DedupeWriter {
         let through = Seq(self.next.0 - 1);
         let mut runs: Runs = self.index.runs.load().to_vec();
         let mut retired = Vec::new();
-        if self.buffer.is_empty() && runs.is_empty() {
-            // Nothing to remember, and nothing to stretch.
-            return Ok(());
-        }
         self.buffer.sort_by_key(|row| (row.key, row.event));
         // Of a key that stands twice, the later event holds.
         self.buffer.dedup_by(|later, earlier| later.key == earlier.key && {
@@ -192,6 +192,7 @@ impl DedupeWriter {
         self.index.covered.store(through.0, Ordering::Release);
         self.buffer.clear();
         self.first = self.next;
+        self.flushed = Instant::now();
         for run in retired {
             run.remove()?;
         }
@@ -221,7 +222,7 @@ impl View for DedupeWriter {
     }
 
     fn upkeep(&mut self, _idle: bool) -> Result<(), ViewError> {
-        if self.buffer.len() >= self.buffer_max {
+        if self.buffer.len() >= self.buffer_max || self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flush()?;
         }
         Ok(())

@@ -1,0 +1,225 @@
+//! Settings that may change while the server runs: secrets of webhooks, and what is logged.
+//!
+//! ```yaml
+//! github_secret: "the secret of the webhook"
+//! github_secret_previous: "the one before, while it is being changed"
+//! log: "info,mindos_control_plane=debug"
+//! ```
+//! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tracing::warn;
+
+use crate::http::GithubAccess;
+use crate::ingest::github::Secrets;
+use crate::logging;
+use crate::reload::{ReloadError, Reloaded};
+
+/// How webhooks are let in.
+#[derive(Clone, Default, clap::Args)]
+pub struct WebhookConfig {
+    /// Secret that GitHub signs webhooks with. Without one, and none in the settings file, webhooks are refused.
+    #[arg(long, env = "MINDOS_GITHUB_SECRET", hide_env_values = true, value_name = "SECRET", conflicts_with = "github_secret_file")]
+    pub github_secret: Option<String>,
+
+    /// File that holds the secret; white space at its ends does not count.
+    #[arg(long, env = "MINDOS_GITHUB_SECRET_FILE", value_name = "FILE")]
+    pub github_secret_file: Option<PathBuf>,
+
+    /// Secret that was used before, accepted too while it is being changed.
+    #[arg(long, env = "MINDOS_GITHUB_SECRET_PREVIOUS", hide_env_values = true, value_name = "SECRET")]
+    pub github_secret_previous: Option<String>,
+
+    /// Takes webhooks without a signature, from this machine only: to try things out.
+    #[arg(long, env = "MINDOS_WEBHOOKS_UNSIGNED", conflicts_with_all = ["github_secret", "github_secret_file"])]
+    pub webhooks_unsigned: bool,
+}
+
+impl std::fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let WebhookConfig { github_secret, github_secret_file, github_secret_previous, webhooks_unsigned } = self;
+        f.debug_struct("WebhookConfig")
+            .field("github_secret", &github_secret.is_some())
+            .field("github_secret_file", github_secret_file)
+            .field("github_secret_previous", &github_secret_previous.is_some())
+            .field("webhooks_unsigned", webhooks_unsigned)
+            .finish()
+    }
+}
+
+/// Why settings are not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("--github-secret-file: failed to read `{path}`")]
+    SecretFile { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("--settings")]
+    File(#[from] ReloadError),
+}
+
+/// What the file says.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    github_secret: Option<String>,
+    github_secret_previous: Option<String>,
+    log: Option<String>,
+}
+
+fn parse(text: &str) -> Result<Settings, String> {
+    if text.trim().is_empty() {
+        return Ok(Settings::default());
+    }
+    let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
+    let Settings { github_secret, github_secret_previous, log } = &settings;
+    match (github_secret, github_secret_previous) {
+        (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
+        (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
+        (None, None) => {}
+    }
+    if let Some(log) = log {
+        logging::check_filter(log).map_err(|error| error.to_string())?;
+    }
+    Ok(settings)
+}
+
+fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
+    Secrets::new(current, previous.map(Into::into)).map_err(|error| error.to_string())
+}
+
+/// The settings in force and what keeps them so.
+#[derive(Debug)]
+pub struct LiveSettings {
+    github: Arc<ArcSwap<GithubAccess>>,
+    base: GithubAccess,
+    base_log: String,
+    file: Option<Reloaded<Settings>>,
+}
+
+impl LiveSettings {
+    /// Reads everything for the first time.
+    ///
+    /// # Errors
+    /// Names the option or file that is not accepted.
+    pub fn open(webhooks: &WebhookConfig, log: &str, file: Option<&Path>) -> Result<LiveSettings, SettingsError> {
+        let WebhookConfig { github_secret, github_secret_file, github_secret_previous, webhooks_unsigned } = webhooks;
+        let secret = match github_secret_file {
+            None => github_secret.clone(),
+            Some(path) => {
+                let read = std::fs::read_to_string(path);
+                let text = read.map_err(|source| SettingsError::SecretFile { path: path.clone(), source })?;
+                Some(text.trim().to_owned())
+            }
+        };
+        let base = match secret {
+            Some(secret) => {
+                let secrets = secrets(secret, github_secret_previous.clone()).map_err(SettingsError::Invalid)?;
+                GithubAccess::Signed(secrets)
+            }
+            None if *webhooks_unsigned => {
+                warn!("webhooks are taken WITHOUT a signature from this machine: whoever runs a program here may send any");
+                GithubAccess::Unsigned
+            }
+            None => GithubAccess::Closed,
+        };
+        let file = file.map(|path| Reloaded::open(path, parse)).transpose()?;
+        let github = Arc::new(ArcSwap::from_pointee(base.clone()));
+        let live = LiveSettings { github, base, base_log: log.to_owned(), file };
+        if let Some(file) = &live.file {
+            apply(&live.github, &live.base, &live.base_log, &file.current().load());
+        }
+        Ok(live)
+    }
+
+    /// How GitHub's webhooks are let in, now and after every change.
+    #[must_use]
+    pub fn github(&self) -> Arc<ArcSwap<GithubAccess>> {
+        Arc::clone(&self.github)
+    }
+
+    /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
+    pub async fn watch(self, drain: watch::Receiver<bool>) {
+        let LiveSettings { github, base, base_log, file } = self;
+        let hurry = Arc::new(Notify::new());
+        let mut drained = drain.clone();
+        let hangups = async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let Ok(mut hangup) = signal(SignalKind::hangup()) else { return std::future::pending().await };
+            // Also without a file: a hangup must not end the process.
+            while hangup.recv().await.is_some() {
+                hurry.notify_one();
+            }
+        };
+        let watched = async {
+            match file {
+                Some(file) => {
+                    let changed = move |settings: &Settings| apply(&github, &base, &base_log, settings);
+                    file.watch(Arc::clone(&hurry), drain, changed).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = hangups => {}
+            () = watched => {}
+            _ = drained.wait_for(|draining| *draining) => {}
+        }
+    }
+}
+
+fn apply(github: &ArcSwap<GithubAccess>, base: &GithubAccess, base_log: &str, settings: &Settings) {
+    let Settings { github_secret, github_secret_previous, log } = settings;
+    let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
+    github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
+    if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {
+        warn!(%error, "log filter was not changed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(live: &LiveSettings) -> &'static str {
+        match **live.github.load() {
+            GithubAccess::Closed => "closed",
+            GithubAccess::Signed(_) => "signed",
+            GithubAccess::Unsigned => "unsigned",
+        }
+    }
+
+    #[test]
+    fn webhooks_are_closed_unless_something_opens_them() {
+        let open = |config: WebhookConfig| LiveSettings::open(&config, "info", None);
+        assert_eq!(kind(&open(WebhookConfig::default()).unwrap()), "closed");
+        let secret = WebhookConfig { github_secret: Some("s".into()), ..Default::default() };
+        assert_eq!(kind(&open(secret).unwrap()), "signed");
+        let empty = WebhookConfig { github_secret: Some(String::new()), ..Default::default() };
+        assert!(open(empty).is_err());
+        let unsigned = WebhookConfig { webhooks_unsigned: true, ..Default::default() };
+        assert_eq!(kind(&open(unsigned).unwrap()), "unsigned");
+        let file = WebhookConfig { github_secret_file: Some("/none".into()), ..Default::default() };
+        assert!(matches!(open(file), Err(SettingsError::SecretFile { .. })));
+    }
+
+    #[test]
+    fn a_settings_file_is_checked_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("settings.yaml");
+        let open = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            LiveSettings::open(&WebhookConfig::default(), "info", Some(&path)).map(|live| kind(&live))
+        };
+        assert_eq!(open("").unwrap(), "closed");
+        assert_eq!(open("github_secret: abc\nlog: debug\n").unwrap(), "signed");
+        for bad in ["github_secret: ''", "github_secret_previous: abc", "log: 'a=b=c'", "unknown: 1", "- 1"] {
+            assert!(open(bad).is_err(), "{bad}");
+        }
+    }
+}
