@@ -24,7 +24,8 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 type Frames = Pin<Box<dyn Stream<Item = Result<ConnectResponseWire, Status>> + Send>>;
@@ -91,10 +92,12 @@ async fn assign(
                 ..Default::default()
             }));
         }
-        if !messages.is_empty() {
+        // Frames of about 256 KiB.
+        while !messages.is_empty() {
+            let rest = messages.split_off(messages.len().min(200));
             let first_number = numbered + 1;
             numbered += messages.len() as u64;
-            let messages = messages.into_iter().map(Into::into).collect();
+            let messages = std::mem::replace(&mut messages, rest).into_iter().map(Into::into).collect();
             if down.send(Ok(ConnectResponseWire { first_number, messages })).await.is_err() {
                 return;
             }
@@ -134,9 +137,8 @@ fn main() {
             tonic::transport::Server::builder()
                 .initial_stream_window_size(window)
                 .initial_connection_window_size(window)
-                .tcp_nodelay(true)
                 .add_service(AgentServiceServer::new(plane))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await
                 .unwrap();
         });
