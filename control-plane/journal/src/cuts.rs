@@ -165,12 +165,15 @@ impl Trial {
         if self.random.chance(10) {
             self.disk.fail_syncs_after(Some(self.random.below(6)));
         }
-        let opened = Log::open(self.disk.clone(), Options {
-            segment_bytes: 8 << 10,
-            preparation: Preparation::Inline,
-            check_all: true,
-            ..Options::new(entropy)
-        });
+        let opened = Log::open(
+            self.disk.clone(),
+            Options {
+                segment_bytes: 8 << 10,
+                preparation: Preparation::Inline,
+                check_all: true,
+                ..Options::new(entropy)
+            },
+        );
         match opened {
             Ok((mut log, recovery)) => {
                 self.report.torn_cut += u64::from(recovery.cut.is_some());
@@ -326,7 +329,7 @@ fn content(seq: u64) -> (Vec<u8>, Content) {
     let metadata = bytes(60);
     let payload = bytes(300);
     let salt = [seq.to_le_bytes(), seq.to_be_bytes()].concat().try_into().unwrap_or_default();
-    (metadata, (seq % 3 > 0).then_some((salt, payload)))
+    (metadata, (!seq.is_multiple_of(3)).then_some((salt, payload)))
 }
 
 #[cfg(test)]

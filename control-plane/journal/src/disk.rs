@@ -64,6 +64,7 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
 }
 
 /// An open file of a [`Disk`].
+#[expect(clippy::len_without_is_empty, reason = "no one asks")]
 pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Reads up to `buf.len()` bytes from `offset`; fewer only at the end of the file.
     ///
@@ -87,7 +88,6 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// What the system says.
-    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> io::Result<u64>;
 }
 
@@ -169,12 +169,8 @@ impl Disk for RealDisk {
     type Lock = RealLock;
 
     fn lock(&self) -> io::Result<RealLock> {
-        let file = fs::File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path.join(LOCK_NAME))?;
+        let file =
+            fs::File::options().read(true).write(true).create(true).truncate(false).open(self.path.join(LOCK_NAME))?;
         file.try_lock()?;
         Ok(RealLock { _file: file })
     }

@@ -203,7 +203,9 @@ impl<D: Disk> Ledger<D> {
         visit: &mut dyn FnMut(Item),
         mut skipped: impl FnMut(JournalError),
     ) -> Result<Option<Seq>, EmbeddedError> {
-        let Some(seq) = self.reader.load_snapshot(|snapshot| Ok(snapshot.seq()), &mut skipped)? else { return Ok(None) };
+        let Some(seq) = self.reader.load_snapshot(|snapshot| Ok(snapshot.seq()), &mut skipped)? else {
+            return Ok(None);
+        };
         let mut snapshot = self.reader.open_snapshot(seq)?;
         let mut names = Names::default();
         while let Some(item) = snapshot.next_item()? {

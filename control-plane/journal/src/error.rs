@@ -21,6 +21,9 @@ pub enum JournalError {
     /// The log holds nothing while a snapshot says that it did.
     #[error("journal `{directory}` has a snapshot through record {snapshot} but no segment")]
     MissingSegments { directory: String, snapshot: Seq },
+    /// There is no log in the directory.
+    #[error("directory `{directory}` holds no journal")]
+    NoLog { directory: String },
     /// A restore into this directory ended half way.
     #[error("journal `{directory}` holds an unfinished restore: empty it and restore again")]
     UnfinishedRestore { directory: String },

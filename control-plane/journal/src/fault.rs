@@ -271,7 +271,9 @@ impl FaultDisk {
         let Some(file) = state.files.get_mut(&id) else { return false };
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
         let found = file.seen.get_mut(at).map(|byte| *byte ^= mask).is_some();
-        file.safe.get_mut(at).map(|byte| *byte ^= mask);
+        if let Some(byte) = file.safe.get_mut(at) {
+            *byte ^= mask;
+        }
         state.counts.flips += u64::from(found);
         found
     }

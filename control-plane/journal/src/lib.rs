@@ -27,9 +27,9 @@ mod segment;
 mod snapshot;
 mod spare;
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use backup::{BackupReport, restore};
@@ -45,4 +45,4 @@ pub use recover::{Cut, Recovery};
 pub use retain::DroppedPrefix;
 pub use snapshot::{SNAPSHOT_ITEM_BYTES_MAX, SNAPSHOTS_KEPT, SnapshotReader, SnapshotWriter};
 pub use spare::Preparation;
-pub use verify::{Verified, verify_directory};
+pub use verify::{TornAt, Verified, verify_directory};

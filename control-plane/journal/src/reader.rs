@@ -58,6 +58,9 @@ pub struct StoredEntry {
     pub payload: Option<StoredPayload>,
 }
 
+/// A segment, and the first record of the one after it.
+type Found<D> = (Arc<Segment<<D as Disk>::File>>, Option<u64>);
+
 impl<D: Disk> Reader<D> {
     pub(crate) fn new(shared: Arc<Shared<D>>) -> Reader<D> {
         Reader { shared }
@@ -94,7 +97,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The segment that holds `seq`, or the last one for the record after the end, and the first record of the next one.
-    pub(crate) fn segment_of(&self, seq: u64) -> Result<(Arc<Segment<D::File>>, Option<u64>), JournalError> {
+    pub(crate) fn segment_of(&self, seq: u64) -> Result<Found<D>, JournalError> {
         let segments = self.shared.segments();
         let after = segments.partition_point(|segment| segment.header.first_seq <= seq);
         if after == 0 {
@@ -151,7 +154,8 @@ impl<D: Disk> Reader<D> {
             }
             if place.left == 0 {
                 let head = window.get(&segment.file, place.offset, HEADER_BYTES, limit).map_err(failed())?;
-                let header = FrameHeader::parse(head, segment.header.nonce).filter(|header| header.first_seq == place.seq);
+                let header =
+                    FrameHeader::parse(head, segment.header.nonce).filter(|header| header.first_seq == place.seq);
                 let Some(header) = header else { return Err(self.no_frame(&segment, place.seq, place.offset)) };
                 if header.last_seq() < seq.0 {
                     place.offset += header.len as u64;
@@ -220,7 +224,8 @@ impl<D: Disk> Reader<D> {
         while position.seq < next_first {
             let read = window.get(&segment.file, position.offset, HEADER_BYTES, segment.file_bytes);
             let head = read.map_err(JournalError::io("read", self.shared.disk.describe(&segment.name)))?;
-            let header = FrameHeader::parse(head, segment.header.nonce).filter(|header| header.first_seq == position.seq);
+            let header =
+                FrameHeader::parse(head, segment.header.nonce).filter(|header| header.first_seq == position.seq);
             let Some(header) = header else { return Err(self.find_damage(segment, Some(next_first), &position)) };
             extent.note_frame(position.seq, position.offset);
             position.pass(&header);

@@ -113,10 +113,7 @@ pub(crate) fn list<D: Disk>(disk: &D) -> Result<Vec<(String, u64)>, JournalError
 }
 
 /// Reads the headers of all segments and checks that they are those of one log, none missing between them.
-pub(crate) fn load<D: Disk>(
-    disk: &D,
-    files: &[(String, u64)],
-) -> Result<Vec<Arc<Segment<D::File>>>, JournalError> {
+pub(crate) fn load<D: Disk>(disk: &D, files: &[(String, u64)]) -> Result<Vec<Arc<Segment<D::File>>>, JournalError> {
     let mut segments: Vec<Arc<Segment<D::File>>> = Vec::new();
     for (name, file_bytes) in files {
         let Some(named) = first_seq_in(name) else { continue };
@@ -125,9 +122,7 @@ pub(crate) fn load<D: Disk>(
         let damage = |offset, fault| Damage { file: disk.describe(name), offset, seq: Seq(named), fault };
         let header = read.map_err(|(offset, fault)| damage(offset, fault))?;
         let fault = match segments.last().map(|segment| &segment.header) {
-            _ if header.first_seq != named => {
-                Some(Fault::WrongName { name: Seq(named), first: Seq(header.first_seq) })
-            }
+            _ if header.first_seq != named => Some(Fault::WrongName { name: Seq(named), first: Seq(header.first_seq) }),
             Some(before) if before.log_id != header.log_id => Some(Fault::ForeignLog),
             Some(before) if before.number + 1 != header.number => {
                 Some(Fault::MissingSegment { expected: before.number + 1, found: header.number })
@@ -196,10 +191,7 @@ fn first_segment<D: Disk>(
 }
 
 /// Finds the end of the last segment, puts a single wrong byte right, and makes sure that what is kept is on the disk.
-fn settle_tail<D: Disk>(
-    disk: &D,
-    live: &Segment<D::File>,
-) -> Result<(u32, Option<Cut>, Vec<Damage>), JournalError> {
+fn settle_tail<D: Disk>(disk: &D, live: &Segment<D::File>) -> Result<(u32, Option<Cut>, Vec<Damage>), JournalError> {
     let mut repaired = Vec::new();
     let describe = |name: &str| disk.describe(name);
     let file = disk.describe(&live.name);

@@ -121,7 +121,8 @@ pub(crate) fn diagnose(bytes: &[u8], expected: &Expected, next_at: Option<usize>
         return None;
     }
     let from_next = next_at.and_then(|next| u32::try_from(next).ok());
-    let one_byte_off = (0..4).flat_map(|place| (1..=u8::MAX).map(move |change| len ^ (u32::from(change) << (8 * place))));
+    let one_byte_off =
+        (0..4).flat_map(|place| (1..=u8::MAX).map(move |change| len ^ (u32::from(change) << (8 * place))));
     let mut lens = from_next.into_iter().chain(one_byte_off.filter(|_| from_next.is_none()));
     lens.find_map(|len| {
         head[at::LEN..at::CRC].copy_from_slice(&len.to_le_bytes());

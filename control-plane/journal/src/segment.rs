@@ -196,7 +196,13 @@ pub(crate) struct Segment<F> {
 }
 
 impl<F: DiskFile> Segment<F> {
-    pub(crate) fn new(header: SegmentHeader, name: String, file: F, file_bytes: u64, extent: Extent) -> Arc<Segment<F>> {
+    pub(crate) fn new(
+        header: SegmentHeader,
+        name: String,
+        file: F,
+        file_bytes: u64,
+        extent: Extent,
+    ) -> Arc<Segment<F>> {
         Arc::new(Segment { header, name, file, file_bytes, extent: RwLock::new(extent) })
     }
 

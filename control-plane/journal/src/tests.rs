@@ -144,6 +144,12 @@ fn a_torn_batch_is_cut_and_reported() {
 }
 
 #[test]
+fn a_directory_without_a_log_is_named_as_such() {
+    assert!(matches!(verify_directory(&FaultDisk::new()), Err(JournalError::NoLog { .. })));
+    assert!(matches!(Reader::offline(FaultDisk::new()), Err(JournalError::NoLog { .. })));
+}
+
+#[test]
 fn a_missing_segment_stops_the_start() {
     let disk = FaultDisk::new();
     let (mut log, _) = open(&disk, 1);

@@ -31,8 +31,11 @@ pub struct Verified {
     /// The first place that is not as written.
     pub broken: Option<Damage>,
     /// Where the rest of a batch stands that never was whole: offline only, the next start cuts it.
-    pub torn_at: Option<(String, u64)>,
+    pub torn_at: Option<TornAt>,
 }
+
+/// File and offset of what is left of a batch that never was whole.
+pub type TornAt = (String, u64);
 
 impl<D: Disk> Reader<D> {
     /// Computes the chain again from `from` through `through`, both cut to what is there.
@@ -84,8 +87,7 @@ impl<D: Disk> Reader<D> {
                 let entry = entry?;
                 computed = chain::link(&computed, entry.seq.0, &entry.leaf());
             }
-            let damage =
-                |fault| Damage { file: segment.clone(), offset: batch.offset(), seq: batch.first(), fault };
+            let damage = |fault| Damage { file: segment.clone(), offset: batch.offset(), seq: batch.first(), fault };
             if batch.previous_link() != *link {
                 return Err(damage(Fault::PreviousLink { expected: *link, found: batch.previous_link() }).into());
             }
@@ -114,14 +116,15 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Reads a directory without taking it: what is there at this moment, also while another process writes.
+    /// Says too where a torn batch stands, if one does.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if a header or the last segment is not as written.
-    pub fn offline(disk: D) -> Result<(Reader<D>, Option<(String, u64)>), JournalError> {
+    /// [`JournalError::NoLog`], or [`JournalError::Damaged`] if a header or the last segment is not as written.
+    pub fn offline(disk: D) -> Result<(Reader<D>, Option<TornAt>), JournalError> {
         let files = list(&disk)?;
         let segments = load(&disk, &files)?;
         let Some(live) = segments.last() else {
-            return Ok((Reader::new(Shared::new(disk, [0; 16], u64::MAX, Vec::new(), 0)), None));
+            return Err(JournalError::NoLog { directory: disk.describe("") });
         };
         let (extent, position, tail) = walk(live, None, |name| disk.describe(name))?;
         let torn_at = match tail {

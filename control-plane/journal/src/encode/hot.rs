@@ -15,7 +15,8 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::fields::{Fields, put_bytes, put_message, put_number};
 use super::names::{DEFAULT_TENANT, Names};
-use super::record::{BLOB, blob, default_lane, fixed, payload_len};
+use super::read::{blob, fixed};
+use super::record::{BLOB, default_lane, payload_len};
 use super::words;
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.

@@ -16,6 +16,7 @@ use prost::Message;
 mod fields;
 mod hot;
 mod names;
+mod read;
 mod record;
 mod route;
 pub(crate) mod state;
@@ -33,7 +34,9 @@ pub enum DecodeError {
     #[error("record {seq} is not a journal entry")]
     NotAnEntry { seq: Seq, source: prost::DecodeError },
     /// Written by a later release, and nobody of ours may pass over it.
-    #[error("record {seq} is of a kind that this program, journal format {RECORD_FORMAT}, does not know: run a later release")]
+    #[error(
+        "record {seq} is of a kind that this program, journal format {RECORD_FORMAT}, does not know: run a later release"
+    )]
     UnknownKind { seq: Seq },
     /// A field is missing or not what it can be.
     #[error("record {seq} is malformed: {invalid}")]
@@ -77,12 +80,7 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
 /// The message that [`encode`] writes.
 #[must_use]
 pub fn message(entry: &Entry) -> pb::Entry {
-    pb::Entry {
-        seq: entry.seq.0,
-        at_ms: entry.at.0,
-        oldest_reader: 0,
-        record: Some(record::to_message(&entry.record)),
-    }
+    pb::Entry { seq: entry.seq.0, at_ms: entry.at.0, oldest_reader: 0, record: Some(record::to_message(&entry.record)) }
 }
 
 /// Reads the entry that stands at `seq`; `None` if it is of a kind that this program may pass over.
@@ -108,7 +106,7 @@ pub fn decode(
             false => Err(DecodeError::UnknownKind { seq }),
         };
     };
-    let record = record::from_message(names, kind, payload).map_err(malformed)?;
+    let record = read::from_message(names, kind, payload).map_err(malformed)?;
     in_place(seq, Entry { seq: Seq(says), at: Timestamp(at_ms), record }).map(Some)
 }
 

@@ -14,7 +14,8 @@ use mindos_proto::journal::v1::{self as pb, snapshot_item::Item as Piece};
 use prost::Message;
 
 use super::names::Names;
-use super::record::{self, fixed, general_to_message, token_or_none, token_to_message};
+use super::read::{self, fixed, token_or_none};
+use super::record::{self, general_to_message, token_to_message};
 use super::{DecodeError, RECORD_FORMAT, route, words};
 
 /// Appends an item to `bytes`.
@@ -28,9 +29,11 @@ pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
 /// # Errors
 /// [`DecodeError::Item`]: the snapshot was not written by a release that this one can read.
 pub(crate) fn decode(names: &mut Names, bytes: &[u8]) -> Result<Item, DecodeError> {
-    let message = pb::SnapshotItem::decode(bytes)
-        .map_err(|error| DecodeError::Item { invalid: Invalid::new("item", error) })?;
-    required(message.item, "item").and_then(|item| from_message(names, item)).map_err(|invalid| DecodeError::Item { invalid })
+    let message =
+        pb::SnapshotItem::decode(bytes).map_err(|error| DecodeError::Item { invalid: Invalid::new("item", error) })?;
+    required(message.item, "item")
+        .and_then(|item| from_message(names, item))
+        .map_err(|invalid| DecodeError::Item { invalid })
 }
 
 fn to_message(item: &Item) -> Piece {
@@ -58,16 +61,24 @@ fn to_message(item: &Item) -> Piece {
             content_digest: Bytes::copy_from_slice(digest),
             at_ms: at.0,
         }),
-        Item::Settled { delivery, token } => Piece::Settled(pb::SettledState {
-            delivery: Some((*delivery).into()),
-            token: token_to_message(*token),
-        }),
+        Item::Settled { delivery, token } => {
+            Piece::Settled(pb::SettledState { delivery: Some((*delivery).into()), token: token_to_message(*token) })
+        }
     }
 }
 
 fn event_to_message(event: &EventItem) -> pb::EventState {
-    let EventItem { event, tenant, kind, lane, repository, route, accepted, payload: PayloadRef { seq, len }, deliveries } =
-        event;
+    let EventItem {
+        event,
+        tenant,
+        kind,
+        lane,
+        repository,
+        route,
+        accepted,
+        payload: PayloadRef { seq, len },
+        deliveries,
+    } = event;
     pb::EventState {
         seq: event.0,
         tenant: record::tenant(tenant),
@@ -135,9 +146,9 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             }
             Item::Header { seq: Seq(seq), at: Timestamp(at_ms), epoch }
         }
-        Piece::Cluster(message) => Item::Cluster(record::read_cluster_registered(names, message)?),
-        Piece::General(message) => Item::General(record::read_general_registered(names, message)?),
-        Piece::Hold(message) => Item::Hold(record::read_hold_changed(names, message)?),
+        Piece::Cluster(message) => Item::Cluster(read::read_cluster_registered(names, message)?),
+        Piece::General(message) => Item::General(read::read_general_registered(names, message)?),
+        Piece::Hold(message) => Item::Hold(read::read_hold_changed(names, message)?),
         Piece::Routes(pb::RoutesState { tenant, routes_seq, table }) => Item::Routes {
             tenant: names.tenant(&tenant)?,
             at: Seq(routes_seq),
@@ -155,7 +166,7 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             seen: Seen { event: Seq(seq), digest: fixed(&content_digest, "content_digest")? },
         },
         Piece::Settled(pb::SettledState { delivery, token }) => {
-            Item::Settled { delivery: record::delivery_id(delivery)?, token: token_or_none(token)? }
+            Item::Settled { delivery: read::delivery_id(delivery)?, token: token_or_none(token)? }
         }
     })
 }
@@ -214,9 +225,7 @@ fn delivery_from_message(
             let instance = names.instance(tenant, general.cluster.as_str(), &message.instance)?;
             PhaseItem::Leased { general, instance, boot: names.boot(&message.boot)?, since }
         }
-        Status::Parked => {
-            PhaseItem::Parked { reason: required(words::parked(message.parked)?, "parked")?, since }
-        }
+        Status::Parked => PhaseItem::Parked { reason: required(words::parked(message.parked)?, "parked")?, since },
         Status::Succeeded => PhaseItem::Succeeded { general: holder },
         Status::Cancelled => PhaseItem::Cancelled,
     };

@@ -49,7 +49,7 @@ fn kinds_written_by_hand_are_those_of_the_messages() {
         assert_eq!(encoded(&entry), by_message, "{entry:?}");
         // And the messages read what is written by hand.
         let kind = pb::Entry::decode(&*encoded(&entry)).unwrap().record.unwrap();
-        let record = super::record::from_message(&mut names, kind, entry.record.payload().cloned()).unwrap();
+        let record = super::read::from_message(&mut names, kind, entry.record.payload().cloned()).unwrap();
         assert_eq!(record, entry.record);
     }
 }

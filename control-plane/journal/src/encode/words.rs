@@ -64,8 +64,8 @@ pub(crate) fn of_cancel(reason: CancelReason) -> (i32, Option<pb::DeliveryRef>) 
 /// The other way; `None` if nothing is said.
 pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Result<Option<CancelReason>, Invalid> {
     use delivery::CancelReason as Reason;
-    let known = Reason::try_from(reason)
-        .map_err(|_| Invalid::new("reason", format_args!("value {reason} is not known")))?;
+    let known =
+        Reason::try_from(reason).map_err(|_| Invalid::new("reason", format_args!("value {reason} is not known")))?;
     match (known, superseded_by) {
         (Reason::Unspecified, _) => Ok(None),
         (Reason::Superseded, Some(by)) => Ok(Some(CancelReason::Superseded { by: by.try_into()? })),
@@ -89,8 +89,8 @@ pub(crate) fn of_hold(hold: Hold) -> i32 {
 
 /// The other way.
 pub(crate) fn hold(number: i32) -> Result<Hold, Invalid> {
-    let known = pb::Hold::try_from(number)
-        .map_err(|_| Invalid::new("hold", format_args!("value {number} is not known")))?;
+    let known =
+        pb::Hold::try_from(number).map_err(|_| Invalid::new("hold", format_args!("value {number} is not known")))?;
     Ok(match known {
         pb::Hold::Unspecified => Hold::None,
         pb::Hold::Pause => Hold::Paused,
