@@ -1,1 +1,20 @@
+//! The simulator: the real plane and real agents under one seeded scheduler, on a network and a disk that do their worst.
+//!
+//! A seed decides everything: what is published, what gets lost, when a process dies. After every step the named
+//! invariants run on what it touched: those of the records in [`ledger`], those of what leaves the plane in `outputs`,
+//! those of the agents in `world`. Invariant: one seed, run twice, gives equal bytes.
 
+mod attempts;
+pub mod chance;
+pub mod clocks;
+pub mod coverage;
+pub mod faults;
+pub mod home;
+pub mod ledger;
+mod outputs;
+pub mod script;
+mod wire;
+pub mod words;
+pub mod world;
+
+pub use world::{Failure, Options, Report, run};

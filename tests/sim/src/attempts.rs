@@ -1,0 +1,88 @@
+//! How attempts end: what is counted, how long the next one waits, and when there is none.
+
+use mindos_core::record::{AttemptEnded, Cause, Next};
+use mindos_model::{FailureKind, ParkReason, Seq, Timestamp, limits};
+
+use crate::coverage::Phase;
+use crate::ledger::{Broken, Ledger};
+
+impl Ledger {
+    pub(crate) fn attempt_ended(
+        &mut self,
+        seq: Seq,
+        at: Timestamp,
+        phase: Phase,
+        record: &AttemptEnded,
+    ) -> Result<(), Broken> {
+        let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
+        let (id, token) = (*id, *token);
+        if phase == Phase::Cancelling {
+            return Err(format!("what_is_cancelled_ends: {id} ended an attempt by {cause:?}"));
+        }
+        if *cause == Cause::Lapsed {
+            let deadline = self.clocks.deadline(id, token, seq);
+            if deadline.is_some_and(|deadline| at < deadline) {
+                return Err(format!("no_lease_lapses_before_its_time: {id} at {at}, lease until {deadline:?}"));
+            }
+        }
+        let boot = self.facts_mut(id)?.held.as_ref().map(|(_, _, boot)| boot.clone());
+        let lost = matches!(cause, Cause::Lapsed | Cause::Rebooted);
+        if lost && boot.is_some_and(|boot| self.left.contains(&boot)) && self.started.contains(&(id, token)) {
+            return Err(format!("a_drain_is_clean: {id} {token} was lost after its agent had left"));
+        }
+        self.ends_lease(id, token, phase, seq, at)?;
+        let must_count = match cause {
+            Cause::Failed(FailureKind::Transient | FailureKind::Lost) | Cause::Deadline => true,
+            Cause::Lapsed | Cause::Rebooted => token.epoch == self.epoch,
+            Cause::Failed(_) | Cause::Undelivered | Cause::Declined => false,
+        };
+        if must_count != *counted {
+            return Err(format!("attempts_are_counted: {id} {cause:?} counted: {counted}"));
+        }
+        let route = self.events.get(&id.event).and_then(|event| event.route.clone());
+        let attempts_max = route.and_then(|name| self.routes.get(&name)).map(|route| route.attempts_max);
+        if let Cause::Failed(_) = cause {
+            self.facts_mut(id)?.answered.push(token);
+        }
+        let facts = self.facts_mut(id)?;
+        facts.attempts += u32::from(*counted);
+        let attempts = facts.attempts;
+        let exhausted = attempts_max.is_some_and(|max| attempts >= max);
+        let wanted = match cause {
+            Cause::Failed(FailureKind::Poison) => Some(ParkReason::Poison),
+            Cause::Failed(FailureKind::TooLarge) => Some(ParkReason::TooLarge),
+            Cause::Failed(FailureKind::OverBudget) => Some(ParkReason::OverBudget),
+            _ if exhausted => Some(ParkReason::AttemptsExhausted),
+            _ => None,
+        };
+        match (*next, wanted) {
+            (Next::Park { reason }, Some(wanted)) if reason == wanted => {
+                facts.phase = Phase::Parked(reason);
+                Ok(())
+            }
+            (Next::Wait { not_before }, None) => {
+                check_wait(id, *cause, attempts, at, not_before)?;
+                self.waits_again(id, not_before)
+            }
+            _ => Err(format!("failures_lead_where_they_must: {id} {cause:?} at attempt {attempts} led to {next:?}")),
+        }
+    }
+}
+
+fn check_wait(
+    id: mindos_model::DeliveryId,
+    cause: Cause,
+    attempts: u32,
+    at: Timestamp,
+    not_before: Timestamp,
+) -> Result<(), Broken> {
+    let wait = not_before.since(at);
+    let most = limits::RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(limits::RETRY_MAX);
+    let fits = match cause {
+        Cause::Failed(FailureKind::RateLimited { until }) => not_before >= until,
+        Cause::Failed(_) | Cause::Deadline => wait <= most,
+        Cause::Lapsed | Cause::Rebooted | Cause::Undelivered => wait.is_zero(),
+        Cause::Declined => true,
+    };
+    if fits { Ok(()) } else { Err(format!("retries_wait: {id} {cause:?} at attempt {attempts} waits {wait:?}")) }
+}

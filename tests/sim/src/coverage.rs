@@ -1,0 +1,262 @@
+//! Which transitions a run went through: what a record did to a delivery in which phase, and which other kinds came.
+
+use mindos_core::record::{CancelReason, Cause, Hold, HoldTarget, Next, Record};
+use mindos_model::{FailureKind, ParkReason};
+
+/// Where a delivery stands, as the ledger tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    New,
+    Waiting,
+    Leased,
+    /// Leased, and asked to stop.
+    Cancelling,
+    Parked(ParkReason),
+    Ended,
+}
+
+impl Phase {
+    fn index(self) -> usize {
+        match self {
+            Phase::New => 0,
+            Phase::Waiting => 1,
+            Phase::Leased => 2,
+            Phase::Cancelling => 3,
+            Phase::Parked(reason) => 4 + reason as usize,
+            Phase::Ended => 10,
+        }
+    }
+}
+
+const PHASES: [&str; 11] = [
+    "new",
+    "waiting",
+    "leased",
+    "cancelling",
+    "parked:poison",
+    "parked:too_large",
+    "parked:attempts_exhausted",
+    "parked:blocked",
+    "parked:backlog_full",
+    "parked:over_budget",
+    "ended",
+];
+
+const STEPS: [&str; 36] = [
+    "accepted",
+    "accepted_parked",
+    "leased",
+    "succeeded",
+    "wait_transient",
+    "wait_lost",
+    "wait_rate_limited",
+    "wait_lapsed",
+    "wait_rebooted",
+    "wait_undelivered",
+    "wait_declined",
+    "wait_deadline",
+    "park_poison",
+    "park_too_large",
+    "park_over_budget",
+    "exhausted_transient",
+    "exhausted_lost",
+    "exhausted_lapsed",
+    "exhausted_rebooted",
+    "exhausted_deadline",
+    "cancelled_superseded",
+    "cancelled_requested",
+    "cancelled_by_agent",
+    "cancel_superseded",
+    "cancel_requested",
+    "parked_blocked",
+    "redriven_by_person",
+    "redriven_by_itself",
+    "refused",
+    "extended",
+    "cluster_registered",
+    "general_registered",
+    "general_removed",
+    "routes_applied",
+    "payload_carried",
+    "prefix_dropped",
+];
+
+const OTHERS: [&str; 18] = [
+    "epoch_started",
+    "upgrade_finalized",
+    "cluster none",
+    "cluster paused",
+    "cluster cordoned",
+    "cluster draining",
+    "general none",
+    "general paused",
+    "general cordoned",
+    "general draining",
+    "instance none",
+    "instance paused",
+    "instance cordoned",
+    "instance draining",
+    "route none",
+    "route paused",
+    "route cordoned",
+    "route draining",
+];
+
+/// Hits of each (phase, step).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    hits: [[u32; STEPS.len()]; PHASES.len()],
+    others: [u32; OTHERS.len()],
+}
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage { hits: [[0; STEPS.len()]; PHASES.len()], others: [0; OTHERS.len()] }
+    }
+}
+
+fn possible(phase: usize, step: usize) -> bool {
+    match phase {
+        0 => matches!(step, 0 | 1 | 30..=35),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28),
+        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29),
+        3 => matches!(step, 3 | 20 | 21 | 28 | 29),
+        8 => matches!(step, 21 | 26 | 27 | 28),
+        4..=7 | 9 => matches!(step, 21 | 26 | 28),
+        _ => step == 28,
+    }
+}
+
+impl Coverage {
+    /// Notes a record about a delivery that stood in `phase`.
+    pub fn hit(&mut self, phase: Phase, record: &Record) {
+        if let Some(step) = step_of(record) {
+            let count = &mut self.hits[phase.index()][step];
+            *count = count.saturating_add(1);
+        } else if let Some(other) = other_of(record) {
+            self.others[other] = self.others[other].saturating_add(1);
+        }
+    }
+
+    /// Notes a delivery of an event that was accepted.
+    pub fn accepted(&mut self, is_parked: bool) {
+        let count = &mut self.hits[0][usize::from(is_parked)];
+        *count = count.saturating_add(1);
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: &Coverage) {
+        for (row, more) in self.hits.iter_mut().zip(&other.hits) {
+            row.iter_mut().zip(more).for_each(|(count, more)| *count = count.saturating_add(*more));
+        }
+        self.others.iter_mut().zip(&other.others).for_each(|(count, more)| *count = count.saturating_add(*more));
+    }
+
+    /// How many of the possible transitions were hit, how many there are, and the names of those that were not.
+    #[must_use]
+    pub fn summary(&self) -> (usize, usize, Vec<String>) {
+        let mut missed = Vec::new();
+        let mut all = 0;
+        for (phase, row) in self.hits.iter().enumerate() {
+            for (step, count) in row.iter().enumerate().filter(|(step, _)| possible(phase, *step)) {
+                all += 1;
+                if *count == 0 {
+                    missed.push(format!("{} x {}", PHASES[phase], STEPS[step]));
+                }
+            }
+        }
+        for (name, count) in OTHERS.iter().zip(&self.others) {
+            all += 1;
+            if *count == 0 {
+                missed.push((*name).to_owned());
+            }
+        }
+        (all - missed.len(), all, missed)
+    }
+
+    /// Every transition that was hit, with how often; those thought impossible too.
+    #[must_use]
+    pub fn table(&self) -> Vec<(String, u32)> {
+        let mut table = Vec::new();
+        for (phase, row) in self.hits.iter().enumerate() {
+            for (step, count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let odd = if possible(phase, step) { "" } else { " (not expected)" };
+                table.push((format!("{} x {}{odd}", PHASES[phase], STEPS[step]), *count));
+            }
+        }
+        table.extend(OTHERS.iter().zip(&self.others).map(|(name, count)| ((*name).to_owned(), *count)));
+        table
+    }
+}
+
+fn step_of(record: &Record) -> Option<usize> {
+    Some(match record {
+        Record::DeliveryLeased(_) => 2,
+        Record::DeliverySettled(_) => 3,
+        Record::AttemptEnded(ended) => match (ended.next, ended.cause) {
+            (Next::Park { .. }, Cause::Failed(FailureKind::Poison)) => 12,
+            (Next::Park { .. }, Cause::Failed(FailureKind::TooLarge)) => 13,
+            (Next::Park { .. }, Cause::Failed(FailureKind::OverBudget)) => 14,
+            (Next::Park { .. }, Cause::Failed(FailureKind::Lost)) => 16,
+            (Next::Park { .. }, Cause::Failed(_)) => 15,
+            (Next::Park { .. }, Cause::Lapsed | Cause::Undelivered | Cause::Declined) => 17,
+            (Next::Park { .. }, Cause::Rebooted) => 18,
+            (Next::Park { .. }, Cause::Deadline) => 19,
+            (Next::Wait { .. }, Cause::Failed(FailureKind::Lost)) => 5,
+            (Next::Wait { .. }, Cause::Failed(FailureKind::RateLimited { .. })) => 6,
+            (Next::Wait { .. }, Cause::Failed(_)) => 4,
+            (Next::Wait { .. }, Cause::Lapsed) => 7,
+            (Next::Wait { .. }, Cause::Rebooted) => 8,
+            (Next::Wait { .. }, Cause::Undelivered) => 9,
+            (Next::Wait { .. }, Cause::Declined) => 10,
+            (Next::Wait { .. }, Cause::Deadline) => 11,
+        },
+        Record::DeliveryCancelled(cancelled) => match cancelled.reason {
+            CancelReason::Superseded { .. } => 20,
+            CancelReason::Requested if &*cancelled.by == "agent" => 22,
+            CancelReason::Requested => 21,
+        },
+        Record::CancelRequested(request) => match request.reason {
+            CancelReason::Superseded { .. } => 23,
+            CancelReason::Requested => 24,
+        },
+        Record::DeliveryParked(_) => 25,
+        Record::DeliveryRedriven(redriven) => 26 + usize::from(redriven.by.is_empty()),
+        Record::ResultRefused(_) => 28,
+        Record::LeaseExtended(_) => 29,
+        Record::ClusterRegistered(_) => 30,
+        Record::GeneralRegistered(_) => 31,
+        Record::GeneralRemoved(_) => 32,
+        Record::RoutesApplied(_) => 33,
+        Record::PayloadCarried(_) => 34,
+        Record::PrefixDropped(_) => 35,
+        Record::EpochStarted(_)
+        | Record::EventAccepted(_)
+        | Record::HoldChanged(_)
+        | Record::JournalTruncated(_)
+        | Record::UpgradeFinalized(_) => return None,
+    })
+}
+
+fn other_of(record: &Record) -> Option<usize> {
+    let hold = |hold: Hold| match hold {
+        Hold::None => 0,
+        Hold::Paused => 1,
+        Hold::Cordoned => 2,
+        Hold::Draining => 3,
+    };
+    match record {
+        Record::EpochStarted(_) => Some(0),
+        Record::UpgradeFinalized(_) => Some(1),
+        Record::HoldChanged(changed) => {
+            let target = match changed.target {
+                HoldTarget::Cluster(_) => 2,
+                HoldTarget::General(..) => 6,
+                HoldTarget::Instance(..) => 10,
+                HoldTarget::Route(_) => 14,
+            };
+            Some(target + hold(changed.hold))
+        }
+        _ => None,
+    }
+}

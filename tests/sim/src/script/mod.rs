@@ -1,0 +1,11 @@
+//! Scenarios: stories as text, with what came of them below `----`.
+//!
+//! Above the line stand steps, one a line; `#` begins a remark. Below stand the records and what left the plane, as
+//! they came after each step. Invariant: the same text gives the same output.
+
+pub mod parse;
+pub mod print;
+pub mod run;
+pub mod show;
+
+pub use run::{Ran, run};

@@ -1,0 +1,439 @@
+//! Lines of a scenario as steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_core::input::{
+    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome, RequestId,
+    ResultReport, Selector, SessionId,
+};
+use mindos_core::record::{Hold, HoldTarget, Usage};
+use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_model::{
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName, Seq,
+    Strategy, Timestamp, Token,
+};
+
+use crate::words;
+
+/// One line.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Bounds of the plane; only before anything else.
+    Limits(BTreeMap<String, u32>),
+    /// A route of the next `apply`.
+    Route(Box<Route>),
+    Apply { expected: Option<Seq>, by: Arc<str> },
+    Input(Box<Input>),
+    /// Time passes, with a turn whenever something is due.
+    Advance(Duration),
+    /// Time passes without a turn.
+    Stall(Duration),
+    /// The process dies; `keep` of the batches that were not yet synced are there all the same.
+    Crash { keep: usize },
+    /// Starts on the journal, or on the newest snapshot and what follows it.
+    Restart { from_snapshot: bool },
+    Snapshot,
+    /// Whether batches are synced at once.
+    Sync(bool),
+    /// From here on every line is one call of the driver, without turns of its own.
+    Exact,
+    /// In exact scripts: the time since the start.
+    At(Duration),
+    /// In exact scripts: `advance` and `seal`.
+    Turn,
+    /// In exact scripts: the oldest sealed batch is durable.
+    Synced,
+}
+
+/// Words of a line: those that stand alone, and those that are named.
+struct Words<'a> {
+    alone: std::vec::IntoIter<&'a str>,
+    named: BTreeMap<&'a str, &'a str>,
+    start: Timestamp,
+    now: Timestamp,
+}
+
+type Parsed<T> = Result<T, String>;
+
+/// Reads a line; `now` is the time in the script, which began at `start`.
+///
+/// # Errors
+/// Says which word is not understood.
+pub fn step(line: &str, start: Timestamp, now: Timestamp) -> Parsed<Step> {
+    let (named, alone): (Vec<&str>, Vec<&str>) = line.split_whitespace().partition(|word| word.contains('='));
+    let named = named.into_iter().filter_map(|word| word.split_once('=')).collect();
+    let mut words = Words { alone: alone.into_iter(), named, start, now };
+    let step = words.step()?;
+    if let Some((name, value)) = words.named.first_key_value() {
+        return Err(format!("`{name}={value}` is not understood"));
+    }
+    match words.alone.next() {
+        Some(word) => Err(format!("`{word}` is not understood")),
+        None => Ok(step),
+    }
+}
+
+impl<'a> Words<'a> {
+    fn step(&mut self) -> Parsed<Step> {
+        let verb = self.next("a verb")?;
+        let input = match verb {
+            "limits" => {
+                let named = std::mem::take(&mut self.named);
+                let number = |(name, value): (&str, &str)| Ok((name.to_owned(), value.parse().map_err(|_| value.to_owned())?));
+                return named.into_iter().map(number).collect::<Parsed<_>>().map(Step::Limits);
+            }
+            "route" => return self.route().map(|route| Step::Route(Box::new(route))),
+            "apply" => {
+                let expected = self.take("expected").map(number).transpose()?.map(Seq);
+                return Ok(Step::Apply { expected, by: self.by() });
+            }
+            "advance" => return self.span().map(Step::Advance),
+            "stall" => return self.span().map(Step::Stall),
+            "crash" => return Ok(Step::Crash { keep: self.take("keep").map(number).transpose()?.unwrap_or(0) }),
+            "restart" => return Ok(Step::Restart { from_snapshot: self.flag("snapshot") }),
+            "snapshot" => return Ok(Step::Snapshot),
+            "sync" => return Ok(Step::Sync(self.next("on or off")? == "on")),
+            "exact" => return Ok(Step::Exact),
+            "at" => return self.span().map(Step::At),
+            "turn" => return Ok(Step::Turn),
+            "synced" => return Ok(Step::Synced),
+            "publish" => self.publish()?,
+            "hello" => self.hello()?,
+            "close" => Input::Closed { session: self.session()? },
+            "grant" | "accept" | "decline" | "extend" | "result" | "heartbeat" | "reconcile" | "draining" => {
+                let session = self.session()?;
+                Input::Agent { session, message: self.agent(verb)? }
+            }
+            "cancel" => {
+                let select = self.selector()?;
+                Input::Cancel { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
+            }
+            "redrive" => {
+                let select = self.selector()?;
+                Input::Redrive { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
+            }
+            "hold" => self.hold()?,
+            "remove" => {
+                let key = split(self.next("a general")?)?;
+                let key = words::general(key.0, key.1).ok_or("not a general's name")?;
+                Input::RemoveGeneral { request: RequestId(0), key, by: self.by() }
+            }
+            "finalize" => {
+                let version = Arc::from(self.next("a version")?);
+                Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by() }
+            }
+            "query" => Input::Query { request: RequestId(0), tenant: words::tenant(), query: self.query()? },
+            "carry" => {
+                let event = Seq(number(self.next("an event")?)?);
+                Input::Carry { event, payload: words::payload(self.take("data").unwrap_or_default()) }
+            }
+            "drop" => {
+                let through = Seq(number(self.next("a sequence")?)?);
+                Input::DropPrefix { request: RequestId(0), through, link: [0; 32] }
+            }
+            "truncated" => {
+                let kept = Seq(number(self.next("a sequence")?)?);
+                Input::Truncated { kept, dropped_through: Seq(number(self.next("a sequence")?)?) }
+            }
+            other => return Err(format!("`{other}` is not a step")),
+        };
+        Ok(Step::Input(Box::new(input)))
+    }
+
+    fn next(&mut self, what: &str) -> Parsed<&'a str> {
+        self.alone.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'a str> {
+        self.named.remove(name)
+    }
+
+    fn flag(&mut self, word: &str) -> bool {
+        let rest: Vec<_> = self.alone.by_ref().collect();
+        let (found, rest): (Vec<&str>, Vec<&str>) = rest.into_iter().partition(|known| *known == word);
+        self.alone = rest.into_iter();
+        !found.is_empty()
+    }
+
+    fn by(&mut self) -> Arc<str> {
+        Arc::from(self.take("by").unwrap_or_default())
+    }
+
+    fn span(&mut self) -> Parsed<Duration> {
+        span(self.next("a span")?)
+    }
+
+    fn session(&mut self) -> Parsed<SessionId> {
+        let word = self.next("a session")?;
+        let digits = word.strip_prefix('s').ok_or_else(|| format!("`{word}` is not a session such as `s1`"))?;
+        Ok(SessionId(number(digits)?))
+    }
+
+    fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
+        self.take(name).into_iter().flat_map(|list| list.split(',')).filter(|item| !item.is_empty()).map(read).collect()
+    }
+
+    fn route(&mut self) -> Parsed<Route> {
+        let name = RouteName::new(self.next("a name")?).map_err(text)?;
+        let pattern = |item: &str| Pattern::new(item).map_err(text);
+        let matches = Match { kinds: self.list("kinds", pattern)?, subjects: self.list("subjects", pattern)? };
+        let targets = Targets {
+            types: self.list("types", |item| GeneralType::new(item).map_err(text))?,
+            clusters: self.list("clusters", |item| ClusterName::new(item).map_err(text))?,
+            names: self.list("names", |item| GeneralName::new(item).map_err(text))?,
+            regions: self.list("regions", |item| Region::new(item).map_err(text))?,
+            labels: Vec::new(),
+        };
+        let strategy: Strategy = self.take("strategy").unwrap_or("broadcast").parse().map_err(text)?;
+        let mut route = Route::new(name, matches, targets, strategy);
+        if let Some(count) = self.take("count") {
+            route.count = number(count)?;
+        }
+        if let Some(attempts) = self.take("attempts") {
+            route.attempts_max = number(attempts)?;
+        }
+        if let Some(deadline) = self.take("deadline") {
+            route.deadline = span(deadline)?;
+        }
+        if let Some(block) = self.take("block") {
+            route.block_max = span(block)?;
+        }
+        if self.flag("latest") {
+            route.coalesce = Coalesce::Latest;
+        }
+        Ok(route)
+    }
+
+    fn publish(&mut self) -> Parsed<Input> {
+        let (source, id) = split(self.next("source and id")?)?;
+        let kind = self.take("kind").unwrap_or("note");
+        let ty = self.take("type").unwrap_or(kind);
+        let data = self.take("data").unwrap_or("x");
+        let event = NewEvent {
+            tenant: words::tenant(),
+            source: Arc::from(source),
+            id: Arc::from(id),
+            ty: Arc::from(ty),
+            kind: Arc::from(kind),
+            subject: self.take("subject").map(Arc::from),
+            lane: Arc::from(self.take("lane").unwrap_or(source)),
+            repository: None,
+            actor: None,
+            time: None,
+            key: words::dedupe_key(source, id),
+            digest: words::content_digest(kind, data),
+            payload: words::payload(data),
+            routed: !self.flag("unrouted"),
+            seen: None,
+        };
+        Ok(Input::Publish { request: RequestId(0), event: Box::new(event) })
+    }
+
+    fn hello(&mut self) -> Parsed<Input> {
+        let session = self.session()?;
+        let (cluster, instance) = split(self.next("an instance")?)?;
+        let key = words::instance(cluster, instance).ok_or("not an instance's name")?;
+        let general = |item: &str| {
+            let parts: Vec<_> = item.split(':').collect();
+            let [name, ty, slots] = parts[..] else { return Err(format!("`{item}` is not name:type:slots")) };
+            Ok(HelloGeneral {
+                name: GeneralName::new(name).map_err(text)?,
+                ty: GeneralType::new(ty).map_err(text)?,
+                labels: Vec::new(),
+                slots: number(slots)?,
+            })
+        };
+        Ok(Input::Hello(Box::new(Hello {
+            session,
+            key,
+            boot: BootId::new(self.take("boot").unwrap_or("b1")).map_err(text)?,
+            version: Arc::from("0.1.0"),
+            region: self.take("region").map(Region::new).transpose().map_err(text)?,
+            cluster_labels: Vec::new(),
+            generals: self.list("generals", general)?,
+            held: self.list("held", claim)?,
+        })))
+    }
+
+    fn lease(&mut self) -> Parsed<(DeliveryId, Token)> {
+        let delivery = self.next("a delivery")?.parse().map_err(text)?;
+        Ok((delivery, self.next("a token")?.parse().map_err(text)?))
+    }
+
+    fn note(&mut self) -> Arc<str> {
+        Arc::from(self.take("note").unwrap_or_default())
+    }
+
+    fn agent(&mut self, verb: &str) -> Parsed<AgentMessage> {
+        Ok(match verb {
+            "grant" => {
+                let general = GeneralName::new(self.next("a general")?).map_err(text)?;
+                AgentMessage::Grant { general, capacity: number(self.next("a capacity")?)? }
+            }
+            "accept" => {
+                let (delivery, token) = self.lease()?;
+                AgentMessage::Accept { delivery, token }
+            }
+            "decline" => {
+                let (delivery, token) = self.lease()?;
+                let retry_at = self.take("retry").map(|at| self.time(at)).transpose()?;
+                AgentMessage::Decline { delivery, token, retry_at, message: self.note() }
+            }
+            "extend" => {
+                let (delivery, token) = self.lease()?;
+                let progress = self.take("progress").map(number).transpose()?.unwrap_or(0);
+                let checkpoint = self.take("checkpoint").map(words::payload);
+                let usage = self.list("usage", |item| {
+                    Ok(Usage { model: Arc::from("m"), input_tokens: number(item)?, ..Usage::default() })
+                })?;
+                AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage }))
+            }
+            "result" => {
+                let (delivery, token) = self.lease()?;
+                let outcome = self.outcome()?;
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() }))
+            }
+            "heartbeat" => AgentMessage::Heartbeat { loads: Vec::new() },
+            "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
+            _ => AgentMessage::Draining,
+        })
+    }
+
+    fn outcome(&mut self) -> Parsed<ReportedOutcome> {
+        let kind = match self.next("an outcome")? {
+            "ok" => {
+                let output = self.take("output").map(words::payload);
+                return Ok(ReportedOutcome::Succeeded { output, output_type: None, output_ref: None });
+            }
+            "transient" => FailureKind::Transient,
+            "lost" => FailureKind::Lost,
+            "poison" => FailureKind::Poison,
+            "too_large" => FailureKind::TooLarge,
+            "cancelled" => FailureKind::Cancelled,
+            "over_budget" => FailureKind::OverBudget,
+            "rate_limited" => {
+                let until = self.take("until").ok_or("until= is missing")?;
+                FailureKind::RateLimited { until: self.time(until)? }
+            }
+            other => return Err(format!("`{other}` is not an outcome")),
+        };
+        Ok(ReportedOutcome::Failed { kind, message: self.note() })
+    }
+
+    /// `+5s` counts from now, `5s` from the start.
+    fn time(&self, word: &str) -> Parsed<Timestamp> {
+        match word.strip_prefix('+') {
+            Some(word) => Ok(self.now + span(word)?),
+            None => Ok(self.start + span(word)?),
+        }
+    }
+
+    fn selector(&mut self) -> Parsed<Selector> {
+        if let Some(word) = self.alone.next() {
+            return Ok(Selector::One(word.parse().map_err(text)?));
+        }
+        let limit = self.take("limit").map(number).transpose()?.unwrap_or(1000);
+        Ok(Selector::Filter { filter: self.filter()?, limit })
+    }
+
+    fn filter(&mut self) -> Parsed<DeliveryFilter> {
+        Ok(DeliveryFilter {
+            status: self.take("status").map(str::parse).transpose().map_err(text)?,
+            reason: self.take("reason").map(str::parse).transpose().map_err(text)?,
+            cluster: self.take("cluster").map(ClusterName::new).transpose().map_err(text)?,
+            general: self.take("general").map(GeneralName::new).transpose().map_err(text)?,
+            route: self.take("route").map(RouteName::new).transpose().map_err(text)?,
+            kind: self.take("kind").map(Arc::from),
+            lane: self.take("lane").map(Arc::from),
+            ..DeliveryFilter::default()
+        })
+    }
+
+    fn hold(&mut self) -> Parsed<Input> {
+        let what = self.next("cluster, general, instance or route")?;
+        let name = self.next("a name")?;
+        let target = match what {
+            "cluster" => HoldTarget::Cluster(ClusterName::new(name).map_err(text)?),
+            "general" => {
+                let (cluster, name) = split(name)?;
+                HoldTarget::General(ClusterName::new(cluster).map_err(text)?, GeneralName::new(name).map_err(text)?)
+            }
+            "instance" => {
+                let (cluster, name) = split(name)?;
+                HoldTarget::Instance(ClusterName::new(cluster).map_err(text)?, InstanceId::new(name).map_err(text)?)
+            }
+            "route" => HoldTarget::Route(RouteName::new(name).map_err(text)?),
+            other => return Err(format!("`{other}` cannot be held")),
+        };
+        let hold = match self.next("none, paused, cordoned or draining")? {
+            "none" => Hold::None,
+            "paused" => Hold::Paused,
+            "cordoned" => Hold::Cordoned,
+            "draining" => Hold::Draining,
+            other => return Err(format!("`{other}` is not a hold")),
+        };
+        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, hold, by: self.by() })
+    }
+
+    fn query(&mut self) -> Parsed<Query> {
+        Ok(match self.next("a question")? {
+            "totals" => Query::Totals,
+            "fleet" => Query::Fleet,
+            "routes" => Query::Routes,
+            "seen" => {
+                let (source, id) = split(self.next("source and id")?)?;
+                Query::Seen { key: words::dedupe_key(source, id) }
+            }
+            "event" => Query::Event { event: Seq(number(self.next("an event")?)?) },
+            "payloads" => Query::PayloadsBefore { before: Seq(number(self.next("a sequence")?)?), limit: 1000 },
+            "deliveries" => {
+                let limit = self.take("limit").map(number).transpose()?.unwrap_or(1000);
+                Query::Deliveries { filter: self.filter()?, after: None, limit }
+            }
+            other => return Err(format!("`{other}` is not a question")),
+        })
+    }
+}
+
+/// The table that routes were named for.
+#[must_use]
+pub fn table(routes: Vec<Route>) -> Arc<RouteTable> {
+    Arc::new(RouteTable { routes })
+}
+
+fn claim(item: &str) -> Parsed<(DeliveryId, Token)> {
+    let (delivery, token) = item.split_once('@').ok_or_else(|| format!("`{item}` is not delivery@token"))?;
+    Ok((delivery.parse().map_err(text)?, token.parse().map_err(text)?))
+}
+
+fn split(word: &str) -> Parsed<(&str, &str)> {
+    word.split_once('/').ok_or_else(|| format!("`{word}` has no `/`"))
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Parsed<T> {
+    word.parse().map_err(|_| format!("`{word}` is not a number"))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// `5s`, `1.250s`, `100ms`, `2m` or `1h`.
+fn span(word: &str) -> Parsed<Duration> {
+    let bad = || format!("`{word}` is not a span such as `5s`");
+    if let Some(millis) = word.strip_suffix("ms") {
+        return Ok(Duration::from_millis(millis.parse().map_err(|_| bad())?));
+    }
+    let (digits, scale) = match word.char_indices().next_back() {
+        Some((at, 's')) => (&word[..at], 1000),
+        Some((at, 'm')) => (&word[..at], 60_000),
+        Some((at, 'h')) => (&word[..at], 3_600_000),
+        _ => return Err(bad()),
+    };
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole: u64 = whole.parse().map_err(|_| bad())?;
+    let part: u64 = if part.is_empty() { 0 } else { format!("{part:0<3}").parse().map_err(|_| bad())? };
+    Ok(Duration::from_millis(whole * scale + part * scale / 1000))
+}

@@ -1,0 +1,174 @@
+//! Inputs as lines of a scenario, as [`super::parse`] reads them.
+
+use std::fmt::Write as _;
+
+use mindos_core::input::{AgentMessage, DeliveryFilter, Input, Query, ReportedOutcome, Selector};
+use mindos_core::record::{Hold, Payload};
+use mindos_core::route::{Coalesce, Route};
+use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+
+use super::show;
+
+/// The line that stands for an input; times counted from `start`.
+#[must_use]
+pub fn input(input: &Input, start: Timestamp) -> String {
+    match input {
+        Input::Publish { request: _, event } => {
+            let mut text = format!("publish {}/{} kind={} type={}", event.source, event.id, event.kind, event.ty);
+            let _ = write!(text, " lane={} data={}", event.lane, data(&event.payload));
+            if let Some(subject) = &event.subject {
+                let _ = write!(text, " subject={subject}");
+            }
+            if !event.routed {
+                text.push_str(" unrouted");
+            }
+            text
+        }
+        Input::Hello(hello) => {
+            let generals = hello.generals.iter().map(|general| format!("{}:{}:{}", general.name, general.ty, general.slots));
+            let mut text = format!("hello s{} {} boot={}", hello.session.0, hello.key, hello.boot);
+            let _ = write!(text, " generals={}", generals.collect::<Vec<_>>().join(","));
+            if let Some(region) = &hello.region {
+                let _ = write!(text, " region={region}");
+            }
+            if !hello.held.is_empty() {
+                let _ = write!(text, " held={}", claims(&hello.held));
+            }
+            text
+        }
+        Input::Agent { session, message } => agent(session.0, message, start),
+        Input::Closed { session } => format!("close s{}", session.0),
+        Input::Cancel { select, by, .. } => format!("cancel {}{}", selector(select), by_text(by)),
+        Input::Redrive { select, by, .. } => format!("redrive {}{}", selector(select), by_text(by)),
+        Input::Hold { target, hold, by, .. } => format!("hold {} {}{}", show::target(target), hold_word(*hold), by_text(by)),
+        Input::ApplyRoutes { table, expected, by, .. } => {
+            let mut text: String = table.routes.iter().map(|entry| format!("{}\n", route(entry))).collect();
+            text.push_str("apply");
+            if let Some(expected) = expected {
+                let _ = write!(text, " expected={expected}");
+            }
+            text.push_str(&by_text(by));
+            text
+        }
+        Input::RemoveGeneral { key, by, .. } => format!("remove {key}{}", by_text(by)),
+        Input::FinalizeUpgrade { version, by, .. } => format!("finalize {version}{}", by_text(by)),
+        Input::Query { query, .. } => self::query(query),
+        Input::Carry { event, payload } => format!("carry {event} data={}", data(payload)),
+        Input::DropPrefix { through, .. } => format!("drop {through}"),
+        Input::Truncated { kept, dropped_through } => format!("truncated {kept} {dropped_through}"),
+    }
+}
+
+fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
+    match message {
+        AgentMessage::Grant { general, capacity } => format!("grant s{session} {general} {capacity}"),
+        AgentMessage::Accept { delivery, token } => format!("accept s{session} {delivery} {token}"),
+        AgentMessage::Decline { delivery, token, retry_at, message } => {
+            let retry = retry_at.map(|at| format!(" retry={}", show::since(at, start))).unwrap_or_default();
+            format!("decline s{session} {delivery} {token}{retry}{}", note(message))
+        }
+        AgentMessage::Extend(extend) => {
+            let checkpoint = extend.checkpoint.as_ref().map(|payload| format!(" checkpoint={}", data(payload)));
+            let checkpoint = checkpoint.unwrap_or_default();
+            format!("extend s{session} {} {} progress={}{checkpoint}", extend.delivery, extend.token, extend.progress)
+        }
+        AgentMessage::Result(report) => {
+            let outcome = match &report.outcome {
+                ReportedOutcome::Succeeded { output, .. } => {
+                    let output = output.as_ref().map(|payload| format!(" output={}", data(payload))).unwrap_or_default();
+                    format!("ok{output}")
+                }
+                ReportedOutcome::Failed { kind: FailureKind::RateLimited { until }, message } => {
+                    format!("rate_limited until={}{}", show::since(*until, start), note(message))
+                }
+                ReportedOutcome::Failed { kind, message } => format!("{}{}", kind.as_str(), note(message)),
+            };
+            format!("result s{session} {} {} {outcome}", report.delivery, report.token)
+        }
+        AgentMessage::Heartbeat { .. } => format!("heartbeat s{session}"),
+        AgentMessage::Reconcile { held } => format!("reconcile s{session} held={}", claims(held)),
+        AgentMessage::Draining => format!("draining s{session}"),
+    }
+}
+
+fn query(query: &Query) -> String {
+    match query {
+        Query::Seen { .. } => "query totals".to_owned(),
+        Query::Event { event } => format!("query event {event}"),
+        Query::Deliveries { filter, limit, .. } => format!("query deliveries {} limit={limit}", self::filter(filter)),
+        Query::Fleet => "query fleet".to_owned(),
+        Query::Routes => "query routes".to_owned(),
+        Query::Totals => "query totals".to_owned(),
+        Query::PayloadsBefore { before, .. } => format!("query payloads {before}"),
+    }
+}
+
+fn selector(select: &Selector) -> String {
+    match select {
+        Selector::One(id) => id.to_string(),
+        Selector::Filter { filter, limit } => format!("{} limit={limit}", self::filter(filter)),
+    }
+}
+
+fn filter(filter: &DeliveryFilter) -> String {
+    let mut parts = Vec::new();
+    let mut add = |name: &str, value: Option<String>| parts.extend(value.map(|value| format!("{name}={value}")));
+    add("status", filter.status.map(|status| status.to_string()));
+    add("reason", filter.reason.map(|reason| reason.to_string()));
+    add("cluster", filter.cluster.as_ref().map(ToString::to_string));
+    add("general", filter.general.as_ref().map(ToString::to_string));
+    add("route", filter.route.as_ref().map(ToString::to_string));
+    add("kind", filter.kind.as_ref().map(ToString::to_string));
+    add("lane", filter.lane.as_ref().map(ToString::to_string));
+    parts.join(" ")
+}
+
+/// One route of a table.
+#[must_use]
+pub fn route(route: &Route) -> String {
+    let list = |items: Vec<String>| items.join(",");
+    let mut text = format!("route {}", route.name);
+    let mut add = |name: &str, items: Vec<String>| {
+        if !items.is_empty() {
+            let _ = write!(text, " {name}={}", list(items));
+        }
+    };
+    add("kinds", route.matches.kinds.iter().map(|kind| kind.as_str().to_owned()).collect());
+    add("subjects", route.matches.subjects.iter().map(|subject| subject.as_str().to_owned()).collect());
+    add("types", route.targets.types.iter().map(ToString::to_string).collect());
+    add("clusters", route.targets.clusters.iter().map(ToString::to_string).collect());
+    add("names", route.targets.names.iter().map(ToString::to_string).collect());
+    let coalesce = if route.coalesce == Coalesce::Latest { " latest" } else { "" };
+    let (deadline, block) = (route.deadline.as_secs(), route.block_max.as_secs());
+    let _ = write!(
+        text,
+        " strategy={} count={} attempts={} deadline={deadline}s block={block}s{coalesce}",
+        route.strategy, route.count, route.attempts_max
+    );
+    text
+}
+
+fn claims(held: &[(DeliveryId, Token)]) -> String {
+    held.iter().map(|(id, token)| format!("{id}@{token}")).collect::<Vec<_>>().join(",")
+}
+
+fn data(payload: &Payload) -> String {
+    String::from_utf8_lossy(&payload.bytes).into_owned()
+}
+
+fn note(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" note={}", message.replace(char::is_whitespace, "_")) }
+}
+
+fn by_text(by: &str) -> String {
+    if by.is_empty() { String::new() } else { format!(" by={by}") }
+}
+
+fn hold_word(hold: Hold) -> &'static str {
+    match hold {
+        Hold::None => "none",
+        Hold::Paused => "paused",
+        Hold::Cordoned => "cordoned",
+        Hold::Draining => "draining",
+    }
+}

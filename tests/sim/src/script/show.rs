@@ -1,0 +1,277 @@
+//! Records and outputs as lines of a scenario.
+
+use std::fmt::Write as _;
+
+use mindos_core::output::{
+    Assign, Claim, DeliveryView, FleetView, Output, PlaneMessage, Published, Reply, SettledVerdict,
+};
+use mindos_core::record::{
+    AttemptEnded, CancelReason, Cause, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
+};
+use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+
+/// A record with its place, times counted from `start`.
+#[must_use]
+pub fn entry(entry: &Entry, start: Timestamp) -> String {
+    format!("#{} {}{}", entry.seq, entry.record.kind(), record(&entry.record, start))
+}
+
+fn record(record: &Record, start: Timestamp) -> String {
+    let mut text = String::new();
+    let out = &mut text;
+    // Writing to a string cannot fail.
+    let _ = match record {
+        Record::EpochStarted(record) => write!(out, " {} {:?}", record.epoch, record.cause),
+        Record::EventAccepted(record) => event(out, record),
+        Record::DeliveryLeased(record) => {
+            let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice: _ } =
+                record.as_ref();
+            write!(out, " {delivery} {token} general={general} instance={instance} boot={boot} attempt={attempt}")
+                .and_then(|()| if *lease_ms == 25_000 { Ok(()) } else { write!(out, " lease={lease_ms}ms") })
+        }
+        Record::AttemptEnded(record) => {
+            let AttemptEnded { delivery, token, cause, message, counted, next } = record.as_ref();
+            let counted = if *counted { " counted" } else { "" };
+            let message = if message.is_empty() { String::new() } else { format!(" `{message}`") };
+            let cause = self::cause(*cause, start);
+            write!(out, " {delivery} {token} {cause}{counted}{message} next={}", self::next(*next, start))
+        }
+        Record::DeliverySettled(record) => {
+            let output = record.output.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+            let output = output.map(|text| format!(" output={text}")).unwrap_or_default();
+            write!(out, " {} {} took={}ms{output}", record.delivery, record.token, record.took_ms)
+        }
+        Record::DeliveryCancelled(record) => {
+            write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
+        }
+        Record::CancelRequested(record) => {
+            write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
+        }
+        Record::DeliveryParked(record) => write!(out, " {} {}", record.delivery, record.reason),
+        Record::DeliveryRedriven(record) => {
+            write!(out, " {} place_before=#{}{}", record.delivery, record.place_before, by(&record.by))
+        }
+        Record::ResultRefused(record) => {
+            let (delivery, presented, current) = (record.delivery, record.presented, record.current);
+            write!(out, " {delivery} presented={presented} current={current} instance={}", record.instance)
+        }
+        Record::LeaseExtended(record) => {
+            let checkpoint = record.checkpoint.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+            let checkpoint = checkpoint.map(|text| format!(" checkpoint={text}")).unwrap_or_default();
+            write!(out, " {} {}{checkpoint}", record.delivery, record.token)
+        }
+        Record::ClusterRegistered(record) => {
+            let region = record.region.as_ref().map(|region| format!(" region={region}")).unwrap_or_default();
+            write!(out, " {}{region}", record.cluster)
+        }
+        Record::GeneralRegistered(record) => write!(out, " {} type={}", record.key, record.ty),
+        Record::GeneralRemoved(record) => write!(out, " {}{}", record.key, by(&record.by)),
+        Record::HoldChanged(record) => write!(out, " {} {:?}{}", target(&record.target), record.hold, by(&record.by)),
+        Record::RoutesApplied(record) => {
+            let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
+            write!(out, " {}{}", names.join(","), by(&record.by))
+        }
+        Record::PayloadCarried(record) => write!(out, " event={} bytes={}", record.event, record.payload.bytes.len()),
+        Record::PrefixDropped(record) => write!(out, " through={}", record.through),
+        Record::JournalTruncated(record) => {
+            write!(out, " kept={} dropped_through={}", record.kept, record.dropped_through)
+        }
+        Record::UpgradeFinalized(record) => write!(out, " {}{}", record.version, by(&record.by)),
+    };
+    text
+}
+
+fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
+    write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
+    match (&record.route, record.strategy) {
+        (Some(route), Some(strategy)) => write!(out, " route={route} {strategy}")?,
+        _ => write!(out, " unrouted")?,
+    }
+    for planned in &record.deliveries {
+        match &planned.general {
+            Some(general) => write!(out, " {general}")?,
+            None => write!(out, " any")?,
+        }
+        if let Some(reason) = planned.parked {
+            write!(out, ":{reason}")?;
+        }
+    }
+    Ok(())
+}
+
+fn by(by: &str) -> String {
+    if by.is_empty() { String::new() } else { format!(" by={by}") }
+}
+
+fn reason(reason: CancelReason) -> String {
+    match reason {
+        CancelReason::Superseded { by } => format!("superseded_by={by}"),
+        CancelReason::Requested => "requested".to_owned(),
+    }
+}
+
+fn cause(cause: Cause, start: Timestamp) -> String {
+    match cause {
+        Cause::Failed(FailureKind::RateLimited { until }) => format!("rate_limited until={}", since(until, start)),
+        Cause::Failed(kind) => kind.as_str().to_owned(),
+        Cause::Lapsed => "lapsed".to_owned(),
+        Cause::Rebooted => "rebooted".to_owned(),
+        Cause::Undelivered => "undelivered".to_owned(),
+        Cause::Declined => "declined".to_owned(),
+        Cause::Deadline => "deadline".to_owned(),
+    }
+}
+
+fn next(next: Next, start: Timestamp) -> String {
+    match next {
+        Next::Wait { not_before } => format!("wait@{}", since(not_before, start)),
+        Next::Park { reason } => format!("park:{reason}"),
+    }
+}
+
+/// A time as seconds since the start of the script.
+pub(crate) fn since(at: Timestamp, start: Timestamp) -> String {
+    if at.0 < start.0 {
+        return "0s".to_owned();
+    }
+    let millis = at.0 - start.0;
+    if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{}.{:03}s", millis / 1000, millis % 1000) }
+}
+
+pub(crate) fn target(target: &HoldTarget) -> String {
+    match target {
+        HoldTarget::Cluster(cluster) => format!("cluster {cluster}"),
+        HoldTarget::General(cluster, name) => format!("general {cluster}/{name}"),
+        HoldTarget::Instance(cluster, instance) => format!("instance {cluster}/{instance}"),
+        HoldTarget::Route(route) => format!("route {route}"),
+    }
+}
+
+/// What left the plane.
+#[must_use]
+pub fn output(output: &Output, start: Timestamp) -> String {
+    match output {
+        Output::Reply { request: _, reply } => match reply.as_ref() {
+            Ok(reply) => self::reply(reply, start),
+            Err(rejection) => format!("refused: {rejection}"),
+        },
+        Output::Send { session, message } => format!("s{} <- {}", session.0, self::message(message)),
+        Output::Close { session, reason } => format!("s{} closed: {reason:?}", session.0),
+        Output::DropPrefix { through } => format!("journal: drop through #{through}"),
+    }
+}
+
+fn message(message: &PlaneMessage) -> String {
+    match message {
+        PlaneMessage::Welcome { epoch, verdicts } => format!("Welcome epoch={epoch}{}", self::verdicts(verdicts)),
+        PlaneMessage::Assign(assign) => {
+            let Assign { delivery, token, general, attempt, lane, place, .. } = assign.as_ref();
+            format!("Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}")
+        }
+        PlaneMessage::Extended { delivery, token } => format!("Extended {delivery} {token}"),
+        PlaneMessage::Lost { delivery, token } => format!("Lost {delivery} {token}"),
+        PlaneMessage::Cancel { delivery, token, reason } => format!("Cancel {delivery} {token} {}", self::reason(*reason)),
+        PlaneMessage::Settled { delivery, token, verdict } => match verdict {
+            SettledVerdict::Settled => format!("Settled {delivery} {token}"),
+            SettledVerdict::Stale { current } => format!("Settled {delivery} {token} refused: stale, current is {current}"),
+            SettledVerdict::Unknown => format!("Settled {delivery} {token} refused: unknown"),
+        },
+        PlaneMessage::Reconciled { verdicts } => format!("Reconciled{}", self::verdicts(verdicts)),
+        PlaneMessage::Drain => "Drain".to_owned(),
+    }
+}
+
+fn verdicts(verdicts: &[(DeliveryId, Token, Claim)]) -> String {
+    let text = |(id, token, claim): &(DeliveryId, Token, Claim)| format!(" {id}@{token}={claim:?}");
+    verdicts.iter().map(text).collect()
+}
+
+fn reply(reply: &Reply, start: Timestamp) -> String {
+    match reply {
+        Reply::Published(published) => {
+            let Published { event, duplicate, route, deliveries } = published;
+            let duplicate = if *duplicate { " duplicate" } else { "" };
+            let route = route.as_ref().map(|route| format!(" route={route}")).unwrap_or_default();
+            let mut text = format!("published #{event}{duplicate}{route}");
+            for delivery in deliveries {
+                let general = delivery.general.as_ref().map(|general| format!("={general}")).unwrap_or_default();
+                let parked = delivery.parked.map(|reason| format!(":{reason}")).unwrap_or_default();
+                let _ = write!(text, " {}{general}{parked}", delivery.delivery);
+            }
+            text
+        }
+        Reply::Changed { deliveries } => {
+            let ids: String = deliveries.iter().map(|id| format!(" {id}")).collect();
+            format!("changed{ids}")
+        }
+        Reply::Done { at } => format!("done at #{at}"),
+        Reply::Seen(seen) => match seen {
+            Some(seen) => format!("seen as #{}", seen.event),
+            None => "not seen".to_owned(),
+        },
+        Reply::Event(event) => match event {
+            Some(view) => {
+                let rows: String = view.deliveries.iter().map(|view| format!("\n  {}", row(view, start))).collect();
+                format!("event #{} lane={}{rows}", view.event, view.lane)
+            }
+            None => "no such open event".to_owned(),
+        },
+        Reply::Deliveries(views) => {
+            let rows: String = views.iter().map(|view| format!("\n  {}", row(view, start))).collect();
+            format!("{} deliveries{rows}", views.len())
+        }
+        Reply::Fleet(fleet) => self::fleet(fleet),
+        Reply::Routes { table, at } => format!("{} routes since #{at}", table.routes.len()),
+        Reply::Totals(totals) => format!(
+            "events={} waiting={} leased={} parked={} lanes={} sessions={} generals={} seq=#{} epoch={}",
+            totals.events_open,
+            totals.waiting,
+            totals.leased,
+            totals.parked,
+            totals.lanes,
+            totals.sessions,
+            totals.generals,
+            totals.seq,
+            totals.epoch
+        ),
+        Reply::Payloads(payloads) => {
+            let rows: String = payloads.iter().map(|(event, at)| format!(" event={event}@#{}", at.seq)).collect();
+            format!("payloads{rows}")
+        }
+    }
+}
+
+fn row(view: &DeliveryView, start: Timestamp) -> String {
+    let mut text = format!("{} {} lane={} attempts={}", view.delivery, view.status, view.lane, view.attempts);
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = write!(text, " {name}={value}");
+        }
+    };
+    add("general", view.general.as_ref().map(ToString::to_string));
+    add("instance", view.instance.as_ref().map(ToString::to_string));
+    add("not_before", view.not_before.map(|at| since(at, start)));
+    add("expires", view.expires.map(|at| since(at, start)));
+    add("parked", view.parked.map(|reason| reason.to_string()));
+    add("cancel", view.cancel.map(reason));
+    text
+}
+
+fn fleet(fleet: &FleetView) -> String {
+    let mut text = "fleet".to_owned();
+    for cluster in &fleet.clusters {
+        let _ = write!(text, "\n  cluster {} {:?}", cluster.cluster, cluster.hold);
+    }
+    for general in &fleet.generals {
+        let load = general.load;
+        let _ = write!(
+            text,
+            "\n  general {} {:?} instances={} load={}/{} waiting={} backlog={}",
+            general.key, general.hold, general.instances, load.open, load.capacity, general.waiting, general.parked_backlog
+        );
+    }
+    for instance in &fleet.instances {
+        let _ = write!(text, "\n  instance {} {:?} {:?} boot={}", instance.key, instance.state, instance.hold, instance.boot);
+    }
+    text
+}

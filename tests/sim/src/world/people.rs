@@ -1,0 +1,372 @@
+//! Publishers, who repeat what was not answered, and people, who meddle.
+
+use std::sync::Arc;
+
+use mindos_core::input::{DeliveryFilter, Input, NewEvent, Query, RequestId, Selector};
+use mindos_core::output::{Rejection, Reply};
+use mindos_core::record::{Hold, HoldTarget};
+use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_model::{
+    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, limits,
+};
+
+use super::{Event, World};
+use crate::faults::Fault;
+use crate::ledger::Broken;
+use crate::words;
+
+pub(super) const PUBLISHERS: usize = 3;
+const LANES: u64 = 8;
+/// Routes and lanes of which one is slow show here.
+const KINDS: [&str; 7] = ["bc", "rr", "lb", "lat", "latrr", "misc", "quiet"];
+
+/// An event that somebody wants to be accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Publication {
+    source: Arc<str>,
+    id: Arc<str>,
+    kind: &'static str,
+    lane: Arc<str>,
+    data: Arc<str>,
+    /// What was answered.
+    acked: Option<Seq>,
+    pending: bool,
+    tries: u32,
+}
+
+/// What a request was for.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    Publish { publication: usize, data: Arc<str> },
+    Payloads { before: Seq },
+    Other,
+}
+
+impl World {
+    fn request(&mut self, asked: Asked) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.asked.insert(request, asked);
+        request
+    }
+
+    pub(super) fn publish(&mut self, publisher: usize) {
+        if self.healing {
+            return;
+        }
+        let number = self.publications.len();
+        let kind = self.chance.pick(&KINDS).copied().unwrap_or("bc");
+        let lane = self.chance.below(LANES);
+        self.publications.push(Publication {
+            source: Arc::from(format!("p{publisher}")),
+            id: Arc::from(number.to_string()),
+            kind,
+            lane: Arc::from(format!("l{lane}")),
+            data: Arc::from(format!("v{}", "x".repeat(self.chance.below(20) as usize))),
+            acked: None,
+            pending: false,
+            tries: 0,
+        });
+        self.retry(number);
+        let after = self.chance.skewed(1, self.mood.publish);
+        self.at(after, Event::Publish { publisher });
+    }
+
+    /// Publishes an event, for the first time or again.
+    pub(super) fn retry(&mut self, publication: usize) {
+        if self.publications[publication].acked.is_some() || self.publications[publication].pending {
+            return;
+        }
+        if self.plane.is_none() || self.home.full {
+            let after = self.chance.within(100, 2000);
+            self.at(after, Event::Retry { publication });
+            return;
+        }
+        if self.publications[publication].tries > 0 {
+            self.suffer(Fault::PublisherRetry);
+        }
+        self.publications[publication].pending = true;
+        self.publications[publication].tries += 1;
+        let data = self.publications[publication].data.clone();
+        self.offer(publication, data);
+    }
+
+    fn offer(&mut self, publication: usize, data: Arc<str>) {
+        let request = self.request(Asked::Publish { publication, data: data.clone() });
+        let Publication { source, id, kind, lane, .. } = &self.publications[publication];
+        let event = NewEvent {
+            tenant: words::tenant(),
+            source: source.clone(),
+            id: id.clone(),
+            ty: Arc::from(*kind),
+            kind: Arc::from(*kind),
+            subject: None,
+            lane: lane.clone(),
+            repository: None,
+            actor: None,
+            time: None,
+            key: words::dedupe_key(source, id),
+            digest: words::content_digest(kind, &data),
+            payload: words::payload(&data),
+            routed: *kind != "quiet",
+            seen: None,
+        };
+        self.input(Input::Publish { request, event: Box::new(event) });
+    }
+
+    /// What an event was answered stays the answer.
+    pub(super) fn answered(&mut self, request: RequestId, reply: Result<Reply, Rejection>) -> Result<(), Broken> {
+        let Some(asked) = self.asked.remove(&request) else {
+            return Err(format!("one_answer_per_request: {request:?} was answered again, or never asked"));
+        };
+        match asked {
+            Asked::Publish { publication, data } => self.published(publication, &data, reply),
+            Asked::Payloads { before } => {
+                if let Ok(Reply::Payloads(payloads)) = reply {
+                    self.carry(before, &payloads.iter().map(|(event, _)| *event).collect::<Vec<_>>());
+                }
+                Ok(())
+            }
+            Asked::Other => Ok(()),
+        }
+    }
+
+    fn published(&mut self, publication: usize, data: &str, reply: Result<Reply, Rejection>) -> Result<(), Broken> {
+        let Publication { source, id, kind, data: first, acked, .. } = &self.publications[publication];
+        let (same, acked) = (**first == *data, *acked);
+        let (key, digest) = (words::dedupe_key(source, id), words::content_digest(kind, data));
+        let known = self.ledger.by_key.get(&key).copied();
+        match reply {
+            Ok(Reply::Published(published)) => {
+                let facts = self.ledger.events.get(&published.event);
+                if known != Some(published.event) || facts.is_none_or(|facts| facts.digest != digest) {
+                    return Err(format!("republish_same_answer: {source}/{id} is {known:?}, answered {}", published.event));
+                }
+                if acked.is_some_and(|acked| acked != published.event) {
+                    return Err(format!("republish_same_answer: {acked:?} before, {} this time", published.event));
+                }
+                if same {
+                    self.publications[publication].acked = Some(published.event);
+                    self.publications[publication].pending = false;
+                }
+                Ok(())
+            }
+            Ok(other) => Err(format!("republish_same_answer: publish was answered by {other:?}")),
+            Err(Rejection::Conflict { event }) => {
+                let facts = self.ledger.events.get(&event);
+                if known != Some(event) || facts.is_none_or(|facts| facts.digest == digest) {
+                    return Err(format!("conflict_is_one: {source}/{id} is {known:?}, conflict with {event}"));
+                }
+                if same && !self.publications[publication].pending {
+                    return Err(format!("conflict_is_one: {source}/{id} conflicts with itself"));
+                }
+                self.publications[publication].pending = false;
+                Ok(())
+            }
+            Err(_) if !same => Ok(()),
+            Err(_) if acked.is_some() => Err(format!("republish_same_answer: {source}/{id} was accepted, then refused")),
+            Err(_) => {
+                let is_last = self.publications[publication].tries > 3;
+                self.publications[publication].pending = false;
+                if !is_last {
+                    let after = self.chance.within(500, 10_000);
+                    self.at(after, Event::Retry { publication });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The plane is gone: what it did not answer is asked again.
+    pub(super) fn unanswered(&mut self) {
+        for publication in 0..self.publications.len() {
+            if std::mem::take(&mut self.publications[publication].pending) {
+                let after = self.chance.within(100, 3000);
+                self.at(after, Event::Retry { publication });
+            }
+        }
+    }
+
+    /// What was answered is there.
+    pub(super) fn acked_events_are_kept(&self) -> Result<(), Broken> {
+        for Publication { source, id, acked, .. } in &self.publications {
+            let known = self.ledger.by_key.get(&words::dedupe_key(source, id));
+            if acked.is_some() && known != acked.as_ref() {
+                return Err(format!("acked_event_is_kept: {source}/{id} was answered as {acked:?}, is {known:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn some_delivery(&mut self) -> DeliveryId {
+        let open = self.ledger.open.len() as u64;
+        let at = self.chance.below(open) as usize;
+        let unknown = DeliveryId::new(Seq(self.chance.below(50)), 9);
+        self.ledger.open.iter().nth(at).copied().filter(|_| !self.chance.permille(30)).unwrap_or(unknown)
+    }
+
+    pub(super) fn act(&mut self) {
+        if self.healing {
+            return;
+        }
+        let after = self.chance.skewed(50, self.mood.act);
+        self.at(after, Event::Act);
+        let by: Arc<str> = Arc::from("ann");
+        let tenant = words::tenant();
+        match self.chance.below(24) {
+            0..=2 => {
+                let request = self.request(Asked::Other);
+                let select = Selector::One(self.some_delivery());
+                self.input(Input::Cancel { request, tenant, select, by });
+            }
+            3 => {
+                let lane = self.chance.below(LANES);
+                let filter = DeliveryFilter { lane: Some(Arc::from(format!("l{lane}"))), ..DeliveryFilter::default() };
+                let request = self.request(Asked::Other);
+                let select = Selector::Filter { filter, limit: 5 };
+                self.input(Input::Cancel { request, tenant, select, by });
+            }
+            4 | 5 => {
+                let request = self.request(Asked::Other);
+                let select = Selector::One(self.some_delivery());
+                self.input(Input::Redrive { request, tenant, select, by });
+            }
+            6..=8 => {
+                let reason = self.chance.pick(ParkReason::ALL).copied().filter(|_| self.chance.permille(700));
+                self.redrive(DeliveryFilter { reason, ..DeliveryFilter::default() });
+            }
+            9..=12 => {
+                let target = self.hold_target();
+                let all = [Hold::None, Hold::None, Hold::Paused, Hold::Cordoned, Hold::Draining];
+                let hold = self.chance.pick(&all).copied().unwrap_or_default();
+                self.hold(target, hold);
+            }
+            13 | 14 => self.apply_routes(false),
+            15 => self.remove_general(),
+            16 => {
+                let request = self.request(Asked::Other);
+                self.input(Input::FinalizeUpgrade { request, version: Arc::from("0.1.0"), by });
+            }
+            17 | 18 => self.upkeep(),
+            19 => self.republish(),
+            _ => self.query(),
+        }
+    }
+
+    fn hold_target(&mut self) -> HoldTarget {
+        let cluster = ClusterName::new(if self.chance.permille(600) { "c1" } else { "c2" }).expect("a name of ours");
+        match self.chance.below(4) {
+            0 => HoldTarget::Cluster(cluster),
+            1 => HoldTarget::Route(
+                RouteName::new(self.chance.pick(&KINDS[..5]).copied().unwrap_or("bc")).expect("a name of ours"),
+            ),
+            2 => {
+                let name = self.chance.pick(&["a", "b", "c"]).copied().unwrap_or("a");
+                HoldTarget::General(cluster, GeneralName::new(name).expect("a name of ours"))
+            }
+            _ => {
+                let host = self.chance.below(self.hosts.len() as u64) as usize;
+                let key = &self.hosts[host].key;
+                HoldTarget::Instance(key.cluster.clone(), key.instance.clone())
+            }
+        }
+    }
+
+    pub(super) fn hold(&mut self, target: HoldTarget, hold: Hold) {
+        let request = self.request(Asked::Other);
+        self.input(Input::Hold { request, tenant: words::tenant(), target, hold, by: Arc::from("ann") });
+    }
+
+    pub(super) fn redrive(&mut self, filter: DeliveryFilter) {
+        let request = self.request(Asked::Other);
+        let select = Selector::Filter { filter, limit: 100 };
+        self.input(Input::Redrive { request, tenant: words::tenant(), select, by: Arc::from("ann") });
+    }
+
+    fn remove_general(&mut self) {
+        let name = self.chance.pick(&["a", "b", "c"]).copied().unwrap_or("a");
+        let cluster = if self.chance.permille(500) { "c1" } else { "c2" };
+        let Some(key) = words::general(cluster, name) else { return };
+        let request = self.request(Asked::Other);
+        self.input(Input::RemoveGeneral { request, key, by: Arc::from("ann") });
+    }
+
+    /// The journal's upkeep: what a snapshot covers may go, payloads of open work come along.
+    fn upkeep(&mut self) {
+        let Some(at) = self.home.snapshot.as_ref().map(|(at, _)| *at) else { return };
+        if at <= self.home.dropped || self.home.is_real() {
+            return;
+        }
+        let before = at.next();
+        let request = self.request(Asked::Payloads { before });
+        let query = Query::PayloadsBefore { before, limit: 1000 };
+        self.input(Input::Query { request, tenant: words::tenant(), query });
+    }
+
+    fn carry(&mut self, before: Seq, events: &[Seq]) {
+        for event in events {
+            self.input(Input::Carry { event: *event, payload: words::payload("carried") });
+        }
+        let request = self.request(Asked::Other);
+        self.input(Input::DropPrefix { request, through: Seq(before.0 - 1), link: [1; 32] });
+    }
+
+    fn republish(&mut self) {
+        let count = self.publications.len() as u64;
+        let at = self.chance.below(count) as usize;
+        if self.plane.is_none() || count == 0 || self.publications[at].acked.is_none() {
+            return;
+        }
+        let other = self.chance.permille(400);
+        self.suffer(if other { Fault::Conflict } else { Fault::Republished });
+        let data = if other { Arc::from("other") } else { self.publications[at].data.clone() };
+        self.offer(at, data);
+    }
+
+    fn query(&mut self) {
+        let filter = DeliveryFilter { status: Some(Status::Waiting), ..DeliveryFilter::default() };
+        let query = match self.chance.below(6) {
+            0 => Query::Totals,
+            1 => Query::Deliveries { filter, after: None, limit: 10 },
+            2 => Query::Event { event: self.some_delivery().event },
+            3 => Query::Fleet,
+            4 => Query::Routes,
+            _ => Query::Seen { key: words::dedupe_key("p0", &self.chance.below(50).to_string()) },
+        };
+        let request = self.request(Asked::Other);
+        self.input(Input::Query { request, tenant: words::tenant(), query });
+    }
+
+    /// A table like the usual one; `plain` is the usual one itself.
+    pub(super) fn apply_routes(&mut self, plain: bool) {
+        let all = [Strategy::Broadcast, Strategy::RoundRobin, Strategy::LoadBalanced];
+        let shapes: [(&str, &[&str], Strategy, bool); 6] = [
+            ("bc", &["a", "b"], Strategy::Broadcast, false),
+            ("rr", &["a", "b"], Strategy::RoundRobin, false),
+            ("lb", &["a", "b", "c"], Strategy::LoadBalanced, false),
+            ("lat", &["a"], Strategy::Broadcast, true),
+            ("latrr", &["b", "c"], Strategy::RoundRobin, true),
+            ("default", &["c"], Strategy::RoundRobin, false),
+        ];
+        let mut routes = Vec::new();
+        for (name, types, strategy, latest) in shapes {
+            let changed = !plain && self.chance.permille(200);
+            let strategy = if changed { self.chance.pick(&all).copied().unwrap_or(strategy) } else { strategy };
+            let kinds = if name == "default" { Vec::new() } else { Pattern::new(name).into_iter().collect() };
+            let types = types.iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
+            let targets = Targets { types, ..Targets::default() };
+            let name = RouteName::new(name).expect("a name of ours");
+            let mut route = Route::new(name, Match { kinds, subjects: Vec::new() }, targets, strategy);
+            route.count = if strategy == Strategy::LoadBalanced { self.chance.within(2, 3) as u32 } else { 1 };
+            route.attempts_max = if plain { limits::ATTEMPTS_MAX } else { self.chance.within(1, 4) as u32 };
+            route.deadline = self.chance.millis(20_000, 60_000);
+            route.block_max = self.chance.millis(1000, 20_000);
+            route.coalesce = if latest { Coalesce::Latest } else { Coalesce::Every };
+            routes.push(route);
+        }
+        let table = Arc::new(RouteTable { routes });
+        let request = self.request(Asked::Other);
+        let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
+        self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
+    }
+}

@@ -1,0 +1,43 @@
+//! Every story in `tests/scenarios` leads to what is recorded below its `----`. `UPDATE=1` records anew.
+
+use std::path::PathBuf;
+
+use mindos_sim::script;
+
+#[test]
+fn every_story_ends_as_recorded() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut stories: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stories.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    stories.sort();
+    let mut wrong = Vec::new();
+    for path in &stories {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let recorded = std::fs::read_to_string(path).unwrap();
+        match script::run(&recorded) {
+            Err(error) => wrong.push(format!("{name}: {error}")),
+            Ok(ran) => {
+                if let Some(broken) = &ran.broken {
+                    wrong.push(format!("{name}: {broken}"));
+                }
+                if update {
+                    std::fs::write(path, &ran.text).unwrap();
+                } else if ran.text.trim_end() != recorded.trim_end() {
+                    wrong.push(format!("{name}: came out otherwise:\n{}", difference(&recorded, &ran.text)));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} stories:\n{}", wrong.len(), stories.len(), wrong.join("\n"));
+    assert!(stories.len() >= 25, "only {} stories were found", stories.len());
+}
+
+fn difference(recorded: &str, came: &str) -> String {
+    let pairs = recorded.lines().zip(came.lines()).enumerate();
+    let first = pairs.into_iter().find(|(_, (recorded, came))| recorded != came);
+    match first {
+        Some((line, (recorded, came))) => format!("  line {}: `{recorded}`\n  came:    `{came}`", line + 1),
+        None => format!("  {} lines, {} came", recorded.lines().count(), came.lines().count()),
+    }
+}
