@@ -7,6 +7,9 @@ use clap::Parser;
 use mindos_control_plane::config::Config;
 use mindos_control_plane::{logging, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Takes durable events in and gives fenced work out to generals.
 #[derive(Debug, Parser)]
 #[command(name = "mindos-control-plane", version)]
