@@ -239,6 +239,7 @@ impl<D: Disk> Log<D> {
         extent.end_link = self.link;
         extent.end_offset = self.offset;
         drop(extent);
+        self.spares.note_live(self.offset);
         self.shared.durable.store(self.end, Ordering::Release);
     }
 

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
-use crate::disk::{Disk, DiskFile, write_zeroes};
+use crate::disk::{Disk, write_zeroes};
 use crate::segment::{spare_name, spare_number_in};
 
 /// Where spare segments are made.
@@ -29,6 +31,8 @@ struct Stock {
     next_number: u64,
     /// Whether the thread should make another one.
     wanted: bool,
+    /// Whether an append stands still until there is one.
+    awaited: bool,
     /// Why the last attempt failed, until somebody was told.
     failure: Option<io::Error>,
     stopped: bool,
@@ -38,7 +42,17 @@ struct Stock {
 struct Shared {
     stock: Mutex<Stock>,
     changed: Condvar,
+    /// How many bytes of the live segment are used.
+    live_bytes: AtomicU64,
 }
+
+/// How much is zeroed at once on the thread, and how long it rests in between unless it is needed: 64 MB/s.
+const STEP_BYTES: u64 = 256 << 10;
+/// How much is zeroed at once when the live segment is about to overtake.
+const LATE_STEP_BYTES: u64 = 4 << 20;
+const REST: Duration = Duration::from_millis(4);
+/// How far ahead of the live segment's filling the spare's is kept without a rest.
+const LEAD_BYTES: u64 = 4 << 20;
 
 impl Shared {
     fn stock(&self) -> MutexGuard<'_, Stock> {
@@ -77,7 +91,8 @@ impl<D: Disk> Spares<D> {
                 }
             }
         }
-        let shared = Arc::new(Shared { stock: Mutex::new(stock), changed: Condvar::new() });
+        let live_bytes = AtomicU64::new(0);
+        let shared = Arc::new(Shared { stock: Mutex::new(stock), changed: Condvar::new(), live_bytes });
         let thread = match preparation {
             Preparation::Inline => None,
             Preparation::Thread => {
@@ -107,7 +122,7 @@ impl<D: Disk> Spares<D> {
         }
         let number = stock.next_number;
         stock.next_number += 1;
-        match prepare(&self.disk, number, self.segment_bytes, || false) {
+        match prepare(&self.disk, number, self.segment_bytes, |_| Ok(LATE_STEP_BYTES)) {
             Ok(()) => stock.ready.push_back(number),
             Err(error) => stock.failure = Some(error),
         }
@@ -123,14 +138,22 @@ impl<D: Disk> Spares<D> {
             stock = self.shared.stock();
         }
         loop {
+            stock.awaited = false;
             if let Some(number) = stock.ready.pop_front() {
                 return Ok(spare_name(number));
             }
             if let Some(failure) = stock.failure.take() {
                 return Err(failure);
             }
+            stock.awaited = true;
+            self.shared.changed.notify_all();
             stock = self.shared.changed.wait(stock).expect("no holder of the lock panics");
         }
+    }
+
+    /// Tells how much of the live segment is used, so that the next one is ready in time.
+    pub(crate) fn note_live(&self, bytes: u64) {
+        self.shared.live_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Puts a spare back that was taken and not used.
@@ -180,7 +203,7 @@ fn prepare_ahead<D: Disk>(disk: &D, segment_bytes: u64, shared: &Shared) {
         let number = stock.next_number;
         stock.next_number += 1;
         drop(stock);
-        let prepared = prepare(disk, number, segment_bytes, || shared.stock().stopped);
+        let prepared = prepare(disk, number, segment_bytes, |filled| rest(shared, filled));
         stock = shared.stock();
         stock.wanted = false;
         match prepared {
@@ -191,23 +214,39 @@ fn prepare_ahead<D: Disk>(disk: &D, segment_bytes: u64, shared: &Shared) {
     }
 }
 
-/// Makes the spare `number`, all its blocks on the disk.
-fn prepare<D: Disk>(disk: &D, number: u64, segment_bytes: u64, stopped: impl Fn() -> bool) -> io::Result<()> {
-    const STEP_BYTES: u64 = 4 << 20;
+/// Leaves the disk to the appends for a moment, unless they are about to need the spare. Returns how much to fill next.
+fn rest(shared: &Shared, filled: u64) -> io::Result<u64> {
+    let mut stock = shared.stock();
+    let live = shared.live_bytes.load(Ordering::Relaxed);
+    let is_late = filled < 2 * live + LEAD_BYTES;
+    let is_too_late = filled < live + live / 4;
+    if !is_late && !stock.awaited && !stock.stopped {
+        (stock, _) = shared.changed.wait_timeout(stock, REST).expect("no holder of the lock panics");
+    }
+    match stock.stopped {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(if is_too_late || stock.awaited { LATE_STEP_BYTES } else { STEP_BYTES }),
+    }
+}
+
+/// Makes the spare `number`, all its blocks on the disk; `rest` is called with how far it is filled.
+fn prepare<D: Disk>(
+    disk: &D,
+    number: u64,
+    segment_bytes: u64,
+    rest: impl Fn(u64) -> io::Result<u64>,
+) -> io::Result<()> {
     let name = spare_name(number);
     let unfinished = format!("{name}{UNFINISHED}");
     let file = disk.create(&unfinished)?;
     let fill = || {
         let mut at = 0;
         while at < segment_bytes {
-            if stopped() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let to = (at + STEP_BYTES).min(segment_bytes);
+            let to = (at + rest(at)?).min(segment_bytes);
             write_zeroes(&file, at, to)?;
             at = to;
         }
-        file.sync_data()
+        Ok(())
     };
     let filled = fill().and_then(|()| disk.rename(&unfinished, &name));
     if filled.is_err() {
