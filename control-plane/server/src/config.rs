@@ -121,6 +121,14 @@ pub struct Config {
     #[arg(long, env = "MINDOS_SNAPSHOT_TAIL", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..), value_name = "COUNT")]
     pub snapshot_tail: u64,
 
+    /// Between two snapshots, at least, such as `10s`.
+    #[arg(long, env = "MINDOS_SNAPSHOT_INTERVAL", default_value = "10s", value_parser = span, value_name = "TIME")]
+    pub snapshot_interval: Duration,
+
+    /// Between two looks for what may leave the disk, such as `30s`.
+    #[arg(long, env = "MINDOS_UPKEEP_INTERVAL", default_value = "30s", value_parser = span, value_name = "TIME")]
+    pub upkeep_interval: Duration,
+
     /// How webhooks are let in.
     #[command(flatten)]
     pub webhooks: WebhookConfig,

@@ -41,7 +41,9 @@ impl fmt::Display for LogFormat {
 /// Why logging could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    #[error("log filter `{filter}` is not usable: expected directives such as `info` or `info,mindos_control_plane=debug`")]
+    #[error(
+        "log filter `{filter}` is not usable: expected directives such as `info` or `info,mindos_control_plane=debug`"
+    )]
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("logging has begun already")]
     Begun(#[from] tracing_subscriber::util::TryInitError),

@@ -102,8 +102,10 @@ impl Family<'_> {
 }
 
 /// Upper bounds of the buckets: about three to a decade, from a millisecond to an hour.
-const BOUNDS_MS: [u64; 19] =
-    [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000];
+const BOUNDS_MS: [u64; 19] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000,
+    3_600_000,
+];
 
 /// How often spans of time fell between fixed bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

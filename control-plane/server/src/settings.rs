@@ -24,7 +24,13 @@ use crate::reload::{ReloadError, Reloaded};
 #[derive(Clone, Default, clap::Args)]
 pub struct WebhookConfig {
     /// Secret that GitHub signs webhooks with. Without one, and none in the settings file, webhooks are refused.
-    #[arg(long, env = "MINDOS_GITHUB_SECRET", hide_env_values = true, value_name = "SECRET", conflicts_with = "github_secret_file")]
+    #[arg(
+        long,
+        env = "MINDOS_GITHUB_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET",
+        conflicts_with = "github_secret_file"
+    )]
     pub github_secret: Option<String>,
 
     /// File that holds the secret; white space at its ends does not count.
@@ -123,7 +129,9 @@ impl LiveSettings {
                 GithubAccess::Signed(secrets)
             }
             None if *webhooks_unsigned => {
-                warn!("webhooks are taken WITHOUT a signature from this machine: whoever runs a program here may send any");
+                warn!(
+                    "webhooks are taken WITHOUT a signature from this machine: whoever runs a program here may send any"
+                );
                 GithubAccess::Unsigned
             }
             None => GithubAccess::Closed,

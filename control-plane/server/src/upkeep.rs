@@ -94,10 +94,18 @@ impl Upkeep {
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
-        let settings = SnapshotSettings { tail_max: config.snapshot_tail, ..SnapshotSettings::default() };
+        let settings = SnapshotSettings {
+            tail_max: config.snapshot_tail,
+            interval_min: config.snapshot_interval,
+            ..SnapshotSettings::default()
+        };
         let snapshotter = Snapshotter::new(source, home, settings)?;
         let snapshots = SnapshotFollower::start(snapshotter)?;
-        let retention = RetentionSettings { keep_age: config.journal_keep, keep_bytes: config.journal_keep_bytes };
+        let retention = RetentionSettings {
+            keep_age: config.journal_keep,
+            keep_bytes: config.journal_keep_bytes,
+            interval: config.upkeep_interval,
+        };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
         let github = settings.github();
         let (reads, settings) = (Arc::clone(reads), Some(settings));
@@ -122,7 +130,8 @@ impl Upkeep {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
-        let seen = |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
+        let seen =
+            |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
         let retention = Retention {
             handle: context.handle.clone(),
             ledger: self.reads.ledger().clone(),
@@ -131,6 +140,7 @@ impl Upkeep {
             blobs: Arc::clone(&self.blobs),
             blob_refs: self.blob_refs.clone(),
             blob_progress: seen("blob-refs").unwrap_or_default(),
+            snapshot_wanted: self.snapshots.wanted(),
             settings: self.retention,
             tenant: context.tenant.clone(),
         };

@@ -9,9 +9,7 @@ use std::time::Duration;
 use mindos_model::limits::{BLOB_MAX, INLINE_MAX};
 use mindos_proto::blob::v1::blob_service_server::BlobService;
 use mindos_proto::blob::v1::put_request::Part;
-use mindos_proto::blob::v1::{
-    GetRequest, GetResponse, PutHeader, PutRequest, PutResponse, StatRequest, StatResponse,
-};
+use mindos_proto::blob::v1::{GetRequest, GetResponse, PutHeader, PutRequest, PutResponse, StatRequest, StatResponse};
 use mindos_proto::convert;
 use mindos_proto::rpc::{QuotaFailure, RetryInfo, quota_failure};
 use tokio::sync::mpsc;
@@ -123,7 +121,9 @@ impl Blobs {
         loop {
             let chunk = match next(&mut parts).await {
                 Ok(None) => None,
-                Ok(Some(PutRequest { part: Some(Part::Chunk(chunk)) })) if (1..=CHUNK).contains(&chunk.len()) => Some(chunk),
+                Ok(Some(PutRequest { part: Some(Part::Chunk(chunk)) })) if (1..=CHUNK).contains(&chunk.len()) => {
+                    Some(chunk)
+                }
                 Ok(Some(_)) => {
                     broken = Some(Status::invalid_argument("part: expected a chunk of 1 byte to 256 KiB"));
                     break;
@@ -183,7 +183,8 @@ fn parse(text: &str) -> Result<BlobRef, Status> {
 
 /// What a refusal of the store is to a caller.
 fn refused(error: &BlobError) -> Status {
-    let new = |code: Code, reason| mindos_proto::rpc::Status::new(code as i32, error.to_string()).with_reason(reason, []);
+    let new =
+        |code: Code, reason| mindos_proto::rpc::Status::new(code as i32, error.to_string()).with_reason(reason, []);
     let quota = |subject: &str| {
         let violation = quota_failure::Violation { subject: subject.to_owned(), description: error.to_string() };
         QuotaFailure { violations: vec![violation] }
@@ -194,9 +195,9 @@ fn refused(error: &BlobError) -> Status {
         BlobError::Length { .. } => new(Code::InvalidArgument, "BLOB_LENGTH").into(),
         BlobError::Digest { .. } => new(Code::InvalidArgument, "BLOB_DIGEST").into(),
         BlobError::ContentType => new(Code::InvalidArgument, "BLOB_CONTENT_TYPE").into(),
-        BlobError::TooLarge { .. } => {
-            new(Code::ResourceExhausted, "BLOB_TOO_LARGE").with(quota(&format!("blob: at most {BLOB_MAX} bytes"))).into()
-        }
+        BlobError::TooLarge { .. } => new(Code::ResourceExhausted, "BLOB_TOO_LARGE")
+            .with(quota(&format!("blob: at most {BLOB_MAX} bytes")))
+            .into(),
         BlobError::Quota { .. } => {
             let later = RetryInfo { retry_delay: Some(convert::span(Duration::from_secs(60))) };
             new(Code::ResourceExhausted, "BLOB_QUOTA").with(later).with(quota("blobs")).into()

@@ -5,13 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mindos_journal::{Cursor, Damage as Damaged, JournalError, RealDisk, Reader, chain};
+use mindos_journal::{Cursor, Damage as Damaged, JournalError, Reader, RealDisk, chain};
 use mindos_model::Seq;
 use mindos_proto::journal::v1 as journal;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerService;
-use mindos_proto::ledger::v1::{
-    Damage, LedgerEntry, TailRequest, TailResponse, VerifyRequest, VerifyResponse,
-};
+use mindos_proto::ledger::v1::{Damage, LedgerEntry, TailRequest, TailResponse, VerifyRequest, VerifyResponse};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -171,7 +169,11 @@ impl Walk {
             Some(cursor) => cursor,
             none => none.insert(self.reader.cursor(self.next)?),
         };
-        while self.left > 0 && bytes < CHUNK_BYTES && found.len() < CHUNK_ENTRIES && self.next.0 - began.0 < CHUNK_LOOKED {
+        while self.left > 0
+            && bytes < CHUNK_BYTES
+            && found.len() < CHUNK_ENTRIES
+            && self.next.0 - began.0 < CHUNK_LOOKED
+        {
             let Some(batch) = cursor.next_batch()? else { break };
             let mut link = batch.previous_link();
             for entry in batch.all_entries() {

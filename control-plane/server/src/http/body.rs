@@ -40,7 +40,8 @@ impl Bodies {
         }
         let kib = u32::try_from(length.unwrap_or(max).div_ceil(1024)).unwrap_or(MEMORY_KIB).clamp(1, MEMORY_KIB);
         let read = async {
-            let unavailable = |_| HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "STOPPING", "server is stopping");
+            let unavailable =
+                |_| HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "STOPPING", "server is stopping");
             let memory = self.memory.acquire_many(kib).await.map_err(unavailable)?;
             match Limited::new(body, max).collect().await {
                 Ok(collected) => Ok(Held { bytes: collected.to_bytes(), _memory: memory }),
@@ -68,10 +69,10 @@ fn too_large(max: usize) -> HttpError {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_body_is_bounded_in_size_and_time() {
-        let bodies = Bodies::new(Duration::from_secs(5));
-        let read = |headers: HeaderMap, body: Body| async {
+        let bodies = Bodies::new(Duration::from_millis(20));
+        let read = async |headers: HeaderMap, body: Body| {
             bodies.read(&headers, body, 10).await.map(|held| held.bytes).map_err(|error| error.code().as_u16())
         };
         assert_eq!(read(HeaderMap::new(), Body::from("0123456789")).await, Ok(Bytes::from("0123456789")));

@@ -73,7 +73,9 @@ impl HttpError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.code.is_server_error() || matches!(self.code, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
+        if self.code.is_server_error()
+            || matches!(self.code, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+        {
             // What is left of the body is not read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -146,12 +148,11 @@ fn detail(any: &prost_types::Any) -> Option<Value> {
         let violations = violations.iter().map(|one| json!({ "subject": one.subject, "description": one.description }));
         json!({ "violations": violations.collect::<Vec<_>>() })
     } else if let Some(BadRequest { field_violations }) = read(any) {
-        let violations = field_violations.iter().map(|one| json!({ "field": one.field, "description": one.description }));
+        let violations =
+            field_violations.iter().map(|one| json!({ "field": one.field, "description": one.description }));
         json!({ "fieldViolations": violations.collect::<Vec<_>>() })
     } else if let Some(PreconditionFailure { violations }) = read(any) {
-        let one = |one: &mindos_proto::rpc::precondition_failure::Violation| {
-            json!({ "type": one.r#type, "subject": one.subject, "description": one.description })
-        };
+        let one = |one: &mindos_proto::rpc::precondition_failure::Violation| json!({ "type": one.r#type, "subject": one.subject, "description": one.description });
         json!({ "violations": violations.iter().map(one).collect::<Vec<_>>() })
     } else if let Some(ResourceInfo { resource_type, resource_name, .. }) = read(any) {
         json!({ "resourceType": resource_type, "resourceName": resource_name })
@@ -178,7 +179,8 @@ mod tests {
         let body = error.to_json();
         assert_eq!((&body["code"], &body["status"]), (&json!(429), &json!("RESOURCE_EXHAUSTED")));
         let details = body["details"].as_array().unwrap();
-        let of = |name: &str| details.iter().find(|one| one["@type"] == format!("type.googleapis.com/google.rpc.{name}"));
+        let of =
+            |name: &str| details.iter().find(|one| one["@type"] == format!("type.googleapis.com/google.rpc.{name}"));
         assert_eq!(of("ErrorInfo").unwrap()["reason"], "BACKLOG_FULL");
         assert_eq!(of("RetryInfo").unwrap()["retryDelay"], "1s");
         assert_eq!(of("QuotaFailure").unwrap()["violations"][0]["subject"], "route:default");

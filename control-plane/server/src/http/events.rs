@@ -53,10 +53,8 @@ async fn receive(http: &Http, headers: HeaderMap, body: Body) -> Result<Response
         return Ok((StatusCode::ACCEPTED, Json(published)).into_response());
     }
     let first_error = results.iter().find_map(|result| result.as_ref().err()).cloned();
-    let results: Vec<Value> = results
-        .into_iter()
-        .map(|result| result.unwrap_or_else(|error| json!({ "error": error.to_json() })))
-        .collect();
+    let results: Vec<Value> =
+        results.into_iter().map(|result| result.unwrap_or_else(|error| json!({ "error": error.to_json() }))).collect();
     let body = json!({ "results": results });
     Ok(match first_error {
         None => (StatusCode::ACCEPTED, Json(body)).into_response(),

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header;
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{Reply, Totals};
-use mindos_journal::{RealDisk, Reader};
+use mindos_journal::{Reader, RealDisk};
 
 use super::Http;
 use crate::grpc::Context;
@@ -52,8 +52,19 @@ async fn totals(context: &Context) -> Option<Totals> {
 }
 
 fn open(totals: &Totals, into: &mut Exposition) {
-    let Totals { events_open, waiting, leased, parked, lanes, sessions: _, generals, dedupe_keys, dedupe_from, seq: _, epoch } =
-        totals;
+    let Totals {
+        events_open,
+        waiting,
+        leased,
+        parked,
+        lanes,
+        sessions: _,
+        generals,
+        dedupe_keys,
+        dedupe_from,
+        seq: _,
+        epoch,
+    } = totals;
     let mut family = into.family("mindos_open_deliveries", Kind::Gauge, "Deliveries that have not ended, by status.");
     for (status, count) in [("waiting", waiting), ("leased", leased), ("parked", parked)] {
         family.series(&[("status", status)], count);
@@ -83,7 +94,12 @@ fn journal(http: &Http, into: &mut Exposition) {
     let tail = handle.durable_seq().0.saturating_sub(snapshot);
     into.single("mindos_snapshot_tail_records", Kind::Gauge, "Records that a start would replay.", tail);
     into.single("mindos_sessions", Kind::Gauge, "Streams of agents that are open.", handle.sessions_open());
-    into.single("mindos_payload_cache_bytes", Kind::Gauge, "Bytes of payloads in memory.", http.context.payloads.bytes());
+    into.single(
+        "mindos_payload_cache_bytes",
+        Kind::Gauge,
+        "Bytes of payloads in memory.",
+        http.context.payloads.bytes(),
+    );
     into.single("mindos_blob_used_bytes", Kind::Gauge, "Bytes that blobs take.", http.blobs.used());
 }
 

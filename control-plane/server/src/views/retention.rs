@@ -15,7 +15,7 @@ use mindos_core::record::Payload;
 use mindos_journal::{JournalError, Ledger, RealDisk};
 use mindos_model::{Seq, TenantName, Timestamp};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::follow::Progress;
 use super::history::HistoryReader;
@@ -24,13 +24,14 @@ use crate::driver::{CallError, Handle, Stopped};
 use crate::logging::Chain;
 use crate::views::blob_refs::BlobRefs;
 use crate::views::dedupe::DedupeIndex;
+use crate::views::snapshot::SnapshotWanted;
 
-/// Between two looks.
-const INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks while the disk is short of room.
 const TIGHT_INTERVAL: Duration = Duration::from_secs(2);
 /// Payloads carried between two answers of the plane.
 const CARRY_MAX: u32 = 256;
+/// Payloads weighed before it is decided whether dropping is worth it.
+const WEIGHED_MAX: u32 = 10_000;
 /// A blob that nothing names is kept for this long, so that its event has time to come.
 const BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,11 +42,17 @@ pub struct RetentionSettings {
     pub keep_age: Duration,
     /// The oldest records leave while the journal takes more bytes.
     pub keep_bytes: u64,
+    /// Between two looks.
+    pub interval: Duration,
 }
 
 impl Default for RetentionSettings {
     fn default() -> RetentionSettings {
-        RetentionSettings { keep_age: Duration::from_secs(7 * 24 * 3600), keep_bytes: 40 << 30 }
+        RetentionSettings {
+            keep_age: Duration::from_secs(7 * 24 * 3600),
+            keep_bytes: 40 << 30,
+            interval: Duration::from_secs(30),
+        }
     }
 }
 
@@ -81,6 +88,7 @@ pub struct Retention {
     pub blob_refs: BlobRefs,
     /// Of the view that finds names of blobs.
     pub blob_progress: Arc<Progress>,
+    pub snapshot_wanted: SnapshotWanted,
     pub settings: RetentionSettings,
     /// Whose queries reach every payload; there is one until there are several.
     pub tenant: TenantName,
@@ -91,7 +99,8 @@ impl Retention {
     pub async fn run(self, mut drain: watch::Receiver<bool>) {
         let retention = Arc::new(self);
         loop {
-            let interval = if retention.handle.is_tight() { TIGHT_INTERVAL } else { INTERVAL };
+            let wanted = retention.settings.interval;
+            let interval = if retention.handle.is_tight() { TIGHT_INTERVAL.min(wanted) } else { wanted };
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 _ = drain.wait_for(|draining| *draining) => return,
@@ -110,14 +119,41 @@ impl Retention {
     async fn turn(self: &Arc<Self>) -> Result<(), RetentionError> {
         let planner = Arc::clone(self);
         if let Some((through, link)) = tokio::task::spawn_blocking(move || planner.plan()).await?? {
+            if !self.is_worth_it(through).await? {
+                debug!(%through, "nothing is dropped: most of it would have to be written again");
+                return self.swept().await;
+            }
             let carried = self.carry(through).await?;
             let drop = |request| Input::DropPrefix { request, through, link };
             self.handle.call(drop).await?;
             info!(%through, carried, "prefix may be dropped");
         }
+        self.swept().await
+    }
+
+    async fn swept(self: &Arc<Self>) -> Result<(), RetentionError> {
         let sweeper = Arc::clone(self);
-        tokio::task::spawn_blocking(move || sweeper.sweep()).await??;
-        Ok(())
+        tokio::task::spawn_blocking(move || sweeper.sweep()).await?
+    }
+
+    /// Whether at most half of what would leave had to be carried: else carrying would go on for ever and win nothing.
+    async fn is_worth_it(&self, through: Seq) -> Result<bool, RetentionError> {
+        let reader = self.ledger.reader();
+        let (first, end, used) = (reader.first(), reader.end(), reader.usage().used_bytes);
+        let share = (through.0 + 1 - first.0) as f64 / (end.0 + 1 - first.0) as f64;
+        let carried: u64 =
+            self.payloads_before(through, WEIGHED_MAX).await?.iter().map(|(_, at)| u64::from(at.len)).sum();
+        Ok(carried as f64 <= used as f64 * share / 2.0)
+    }
+
+    /// Payloads that open work needs from `through` or before.
+    async fn payloads_before(&self, through: Seq, limit: u32) -> Result<Vec<(Seq, PayloadRef)>, RetentionError> {
+        let query = Query::PayloadsBefore { before: through.next(), limit };
+        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query };
+        match self.handle.call(ask).await? {
+            Reply::Payloads(payloads) => Ok(payloads),
+            _ => Err(RetentionError::Unexpected),
+        }
     }
 
     /// How far the journal may be dropped, at the end of a batch; `None` when that is nowhere.
@@ -136,6 +172,15 @@ impl Retention {
         // A start must be able to begin from the older of two snapshots.
         let snapshots = reader.snapshots()?;
         let covered = snapshots.get(1).or(snapshots.first()).copied().unwrap_or(Seq::ZERO);
+        if wanted >= first {
+            // What holds it up is asked to come along; the next look finds it done.
+            if covered < wanted {
+                self.snapshot_wanted.ask();
+            }
+            if self.dedupe.covered_through() < wanted {
+                self.dedupe.want_flush();
+            }
+        }
         let seen = [covered, self.history.committed(), self.dedupe.covered_through(), self.blob_progress.seen()];
         let through = seen.into_iter().fold(wanted, Seq::min);
         if through < first {
@@ -160,9 +205,7 @@ impl Retention {
     async fn carry(&self, through: Seq) -> Result<usize, RetentionError> {
         let mut carried = 0;
         loop {
-            let query = Query::PayloadsBefore { before: through.next(), limit: CARRY_MAX };
-            let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query };
-            let Reply::Payloads(payloads) = self.handle.call(ask).await? else { return Err(RetentionError::Unexpected) };
+            let payloads = self.payloads_before(through, CARRY_MAX).await?;
             if payloads.is_empty() {
                 return Ok(carried);
             }
@@ -226,7 +269,8 @@ mod tests {
         assert_eq!(surplus(Seq(101), Seq(200), 1000, 1000), Seq(100));
         assert_eq!(surplus(Seq(101), Seq(200), 1000, 250), Seq(175));
         assert_eq!(surplus(Seq(1), Seq(0), 0, 0), Seq(0));
-        let since = |time| first_since(Seq(5), Seq(20), Timestamp(time), |seq| Ok::<_, ()>(Some(Timestamp(seq.0 * 10))));
+        let since =
+            |time| first_since(Seq(5), Seq(20), Timestamp(time), |seq| Ok::<_, ()>(Some(Timestamp(seq.0 * 10))));
         assert_eq!([since(0), since(61), since(70), since(9_999)], [Ok(Seq(5)), Ok(Seq(7)), Ok(Seq(7)), Ok(Seq(21))]);
         assert_eq!(first_since(Seq(5), Seq(20), Timestamp(99), |_| Ok::<_, ()>(None)), Ok(Seq(5)));
     }

@@ -146,7 +146,19 @@ impl Snapshotter {
 pub struct SnapshotFollower {
     stop: Arc<AtomicBool>,
     newest: Arc<AtomicU64>,
+    wanted: SnapshotWanted,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Asks for a snapshot sooner than the tail does: what is to leave the journal has to be covered by one.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotWanted(Arc<AtomicBool>);
+
+impl SnapshotWanted {
+    /// One snapshot of what is durable, once the least interval is over.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl SnapshotFollower {
@@ -157,15 +169,18 @@ impl SnapshotFollower {
     pub fn start(mut snapshotter: Snapshotter) -> std::io::Result<SnapshotFollower> {
         let stop = Arc::new(AtomicBool::new(false));
         let newest = Arc::new(AtomicU64::new(snapshotter.newest().0));
-        let (its_stop, its_newest) = (Arc::clone(&stop), Arc::clone(&newest));
+        let wanted = SnapshotWanted::default();
+        let (its_stop, its_newest, its_wanted) = (Arc::clone(&stop), Arc::clone(&newest), wanted.clone());
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
             lower_priority();
             let mut not_before: Option<Instant> = None;
             while !its_stop.load(Ordering::Relaxed) {
-                if !snapshotter.is_due() || not_before.is_some_and(|at| Instant::now() < at) {
+                let due = its_wanted.0.load(Ordering::Relaxed) || snapshotter.is_due();
+                if !due || not_before.is_some_and(|at| Instant::now() < at) {
                     std::thread::park_timeout(POLL);
                     continue;
                 }
+                its_wanted.0.store(false, Ordering::Relaxed);
                 let began = Instant::now();
                 let pause = match snapshotter.take(&its_stop) {
                     Ok(Some(seq)) => {
@@ -182,13 +197,19 @@ impl SnapshotFollower {
                 not_before = Some(Instant::now() + pause);
             }
         })?;
-        Ok(SnapshotFollower { stop, newest, thread: Some(thread) })
+        Ok(SnapshotFollower { stop, newest, wanted, thread: Some(thread) })
     }
 
     /// The record of the newest snapshot; zero when there is none.
     #[must_use]
     pub fn newest(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.newest)
+    }
+
+    /// The way to ask for one.
+    #[must_use]
+    pub fn wanted(&self) -> SnapshotWanted {
+        self.wanted.clone()
     }
 }
 

@@ -8,16 +8,8 @@ use mindos_core::record::DedupeKey;
 const BITS_PER_KEY: usize = 12;
 const WORDS: usize = 8;
 /// Odd multipliers, from the Parquet format, that spread 32 bits over the eight words.
-const SALTS: [u32; WORDS] = [
-    0x47b6_137b,
-    0x4497_4d91,
-    0x8824_ad5b,
-    0xa2b7_289d,
-    0x7054_95c7,
-    0x2df1_424b,
-    0x9efc_4947,
-    0x5c6b_fb31,
-];
+const SALTS: [u32; WORDS] =
+    [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 
 /// A set of keys that is never wrong about those in it.
 #[derive(Debug)]

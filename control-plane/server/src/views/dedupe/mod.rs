@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -64,6 +64,7 @@ type Runs = Vec<Arc<Run>>;
 pub struct DedupeIndex {
     runs: ArcSwap<Runs>,
     covered: AtomicU64,
+    flush_wanted: AtomicBool,
 }
 
 impl DedupeIndex {
@@ -87,6 +88,11 @@ impl DedupeIndex {
     #[must_use]
     pub fn covered_through(&self) -> Seq {
         Seq(self.covered.load(Ordering::Acquire))
+    }
+
+    /// Asks the writer to cover what it has seen, so that the journal need not be kept for it.
+    pub fn want_flush(&self) {
+        self.flush_wanted.store(true, Ordering::Relaxed);
     }
 
     /// The first record that the index covers; the horizon in force.
@@ -129,7 +135,11 @@ impl DedupeWriter {
         let runs = load(dir)?;
         let covered = runs.last().map_or(Seq::ZERO, |run| run.span.through);
         let newest = runs.last().map_or(Timestamp(0), |run| run.span.newest);
-        let index = DedupeIndex { runs: ArcSwap::from_pointee(runs), covered: AtomicU64::new(covered.0) };
+        let index = DedupeIndex {
+            runs: ArcSwap::from_pointee(runs),
+            covered: AtomicU64::new(covered.0),
+            flush_wanted: AtomicBool::new(false),
+        };
         Ok(DedupeWriter {
             dir: dir.to_owned(),
             horizon,
@@ -163,9 +173,11 @@ impl DedupeWriter {
         let mut retired = Vec::new();
         self.buffer.sort_by_key(|row| (row.key, row.event));
         // Of a key that stands twice, the later event holds.
-        self.buffer.dedup_by(|later, earlier| later.key == earlier.key && {
-            *earlier = *later;
-            true
+        self.buffer.dedup_by(|later, earlier| {
+            later.key == earlier.key && {
+                *earlier = *later;
+                true
+            }
         });
         let span = Span { first: self.first, through, newest: self.newest };
         let rows = self.buffer.iter().copied();
@@ -222,7 +234,8 @@ impl View for DedupeWriter {
     }
 
     fn upkeep(&mut self, _idle: bool) -> Result<(), ViewError> {
-        if self.buffer.len() >= self.buffer_max || self.flushed.elapsed() >= FLUSH_INTERVAL {
+        let wanted = self.index.flush_wanted.swap(false, Ordering::Relaxed);
+        if wanted || self.buffer.len() >= self.buffer_max || self.flushed.elapsed() >= FLUSH_INTERVAL {
             self.flush()?;
         }
         Ok(())

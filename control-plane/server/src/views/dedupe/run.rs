@@ -75,7 +75,12 @@ pub(super) struct Run {
 
 impl Run {
     /// Writes `rows`, sorted by key and each key once, and opens the result. It is on stable storage when this returns.
-    pub(super) fn write(dir: &Path, span: Span, count: u64, rows: impl Iterator<Item = Row>) -> Result<Run, DedupeError> {
+    pub(super) fn write(
+        dir: &Path,
+        span: Span,
+        count: u64,
+        rows: impl Iterator<Item = Row>,
+    ) -> Result<Run, DedupeError> {
         let path = dir.join(format!("{:020}-{:020}.run", span.first.0, span.through.0));
         let temporary = path.with_extension("tmp");
         let failed = |source| DedupeError::Write { path: temporary.clone(), source };
@@ -101,7 +106,8 @@ impl Run {
         };
         write().map_err(failed)?;
         let file = File::open(&path).map_err(|source| DedupeError::Read { path: path.clone(), source })?;
-        let count = file.metadata().map(|data| (data.len().saturating_sub(HEADER as u64)) / ROW as u64).unwrap_or(count);
+        let count =
+            file.metadata().map(|data| (data.len().saturating_sub(HEADER as u64)) / ROW as u64).unwrap_or(count);
         Ok(Run { span, count, path, file, filter })
     }
 
@@ -116,8 +122,11 @@ impl Run {
         }
         file.read_exact(&mut head).map_err(failed)?;
         let count = (length - HEADER as u64) / ROW as u64;
-        let span =
-            Span { first: Seq(le64(&head[24..32])), through: Seq(le64(&head[32..40])), newest: Timestamp(le64(&head[40..48])) };
+        let span = Span {
+            first: Seq(le64(&head[24..32])),
+            through: Seq(le64(&head[32..40])),
+            newest: Timestamp(le64(&head[40..48])),
+        };
         let checksum = u32::from_le_bytes([head[48], head[49], head[50], head[51]]);
         if head != header(span, count, checksum) {
             return Ok(None);
@@ -221,8 +230,9 @@ mod tests {
     use super::*;
 
     fn rows(count: u64) -> Vec<Row> {
-        let mut rows: Vec<_> =
-            (1..=count).map(|number| Row { key: key(number), event: Seq(number), digest: [number as u8; 16] }).collect();
+        let mut rows: Vec<_> = (1..=count)
+            .map(|number| Row { key: key(number), event: Seq(number), digest: [number as u8; 16] })
+            .collect();
         rows.sort_by_key(|row| row.key);
         rows
     }

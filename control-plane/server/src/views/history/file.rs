@@ -115,7 +115,7 @@ impl HistoryFile {
             return Ok(None);
         }
         let rows: i64 = meta("rows")?;
-        HistoryFile::with( path.to_owned(), connection, rows.unsigned_abs()).map(Some)
+        HistoryFile::with(path.to_owned(), connection, rows.unsigned_abs()).map(Some)
     }
 
     fn with(path: PathBuf, connection: Connection, rows: u64) -> Result<HistoryFile, HistoryError> {
@@ -222,13 +222,43 @@ impl HistoryFile {
 
     pub(super) fn insert_event(&mut self, event: EventColumns<'_>) -> Result<(), HistoryError> {
         self.begin()?;
-        let EventColumns { seq, at, tenant, source, id, ty, kind, subject, repository, lane, actor, time, payload_len, route, strategy, planned } =
-            event;
-        let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?;
+        let EventColumns {
+            seq,
+            at,
+            tenant,
+            source,
+            id,
+            ty,
+            kind,
+            subject,
+            repository,
+            lane,
+            actor,
+            time,
+            payload_len,
+            route,
+            strategy,
+            planned,
+        } = event;
+        let mut insert = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
         insert.execute(params![
-            seq, at, tenant, source, id, ty, kind, subject, repository, lane, actor, time, payload_len, route, strategy,
+            seq,
+            at,
+            tenant,
+            source,
+            id,
+            ty,
+            kind,
+            subject,
+            repository,
+            lane,
+            actor,
+            time,
+            payload_len,
+            route,
+            strategy,
             planned
         ])?;
         self.rows += 1;
@@ -246,11 +276,43 @@ impl HistoryFile {
              superseded_by = ?13, redrives = redrives + ?14, input_tokens = ?15, output_tokens = ?16, cost_micros = ?17
              WHERE seq < ?2",
         )?;
-        let DeliveryColumns { id, seq, status, at, general, instance, epoch, term, leased, attempts, took_ms, reason, superseded_by, redrives, input_tokens, output_tokens, cost_micros } =
-            row;
+        let DeliveryColumns {
+            id,
+            seq,
+            status,
+            at,
+            general,
+            instance,
+            epoch,
+            term,
+            leased,
+            attempts,
+            took_ms,
+            reason,
+            superseded_by,
+            redrives,
+            input_tokens,
+            output_tokens,
+            cost_micros,
+        } = row;
         upsert.execute(params![
-            id, seq, status, at, general, instance, epoch, term, leased, attempts, took_ms, reason, superseded_by,
-            redrives, input_tokens, output_tokens, cost_micros
+            id,
+            seq,
+            status,
+            at,
+            general,
+            instance,
+            epoch,
+            term,
+            leased,
+            attempts,
+            took_ms,
+            reason,
+            superseded_by,
+            redrives,
+            input_tokens,
+            output_tokens,
+            cost_micros
         ])?;
         self.rows += 1;
         Ok(())

@@ -145,8 +145,11 @@ mod tests {
     fn leases_are_read_back_as_written_and_noise_is_refused() {
         let tenant = TenantName::default_tenant();
         let cluster = ClusterName::new("eu").unwrap();
-        let general =
-            Arc::new(GeneralKey { tenant: tenant.clone(), cluster: cluster.clone(), name: GeneralName::new("g").unwrap() });
+        let general = Arc::new(GeneralKey {
+            tenant: tenant.clone(),
+            cluster: cluster.clone(),
+            name: GeneralName::new("g").unwrap(),
+        });
         let instance = Arc::new(InstanceKey { tenant, cluster, instance: InstanceId::new("i-1").unwrap() });
         let lease = |number: u32| OpenLease {
             general: Arc::clone(&general),

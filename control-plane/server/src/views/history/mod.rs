@@ -161,7 +161,9 @@ impl HistoryWriter {
             files.pop();
         }
         // What one file knows of the mark holds for all, so a single other one that is not whole makes the history start over.
-        let unusable = |file: &FileRef| file::open_to_read(&file.path).and_then(|open| query::schema(&open)).ok() != Some(file::SCHEMA);
+        let unusable = |file: &FileRef| {
+            file::open_to_read(&file.path).and_then(|open| query::schema(&open)).ok() != Some(file::SCHEMA)
+        };
         if files.iter().any(unusable) {
             return self.clear();
         }
@@ -253,8 +255,24 @@ impl HistoryWriter {
             self.roll(seq)?;
         }
         let Some(file) = &mut self.newest else { return Ok(()) };
-        let EventAccepted { tenant, source, id, ty, kind, subject, lane, repository, actor, time, key: _, digest: _, payload, route, strategy, deliveries } =
-            event;
+        let EventAccepted {
+            tenant,
+            source,
+            id,
+            ty,
+            kind,
+            subject,
+            lane,
+            repository,
+            actor,
+            time,
+            key: _,
+            digest: _,
+            payload,
+            route,
+            strategy,
+            deliveries,
+        } = event;
         self.plan.clear();
         for delivery in deliveries {
             let general = delivery.general.as_ref().map(|key| file.general(key)).transpose()?;
@@ -286,7 +304,13 @@ impl HistoryWriter {
         for (index, delivery) in deliveries.iter().enumerate() {
             if let Some(reason) = delivery.parked {
                 let id = DeliveryId::new(seq, index as u32 + 1);
-                self.ended(id, seq, at, Status::Parked, Ending { reason: Some(reason), attempts: Some(0), ..Ending::default() })?;
+                self.ended(
+                    id,
+                    seq,
+                    at,
+                    Status::Parked,
+                    Ending { reason: Some(reason), attempts: Some(0), ..Ending::default() },
+                )?;
             }
         }
         Ok(())
@@ -331,7 +355,14 @@ impl HistoryWriter {
         ending: Ending,
     ) -> Result<(), HistoryError> {
         let lease = self.leases.remove(&delivery);
-        let Ending { reason, took_ms, attempts, superseded_by, redrives, usage: [input_tokens, output_tokens, cost_micros] } = ending;
+        let Ending {
+            reason,
+            took_ms,
+            attempts,
+            superseded_by,
+            redrives,
+            usage: [input_tokens, output_tokens, cost_micros],
+        } = ending;
         let number = |value: u64| Some(value as i64).filter(|&value| value > 0);
         let Some(file) = self.file_of(delivery.event)? else { return Ok(()) };
         let mut columns = DeliveryColumns {
@@ -390,7 +421,8 @@ impl HistoryWriter {
             }
             Record::AttemptEnded(ended) => self.attempt_ended(seq, at, ended)?,
             Record::DeliverySettled(settled) => {
-                let DeliverySettled { delivery, token: _, output: _, output_type: _, output_ref: _, usage, took_ms } = &**settled;
+                let DeliverySettled { delivery, token: _, output: _, output_type: _, output_ref: _, usage, took_ms } =
+                    &**settled;
                 let sum = usage.iter().fold([0_u64; 3], |sum, usage| {
                     let more = [usage.input_tokens, usage.output_tokens, usage.cost_micros];
                     [0, 1, 2].map(|index| sum[index].saturating_add(more[index]))
@@ -466,10 +498,10 @@ impl View for HistoryWriter {
         Ok(())
     }
 
-    fn upkeep(&mut self, _idle: bool) -> Result<(), ViewError> {
+    fn upkeep(&mut self, idle: bool) -> Result<(), ViewError> {
         if self.mark.seq.0 > self.committed.load(Ordering::Relaxed) {
             let since = *self.waiting_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.settings.batch_age {
+            if idle || since.elapsed() >= self.settings.batch_age {
                 self.commit().map_err(|error| self.blame(error))?;
             }
         }

@@ -79,9 +79,10 @@ impl HistoryReader {
         let before = query.before.unwrap_or(Seq(u64::MAX));
         let key = |row: &EventRow| row.seq;
         let prepare = |connection: &Connection| Conditions::of_events(connection, &page.tenant, query);
-        let (rows, rest) = self.search(bounds, before, page.limit, prepare, |connection, conditions, stretch, limit| {
-            events_in(connection, conditions, stretch, limit)
-        })?;
+        let (rows, rest) =
+            self.search(bounds, before, page.limit, prepare, |connection, conditions, stretch, limit| {
+                events_in(connection, conditions, stretch, limit)
+            })?;
         let next = if rows.len() == page.limit { rows.last().map(key) } else { rest };
         Ok(Page { rows, next })
     }
@@ -90,7 +91,11 @@ impl HistoryReader {
     ///
     /// # Errors
     /// When the files cannot be read.
-    pub fn deliveries(&self, query: &DeliveryQuery, page: &PageRequest) -> Result<Page<DeliveryRow, DeliveryId>, HistoryError> {
+    pub fn deliveries(
+        &self,
+        query: &DeliveryQuery,
+        page: &PageRequest,
+    ) -> Result<Page<DeliveryRow, DeliveryId>, HistoryError> {
         let bounds = (query.since, query.until);
         let before = query.before.map_or(i64::MAX, pack);
         let before_event = query.before.map_or(Seq(u64::MAX), |before| before.event.next());
@@ -195,8 +200,7 @@ fn first_at_or_after(connection: &Connection, time: Timestamp) -> Result<Option<
     let mut probe = connection.prepare_cached("SELECT seq, at FROM events WHERE seq >= ? ORDER BY seq LIMIT 1")?;
     while low < high {
         let middle = low + (high - low) / 2;
-        let found: Option<(i64, i64)> =
-            probe.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found: Option<(i64, i64)> = probe.query_row([middle], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         match found {
             Some((seq, at)) if at.unsigned_abs() < time.0 => low = seq + 1,
             _ => high = middle,
@@ -217,7 +221,8 @@ fn events_in(
     if conditions.nothing {
         return Ok(Vec::new());
     }
-    let table = if conditions.by_repository { "events e INDEXED BY events_by_repository" } else { "events e NOT INDEXED" };
+    let table =
+        if conditions.by_repository { "events e INDEXED BY events_by_repository" } else { "events e NOT INDEXED" };
     let text = format!(
         "SELECT {EVENT_COLUMNS}, e.seq, e.at, e.actor, e.time, e.payload_len, e.planned FROM {table}
          WHERE e.seq >= ? AND e.seq < ?{} ORDER BY e.seq DESC LIMIT ?",

@@ -1,6 +1,8 @@
 //! What the history knows of an event and of a delivery, and how questions about them are put.
 
-use mindos_model::{ClusterName, DeliveryId, GeneralName, ParkReason, RouteName, Seq, Status, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{
+    ClusterName, DeliveryId, GeneralName, ParkReason, RouteName, Seq, Status, Strategy, TenantName, Timestamp, Token,
+};
 
 /// An accepted event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +205,8 @@ mod tests {
 
     #[test]
     fn deliveries_keep_their_order_as_numbers() {
-        let ids = [(1, 1), (1, 4096), (2, 1), (1 << 49, 7)].map(|(event, ordinal)| DeliveryId::new(Seq(event), ordinal));
+        let ids =
+            [(1, 1), (1, 4096), (2, 1), (1 << 49, 7)].map(|(event, ordinal)| DeliveryId::new(Seq(event), ordinal));
         assert!(ids.is_sorted_by_key(|&id| pack(id)));
         ids.iter().for_each(|&id| assert_eq!(unpack(pack(id)), id));
         assert!(pack(ids[1]) < pack_start(Seq(2)) && pack_start(Seq(2)) <= pack(ids[2]));

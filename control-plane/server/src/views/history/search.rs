@@ -28,7 +28,13 @@ impl Conditions {
         self.values.extend(values);
     }
 
-    fn name(&mut self, connection: &Connection, column: &str, domain: Domain, text: Option<&str>) -> Result<(), HistoryError> {
+    fn name(
+        &mut self,
+        connection: &Connection,
+        column: &str,
+        domain: Domain,
+        text: Option<&str>,
+    ) -> Result<(), HistoryError> {
         let Some(text) = text else { return Ok(()) };
         let mut select = connection.prepare_cached("SELECT id FROM names WHERE domain = ? AND text = ?")?;
         let id: Option<i64> = select.query_row((domain as i64, text), |row| row.get(0)).optional()?;
@@ -45,7 +51,12 @@ impl Conditions {
         self.and(&format!("{column} IN ({})", list.join(", ")), []);
     }
 
-    fn event(&mut self, connection: &Connection, tenant: &TenantName, parts: EventParts<'_>) -> Result<(), HistoryError> {
+    fn event(
+        &mut self,
+        connection: &Connection,
+        tenant: &TenantName,
+        parts: EventParts<'_>,
+    ) -> Result<(), HistoryError> {
         let EventParts { repository, kind, ty, source, subject, lane, actor, route } = parts;
         self.name(connection, "e.tenant", Domain::Tenant, Some(tenant.as_str()))?;
         self.by_repository = repository.is_some();
@@ -65,8 +76,13 @@ impl Conditions {
     }
 
     /// What an event must fit.
-    pub(super) fn of_events(connection: &Connection, tenant: &TenantName, query: &EventQuery) -> Result<Conditions, HistoryError> {
-        let EventQuery { repository, kind, ty, source, subject, lane, actor, route, since: _, until: _, before: _ } = query;
+    pub(super) fn of_events(
+        connection: &Connection,
+        tenant: &TenantName,
+        query: &EventQuery,
+    ) -> Result<Conditions, HistoryError> {
+        let EventQuery { repository, kind, ty, source, subject, lane, actor, route, since: _, until: _, before: _ } =
+            query;
         let parts = EventParts {
             repository: repository.as_deref(),
             kind: kind.as_deref(),
@@ -83,9 +99,26 @@ impl Conditions {
     }
 
     /// What a delivery and its event must fit.
-    pub(super) fn of_deliveries(connection: &Connection, tenant: &TenantName, query: &DeliveryQuery) -> Result<Conditions, HistoryError> {
-        let DeliveryQuery { repository, kind, general, cluster, route, lane, statuses, reasons, instance, events, since: _, until: _, before: _ } =
-            query;
+    pub(super) fn of_deliveries(
+        connection: &Connection,
+        tenant: &TenantName,
+        query: &DeliveryQuery,
+    ) -> Result<Conditions, HistoryError> {
+        let DeliveryQuery {
+            repository,
+            kind,
+            general,
+            cluster,
+            route,
+            lane,
+            statuses,
+            reasons,
+            instance,
+            events,
+            since: _,
+            until: _,
+            before: _,
+        } = query;
         let mut conditions = Conditions::default();
         let parts = EventParts {
             repository: repository.as_deref(),

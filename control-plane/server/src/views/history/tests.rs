@@ -28,7 +28,8 @@ fn feed(writer: &mut HistoryWriter, records: &Records) {
 fn busy(records: &Records, count: usize) {
     let (first, second) = (general("eu", "security"), general("us", "review"));
     for index in 0..count {
-        let event = records.event(["o/a", "o/b", "o/c"][index % 3], ["push", "pr_created"][index % 2], &[&first, &second]);
+        let event =
+            records.event(["o/a", "o/b", "o/c"][index % 3], ["push", "pr_created"][index % 2], &[&first, &second]);
         for (ordinal, general) in [(1, &first), (2, &second)] {
             let delivery = DeliveryId::new(event, ordinal);
             records.leased(delivery, general, 1);
@@ -129,7 +130,10 @@ fn a_row_has_what_its_records_said() {
     assert_eq!((row.token, row.leased), (Some(Token::new(1, 2)), Some(Timestamp(1_000 + leased.0))));
     assert_eq!((row.accepted, row.ended, row.took_ms), (Timestamp(1_001), Timestamp(1_000 + settled.0), Some(4)));
     assert_eq!((row.input_tokens, row.output_tokens, row.cost_micros), (10, 3, 7));
-    assert_eq!((row.event_id.as_str(), row.lane.as_str(), row.route.as_deref()), ("event-1", "o/a/pr/7", Some("pr-created")));
+    assert_eq!(
+        (row.event_id.as_str(), row.lane.as_str(), row.route.as_deref()),
+        ("event-1", "o/a/pr/7", Some("pr-created"))
+    );
     assert_eq!(row.general, Some(GeneralRef { cluster: "eu".into(), name: "security".into() }));
     let event = writer.reader().event(&TenantName::default_tenant(), event).unwrap().unwrap();
     assert_eq!((event.actor.as_deref(), event.time, event.payload_len), (Some("octocat"), Some(Timestamp(500)), 2));
@@ -159,7 +163,8 @@ fn parked_and_redriven_deliveries_show_as_they_are() {
     let row = reader.delivery(&TenantName::default_tenant(), second).unwrap().unwrap();
     assert_eq!(row.general.map(|general| general.name), Some("security".to_owned()));
 
-    let redriven = |delivery| Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before: event, by: "me".into() });
+    let redriven =
+        |delivery| Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before: event, by: "me".into() });
     records.push(redriven(second));
     assert_eq!(show(&mut writer, &records), [exhausted]);
     assert_eq!(reader.delivery(&TenantName::default_tenant(), second).unwrap(), None);
@@ -213,7 +218,9 @@ fn files_that_are_damaged_or_of_another_schema_are_rebuilt() {
     let records = Records::default();
     busy(&records, 100);
     let harms: [&dyn Fn(&Path); 3] = [
-        &|path| std::fs::write(path, b"not a database, but long enough to be taken for one by its length alone").unwrap(),
+        &|path| {
+            std::fs::write(path, b"not a database, but long enough to be taken for one by its length alone").unwrap()
+        },
         &|path| {
             let connection = rusqlite::Connection::open(path).unwrap();
             connection.execute("UPDATE meta SET value = 99 WHERE key = 'schema'", []).unwrap();
@@ -235,7 +242,11 @@ fn files_that_are_damaged_or_of_another_schema_are_rebuilt() {
             assert!(writer.next() < records.end(), "harm {index} to the {which}");
             feed(&mut writer, &records);
             writer.close().unwrap();
-            assert_eq!(all(&writer.reader(), &DeliveryQuery::default(), 1000).len(), 200, "harm {index} to the {which}");
+            assert_eq!(
+                all(&writer.reader(), &DeliveryQuery::default(), 1000).len(),
+                200,
+                "harm {index} to the {which}"
+            );
         }
     }
 }
