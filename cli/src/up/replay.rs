@@ -109,8 +109,8 @@ fn read_answer(file: &str, body: &[u8]) -> Result<Answer, Failure> {
         Failure::world(format!("the answer to {file} names no event: {}", String::from_utf8_lossy(body)))
     };
     let value: Value = serde_json::from_slice(body).map_err(|_| bad())?;
-    let seq = &value["seq"];
-    let seq = seq.as_u64().or_else(|| seq.as_str()?.parse().ok()).filter(|seq| *seq > 0).ok_or_else(bad)?;
+    let seq = &value["event"];
+    let seq = seq.as_u64().filter(|seq| *seq > 0).ok_or_else(bad)?;
     Ok(Answer { seq, duplicate: value["duplicate"].as_bool().unwrap_or(false) })
 }
 
