@@ -19,7 +19,7 @@ pub(crate) struct About {
 
 #[derive(Debug)]
 pub(crate) enum Adapter {
-    Http(Http),
+    Http(Box<Http>),
     Command(Command),
 }
 

@@ -51,7 +51,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
                 output_max,
             };
             let adapter = match target {
-                Target::Http(base) => Adapter::Http(Http::new(&base, about)),
+                Target::Http(base) => Adapter::Http(Box::new(Http::new(&base, about))),
                 Target::Command(command) => Adapter::Command(Command::new(command, about)),
             };
             (GeneralConfig { name, ty, labels, slots }, adapter)

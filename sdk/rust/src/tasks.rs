@@ -20,7 +20,8 @@ use crate::general::{Failure, General, Output, Reporter, Work, stopped};
 use crate::{Error, Event, Retry, blob};
 
 /// What may still run: the way to stop it.
-pub(crate) type Running = Arc<Mutex<BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>>>;
+pub(crate) type Running = Arc<Mutex<Stops>>;
+type Stops = BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>;
 
 /// Runs each piece of work as a task.
 #[derive(Debug)]
@@ -80,9 +81,7 @@ pub(crate) fn end_all(running: &Running) {
     }
 }
 
-fn lock(
-    running: &Running,
-) -> std::sync::MutexGuard<'_, BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>> {
+fn lock(running: &Running) -> std::sync::MutexGuard<'_, Stops> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
