@@ -207,9 +207,8 @@ impl Durable {
     pub(crate) fn lapsed(&self, id: DeliveryId, context: Context<'_>) -> Decision {
         let Some((_, delivery)) = self.events.delivery(id) else { return Decision::default() };
         let Some(Lease { instance, .. }) = delivery.lease() else { return Decision::default() };
-        let clock = context.soft.leases.get(&id);
-        let deadline = self.rule_of(id).deadline;
-        let stuck = clock.is_some_and(|clock| clock.progress_at + deadline <= context.now);
+        // Its instance still extends it, and the general gets nowhere.
+        let stuck = context.soft.leases.get(&id).is_some_and(|clock| clock.deadline < clock.lease_until);
         let cause = if stuck { Cause::Deadline } else { Cause::Lapsed };
         let record = self.lease_ended(id, delivery, cause, "", None, context);
         let token = delivery.token;

@@ -67,7 +67,10 @@ pub(crate) struct Instance {
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseClock {
     pub(crate) token: Token,
+    /// When it is over: the lease has run out, or nothing got on for too long.
     pub(crate) deadline: Timestamp,
+    /// When the lease runs out.
+    pub(crate) lease_until: Timestamp,
     pub(crate) progress: u64,
     pub(crate) progress_at: Timestamp,
 }
@@ -298,6 +301,7 @@ impl Soft {
         let more = gap + limits::LEASE_GRACE;
         for clock in self.leases.values_mut() {
             clock.deadline = clock.deadline + more;
+            clock.lease_until = clock.lease_until + more;
         }
         self.deadlines = std::mem::take(&mut self.deadlines).into_iter().map(|(at, id)| (at + more, id)).collect();
         self.silences = std::mem::take(&mut self.silences).into_iter().map(|(at, id)| (at + more, id)).collect();
@@ -309,7 +313,10 @@ impl Soft {
         let silence = self.silences.first().map(|(at, _)| *at);
         let oblivion = self.oblivion.first().map(|(at, _)| *at);
         let idle = self.idle.first().map(|(at, _)| *at);
-        [lease, silence, oblivion, idle].into_iter().flatten().min()
+        // Turns come often while there is anything to time: a gap between two of them means a stall.
+        let is_timing = !self.leases.is_empty() || !self.sessions.is_empty();
+        let tick = is_timing.then(|| self.last_turn + limits::STALL / 2);
+        [lease, silence, oblivion, idle, tick].into_iter().flatten().min()
     }
 
     /// Sessions of which nothing was heard for too long. Those heard of meanwhile get a later date.
@@ -502,7 +509,8 @@ impl Soft {
     }
 
     fn start_clock(&mut self, delivery: DeliveryId, token: Token, now: Timestamp, lease: Duration) {
-        let clock = LeaseClock { token, deadline: now + lease, progress: 0, progress_at: now };
+        let until = now + lease;
+        let clock = LeaseClock { token, deadline: until, lease_until: until, progress: 0, progress_at: now };
         self.deadlines.insert((clock.deadline, delivery));
         if let Some(older) = self.leases.insert(delivery, clock) {
             self.deadlines.remove(&(older.deadline, delivery));
@@ -535,7 +543,8 @@ impl Soft {
             clock.progress_at = now;
         }
         let before = clock.deadline;
-        clock.deadline = (now + self.limits.lease).min(clock.progress_at + deadline_max);
+        clock.lease_until = now + self.limits.lease;
+        clock.deadline = clock.lease_until.min(clock.progress_at + deadline_max);
         if before != clock.deadline {
             let after = clock.deadline;
             self.deadlines.remove(&(before, delivery));
