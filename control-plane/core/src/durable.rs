@@ -152,6 +152,9 @@ impl Durable {
                 let Some(idx) = self.registry.find(key) else { return Change::Nothing };
                 let general = self.registry.general(idx);
                 assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");
+                // Where records are only folded, no queue loses its place in the agenda by being looked at.
+                self.agenda.dirty.retain(|queue| *queue != QueueId::General(idx));
+                self.agenda.overflows.remove(&QueueId::General(idx));
                 self.routing.leave(idx);
                 self.registry.remove(idx);
                 Change::Removed(idx)
@@ -232,7 +235,13 @@ impl Durable {
         let general = self.registry.find(general).expect("records name generals registered before them");
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
-        assert!(matches!(delivery.phase, Phase::Waiting { .. }), "delivery {id} was leased while it did not wait");
+        let Phase::Waiting { not_before } = delivery.phase else {
+            panic!("delivery {id} was leased while it did not wait")
+        };
+        if not_before > Timestamp(0) {
+            // Fired long ago where the plane runs, and never where records are only folded.
+            self.agenda.retries.remove(&(not_before, *id));
+        }
         assert!(*token > delivery.token, "tokens of delivery {id} do not grow");
         delivery.release_lane(at);
         delivery.token = *token;
@@ -385,7 +394,11 @@ impl Durable {
                 self.routing.rule_mut(route).hold = *hold;
                 // Its broadcast work waits in the generals' own queues, out of turn while the route is held.
                 let ours = self.events.iter().map(|(_, event)| event).filter(|event| event.route == route);
-                let lanes = ours.flat_map(|event| event.deliveries.iter().map(|d| (d.queue, event.lane.clone())));
+                // Those that have ended may name a general that was removed since.
+                let lanes = ours.flat_map(|event| {
+                    let open = event.deliveries.iter().filter(|delivery| !delivery.status().is_settled());
+                    open.map(|delivery| (delivery.queue, event.lane.clone()))
+                });
                 for (queue, lane) in lanes.collect::<Vec<_>>() {
                     self.touch(queue, &lane);
                 }
@@ -457,7 +470,9 @@ impl Durable {
 
     /// Gives the lane its turn if something at its head may be leased.
     pub(crate) fn touch(&mut self, queue: QueueId, lane: &Arc<str>) {
-        if self.first_eligible(queue, lane).is_some() && self.queue_mut(queue).enqueue(lane) {
+        if self.first_eligible(queue, lane).is_some() {
+            self.queue_mut(queue).enqueue(lane);
+            // Also when it stands in turn already: what it waited for may have changed.
             self.mark_dirty(queue);
         }
     }

@@ -258,15 +258,21 @@ impl Plane {
     }
 
     fn assign_from(&mut self, queue: QueueId, now: Timestamp, entropy: &mut Entropy) {
-        let mut lanes_tried = 0;
-        for _ in 0..QUEUE_TURN {
+        let (mut leased, mut lanes_tried) = (0, 0);
+        while leased < QUEUE_TURN {
             let Some(delivery) = self.durable.next_in(queue) else {
                 self.durable.rest(queue);
                 return;
             };
             let context = self.context(now, Entropy(entropy.draw()));
             match self.durable.place(queue, delivery, context) {
-                Placed::Leased(decision) => self.carry_out(decision, now),
+                Placed::Leased(decision) => {
+                    self.carry_out(decision, now);
+                    leased += 1;
+                    if self.is_full() {
+                        return;
+                    }
+                }
                 Placed::NoSlot => {
                     self.durable.rest(queue);
                     return;
@@ -279,9 +285,6 @@ impl Plane {
                         return;
                     }
                 }
-            }
-            if self.is_full() {
-                return;
             }
         }
         self.durable.agenda.dirty.rotate_left(1);

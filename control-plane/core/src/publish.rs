@@ -47,7 +47,8 @@ impl Durable {
         let route = open.map(|event| self.routing.rule(event.route).route.name.clone());
         let deliveries = open.map_or_else(Vec::new, |event| {
             let general = |queue| match queue {
-                QueueId::General(general) => Some(self.registry.general(general).key.clone()),
+                // One whose work here has ended may be gone.
+                QueueId::General(general) => self.registry.get(general).map(|general| general.key.clone()),
                 QueueId::Route(_) => None,
             };
             let parked = |phase: &Phase| match phase {

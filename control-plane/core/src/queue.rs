@@ -24,12 +24,17 @@ pub(crate) enum QueueId {
     Route(RouteIdx),
 }
 
+/// Lanes that may stand in `ready` before anybody looks whether they have work.
+const READY_MIN: usize = 64;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     // Hashed, because each delivery passes here three times; nobody iterates it. Names come from outside, so the
     // hasher is seeded by the shell.
     lanes: HashMap<Arc<str>, Lane, FixedState>,
     ready: VecDeque<Arc<str>>,
+    /// Lanes in `ready` at which those without work are taken out.
+    ready_max: usize,
     /// Whether the queue stands in the agenda.
     pub(crate) dirty: bool,
     /// Deliveries that wait in the lanes.
@@ -43,6 +48,7 @@ impl Queue {
         Queue {
             lanes: HashMap::with_hasher(hasher),
             ready: VecDeque::new(),
+            ready_max: READY_MIN,
             dirty: false,
             waiting: 0,
             overflow: BTreeSet::new(),
@@ -142,8 +148,26 @@ impl Queue {
         if new {
             lane.queued = true;
             self.ready.push_back(name.clone());
+            if self.ready.len() > self.ready_max {
+                self.tidy();
+            }
         }
         new
+    }
+
+    /// Takes lanes without work out of `ready`. Who only folds, such as a follower, gives no lane its turn.
+    fn tidy(&mut self) {
+        for name in std::mem::take(&mut self.ready) {
+            match self.lanes.get_mut(name.as_ref()) {
+                Some(lane) if lane.entries.is_empty() => {
+                    lane.queued = false;
+                    self.drop_if_empty(&name);
+                }
+                Some(_) => self.ready.push_back(name),
+                None => {}
+            }
+        }
+        self.ready_max = (2 * self.ready.len()).max(READY_MIN);
     }
 
     /// The lane whose turn it is.
@@ -214,6 +238,19 @@ mod tests {
         queue.remove("l", id(1, 2), true);
         queue.remove("l", id(1, 1), true);
         assert_eq!(queue.lane("l").unwrap().head().collect::<Vec<_>>(), [id(2, 1)]);
+    }
+
+    #[test]
+    fn lanes_whose_turn_never_comes_are_forgotten_too() {
+        let mut queue = Queue::new(FixedState::default());
+        for event in 1..=1000 {
+            let lane: Arc<str> = format!("l{event}").into();
+            queue.push(&lane, id(event, 1));
+            queue.enqueue(&lane);
+            queue.remove(&lane, id(event, 1), true);
+        }
+
+        assert!(queue.lanes() <= 2 * READY_MIN && queue.ready() == queue.lanes());
     }
 
     #[test]
