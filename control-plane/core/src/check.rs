@@ -130,7 +130,8 @@ impl Durable {
             let in_turn: BTreeSet<_> = queue.in_turn().collect();
             same!(in_turn.len(), queue.ready(), "lanes in turn of {id:?}, each once");
             same!(queued, queue.ready(), "queued lanes of {id:?}");
-            let overflow: BTreeSet<_> = queue.overflow.iter().map(|(place, delivery)| (id, *place, *delivery)).collect();
+            let overflow: BTreeSet<_> =
+                queue.overflow.iter().map(|(place, delivery)| (id, *place, *delivery)).collect();
             let found: BTreeSet<_> = scan.overflow.iter().filter(|(of, _, _)| *of == id).copied().collect();
             same!(found, overflow, "overflow of {id:?}");
         }
@@ -165,17 +166,10 @@ impl Durable {
                 if !self.agenda.retries.contains(&(not_before, id)) {
                     return Err(format!("delivery {id} waits until {not_before} and has no timer"));
                 }
-                let held = u128::from(delivery.held_ms(not_before));
-                let blocks = held > self.rule_of(id).block_max.as_millis();
-                if blocks && !self.agenda.blocks.iter().any(|(_, blocked)| *blocked == id) {
-                    return Err(format!("delivery {id} will block its lane and has no timer"));
-                }
             }
         }
         for (at, id) in self.agenda.retries.iter().filter(|(at, _)| *at > fired) {
-            let waits = |(_, delivery): (_, &crate::event::Delivery)| {
-                matches!(delivery.phase, Phase::Waiting { not_before } if not_before == *at)
-            };
+            let waits = |(_, delivery): (_, &crate::event::Delivery)| matches!(delivery.phase, Phase::Waiting { not_before } if not_before == *at);
             if !self.events.delivery(*id).is_some_and(waits) {
                 return Err(format!("timer of delivery {id} at {at} is for nothing"));
             }

@@ -18,7 +18,7 @@ use crate::record::{
 use crate::registry::Cluster;
 use crate::route::{Route, RouteTable};
 
-/// One piece of the state. Items come in the order of the variants.
+/// One piece of the state. Items come in the order of the variants, but for holds, which follow what they hold.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
     Header {
@@ -29,16 +29,17 @@ pub enum Item {
     Cluster(ClusterRegistered),
     General(GeneralRegistered),
     Hold(HoldChanged),
-    Routes {
-        tenant: TenantName,
-        at: Seq,
-        table: Arc<RouteTable>,
-    },
     /// A route that is in force, or has left the table while its deliveries are open; with its place in the round.
     Route {
         tenant: TenantName,
         route: Arc<Route>,
         cursor: Option<Arc<GeneralKey>>,
+    },
+    /// The table in force. Its routes stand before it.
+    Routes {
+        tenant: TenantName,
+        at: Seq,
+        table: Arc<RouteTable>,
     },
     Event(Box<EventItem>),
     Seen {
@@ -100,12 +101,12 @@ impl Durable {
     pub fn export(&self) -> Vec<Item> {
         let mut items = vec![Item::Header { seq: self.seq, at: self.at, epoch: self.epoch }];
         self.export_fleet(&mut items);
-        for (tenant, in_force) in &self.routing.tenants {
-            items.push(Item::Routes { tenant: tenant.clone(), at: in_force.at, table: in_force.table.clone() });
-        }
         for (_, rule) in self.routing.iter() {
             let cursor = rule.cursor.and_then(|idx| self.registry.get(idx)).map(|general| general.key.clone());
             items.push(Item::Route { tenant: rule.tenant.clone(), route: rule.route.clone(), cursor });
+        }
+        for (tenant, in_force) in &self.routing.tenants {
+            items.push(Item::Routes { tenant: tenant.clone(), at: in_force.at, table: in_force.table.clone() });
         }
         items.extend(self.routing.iter().filter(|(_, rule)| rule.hold != Hold::None).map(|(_, rule)| {
             let target = HoldTarget::Route(rule.route.name.clone());
