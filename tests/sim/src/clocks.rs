@@ -2,7 +2,7 @@
 //!
 //! Invariant: a deadline holds for the records decided after it was set, so a slow disk does not move it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use mindos_model::{DeliveryId, Seq, Timestamp, Token, limits};
 
@@ -45,7 +45,11 @@ pub struct Clocks {
     bounds: HashMap<(DeliveryId, Token), Timeline<Bound>>,
     /// Given to every lease that was open: from which record on, and how much.
     stalls: Vec<(Seq, u64)>,
+    /// When turns were taken after a stall: what is decided then had waited.
+    pub after_stall: BTreeSet<Timestamp>,
     last_turn: Timestamp,
+    /// The plane was kept from its turns since the last one.
+    pub stalled: bool,
 }
 
 impl Clocks {
@@ -65,7 +69,7 @@ impl Clocks {
     pub fn restarted(&mut self, open: impl Iterator<Item = (DeliveryId, Token)>, end: Seq, now: Timestamp) {
         self.bounds.clear();
         self.stalls.clear();
-        self.last_turn = now;
+        (self.last_turn, self.stalled) = (now, false);
         for (id, token) in open {
             let bound = Bound { deadline: now + limits::LEASE + limits::LEASE_GRACE, stalls: 0 };
             self.bounds.entry((id, token)).or_default().push(end, bound);
@@ -76,11 +80,13 @@ impl Clocks {
     pub fn turn(&mut self, end: Seq, now: Timestamp) -> bool {
         let gap = now.since(self.last_turn);
         self.last_turn = self.last_turn.max(now);
-        if gap <= limits::STALL {
+        // A plane that only had nothing to do has not stalled.
+        if !std::mem::take(&mut self.stalled) || gap <= limits::STALL {
             return false;
         }
         let more = u64::try_from((gap + limits::LEASE_GRACE).as_millis()).unwrap_or(u64::MAX);
         self.stalls.push((end, more));
+        self.after_stall.insert(now);
         true
     }
 

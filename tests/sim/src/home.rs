@@ -56,8 +56,14 @@ impl Home {
     /// # Errors
     /// When the log cannot begin on an empty disk.
     pub fn new(on_disk: bool, seed: u64) -> Result<Home, Broken> {
-        let mut home =
-            Home { on_disk: None, durable: Vec::new(), dropped: Seq::ZERO, snapshot: None, full: false, sync_fails: false };
+        let mut home = Home {
+            on_disk: None,
+            durable: Vec::new(),
+            dropped: Seq::ZERO,
+            snapshot: None,
+            full: false,
+            sync_fails: false,
+        };
         if on_disk {
             let mut real = OnDisk { disk: FaultDisk::new(), log: None, written: HashMap::new(), next: 0, starts: seed };
             real.open()?;
@@ -126,7 +132,10 @@ impl Home {
                 let before: usize = self.durable.iter().map(|batch| batch.entries.len()).sum();
                 let acknowledged = self.durable.iter().flat_map(|batch| &batch.entries);
                 if found.len() < before || !found.iter().zip(acknowledged).all(|(found, known)| found == known) {
-                    return Err(format!("acked_event_is_kept: {before} records were durable, {} are found", found.len()));
+                    return Err(format!(
+                        "acked_event_is_kept: {before} records were durable, {} are found",
+                        found.len()
+                    ));
                 }
                 let more = &found[before..];
                 let mut kept = Vec::new();
@@ -140,7 +149,10 @@ impl Home {
                     }
                 }
                 if at != more.len() {
-                    return Err(format!("a_batch_is_there_or_not: {} records more than whole batches", more.len() - at));
+                    return Err(format!(
+                        "a_batch_is_there_or_not: {} records more than whole batches",
+                        more.len() - at
+                    ));
                 }
                 kept
             }

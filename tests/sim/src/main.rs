@@ -75,11 +75,8 @@ impl Sum {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let options = Options {
-        inputs_min: args.inputs,
-        real_journal: args.real_journal.then_some(true),
-        ..Options::default()
-    };
+    let options =
+        Options { inputs_min: args.inputs, real_journal: args.real_journal.then_some(true), ..Options::default() };
     match args.seed {
         Some(seed) => one(seed, options, &args),
         None => many(options, &args),
@@ -166,7 +163,8 @@ fn print(sum: &Sum, seconds: f64, args: &Args) {
     let (hit, all, missed) = sum.coverage.summary();
     let rate = sum.seeds as f64 / seconds;
     if args.json {
-        let faults: Vec<_> = sum.faults.iter().map(|(fault, count)| format!("\"{}\":{count}", fault.as_str())).collect();
+        let faults: Vec<_> =
+            sum.faults.iter().map(|(fault, count)| format!("\"{}\":{count}", fault.as_str())).collect();
         println!(
             "{{\"seeds\":{},\"seconds\":{seconds:.1},\"seeds_per_second\":{rate:.1},\"inputs\":{},\"inputs_min\":{},\"records\":{},\"outputs\":{},\"simulated_hours\":{:.0},\"real_journal_seeds\":{},\"transitions_hit\":{hit},\"transitions_possible\":{all},\"failures\":{},\"faults\":{{{}}}}}",
             sum.seeds,

@@ -81,7 +81,10 @@ impl Ledger {
             PlaneMessage::Assign(assign) => {
                 self.has_token(assign.delivery, assign.token, "assignment")?;
                 if assign.payload.seq <= self.dropped {
-                    return Err(format!("payloads_of_open_work_are_kept: {} of {}", assign.payload.seq, assign.delivery));
+                    return Err(format!(
+                        "payloads_of_open_work_are_kept: {} of {}",
+                        assign.payload.seq, assign.delivery
+                    ));
                 }
                 self.reached(assign.payload.seq, "payload")
             }
@@ -108,7 +111,7 @@ impl Ledger {
             SettledVerdict::Stale { .. } if self.refused.contains(&(id, token)) => Ok(()),
             SettledVerdict::Stale { .. } => Err(format!("refusals_are_recorded: {id} {token}")),
             SettledVerdict::Unknown => match facts {
-                Some(facts) if facts.answered.contains(&token) => {
+                Some(facts) if facts.settled_by == Some(token) => {
                     Err(format!("settled_means_recorded: {id} {token} is recorded and was called unknown"))
                 }
                 _ => Ok(()),

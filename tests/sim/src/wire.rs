@@ -19,7 +19,7 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What a message from an agent is to the plane.
 #[must_use]
-pub fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, message: Up<()>) -> Vec<Input> {
+pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, message: Up<()>) -> Vec<Input> {
     let agent = |message| Input::Agent { session, message };
     let name = |index: sidecar::GeneralIndex| config.generals[usize::from(index.0)].name.clone();
     match message {
@@ -55,10 +55,8 @@ pub fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, message: 
             // The general's notes count up; see `agents::Host::progress`.
             let noted = progress.as_ref().and_then(|progress| progress.note.parse().ok()).unwrap_or(0);
             let checkpoint = progress.as_ref().filter(|progress| !progress.checkpoint.is_empty());
-            let checkpoint = checkpoint.map(|progress| Payload {
-                salt: [7; 16],
-                bytes: Bytes::copy_from_slice(&progress.checkpoint),
-            });
+            let checkpoint = checkpoint
+                .map(|progress| Payload { salt: [7; 16], bytes: Bytes::copy_from_slice(&progress.checkpoint) });
             let extend = Extend { delivery, token, progress: noted, checkpoint, usage: Vec::<Usage>::new() };
             vec![agent(AgentMessage::Extend(Box::new(extend)))]
         }
@@ -91,7 +89,7 @@ pub fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, message: 
 
 /// What a message from the plane is to the agent; none when it names a general that the agent does not have.
 #[must_use]
-pub fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp) -> Option<Down<()>> {
+pub(crate) fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp) -> Option<Down<()>> {
     let verdict = |claim: Claim| match claim {
         Claim::Keep => sidecar::Verdict::Keep,
         Claim::Cancel => sidecar::Verdict::Cancel,

@@ -58,11 +58,7 @@ pub fn instance(cluster: &str, instance: &str) -> Option<Arc<InstanceKey>> {
 /// A general of the default tenant.
 #[must_use]
 pub fn general(cluster: &str, name: &str) -> Option<GeneralKey> {
-    Some(GeneralKey {
-        tenant: tenant(),
-        cluster: ClusterName::new(cluster).ok()?,
-        name: GeneralName::new(name).ok()?,
-    })
+    Some(GeneralKey { tenant: tenant(), cluster: ClusterName::new(cluster).ok()?, name: GeneralName::new(name).ok()? })
 }
 
 /// Gives an input that asks for a reply its request.

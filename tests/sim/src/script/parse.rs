@@ -24,16 +24,23 @@ pub enum Step {
     Limits(BTreeMap<String, u32>),
     /// A route of the next `apply`.
     Route(Box<Route>),
-    Apply { expected: Option<Seq>, by: Arc<str> },
+    Apply {
+        expected: Option<Seq>,
+        by: Arc<str>,
+    },
     Input(Box<Input>),
     /// Time passes, with a turn whenever something is due.
     Advance(Duration),
     /// Time passes without a turn.
     Stall(Duration),
     /// The process dies; `keep` of the batches that were not yet synced are there all the same.
-    Crash { keep: usize },
+    Crash {
+        keep: usize,
+    },
     /// Starts on the journal, or on the newest snapshot and what follows it.
-    Restart { from_snapshot: bool },
+    Restart {
+        from_snapshot: bool,
+    },
     Snapshot,
     /// Whether batches are synced at once.
     Sync(bool),
@@ -81,7 +88,8 @@ impl<'a> Words<'a> {
         let input = match verb {
             "limits" => {
                 let named = std::mem::take(&mut self.named);
-                let number = |(name, value): (&str, &str)| Ok((name.to_owned(), value.parse().map_err(|_| value.to_owned())?));
+                let number =
+                    |(name, value): (&str, &str)| Ok((name.to_owned(), value.parse().map_err(|_| value.to_owned())?));
                 return named.into_iter().map(number).collect::<Parsed<_>>().map(Step::Limits);
             }
             "route" => return self.route().map(|route| Step::Route(Box::new(route))),

@@ -25,7 +25,8 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             text
         }
         Input::Hello(hello) => {
-            let generals = hello.generals.iter().map(|general| format!("{}:{}:{}", general.name, general.ty, general.slots));
+            let generals =
+                hello.generals.iter().map(|general| format!("{}:{}:{}", general.name, general.ty, general.slots));
             let mut text = format!("hello s{} {} boot={}", hello.session.0, hello.key, hello.boot);
             let _ = write!(text, " generals={}", generals.collect::<Vec<_>>().join(","));
             if let Some(region) = &hello.region {
@@ -40,7 +41,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
         Input::Closed { session } => format!("close s{}", session.0),
         Input::Cancel { select, by, .. } => format!("cancel {}{}", selector(select), by_text(by)),
         Input::Redrive { select, by, .. } => format!("redrive {}{}", selector(select), by_text(by)),
-        Input::Hold { target, hold, by, .. } => format!("hold {} {}{}", show::target(target), hold_word(*hold), by_text(by)),
+        Input::Hold { target, hold, by, .. } => {
+            format!("hold {} {}{}", show::target(target), hold_word(*hold), by_text(by))
+        }
         Input::ApplyRoutes { table, expected, by, .. } => {
             let mut text: String = table.routes.iter().map(|entry| format!("{}\n", route(entry))).collect();
             text.push_str("apply");
@@ -75,7 +78,8 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
         AgentMessage::Result(report) => {
             let outcome = match &report.outcome {
                 ReportedOutcome::Succeeded { output, .. } => {
-                    let output = output.as_ref().map(|payload| format!(" output={}", data(payload))).unwrap_or_default();
+                    let output =
+                        output.as_ref().map(|payload| format!(" output={}", data(payload))).unwrap_or_default();
                     format!("ok{output}")
                 }
                 ReportedOutcome::Failed { kind: FailureKind::RateLimited { until }, message } => {

@@ -190,7 +190,8 @@ impl Runner {
             let Some(plane) = self.plane.as_mut() else { return };
             if let Some(batch) = plane.seal() {
                 for entry in &batch.entries {
-                    let at = if entry.at == now { String::new() } else { format!(" at {}", show::since(entry.at, START)) };
+                    let at =
+                        if entry.at == now { String::new() } else { format!(" at {}", show::since(entry.at, START)) };
                     let _ = writeln!(self.out, "{}{at}", show::entry(entry, START));
                 }
                 self.in_flight.push_back(batch);
@@ -244,4 +245,3 @@ impl Runner {
         Ok(())
     }
 }
-

@@ -56,7 +56,8 @@ fn record(record: &Record, start: Timestamp) -> String {
             write!(out, " {delivery} presented={presented} current={current} instance={}", record.instance)
         }
         Record::LeaseExtended(record) => {
-            let checkpoint = record.checkpoint.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
+            let checkpoint =
+                record.checkpoint.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
             let checkpoint = checkpoint.map(|text| format!(" checkpoint={text}")).unwrap_or_default();
             write!(out, " {} {}{checkpoint}", record.delivery, record.token)
         }
@@ -170,10 +171,14 @@ fn message(message: &PlaneMessage) -> String {
         }
         PlaneMessage::Extended { delivery, token } => format!("Extended {delivery} {token}"),
         PlaneMessage::Lost { delivery, token } => format!("Lost {delivery} {token}"),
-        PlaneMessage::Cancel { delivery, token, reason } => format!("Cancel {delivery} {token} {}", self::reason(*reason)),
+        PlaneMessage::Cancel { delivery, token, reason } => {
+            format!("Cancel {delivery} {token} {}", self::reason(*reason))
+        }
         PlaneMessage::Settled { delivery, token, verdict } => match verdict {
             SettledVerdict::Settled => format!("Settled {delivery} {token}"),
-            SettledVerdict::Stale { current } => format!("Settled {delivery} {token} refused: stale, current is {current}"),
+            SettledVerdict::Stale { current } => {
+                format!("Settled {delivery} {token} refused: stale, current is {current}")
+            }
             SettledVerdict::Unknown => format!("Settled {delivery} {token} refused: unknown"),
         },
         PlaneMessage::Reconciled { verdicts } => format!("Reconciled{}", self::verdicts(verdicts)),
@@ -267,11 +272,21 @@ fn fleet(fleet: &FleetView) -> String {
         let _ = write!(
             text,
             "\n  general {} {:?} instances={} load={}/{} waiting={} backlog={}",
-            general.key, general.hold, general.instances, load.open, load.capacity, general.waiting, general.parked_backlog
+            general.key,
+            general.hold,
+            general.instances,
+            load.open,
+            load.capacity,
+            general.waiting,
+            general.parked_backlog
         );
     }
     for instance in &fleet.instances {
-        let _ = write!(text, "\n  instance {} {:?} {:?} boot={}", instance.key, instance.state, instance.hold, instance.boot);
+        let _ = write!(
+            text,
+            "\n  instance {} {:?} {:?} boot={}",
+            instance.key, instance.state, instance.hold, instance.boot
+        );
     }
     text
 }

@@ -263,7 +263,10 @@ impl World {
             let twice = other.jobs.iter().find(|((known, _), job)| *known == id && !job.stopping && job.confirmed);
             if let Some(((_, older), _)) = twice {
                 let key = &self.hosts[agent].key;
-                return Err(format!("one_worker_per_delivery: {key} began {id} {token}, {} works under {older}", other.key));
+                return Err(format!(
+                    "one_worker_per_delivery: {key} began {id} {token}, {} works under {older}",
+                    other.key
+                ));
             }
         }
         let job = Job { general: general.0, outcome, stopping: false, confirmed: false, progress: 0 };
@@ -308,7 +311,8 @@ impl World {
     fn stop(&mut self, agent: usize, id: DeliveryId, token: Token, grace: Duration) {
         let ignores = !self.healing && self.chance.permille(100);
         let grace = grace.as_millis() as u64;
-        let after = if ignores { grace + self.chance.within(3000, 30_000) } else { self.chance.within(0, grace.min(2000)) };
+        let after =
+            if ignores { grace + self.chance.within(3000, 30_000) } else { self.chance.within(0, grace.min(2000)) };
         let host = &mut self.hosts[agent];
         let boot = host.boot;
         let Some(job) = host.jobs.get_mut(&(id, token)) else { return };
@@ -414,7 +418,10 @@ impl World {
     fn exit(&mut self, agent: usize) {
         let after = self.chance.skewed(100, 20_000);
         let host = &mut self.hosts[agent];
-        let clean = host.core.as_ref().is_some_and(|core| core.claims().next().is_none());
+        let clean = host
+            .core
+            .as_ref()
+            .is_some_and(|core| core.claims().next().is_none() && core.counts().lapsed == 0 && core.counts().lost == 0);
         host.core = None;
         host.jobs.clear();
         let boot = host.config.boot.clone();

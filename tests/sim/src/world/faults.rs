@@ -182,7 +182,8 @@ impl World {
             for target in held {
                 self.hold(target, Hold::None);
             }
-            if self.ledger.open.is_empty() && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2 {
+            if self.ledger.open.is_empty() && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2
+            {
                 self.ended = true;
                 return self.last_checks();
             }

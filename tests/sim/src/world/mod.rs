@@ -82,21 +82,59 @@ pub struct Failure {
 #[derive(Debug)]
 enum Event {
     Turn,
-    Written { life: u32 },
+    Written {
+        life: u32,
+    },
     Restart,
-    Up { session: u64, message: Box<Up<()>> },
-    Down { session: u64, message: Box<PlaneMessage> },
+    Up {
+        session: u64,
+        message: Box<Up<()>>,
+    },
+    Down {
+        session: u64,
+        message: Box<PlaneMessage>,
+    },
     /// One side notices that the stream is gone.
-    PlaneSees { session: u64 },
-    AgentSees { session: u64 },
-    Dial { agent: usize, boot: u32 },
-    Tick { agent: usize, due: u64 },
-    Done { agent: usize, boot: u32, id: DeliveryId, token: Token },
-    Progress { agent: usize, boot: u32, id: DeliveryId, token: Token },
-    Ready { agent: usize, boot: u32, general: u16 },
-    Boot { agent: usize },
-    Publish { publisher: usize },
-    Retry { publication: usize },
+    PlaneSees {
+        session: u64,
+    },
+    AgentSees {
+        session: u64,
+    },
+    Dial {
+        agent: usize,
+        boot: u32,
+    },
+    Tick {
+        agent: usize,
+        due: u64,
+    },
+    Done {
+        agent: usize,
+        boot: u32,
+        id: DeliveryId,
+        token: Token,
+    },
+    Progress {
+        agent: usize,
+        boot: u32,
+        id: DeliveryId,
+        token: Token,
+    },
+    Ready {
+        agent: usize,
+        boot: u32,
+        general: u16,
+    },
+    Boot {
+        agent: usize,
+    },
+    Publish {
+        publisher: usize,
+    },
+    Retry {
+        publication: usize,
+    },
     Act,
     Fault,
     Room,
@@ -257,7 +295,11 @@ impl World {
                 return Ok(());
             }
             if self.now > heal_by {
-                return Err(format!("everything_settles: {} deliveries are open: {}", self.ledger.open.len(), self.left()));
+                return Err(format!(
+                    "everything_settles: {} deliveries are open: {}",
+                    self.ledger.open.len(),
+                    self.left()
+                ));
             }
         }
         Err("the_world_goes_on: nothing is due any more".to_owned())

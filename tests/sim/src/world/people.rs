@@ -140,7 +140,10 @@ impl World {
             Ok(Reply::Published(published)) => {
                 let facts = self.ledger.events.get(&published.event);
                 if known != Some(published.event) || facts.is_none_or(|facts| facts.digest != digest) {
-                    return Err(format!("republish_same_answer: {source}/{id} is {known:?}, answered {}", published.event));
+                    return Err(format!(
+                        "republish_same_answer: {source}/{id} is {known:?}, answered {}",
+                        published.event
+                    ));
                 }
                 if acked.is_some_and(|acked| acked != published.event) {
                     return Err(format!("republish_same_answer: {acked:?} before, {} this time", published.event));
@@ -164,7 +167,9 @@ impl World {
                 Ok(())
             }
             Err(_) if !same => Ok(()),
-            Err(_) if acked.is_some() => Err(format!("republish_same_answer: {source}/{id} was accepted, then refused")),
+            Err(_) if acked.is_some() => {
+                Err(format!("republish_same_answer: {source}/{id} was accepted, then refused"))
+            }
             Err(_) => {
                 let is_last = self.publications[publication].tries > 3;
                 self.publications[publication].pending = false;

@@ -12,8 +12,8 @@ use super::{Event, World};
 use crate::faults::Fault;
 use crate::home::Appended;
 use crate::ledger::{Broken, Ledger};
-use crate::script::show;
 use crate::script::run::START;
+use crate::script::show;
 
 /// Turns between two comparisons of all indexes with a scan.
 const CHECK_TURNS: u64 = 64;
@@ -30,6 +30,7 @@ impl World {
 
     fn want_turn(&mut self, after: u64) {
         let at = (self.now + after).max(self.paused_until);
+        self.ledger.clocks.stalled |= self.now < self.paused_until;
         if self.turn_at.is_none_or(|due| at < due || due < self.now) {
             self.turn_at = Some(at);
             self.at(at - self.now, Event::Turn);
@@ -39,6 +40,7 @@ impl World {
     pub(super) fn turn(&mut self) -> Result<(), Broken> {
         self.turn_at = None;
         if self.now < self.paused_until {
+            self.ledger.clocks.stalled = true;
             self.want_turn(0);
             return Ok(());
         }
@@ -137,6 +139,7 @@ impl World {
     fn deliver(&mut self, outputs: Vec<Output>, end: Seq) -> Result<(), Broken> {
         for output in outputs {
             self.outputs += 1;
+            self.note(&|| format!("# {}", show::output(&output, START)));
             self.ledger.judge_output(&output)?;
             if self.options.hash_all {
                 let text = format!("{output:?}");
@@ -213,6 +216,7 @@ impl World {
     fn durable(&mut self, batch: &Batch) -> Result<(), Broken> {
         for entry in &batch.entries {
             self.hash_entry(entry);
+            self.note(&|| format!("# {}", show::entry(entry, START)));
             self.ledger.fold(entry)?;
             self.follower.apply(entry);
         }
