@@ -24,6 +24,7 @@ use crate::failure::Failure;
 use crate::options::Global;
 
 use feed::Feed;
+pub(crate) use feed::{SETTLED, read_metrics};
 use picture::{Pane, Screen};
 
 pub(crate) const EXAMPLES: &str = "\

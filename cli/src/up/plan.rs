@@ -61,6 +61,8 @@ pub(crate) struct Process {
     pub(crate) args: Vec<OsString>,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) log: PathBuf,
+    /// Holds its process id while it runs.
+    pub(crate) pid: PathBuf,
 }
 
 /// What to start and where it listens.
@@ -92,13 +94,16 @@ impl Plan {
     /// Finds ports and writes down every process.
     pub(crate) fn new(wishes: &Wishes<'_>) -> Result<Plan, Failure> {
         let Wishes { clusters, data_dir, port, agent_port, generals_port, slots, secret, log, control_plane_args } = *wishes;
-        let logs = data_dir.join("logs");
-        std::fs::create_dir_all(&logs)
-            .map_err(|error| Failure::world(format!("cannot make {}: {error}", logs.display())))?;
+        let (logs, pids) = (data_dir.join("logs"), data_dir.join("pids"));
+        for directory in [&logs, &pids] {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| Failure::world(format!("cannot make {}: {error}", directory.display())))?;
+        }
         let mut ports = Ports { next: generals_port, held: Vec::new() };
         let port = ports.wanted(port, "--port")?;
         let agent_port = ports.wanted(agent_port, "--agent-port")?;
-        let variables = vec![("MINDOS_LOG".to_owned(), log.to_owned())];
+        // Files have no use for colours.
+        let variables = vec![("MINDOS_LOG".to_owned(), log.to_owned()), ("NO_COLOR".to_owned(), "1".to_owned())];
         let mut control_plane: Vec<OsString> = vec!["control-plane".into(), "--data-dir".into(), data_dir.into()];
         control_plane.extend(["--listen".into(), format!("127.0.0.1:{port}").into()]);
         control_plane.extend(["--agent-listen".into(), format!("127.0.0.1:{agent_port}").into()]);
@@ -112,6 +117,7 @@ impl Plan {
             args: control_plane,
             variables: with_secret,
             log: logs.join("control-plane.log"),
+            pid: pids.join("control-plane.pid"),
         }];
         let mut generals = Vec::new();
         for ClusterSpec { name: cluster, region } in clusters {
@@ -120,7 +126,8 @@ impl Plan {
                 let mut add = |part: Part, suffix: &str, args: Vec<OsString>| {
                     let name = format!("{cluster}/{general}{suffix}");
                     let log = logs.join(format!("{cluster}-{general}{suffix}.log"));
-                    processes.push(Process { name, part, args, variables: variables.clone(), log });
+                    let pid = pids.join(format!("{cluster}-{general}{suffix}.pid"));
+                    processes.push(Process { name, part, args, variables: variables.clone(), log, pid });
                 };
                 let listen = format!("127.0.0.1:{at}");
                 add(

@@ -126,12 +126,16 @@ impl Supervisor {
 }
 
 async fn keep(process: Process, mut wish: watch::Receiver<Wish>, notices: Notices) {
-    let Process { name, part: _, args, variables, log } = process;
+    let Process { name, part: _, args, variables, log, pid } = process;
     let mut wait = RESTART_MIN;
     while *wish.borrow() == Wish::Run {
         let started = Instant::now();
         match process::start(&args, &variables, &Log::File(&log)) {
             Ok(mut child) => {
+                let id = child.id().unwrap_or_default();
+                if let Err(error) = std::fs::write(&pid, format!("{id}\n")) {
+                    notices.say(format!("{name}: cannot write {}: {error}", pid.display()));
+                }
                 let ended = tokio::select! {
                     ended = child.wait() => Some(ended),
                     _ = wish.wait_for(|wish| *wish != Wish::Run) => None,

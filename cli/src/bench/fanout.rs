@@ -1,0 +1,466 @@
+//! Fan-out: every event to three generals, each delivery on a lane of its own, settled with a result of 100 bytes.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::histogram::Latencies;
+use super::stage::{Data, Stage};
+use super::worker::Worker;
+use super::{StageArgs, clock_ns, rounded, say};
+use crate::failure::Failure;
+use crate::render;
+
+/// Deliveries of each event.
+const FANOUT: u64 = 3;
+/// How long what was published may take to settle.
+const SETTLE_WITHIN: Duration = Duration::from_secs(300);
+/// How long the history may take to catch up.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FanoutArgs {
+    /// How long events are published.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Publishers, each a process.
+    #[arg(long, default_value_t = 1)]
+    publishers: u16,
+    /// Agents, each a process with one stream that serves all three generals.
+    #[arg(long, default_value_t = 1)]
+    streams: u16,
+    /// Slots of each general at each agent.
+    #[arg(long, default_value_t = 4096)]
+    slots: u32,
+    /// Events a second in all, whatever the answers do (open loop); 0 goes as fast as they come.
+    #[arg(long, default_value_t = 0.0)]
+    rate: f64,
+    /// Events of a batch.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Batches without an answer.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    window: u8,
+    /// One call for each event instead of a stream.
+    #[arg(long)]
+    unary: bool,
+    /// Calls without an answer.
+    #[arg(long, default_value_t = 64)]
+    in_flight: usize,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 1024)]
+    payload: usize,
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    against: AgainstArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LatencyArgs {
+    /// Events a second; several with commas.
+    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    rates: Vec<f64>,
+    /// How long at each rate.
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 1024)]
+    payload: usize,
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    against: AgainstArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// For how long.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Calls without an answer.
+    #[arg(long, default_value_t = 64)]
+    in_flight: usize,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 1024)]
+    payload: usize,
+    #[command(flatten)]
+    stage: StageArgs,
+}
+
+/// With what it is compared.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AgainstArgs {
+    /// Do the same work on another system, in turns (needs a build with --features nats).
+    #[arg(long, value_enum)]
+    pub(super) against: Option<Against>,
+    /// The nats-server to run; unset looks for it in PATH.
+    #[arg(long, value_name = "PATH", default_value = "nats-server")]
+    pub(super) nats_server: String,
+    /// Have JetStream sync every message, instead of every two minutes.
+    #[arg(long, value_enum, default_value = "default")]
+    pub(super) nats_sync: NatsSync,
+    /// How often both are measured in turns; the medians count.
+    #[arg(long, default_value_t = 1)]
+    pub(super) rounds: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Against {
+    Nats,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NatsSync {
+    /// As it comes: written at once, synced every two minutes.
+    Default,
+    /// Synced before each answer.
+    Always,
+}
+
+/// One measurement, whatever the system.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) seconds: f64,
+    pub(super) publishers: u16,
+    pub(super) streams: u16,
+    pub(super) slots: u32,
+    pub(super) rate: f64,
+    pub(super) batch: usize,
+    pub(super) window: u8,
+    pub(super) unary: bool,
+    pub(super) in_flight: usize,
+    pub(super) payload: usize,
+}
+
+pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
+    let FanoutArgs {
+        seconds,
+        publishers,
+        streams,
+        slots,
+        rate,
+        batch,
+        window,
+        unary,
+        in_flight,
+        payload,
+        stage,
+        against,
+    } = args;
+    let load = Load { seconds, publishers, streams, slots, rate, batch, window, unary, in_flight, payload };
+    let mut result = compare(&load, &stage, &against).await?;
+    result["bench"] = json!("fanout");
+    render::print_json(&result);
+    Ok(())
+}
+
+pub(super) async fn latency(args: LatencyArgs) -> Result<(), Failure> {
+    let LatencyArgs { rates, seconds, payload, stage, against } = args;
+    let mut results = Vec::new();
+    for rate in rates {
+        let load = Load {
+            seconds,
+            publishers: 1,
+            streams: 1,
+            slots: 4096,
+            rate,
+            batch: 64,
+            window: 2,
+            unary: false,
+            in_flight: 64,
+            payload,
+        };
+        results.push(compare(&load, &stage, &against).await?);
+    }
+    render::print_json(&json!({"bench": "latency", "rates": results}));
+    Ok(())
+}
+
+pub(super) async fn publish(args: PublishArgs) -> Result<(), Failure> {
+    let PublishArgs { seconds, in_flight, payload, stage: stage_args } = args;
+    let data = Data::new(&stage_args)?;
+    let stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
+    stage.route(&[]).await?;
+    let command = [
+        "publish", "--url", &stage.api, "--seconds", &seconds.to_string(), "--unary", "--in-flight",
+        &in_flight.to_string(), "--payload", &payload.to_string(), "--kind", "nobody",
+    ];
+    let mut publisher = Worker::start("publisher", &command.map(str::to_owned)).await?;
+    let before = (stage.used(), publisher.used());
+    publisher.tell("go").await?;
+    let done = publisher.expect("done", within(seconds)).await?;
+    let after = (stage.used(), publisher.used());
+    let mut latencies = Latencies::new();
+    latencies.add_pairs(&done["latencies"]);
+    let took = span_seconds(&done["start_ns"], &done["end_ns"]);
+    let accepted = done["accepted"].as_u64().unwrap_or(0);
+    let result = json!({
+        "bench": "publish",
+        "in_flight": in_flight,
+        "payload_bytes": payload,
+        "durability": "synced before every answer",
+        "accepted": accepted,
+        "refused": done["refused"],
+        "last_error": done["last_error"],
+        "seconds": rounded(took),
+        "publishes_per_second": rounded(accepted as f64 / took),
+        "answer_latency": latencies.to_json(),
+        "server_cpu_seconds": rounded((after.0.cpu - before.0.cpu).as_secs_f64()),
+        "generator_cpu_seconds": rounded((after.1.cpu - before.1.cpu).as_secs_f64()),
+        "server_rss_peak_bytes": after.0.resident_peak,
+        "machine": machine(),
+    });
+    publisher.stop().await?;
+    stage.stop().await;
+    render::print_json(&result);
+    Ok(())
+}
+
+/// Measures in turns and compares the medians.
+async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
+    let rounds = against.rounds.max(1);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        say(&format!("round {round} of {rounds}: mindos, {}", describe(load)));
+        ours.push(measure(load, stage).await?);
+        if against.against.is_some() {
+            say(&format!("round {round} of {rounds}: nats, {}", describe(load)));
+            theirs.push(measure_nats(load, stage, against).await?);
+        }
+    }
+    let mut result = json!({
+        "load": {
+            "seconds": load.seconds,
+            "publishers": load.publishers,
+            "streams": load.streams,
+            "slots": load.slots,
+            "rate": load.rate,
+            "batch": load.batch,
+            "window": load.window,
+            "unary": load.unary,
+            "payload_bytes": load.payload,
+            "deliveries_per_event": FANOUT,
+        },
+        "machine": machine(),
+        "mindos": {"durability": "synced before every answer", "median": medians(&ours), "rounds": ours},
+    });
+    if !theirs.is_empty() {
+        let median = medians(&theirs);
+        let rate = |value: &Value| value["events_per_second"].as_f64().unwrap_or(0.0);
+        let p99 = |value: &Value| value["receipt_latency"]["p99_ms"].as_f64().unwrap_or(0.0);
+        result["ratio"] = json!({
+            "events_per_second": rounded(rate(&result["mindos"]["median"]) / rate(&median)),
+            "receipt_p99": rounded(p99(&result["mindos"]["median"]) / p99(&median)),
+            "mindos_durability": "synced before every answer",
+            "nats_durability": nats_durability(against.nats_sync),
+        });
+        result["nats"] = json!({"durability": nats_durability(against.nats_sync), "median": median, "rounds": theirs});
+    }
+    Ok(result)
+}
+
+fn nats_durability(sync: NatsSync) -> &'static str {
+    match sync {
+        NatsSync::Default => "written, synced every 2 minutes",
+        NatsSync::Always => "synced before every answer",
+    }
+}
+
+fn describe(load: &Load) -> String {
+    match load.rate > 0.0 {
+        true => format!("{} events/s for {} s", load.rate, load.seconds),
+        false => format!("as fast as it goes for {} s", load.seconds),
+    }
+}
+
+/// One run of ours.
+async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> {
+    let data = Data::new(stage_args)?;
+    let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
+    let generals: Vec<String> = (1..=FANOUT).map(|number| format!("bench-{number}")).collect();
+    stage.route(&[("bench", generals.clone())]).await?;
+    let mut agents = Vec::new();
+    for number in 0..load.streams {
+        let mut command: Vec<String> = ["agent", "--url", &stage.agents].map(str::to_owned).into();
+        command.extend(["--prefix".to_owned(), format!("a{number}"), "--slots".to_owned(), load.slots.to_string()]);
+        if load.rate > 0.0 {
+            command.push("--measure".to_owned());
+        }
+        agents.push(Worker::start(&format!("agent {number}"), &command).await?);
+    }
+    stage.wait_for_generals(&generals).await?;
+    let sessions = f64::from(load.streams);
+    stage.wait("connecting the agents", Duration::from_secs(60), |metrics| metrics.get("mindos_sessions") >= Some(&sessions)).await?;
+    let mut publishers = Vec::new();
+    for number in 0..load.publishers {
+        publishers.push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage.api)).await?);
+    }
+    let before = stage.used();
+    let generators_before: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
+    let start = clock_ns();
+    for publisher in &mut publishers {
+        publisher.tell("go").await?;
+    }
+    let mut sum = Sum::default();
+    for publisher in &mut publishers {
+        sum.add(&publisher.expect("done", within(load.seconds)).await?);
+    }
+    let published = clock_ns();
+    let settled = stage
+        .wait("settling everything", SETTLE_WITHIN, |metrics| metrics.get("mindos_open_deliveries") == Some(&0.0))
+        .await?;
+    let end = clock_ns();
+    let after = stage.used();
+    let generators_after: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
+    let lag = settled.get("mindos_history_lag_records").copied().unwrap_or(0.0);
+    let caught_up = stage
+        .wait("the history's catching up", CATCH_UP_WITHIN, |metrics| metrics.get("mindos_history_lag_records") <= Some(&0.0))
+        .await?;
+    let caught_up_at = clock_ns();
+    let after_history = stage.used();
+    let mut receipts = Latencies::new();
+    let mut started = 0;
+    for agent in agents {
+        let done = agent.stop().await?;
+        started += done["started"].as_u64().unwrap_or(0);
+        receipts.add_pairs(&done["latencies"]);
+    }
+    for publisher in publishers {
+        publisher.stop().await?;
+    }
+    stage.stop().await;
+    let took = (end - start) as f64 / 1e9;
+    let deliveries = sum.accepted * FANOUT;
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let parked = caught_up.iter().filter(|(name, _)| name.as_str() == "mindos_deliveries_total").map(|(_, all)| all).sum::<f64>()
+        - caught_up.get(crate::top::SETTLED).copied().unwrap_or(0.0);
+    Ok(json!({
+        "events": sum.accepted,
+        "refused": sum.refused,
+        "last_error": sum.last_error,
+        "deliveries_settled": caught_up.get(crate::top::SETTLED),
+        "deliveries_parked": parked,
+        "starts_at_agents": started,
+        "complete": started >= deliveries && parked == 0.0 && sum.refused == 0,
+        "seconds": rounded(took),
+        "seconds_publishing": rounded((published - start) as f64 / 1e9),
+        "events_per_second": rounded(sum.accepted as f64 / took),
+        "deliveries_per_second": rounded(deliveries as f64 / took),
+        "receipt_latency": receipts.to_json(),
+        "answer_latency": sum.latencies.to_json(),
+        "server_cpu_seconds": rounded(cpu),
+        "server_cpu_seconds_per_100k_deliveries": rounded(cpu / deliveries.max(1) as f64 * 1e5),
+        "generator_cpu_seconds": rounded(generators_after - generators_before),
+        "server_rss_peak_bytes": after.resident_peak,
+        "history_lag_records": lag,
+        "history_catch_up_seconds": rounded((caught_up_at - end) as f64 / 1e9),
+        "history_catch_up_cpu_seconds": rounded((after_history.cpu - after.cpu).as_secs_f64()),
+    }))
+}
+
+/// The arguments of a publisher's process.
+fn publisher_command(load: &Load, number: u16, api: &str) -> Vec<String> {
+    let rate = load.rate / f64::from(load.publishers.max(1));
+    let mut command: Vec<String> = [
+        "publish", "--url", api, "--seconds", &load.seconds.to_string(), "--rate", &rate.to_string(), "--batch",
+        &load.batch.to_string(), "--window", &load.window.to_string(), "--payload", &load.payload.to_string(),
+        "--in-flight", &load.in_flight.to_string(), "--number", &number.to_string(),
+    ]
+    .map(str::to_owned)
+    .into();
+    if load.unary {
+        command.push("--unary".to_owned());
+    }
+    command
+}
+
+/// What all publishers did.
+#[derive(Debug)]
+pub(super) struct Sum {
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) last_error: String,
+    pub(super) latencies: Latencies,
+}
+
+impl Default for Sum {
+    fn default() -> Sum {
+        Sum { accepted: 0, refused: 0, last_error: String::new(), latencies: Latencies::new() }
+    }
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, done: &Value) {
+        self.accepted += done["accepted"].as_u64().unwrap_or(0);
+        self.refused += done["refused"].as_u64().unwrap_or(0);
+        if let Some(error) = done["last_error"].as_str().filter(|error| !error.is_empty()) {
+            error.clone_into(&mut self.last_error);
+        }
+        self.latencies.add_pairs(&done["latencies"]);
+    }
+}
+
+/// How long a publisher may take.
+pub(super) fn within(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.max(0.0) + 120.0)
+}
+
+pub(super) fn span_seconds(start: &Value, end: &Value) -> f64 {
+    let (start, end) = (start.as_u64().unwrap_or(0), end.as_u64().unwrap_or(0));
+    (end.saturating_sub(start) as f64 / 1e9).max(1e-9)
+}
+
+/// Where it was measured.
+pub(super) fn machine() -> Value {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    json!({
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "cpu": model,
+        "debug_build": cfg!(debug_assertions),
+    })
+}
+
+/// Of every number the median over the rounds.
+fn medians(rounds: &[Value]) -> Value {
+    let Some(first) = rounds.first() else { return Value::Null };
+    match first {
+        Value::Object(fields) => {
+            let pick = |name: &String| {
+                let values: Vec<Value> = rounds.iter().map(|round| round[name].clone()).collect();
+                (name.clone(), medians(&values))
+            };
+            Value::Object(fields.keys().map(pick).collect())
+        }
+        Value::Number(_) => {
+            let mut numbers: Vec<f64> = rounds.iter().filter_map(Value::as_f64).collect();
+            numbers.sort_by(f64::total_cmp);
+            numbers.get(numbers.len() / 2).map_or(Value::Null, |number| json!(number))
+        }
+        Value::Bool(_) => Value::Bool(rounds.iter().all(|round| round.as_bool() == Some(true))),
+        other => other.clone(),
+    }
+}
+
+#[cfg(feature = "nats")]
+async fn measure_nats(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
+    super::nats::measure(load, stage, against).await
+}
+
+#[cfg(not(feature = "nats"))]
+async fn measure_nats(_load: &Load, _stage: &StageArgs, _against: &AgainstArgs) -> Result<Value, Failure> {
+    Err(Failure::usage("this build cannot speak to NATS").hint("build it with `cargo build --release -p mindos --features nats`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_taken_of_every_number() {
+        let rounds = [json!({"a": 1.0, "b": {"c": 10}, "ok": true}), json!({"a": 5.0, "b": {"c": 30}, "ok": true}), json!({"a": 2.0, "b": {"c": 20}, "ok": false})];
+        assert_eq!(medians(&rounds), json!({"a": 2.0, "b": {"c": 20.0}, "ok": false}));
+    }
+}
