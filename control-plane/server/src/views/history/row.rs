@@ -144,7 +144,9 @@ const _: () = assert!(mindos_model::limits::FANOUT_MAX < ORDINALS as usize);
 
 /// The delivery as one number that grows with the event, then with the ordinal.
 pub(super) fn pack(delivery: DeliveryId) -> i64 {
-    (delivery.event.0 * ORDINALS + u64::from(delivery.ordinal)) as i64
+    // The cursor of a first page lies behind every delivery there can be.
+    let packed = delivery.event.0.saturating_mul(ORDINALS).saturating_add(u64::from(delivery.ordinal));
+    i64::try_from(packed).unwrap_or(i64::MAX)
 }
 
 pub(super) fn unpack(id: i64) -> DeliveryId {
@@ -154,7 +156,7 @@ pub(super) fn unpack(id: i64) -> DeliveryId {
 
 /// The least number that no delivery of an event before `event` has.
 pub(super) fn pack_start(event: Seq) -> i64 {
-    (event.0 * ORDINALS) as i64
+    i64::try_from(event.0.saturating_mul(ORDINALS)).unwrap_or(i64::MAX)
 }
 
 macro_rules! codes {
