@@ -70,13 +70,12 @@ impl BlobService for Blobs {
         let (runtime, context) = (tokio::runtime::Handle::current(), Arc::clone(&self.context));
         tokio::task::spawn_blocking(move || {
             let sent = send(&store, blob, offset, |response| {
-                let permit = runtime.block_on(async {
+                runtime.block_on(async {
                     tokio::select! {
                         sent = sender.send_timeout(Ok(response), STALL_MAX) => sent.map_err(|_| None),
                         () = context.drained() => Err(Some(Status::from(status::stopped(crate::driver::Stopped)))),
                     }
-                });
-                permit
+                })
             });
             if let Err(Some(status)) = sent {
                 let _ = sender.try_send(Err(status));
@@ -135,7 +134,7 @@ impl Blobs {
             };
             let last = chunk.is_none();
             // The writer has gone where it refused: its answer says why.
-            if sender.send(chunk.map(Into::into)).await.is_err() || last {
+            if sender.send(chunk).await.is_err() || last {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! The dedupe index: which events were accepted before the core's own window, on disk.
 //!
 //! ```text
-//! journal --> buffer --> run of 256 Ki keys --> merged up to 1 Mi keys --> dropped whole, past the horizon
+//! journal --> buffer --> run of 256 Ki keys --> merged up to 4 Mi keys --> dropped whole, past the horizon
 //! ```
 //! A follower writes; anybody asks. The buffer is not asked: what it holds is within the newest 2^20 keys that the core knows itself.
 //! Invariant: each key accepted from the oldest run on through [`DedupeIndex::covered_through`] is found.
@@ -30,14 +30,14 @@ use run::{Row, Run, Span};
 const BUFFER_MAX: usize = 1 << 18;
 /// What was buffered is written at least this often, so that the journal need not be kept for it.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(300);
-/// Runs are merged up to this many keys.
-const RUN_MAX: u64 = 1 << 20;
+/// Runs are merged up to this many keys: a lookup asks each run, so few are wanted, and they leave whole, so not too few.
+const RUN_MAX: u64 = 1 << 22;
 
 /// How far back a republished event is recognised: the shorter of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon {
     pub age: Duration,
-    /// Over all sources together.
+    /// At least so many are kept, over all sources together.
     pub keys: u64,
 }
 
@@ -194,7 +194,7 @@ impl DedupeWriter {
         runs.push(run);
         let mut keys: u64 = runs.iter().map(|run| run.count).sum();
         let oldest = self.newest - self.horizon.age;
-        let expired = |run: &Run, keys: u64| run.span.newest < oldest || keys > self.horizon.keys;
+        let expired = |run: &Run, keys: u64| run.span.newest < oldest || keys - run.count >= self.horizon.keys;
         while runs.len() > 1 && expired(&runs[0], keys) {
             let run = runs.remove(0);
             keys -= run.count;

@@ -117,7 +117,7 @@ impl Run {
         let mut file = File::open(&path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let mut head = [0; HEADER];
-        if length < HEADER as u64 || (length - HEADER as u64) % ROW as u64 != 0 {
+        if length < HEADER as u64 || !(length - HEADER as u64).is_multiple_of(ROW as u64) {
             return Ok(None);
         }
         file.read_exact(&mut head).map_err(failed)?;

@@ -16,8 +16,10 @@ mod planned;
 mod query;
 mod row;
 mod search;
+mod view;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +32,7 @@ use mindos_core::record::{
 use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp};
 use tracing::info;
 
-use super::follow::{View, ViewError};
+use super::follow::ViewError;
 use file::{DeliveryColumns, Domain, EventColumns, HistoryFile, Mark};
 use leases::{OpenLease, OpenLeases};
 use row::{pack, reason_code, status_code, strategy_code};
@@ -339,11 +341,10 @@ impl HistoryWriter {
             return Ok(self.newest.as_mut());
         }
         let file = &files[index];
-        if !self.older.contains_key(&file.first) {
-            let Some(open) = HistoryFile::open(&file.path)? else { return Ok(None) };
-            self.older.insert(file.first, open);
+        match self.older.entry(file.first) {
+            Slot::Occupied(open) => Ok(Some(open.into_mut())),
+            Slot::Vacant(none) => Ok(HistoryFile::open(&file.path)?.map(|open| none.insert(open))),
         }
-        Ok(self.older.get_mut(&file.first))
     }
 
     fn ended(
@@ -475,64 +476,6 @@ struct Ending {
     redrives: i64,
     /// Input tokens, output tokens, cost in millionths.
     usage: [u64; 3],
-}
-
-impl View for HistoryWriter {
-    fn name(&self) -> &'static str {
-        "history"
-    }
-
-    fn next(&self) -> Seq {
-        self.mark.seq.next()
-    }
-
-    fn mark(&self) -> Option<(Seq, Timestamp)> {
-        (self.mark.seq > Seq::ZERO && self.mark.at > Timestamp(0)).then_some((self.mark.seq, self.mark.at))
-    }
-
-    fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
-        self.take(entry).map_err(|error| self.blame(error))?;
-        if self.waiting_rows >= self.settings.batch_rows {
-            self.commit().map_err(|error| self.blame(error))?;
-        }
-        Ok(())
-    }
-
-    fn upkeep(&mut self, idle: bool) -> Result<(), ViewError> {
-        if self.mark.seq.0 > self.committed.load(Ordering::Relaxed) {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
-            if idle || since.elapsed() >= self.settings.batch_age {
-                self.commit().map_err(|error| self.blame(error))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) -> Result<(), ViewError> {
-        Ok(self.clear()?)
-    }
-
-    fn skip_to(&mut self, first: Seq) -> Result<(), ViewError> {
-        // Older events stay as they are known; leases given in between are not.
-        self.leases.clear();
-        self.mark = Mark { seq: Seq(first.0.saturating_sub(1)), at: Timestamp(0) };
-        Ok(self.commit()?)
-    }
-
-    fn recover(&mut self) -> Result<(), ViewError> {
-        // What was not committed is read again.
-        if self.damaged {
-            return Ok(self.clear()?);
-        }
-        self.load().map_err(|error| self.blame(error))
-    }
-
-    fn close(&mut self) -> Result<(), ViewError> {
-        if self.mark.seq.0 > self.committed.load(Ordering::Relaxed) {
-            self.commit()?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

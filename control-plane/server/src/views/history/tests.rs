@@ -1,7 +1,7 @@
 use mindos_core::record::{DeliveryParked, DeliveryRedriven};
 use mindos_model::{ClusterName, GeneralName, TenantName, Token};
 
-use super::super::follow::Source;
+use super::super::follow::{Source, View};
 use super::super::testing::{Records, general};
 use super::*;
 
