@@ -83,6 +83,14 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// Notes that the stream was sent something: what waits behind it waits anew.
+    pub(crate) fn moved(&self) {
+        let mut state = self.lock();
+        if state.waiting_since.is_some() {
+            state.waiting_since = Some(Instant::now());
+        }
+    }
+
     /// Ends the stream once it has taken what waits. The first ending counts.
     pub(crate) fn end(&self, ending: Ending) {
         let mut state = self.lock();

@@ -288,6 +288,7 @@ impl AsyncStream for Down {
                 }
             }
             if let Some(frame) = this.frame() {
+                this.stream.outbox.moved();
                 return Poll::Ready(Some(Ok(frame)));
             }
             if !this.waiting.is_empty() {

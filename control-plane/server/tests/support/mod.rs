@@ -1,6 +1,6 @@
 //! A server in the test's process, with clients that speak to it over loopback.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +13,8 @@ use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::agent::v1::agent_service_client::AgentServiceClient;
 use mindos_proto::agent::v1::control_message::Message as Down;
-use mindos_proto::cloudevents::v1::cloud_event::Data;
 use mindos_proto::cloudevents::v1::CloudEvent;
+use mindos_proto::cloudevents::v1::cloud_event::Data;
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
@@ -71,10 +71,19 @@ impl Running {
     pub async fn with(directory: &Directory, options: &[&str]) -> Running {
         let data_dir = directory.0.to_str().unwrap();
         let fixed = [
-            "test", "--data-dir", data_dir, "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0",
-            "--segment-bytes", "4MiB", "--stop-timeout", "3s",
+            "test",
+            "--data-dir",
+            data_dir,
+            "--listen",
+            "127.0.0.1:0",
+            "--agent-listen",
+            "127.0.0.1:0",
+            "--stop-timeout",
+            "3s",
         ];
-        let config = Command::parse_from([&fixed[..], options].concat()).config;
+        let segments = ["--segment-bytes", "4MiB"];
+        let segments = if options.contains(&segments[0]) { &[][..] } else { &segments[..] };
+        let config = Command::parse_from([&fixed[..], segments, options].concat()).config;
         let server = Server::start(config).await.unwrap();
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
         let (stop, stopped) = oneshot::channel();
@@ -188,6 +197,12 @@ impl Agent {
         let frame = agent::ConnectRequest { first_number: self.number, messages: vec![message] };
         self.number += 1;
         self.up.send(frame).await.unwrap();
+    }
+
+    /// The number of the next message, for a frame that the caller builds.
+    pub fn take_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number - 1
     }
 
     pub async fn next(&mut self) -> Result<Down, Status> {

@@ -1,0 +1,183 @@
+//! Watching, listing and steering, over real connections.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use mindos_proto::delivery::v1::{self as delivery, DeliveryStatus};
+use mindos_proto::event::v1 as events;
+use mindos_proto::fleet::v1 as fleet;
+use mindos_proto::route::v1 as route;
+use support::{Agent, Directory, Running, event};
+use tonic::Code;
+
+#[tokio::test]
+async fn a_watch_begins_in_the_past_and_goes_on_with_what_comes() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let first = server.publish(event("e1", "one")).await.unwrap();
+    let second = server.publish(event("e2", "two")).await.unwrap();
+    let mut client = server.events().await;
+    let request = events::WatchRequest { from_seq: first.seq, include_data: true, filter: None };
+    let mut watch = client.watch(request).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        if let Some(found) = watch.message().await.unwrap().unwrap().event {
+            seen.push(found.seq);
+        }
+    }
+    assert_eq!(seen, [first.seq, second.seq]);
+    let third = server.publish(event("e3", "three")).await.unwrap();
+    let found = loop {
+        if let Some(found) = watch.message().await.unwrap().unwrap().event {
+            break found;
+        }
+    };
+    assert_eq!((found.seq, found.event), (third.seq, Some(event("e3", "three"))));
+
+    let get = events::GetRequest {
+        key: Some(events::get_request::Key::Name(events::EventKey { source: "/test".to_owned(), id: "e2".to_owned() })),
+    };
+    assert_eq!(client.get(get).await.unwrap().into_inner().event.unwrap().seq, second.seq);
+    let list = events::ListRequest { page_size: 2, ..Default::default() };
+    let page = client.list(list).await.unwrap().into_inner();
+    let seqs: Vec<u64> = page.events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [third.seq, second.seq]);
+    let list = events::ListRequest { page_size: 2, page_token: page.next_page_token, ..Default::default() };
+    let page = client.list(list).await.unwrap().into_inner();
+    assert_eq!((page.events.len(), page.events[0].seq), (1, first.seq));
+    server.stop().await;
+    assert_eq!(watch.message().await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn the_life_of_a_delivery_is_seen_as_it_happens() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let mut client = server.deliveries().await;
+    let mut watch = client.watch(delivery::WatchRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().caught_up);
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+    server.publish(event("e1", "one")).await.unwrap();
+    let assign = agent.assignment().await;
+    agent.succeed(&assign, "done").await;
+    agent.settled().await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&DeliveryStatus::Succeeded) {
+        if let Some(found) = watch.message().await.unwrap().unwrap().delivery {
+            assert_eq!(found.delivery_id, assign.delivery_id);
+            seen.push(found.status());
+        }
+    }
+    assert_eq!(seen, [DeliveryStatus::Waiting, DeliveryStatus::Leased, DeliveryStatus::Succeeded]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn open_and_ended_deliveries_stand_in_one_list_and_can_be_cancelled() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+    server.publish(event("e1", "one")).await.unwrap();
+    let assign = agent.assignment().await;
+    agent.grant(0).await;
+    agent.succeed(&assign, "done").await;
+    agent.settled().await;
+    server.publish(event("e2", "two")).await.unwrap();
+    server.publish(event("e3", "three")).await.unwrap();
+
+    let mut client = server.deliveries().await;
+    let page = client.list(delivery::ListRequest::default()).await.unwrap().into_inner();
+    let statuses: Vec<_> = page.deliveries.iter().map(delivery::Delivery::status).collect();
+    assert_eq!(statuses, [DeliveryStatus::Waiting, DeliveryStatus::Waiting, DeliveryStatus::Succeeded]);
+    assert_eq!(page.deliveries[2].delivery_id, assign.delivery_id);
+
+    let open = page.deliveries[0].delivery_id.clone();
+    let cancel = |id: String, dry_run| delivery::CancelRequest {
+        target: Some(delivery::cancel_request::Target::DeliveryId(id)),
+        dry_run,
+        ..Default::default()
+    };
+    let counted = client.cancel(cancel(open.clone(), true)).await.unwrap().into_inner();
+    assert_eq!(counted.cancelled, 1);
+    let cancelled = client.cancel(cancel(open.clone(), false)).await.unwrap().into_inner();
+    assert_eq!((cancelled.cancelled, &cancelled.delivery_ids), (1, &vec![open.clone()]));
+    let again = client.cancel(cancel(open, false)).await.unwrap().into_inner();
+    assert_eq!((again.cancelled, again.unchanged), (0, 1));
+    let refused = client.cancel(cancel(assign.delivery_id.clone(), false)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let unknown = client.cancel(cancel("d99999.1".to_owned(), false)).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let statuses = vec![DeliveryStatus::Waiting.into()];
+    let filter = delivery::DeliveryFilter { statuses, ..Default::default() };
+    let target = Some(delivery::cancel_request::Target::Filter(filter));
+    let rest = delivery::CancelRequest { target, ..Default::default() };
+    assert_eq!(client.cancel(rest).await.unwrap().into_inner().cancelled, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_fleet_is_listed_and_held_back() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let mut agent = Agent::ready(&server, "b1", 2).await;
+    let mut client = server.fleet().await;
+    let name = fleet::GeneralName { cluster: "c1".to_owned(), name: "general-purpose-general".to_owned() };
+    let target = || Some(fleet::Target { target: Some(fleet::target::Target::General(name.clone())) });
+    let paused = client.pause(fleet::PauseRequest { target: target(), ..Default::default() }).await.unwrap();
+    assert!(paused.into_inner().changed);
+    let paused = client.pause(fleet::PauseRequest { target: target(), ..Default::default() }).await.unwrap();
+    assert!(!paused.into_inner().changed);
+    server.publish(event("e1", "one")).await.unwrap();
+    let general = client.get_general(fleet::GetGeneralRequest { name: Some(name.clone()) }).await.unwrap();
+    let general = general.into_inner().general.unwrap();
+    assert_eq!((general.liveness(), general.slots, general.slots_in_use), (fleet::Liveness::Connected, 2, 0));
+    assert_eq!(general.holds[0].kind(), fleet::HoldKind::Pause);
+    let resumed = client.resume(fleet::ResumeRequest { target: target(), ..Default::default() }).await.unwrap();
+    assert!(resumed.into_inner().changed);
+    agent.assignment().await;
+
+    let clusters = client.list_clusters(fleet::ListClustersRequest::default()).await.unwrap().into_inner().clusters;
+    assert_eq!((clusters.len(), clusters[0].region.as_str(), clusters[0].instances_connected), (1, "eu", 1));
+    let unknown = fleet::Target { target: Some(fleet::target::Target::Cluster("nowhere".to_owned())) };
+    let refused = client.cordon(fleet::CordonRequest { target: Some(unknown), ..Default::default() }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let mut watch = client.watch(fleet::WatchRequest::default()).await.unwrap().into_inner();
+    let mut items = 0;
+    while !watch.message().await.unwrap().unwrap().caught_up {
+        items += 1;
+    }
+    assert_eq!(items, 3);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_is_applied_when_it_is_the_one_that_was_seen() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let mut client = server.routes().await;
+    let stock = client.get(route::GetRequest {}).await.unwrap().into_inner();
+    let mut table = stock.table.clone().unwrap();
+    table.routes[0].attempts_max = 2;
+    let apply = |expected: &str, table: &route::RouteTable, dry_run| route::ApplyRequest {
+        table: Some(table.clone()),
+        expected_digest: expected.to_owned(),
+        dry_run,
+    };
+    let wanted = client.apply(apply(&stock.digest, &table, true)).await.unwrap().into_inner();
+    assert_eq!((&wanted.changed, wanted.added.len(), wanted.removed.len()), (&vec!["pr-created".to_owned()], 0, 0));
+    let applied = client.apply(apply(&stock.digest, &table, false)).await.unwrap().into_inner();
+    assert!(applied.seq > stock.seq);
+    let now = client.get(route::GetRequest {}).await.unwrap().into_inner();
+    assert_eq!((&now.digest, now.seq, now.table.unwrap()), (&applied.digest, applied.seq, table.clone()));
+    assert!(now.applied_at.is_some());
+    // A retry is harmless; somebody who saw the old one is told.
+    assert_eq!(client.apply(apply("", &table, false)).await.unwrap().into_inner().seq, applied.seq);
+    let late = client.apply(apply(&stock.digest, &stock.table.clone().unwrap(), false)).await.unwrap_err();
+    assert_eq!(late.code(), Code::Aborted);
+    table.routes.pop();
+    let malformed = client.apply(apply("", &table, false)).await.unwrap_err();
+    assert_eq!(malformed.code(), Code::InvalidArgument);
+    server.stop().await;
+}
