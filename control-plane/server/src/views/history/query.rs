@@ -98,7 +98,7 @@ impl HistoryReader {
     ) -> Result<Page<DeliveryRow, DeliveryId>, HistoryError> {
         let bounds = (query.since, query.until);
         let before = query.before.map_or(i64::MAX, pack);
-        let before_event = query.before.map_or(Seq(u64::MAX), |before| before.event.next());
+        let before_event = query.before.map_or(Seq(u64::MAX), |before| Seq(before.event.0.saturating_add(1)));
         let prepare = |connection: &Connection| Conditions::of_deliveries(connection, &page.tenant, query);
         let (rows, rest) =
             self.search(bounds, before_event, page.limit, prepare, |connection, conditions, (from, until), limit| {
