@@ -106,8 +106,12 @@ async fn open_and_ended_deliveries_stand_in_one_list_and_can_be_cancelled() {
     assert_eq!((again.cancelled, again.unchanged), (0, 1));
     let refused = client.cancel(cancel(assign.delivery_id.clone(), false)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let unknown = client.cancel(cancel("d99999.1".to_owned(), false)).await.unwrap_err();
-    assert_eq!(unknown.code(), Code::NotFound);
+    for id in ["d99999.1", "d18446744073709551615.4294967295"] {
+        let unknown = client.cancel(cancel(id.to_owned(), false)).await.unwrap_err();
+        assert_eq!(unknown.code(), Code::NotFound);
+        let page_token = id.to_owned();
+        client.list(delivery::ListRequest { page_token, ..Default::default() }).await.unwrap();
+    }
 
     let statuses = vec![DeliveryStatus::Waiting.into()];
     let filter = delivery::DeliveryFilter { statuses, ..Default::default() };
