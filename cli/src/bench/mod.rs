@@ -9,13 +9,16 @@
 //! generators report what they used themselves.
 
 mod agent;
+mod delay;
 mod event;
 mod fanout;
 mod histogram;
 #[cfg(feature = "nats")]
 mod nats;
 mod publisher;
+mod recovery;
 mod stage;
+mod streams;
 mod worker;
 
 use std::path::PathBuf;
@@ -78,6 +81,15 @@ pub(crate) enum BenchCommand {
     /// Durable publishes one by one, many in flight.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(fanout::PublishArgs),
+    /// Idle agents, each with a connection of its own: memory and CPU.
+    #[command(after_help = STREAMS_EXAMPLES)]
+    Streams(streams::StreamsArgs),
+    /// From the start of a process with much pending to its first assignment.
+    #[command(after_help = RECOVERY_EXAMPLES)]
+    Recovery(recovery::RecoveryArgs),
+    /// A long way between agent and control plane.
+    #[command(after_help = DELAY_EXAMPLES)]
+    Delay(delay::DelayArgs),
     /// A load generator; started by the others.
     #[command(hide = true, subcommand, after_help = "Examples:\n  mindos bench worker agent --help")]
     Worker(worker::WorkerCommand),
@@ -102,6 +114,9 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Fanout(args) => fanout::fanout(args).await,
         BenchCommand::Latency(args) => fanout::latency(args).await,
         BenchCommand::Publish(args) => fanout::publish(args).await,
+        BenchCommand::Streams(args) => streams::run(args).await,
+        BenchCommand::Recovery(args) => recovery::run(args).await,
+        BenchCommand::Delay(args) => delay::run(args).await,
         BenchCommand::Worker(command) => worker::run(command).await,
     }
 }

@@ -1,0 +1,140 @@
+//! The command as people meet it: help, exit codes, JSON, and what it says when something is wrong.
+
+use std::process::{Command, Output};
+
+fn mindos(args: &[&str]) -> Output {
+    // A port on which nobody listens, so that no test depends on what runs on this machine.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mindos"));
+    command.args(args).env("MINDOS_SERVER", "http://127.0.0.1:9").env_remove("MINDOS_OUTPUT").env_remove("MINDOS_DATA_DIR");
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Commands below a command, read from its help.
+fn subcommands(path: &[&str]) -> Vec<String> {
+    let output = mindos(&[path, &["--help"]].concat());
+    assert!(output.status.success(), "{path:?}: {}", text(&output.stderr));
+    let help = text(&output.stdout);
+    let Some((_, commands)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let names = commands.lines().take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+fn all_commands() -> Vec<Vec<String>> {
+    let mut found: Vec<Vec<String>> = Vec::new();
+    let mut left: Vec<Vec<String>> = vec![Vec::new()];
+    while let Some(path) = left.pop() {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        for name in subcommands(&names) {
+            left.push([path.clone(), vec![name]].concat());
+        }
+        found.push(path);
+    }
+    found
+}
+
+#[test]
+fn the_help_of_every_command_has_examples() {
+    let commands = all_commands();
+    assert!(commands.len() > 45, "{commands:?}");
+    for path in commands {
+        let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = text(&mindos(&args).stdout);
+        assert!(help.contains("Examples:\n  "), "{path:?}:\n{help}");
+        assert!(help.contains("--output <OUTPUT>"), "{path:?}");
+    }
+}
+
+#[test]
+fn the_commands_of_the_manual_are_there() {
+    let commands = all_commands();
+    for path in [
+        "up", "control-plane", "sidecar", "general", "send", "events list", "events get", "events watch", "deliveries list",
+        "deliveries get", "deliveries watch", "deliveries cancel", "deliveries redrive", "generals list", "generals get",
+        "generals cordon", "generals uncordon", "generals drain", "generals pause", "generals resume", "clusters list",
+        "instances list", "routes get", "routes apply", "ledger tail", "ledger verify", "ledger export", "journal inspect",
+        "journal truncate", "backup", "restore", "upgrade finalize", "top", "bench fanout", "bench streams", "bench recovery",
+        "completions",
+    ] {
+        let words: Vec<String> = path.split(' ').map(str::to_owned).collect();
+        assert!(commands.contains(&words), "{path}");
+    }
+}
+
+#[test]
+fn the_help_documents_the_exit_codes() {
+    let help = text(&mindos(&["--help"]).stdout);
+    for code in 0..=5 {
+        assert!(help.contains(&format!("\n  {code}  ")), "{code}");
+    }
+}
+
+#[test]
+fn nobody_there_is_a_failure_that_says_what_to_do() {
+    for args in [&["events", "list"][..], &["deliveries", "get", "d1.1"], &["routes", "get"], &["ledger", "verify"], &["top"]] {
+        let output = mindos(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = text(&output.stderr);
+        assert!(error.contains("cannot reach http://127.0.0.1:9") && error.contains("mindos up"), "{error}");
+    }
+}
+
+#[test]
+fn errors_are_json_when_json_is_wanted() {
+    let output = mindos(&["events", "list", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], 1);
+    assert!(error["error"]["hint"].as_str().unwrap().contains("mindos up"));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_two() {
+    for args in [
+        &["frobnicate"][..],
+        &["events", "list", "--since", "yesterday"],
+        &["deliveries", "list", "--status", "lost"],
+        &["up", "--clusters", "E U"],
+        &["send", "--source", "/me"],
+        &["events", "list", "--server", "ftp://host"],
+    ] {
+        assert_eq!(mindos(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_ends_with_four() {
+    for args in [
+        &["journal", "inspect", "--data-dir", "/nonexistent/mindos"][..],
+        &["ledger", "verify", "--data-dir", "/nonexistent/mindos"],
+        &["restore", "/nonexistent/mindos", "--data-dir", "/nonexistent/other"],
+    ] {
+        let output = mindos(args);
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_folder_without_payloads_starts_nothing() {
+    let output = mindos(&["up", "--ephemeral", "--replay", env!("CARGO_MANIFEST_DIR")]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("pull_request.opened.json"));
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = mindos(&["completions", shell]);
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("deliveries"), "{shell}");
+    }
+}
+
+#[test]
+fn the_live_view_wants_a_terminal() {
+    let output = mindos(&["top", "--server", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(1));
+}
