@@ -221,11 +221,15 @@ impl Durable {
     /// A waiting delivery has held its lane up for long.
     pub(crate) fn blocked(&self, id: DeliveryId, context: Context<'_>) -> Option<Record> {
         let (event, delivery) = self.events.delivery(id)?;
+        // One that has ended may name a general that was removed since.
+        if delivery.status() != mindos_model::Status::Waiting {
+            return None;
+        }
         let lane = self.queue(delivery.queue).lane(&event.lane)?;
         let held = delivery.held_ms(context.now);
         let too_long = u128::from(held) >= self.rule_of(id).block_max.as_millis();
         let is_head = lane.head().any(|head| head == id);
-        let waits = !self.is_eligible(event, delivery) && delivery.status() == mindos_model::Status::Waiting;
+        let waits = !self.is_eligible(event, delivery);
         let parked = DeliveryParked { delivery: id, reason: ParkReason::Blocked };
         (too_long && is_head && waits && lane.has_follower()).then_some(Record::DeliveryParked(parked))
     }

@@ -200,7 +200,9 @@ impl Durable {
             let phase = match planned.parked {
                 None => {
                     let is_head = queue.push(&record.lane, id);
-                    if is_head && queue.enqueue(&record.lane) {
+                    if is_head {
+                        // A lane that was emptied may stand in turn still.
+                        queue.enqueue(&record.lane);
                         self.mark_dirty(queue_id);
                     }
                     Phase::Waiting { not_before: Timestamp(0) }
@@ -362,7 +364,8 @@ impl Durable {
         if reason == ParkReason::BacklogFull {
             queue.overflow_out(&lane, *place_before, *id);
         }
-        if is_head && queue.enqueue(&lane) {
+        if is_head {
+            queue.enqueue(&lane);
             self.mark_dirty(queue_id);
         }
         Change::Nothing

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{DeliveryId, Seq, TenantName, Timestamp, limits};
+use mindos_model::{DeliveryId, Seq, Status, TenantName, Timestamp, limits};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -228,6 +228,8 @@ impl Plane {
         self.durable.agenda.fired = self.durable.agenda.fired.max(now);
         while let Some((_, delivery)) = due(&mut self.durable.agenda.retries, now) {
             let known = self.durable.events.delivery(delivery);
+            // One that has ended may name a general that was removed since.
+            let known = known.filter(|(_, known)| known.status() == Status::Waiting);
             let Some((queue, lane)) = known.map(|(event, known)| (known.queue, event.lane.clone())) else { continue };
             self.durable.touch(queue, &lane);
         }

@@ -164,7 +164,7 @@ impl Soft {
     }
 
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
-        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, held: _ } = hello;
+        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, held } = hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
         if let Some(older) = replaced {
             self.closed(durable, older, now);
@@ -205,6 +205,10 @@ impl Soft {
             members,
         };
         self.instances.insert(key.clone(), instance);
+        // Who claims a lease is told to keep it, and counts from the hello on: so do we.
+        for (delivery, token) in held {
+            self.rearm(durable, key, *delivery, *token, None, now);
+        }
     }
 
     fn agent(&mut self, durable: &Durable, session: SessionId, message: &AgentMessage, now: Timestamp) {
