@@ -195,7 +195,7 @@ impl Soft {
             members.push((general, self.add(durable, member)));
         }
         self.sessions.insert(*session, Session { instance: key.clone(), last_heard: now, replaced });
-        self.silences.insert((now + self.silence_max(durable, key), *session));
+        self.silences.insert((now + self.silence_look(), *session));
         let instance = Instance {
             boot: boot.clone(),
             version: version.clone(),
@@ -335,7 +335,7 @@ impl Soft {
             if deadline <= now {
                 return Some(session);
             }
-            self.silences.insert((deadline, session));
+            self.silences.insert((deadline.min(now + self.silence_look()), session));
         }
         None
     }
@@ -378,6 +378,11 @@ impl Soft {
     /// The stream to the instance that holds a lease, if it is open.
     pub(crate) fn session_of(&self, key: &InstanceKey) -> Option<SessionId> {
         self.instances.get(key)?.session
+    }
+
+    /// After how long a stream is looked at again: an idle one that gets work meanwhile is missed as early as any busy one.
+    fn silence_look(&self) -> Duration {
+        self.limits.heartbeat.min(self.limits.heartbeat_idle) * limits::HEARTBEATS_MISSED_MAX
     }
 
     fn silence_max(&self, durable: &Durable, key: &InstanceKey) -> Duration {
