@@ -18,6 +18,9 @@ use clap::{CommandFactory, Parser};
 use failure::Failure;
 use options::{Command, Global, Options};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Err(failure) = process::die_with_parent() {
         return report(&failure, false);

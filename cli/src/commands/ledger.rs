@@ -16,6 +16,8 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Progress, clip};
+use crate::top::read_metrics;
+use crate::web::Web;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -119,8 +121,7 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
         Some(from) => from,
         None if limit == 0 => 0,
         None => {
-            // A check of nothing but the end says where the end is.
-            let end = last_seq(&client).await?;
+            let end = last_seq(&global.server).await?;
             if follow && limit > 0 {
                 limit_left = 0;
             }
@@ -160,27 +161,11 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
     }
 }
 
-async fn last_seq(client: &Client) -> Result<u64, Failure> {
-    let request = ledger::VerifyRequest { from_seq: u64::MAX, through_seq: 0 };
-    let mut stream = match client.ledger().verify(request).await {
-        Ok(stream) => stream.into_inner(),
-        Err(_) => return newest_event(client).await,
-    };
-    let mut through = 0;
-    loop {
-        match stream.message().await {
-            Ok(Some(message)) => through = message.through_seq.max(through),
-            Ok(None) if through > 0 => return Ok(through),
-            Ok(None) | Err(_) => return newest_event(client).await,
-        }
-    }
-}
-
-/// Where the end is at least, as far as the newest event says.
-async fn newest_event(client: &Client) -> Result<u64, Failure> {
-    let request = mindos_proto::event::v1::ListRequest { page_size: 1, ..Default::default() };
-    let answer = client.events().list(request).await.map_err(client.failed())?.into_inner();
-    Ok(answer.events.first().map_or(0, |event| event.seq))
+/// Where the end is, as far as the server's metrics say.
+async fn last_seq(server: &str) -> Result<u64, Failure> {
+    let (_, body) = Web::new(server)?.get("/metrics").await?;
+    let metrics = read_metrics(&String::from_utf8_lossy(&body));
+    Ok(metrics.get("mindos_journal_durable_seq").copied().unwrap_or(0.0) as u64)
 }
 
 fn print_entry(entry: &LedgerEntry, global: &Global) {

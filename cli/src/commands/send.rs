@@ -97,7 +97,7 @@ pub(crate) async fn run(args: SendArgs, global: &Global) -> Result<(), Failure> 
         let mut table = Table::new(&["delivery", "status", "general", "result"]);
         for delivery in &deliveries {
             let output = render::json(delivery)["output"]["data"].clone();
-            let text = output["summary"].as_str().map_or_else(|| output.to_string(), str::to_owned);
+            let text = output["analysis"].as_str().map_or_else(|| output.to_string(), str::to_owned);
             let text = if output.is_null() { park_text(delivery) } else { text };
             table.row(vec![
                 delivery.delivery_id.clone(),

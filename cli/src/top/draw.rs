@@ -340,19 +340,21 @@ fn draw_instances(frame: &mut Frame<'_>, area: Rect, instances: &[Instance], off
 }
 
 fn draw_help(frame: &mut Frame<'_>) {
-    let text = "\
- q, Esc, Ctrl-C   quit
- tab, shift-tab   next, previous pane
- 1 to 6           a pane
- up, down, j, k   scroll
- PgUp, PgDn       scroll by twenty
- p, space         pause the view; work goes on
- ?, h             these keys";
+    let keys = [
+        ("q, Esc, Ctrl-C", "quit"),
+        ("tab, shift-tab", "next, previous pane"),
+        ("1 to 6", "a pane"),
+        ("up, down, j, k", "scroll"),
+        ("PgUp, PgDn", "scroll by twenty"),
+        ("p, space", "pause the view; work goes on"),
+        ("?, h", "these keys"),
+    ];
+    let lines: Vec<Line<'_>> = keys.iter().map(|(key, what)| Line::from(format!(" {key:<16} {what}"))).collect();
     let area = frame.area();
-    let (width, height) = (46.min(area.width), 9.min(area.height));
+    let (width, height) = (50.min(area.width), 9.min(area.height));
     let area = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
     frame.render_widget(Clear, area);
-    frame.render_widget(Paragraph::new(text).block(block("keys".to_owned())), area);
+    frame.render_widget(Paragraph::new(lines).block(block("keys".to_owned())), area);
 }
 
 /// Slots in use as a bar of ten, and as numbers.
