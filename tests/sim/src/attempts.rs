@@ -26,9 +26,13 @@ impl Ledger {
             }
         }
         let boot = self.facts_mut(id)?.held.as_ref().map(|(_, _, boot)| boot.clone());
-        let lost = matches!(cause, Cause::Lapsed | Cause::Rebooted);
+        // What was handed back to a plane that died over it is told by the next boot.
+        let lost = matches!(cause, Cause::Lapsed | Cause::Rebooted) && token.epoch == self.epoch;
         if lost && boot.is_some_and(|boot| self.left.contains(&boot)) && self.started.contains(&(id, token)) {
             return Err(format!("a_drain_is_clean: {id} {token} was lost after its agent had left"));
+        }
+        if *cause == Cause::Deadline {
+            self.stuck.insert((id, token));
         }
         self.ends_lease(id, token, phase, seq, at)?;
         let must_count = match cause {

@@ -78,6 +78,8 @@ pub struct Ledger {
     pub left: BTreeSet<BootId>,
     /// Work that generals began, by boot.
     pub started: HashSet<(DeliveryId, Token)>,
+    /// Leases that the plane ended itself while they were extended: their agent hears of it a little later.
+    pub stuck: HashSet<(DeliveryId, Token)>,
     /// Records decided before this time say nothing of when: the clock had stood elsewhere.
     pub clock_moved: Timestamp,
     pub coverage: Coverage,

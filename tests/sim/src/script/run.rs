@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mindos_core::input::{Entropy, Input, RequestId};
 use mindos_core::output::Output;
-use mindos_core::record::{Batch, Entry, EpochCause};
+use mindos_core::record::{Batch, Entry, EpochCause, Record};
 use mindos_core::route::Route;
 use mindos_core::snapshot::Item;
 use mindos_core::{Durable, Limits, Plane};
@@ -40,6 +40,8 @@ struct Runner {
     exact: bool,
     routes: Vec<Route>,
     requests: u64,
+    /// The events that were accepted, in order.
+    events: Vec<Seq>,
     out: String,
 }
 
@@ -61,6 +63,7 @@ pub fn run(script: &str) -> Result<Ran, String> {
         exact: false,
         routes: Vec::new(),
         requests: 0,
+        events: Vec::new(),
         out: String::new(),
     };
     let mut broken = None;
@@ -69,7 +72,8 @@ pub fn run(script: &str) -> Result<Ran, String> {
         if line.is_empty() {
             continue;
         }
-        let step = parse::step(line, START, runner.now).map_err(|error| format!("line {number}: {error}"))?;
+        let named = runner.name_events(line).map_err(|error| format!("line {number}: {error}"))?;
+        let step = parse::step(&named, START, runner.now).map_err(|error| format!("line {number}: {error}"))?;
         if !matches!(step, Step::Limits(_) | Step::Route(_) | Step::Exact | Step::At(_)) {
             let _ = writeln!(runner.out, "> {line}");
         }
@@ -97,6 +101,26 @@ impl Runner {
         if !self.exact {
             self.turn();
         }
+    }
+
+    /// Puts ids for names such as `e2.1`: the first delivery of the second event that was accepted.
+    fn name_events(&self, line: &str) -> Result<String, String> {
+        let mut text = String::new();
+        for word in line.split_inclusive([' ', '=', ',', '@']) {
+            let ending = word.trim_end_matches([' ', '=', ',', '@']).len();
+            let (name, rest) = word.split_at(ending);
+            let parts = name.strip_prefix('e').and_then(|name| name.split_once('.'));
+            let numbers = parts.and_then(|(event, ordinal)| Some((event.parse::<usize>().ok()?, ordinal)));
+            match numbers {
+                Some((event, ordinal)) => {
+                    let seq = event.checked_sub(1).and_then(|at| self.events.get(at));
+                    let seq = seq.ok_or_else(|| format!("`{name}`: {} events were accepted", self.events.len()))?;
+                    let _ = write!(text, "d{seq}.{ordinal}{rest}");
+                }
+                None => text.push_str(word),
+            }
+        }
+        Ok(text)
     }
 
     fn step(&mut self, step: Step) -> Result<(), String> {
@@ -190,6 +214,9 @@ impl Runner {
             let Some(plane) = self.plane.as_mut() else { return };
             if let Some(batch) = plane.seal() {
                 for entry in &batch.entries {
+                    if matches!(entry.record, Record::EventAccepted(_)) {
+                        self.events.push(entry.seq);
+                    }
                     let at =
                         if entry.at == now { String::new() } else { format!(" at {}", show::since(entry.at, START)) };
                     let _ = writeln!(self.out, "{}{at}", show::entry(entry, START));

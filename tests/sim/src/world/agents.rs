@@ -260,7 +260,9 @@ impl World {
             return Err(format!("no_push_without_a_slot: {} runs {running} jobs on {slots} slots", host.key));
         }
         for other in self.hosts.iter().filter(|other| other.core.is_some()) {
-            let twice = other.jobs.iter().find(|((known, _), job)| *known == id && !job.stopping && job.confirmed);
+            let twice = other.jobs.iter().find(|((known, older), job)| {
+                *known == id && !job.stopping && job.confirmed && !self.ledger.stuck.contains(&(id, *older))
+            });
             if let Some(((_, older), _)) = twice {
                 let key = &self.hosts[agent].key;
                 return Err(format!(
@@ -418,10 +420,9 @@ impl World {
     fn exit(&mut self, agent: usize) {
         let after = self.chance.skewed(100, 20_000);
         let host = &mut self.hosts[agent];
-        let clean = host
-            .core
-            .as_ref()
-            .is_some_and(|core| core.claims().next().is_none() && core.counts().lapsed == 0 && core.counts().lost == 0);
+        let clean = host.core.as_ref().is_some_and(|core| {
+            core.is_open() && core.claims().next().is_none() && core.counts().lapsed == 0 && core.counts().lost == 0
+        });
         host.core = None;
         host.jobs.clear();
         let boot = host.config.boot.clone();

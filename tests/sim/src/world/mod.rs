@@ -150,7 +150,9 @@ struct World {
     order: u64,
     home: Home,
     limits: Limits,
+    /// Not here while it takes a turn.
     plane: Option<Plane>,
+    plane_up: bool,
     life: u32,
     /// How far the plane's clock is from ours.
     clock_offset: i64,
@@ -233,6 +235,7 @@ impl World {
             order: 0,
             limits,
             plane: None,
+            plane_up: false,
             life: 0,
             clock_offset: 0,
             inbox: VecDeque::new(),
@@ -286,6 +289,9 @@ impl World {
             self.now = at;
             self.steps += 1;
             self.happen(event)?;
+            if self.inputs >= self.options.inputs_min / 2 && self.crashes == 0 && self.plane.is_some() {
+                self.crash()?;
+            }
             if self.inputs >= self.options.inputs_min && !self.healing && self.crashes > 0 {
                 self.healing = true;
                 heal_by = self.now + HEAL_MAX;

@@ -21,7 +21,7 @@ const CHECK_TURNS: u64 = 64;
 impl World {
     /// Something waits for the plane.
     pub(super) fn input(&mut self, input: Input) {
-        if self.plane.is_some() {
+        if self.plane_up {
             self.inbox.push_back(input);
             let after = self.chance.below(3);
             self.want_turn(after);
@@ -68,7 +68,8 @@ impl World {
                 self.suffer(Fault::PlaneStalled);
             }
             plane.advance(now, Entropy(self.chance.draw()));
-            if self.steps % CHECK_TURNS == 0 && !plane.is_full() {
+            let looked_at = self.options.record || self.steps % CHECK_TURNS == 0;
+            if looked_at && !plane.is_full() {
                 plane.check().map_err(|error| format!("agenda_equals_scan: {error}"))?;
             }
         }
@@ -101,6 +102,9 @@ impl World {
                 for general in &hello.generals {
                     let key = self.general_key(&hello.key, &general.name);
                     self.ledger.slots.entry((hello.key.clone(), key)).or_default().push(end, general.slots);
+                }
+                for (id, token) in &hello.held {
+                    self.rearmed(&hello.key, *id, *token, end);
                 }
             }
             Input::Agent { session, message } => {
@@ -229,6 +233,7 @@ impl World {
     /// The process dies.
     pub(super) fn crash(&mut self) -> Result<(), Broken> {
         let Some(mut plane) = self.plane.take() else { return Ok(()) };
+        self.plane_up = false;
         self.suffer(Fault::PlaneCrash);
         self.crashes += 1;
         self.compare_with_replay(&mut plane)?;
@@ -304,6 +309,7 @@ impl World {
         let open = leased.iter().filter_map(|id| Some((*id, deliveries.get(id)?.token)));
         clocks.restarted(open.collect::<Vec<_>>().into_iter(), end, now);
         *clock_moved = *last;
+        self.plane_up = true;
         self.plane = Some(Plane::new(durable, self.limits.clone(), "0.1.0", EpochCause::Start, now));
         self.paused_until = 0;
         if self.life == 0 {
