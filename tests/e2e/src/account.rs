@@ -20,8 +20,10 @@ pub struct Account {
     pub parked: BTreeMap<(u64, u32), i32>,
     /// Leases given.
     pub leases: u64,
-    /// Attempts that ended without an outcome.
-    pub attempts_ended: u64,
+    /// Attempts that ended without an outcome, and how.
+    pub attempts_ended: Vec<String>,
+    /// Those of them that used up one of the attempts a route allows.
+    pub attempts_used: u64,
     /// Results refused because their token was not that in force.
     pub refused: u64,
     /// Starts of the control plane.
@@ -65,7 +67,10 @@ impl Account {
                 }
                 Record::DeliveryLeased(_) => self.leases += 1,
                 Record::AttemptEnded(ended) => {
-                    self.attempts_ended += 1;
+                    let (event, ordinal) = key(ended.delivery.as_ref())?;
+                    self.attempts_used += u64::from(ended.counted);
+                    let (cause, by) = (ended.cause(), ended.ended_by());
+                    self.attempts_ended.push(format!("d{event}.{ordinal} {cause:?} {by:?} {}", ended.message));
                     if let Some(mindos_proto::journal::v1::attempt_ended::Next::Parked(reason)) = ended.next {
                         self.parked.insert(key(ended.delivery.as_ref())?, reason);
                     }

@@ -137,7 +137,7 @@ pub async fn run(plan: Plan) -> Result<Value> {
         "unsettled": account.unsettled(),
         "parked_and_redriven": parked,
         "leases": account.leases,
-        "attempts_without_outcome": account.attempts_ended,
+        "attempts_without_outcome": account.attempts_ended.len(),
         "late_results_refused": account.refused,
         "starts_at_generals": jobs.values().sum::<u64>(),
         "jobs_started_twice": started_twice.len(),

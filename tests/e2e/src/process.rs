@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The `mindos` binary that was built with this test.
+/// The `mindos` binary: the one that `MINDOS_BIN` names, else the one built beside this test.
 ///
 /// # Errors
 /// When it was not built.
 pub fn mindos() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("MINDOS_BIN") {
+        return Ok(path.into());
+    }
     let test = std::env::current_exe().context("failed to find this test's own file")?;
     let built = test.ancestors().skip(1).take(3).map(|folder| folder.join("mindos")).find(|path| path.is_file());
     built.with_context(|| {

@@ -17,7 +17,7 @@ use crate::process::{self, Process};
 /// How long a control plane or sidecar may take to be there.
 pub const START_MAX: Duration = Duration::from_secs(30);
 
-/// A folder, and what runs in it. All of it goes when this is dropped, the folder too unless the test is failing.
+/// A folder, and what runs in it. All of it goes when this is dropped, the folder too unless the test panics.
 #[derive(Debug)]
 pub struct World {
     folder: PathBuf,
@@ -231,7 +231,8 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.plane = None;
-        if !std::thread::panicking() {
+        // With MINDOS_E2E_KEEP set, logs and data stay to be looked at.
+        if !std::thread::panicking() && std::env::var_os("MINDOS_E2E_KEEP").is_none() {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }

@@ -69,7 +69,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_100_mb_is_refused_and_not_kept() -> Result<()> {
-    let scene = scene("body", &[]).await?;
+    let scene = scene("body", &["--webhooks-unsigned"]).await?;
     let body = vec![b'x'; 100_000_000];
     let event = [
         ("ce-specversion", "1.0"),
@@ -98,7 +98,7 @@ async fn a_body_of_100_mb_is_refused_and_not_kept() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_on_either_port_harms_nobody() -> Result<()> {
-    let scene = scene("garbage", &[]).await?;
+    let scene = scene("garbage", &["--webhooks-unsigned"]).await?;
     let mut chance = Chance::new(7);
     for port in [scene.world.api(), scene.world.agents()] {
         for round in 0..60_usize {
@@ -130,7 +130,7 @@ async fn garbage_on_either_port_harms_nobody() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_never_reads_is_let_go_and_holds_nobody_up() -> Result<()> {
-    let scene = scene("watcher", &[]).await?;
+    let scene = scene("watcher", &["--payload-cache", "64MiB"]).await?;
     let channel = scene.world.channel()?;
     let mut watchers = Vec::new();
     for _ in 0..4 {
@@ -160,7 +160,7 @@ async fn a_watcher_that_never_reads_is_let_go_and_holds_nobody_up() -> Result<()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_never_reads_gets_no_more_than_its_slots_and_holds_nobody_up() -> Result<()> {
-    let scene = scene("deaf", &[]).await?;
+    let scene = scene("deaf", &["--payload-cache", "64MiB"]).await?;
     let (messages, stream) = tokio::sync::mpsc::channel(8);
     let general =
         ServedGeneral { r#type: "worker".to_owned(), name: "deaf".to_owned(), slots: 1000, ..ServedGeneral::default() };

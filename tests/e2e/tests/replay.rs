@@ -81,7 +81,9 @@ fn ledger(data: &str) -> Result<Ledger> {
                 if body["unrouted"] == true {
                     continue;
                 }
-                *ledger.kinds.entry(text("kind")).or_default() += 1;
+                // An event without a word of its own has its type for one.
+                let kind = Some(text("kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text("type"));
+                *ledger.kinds.entry(kind).or_default() += 1;
                 for planned in body["deliveries"].as_array().into_iter().flatten() {
                     let ordinal = planned["ordinal"].as_u64().context("an ordinal")?;
                     ledger.settled.insert(format!("d{seq}.{ordinal}"), 0);

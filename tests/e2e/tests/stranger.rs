@@ -24,7 +24,7 @@ fn buf() -> Command {
 
 fn curl(arguments: &[&str]) -> Result<Output> {
     let mut command = buf();
-    command.args(["curl", "--http2-prior-knowledge"]).args(arguments).stdin(Stdio::null());
+    command.args(["curl", "--protocol", "grpc", "--http2-prior-knowledge"]).args(arguments).stdin(Stdio::null());
     command.output().with_context(|| format!("failed to run {command:?}: buf or npx has to be there"))
 }
 
@@ -70,7 +70,7 @@ async fn a_generic_client_lists_publishes_and_watches() -> Result<()> {
     // A watch from the start shows the event; it has no end, so it is ended here.
     let watch = format!("{server}/mindos.event.v1.EventService/Watch");
     let mut command = buf();
-    command.args(["curl", "--http2-prior-knowledge", "--data", r#"{"fromSeq":"1"}"#, &watch]);
+    command.args(["curl", "--protocol", "grpc", "--http2-prior-knowledge", "--data", r#"{"fromSeq":"1"}"#, &watch]);
     let file = world.folder().join("watch");
     let mut child =
         command.stdout(std::fs::File::create(&file)?).stdin(Stdio::null()).spawn().context("failed to watch")?;
