@@ -137,6 +137,8 @@ impl Plane {
         while let Some(general) = self.soft.idle_general(now) {
             if let Some(record) = self.durable.forgotten(general, self.context(now, entropy)) {
                 self.record(record, now);
+            } else {
+                self.soft.idle_again(&self.durable, general, now);
             }
         }
         while let Some(&(at, delivery)) = self.soft.deadlines.first() {

@@ -367,6 +367,14 @@ impl Soft {
         Some(general)
     }
 
+    /// It has work still: looked at again later, unless it is served.
+    pub(crate) fn idle_again(&mut self, durable: &Durable, general: GeneralIdx, now: Timestamp) {
+        let is_served = self.pools.get(&general).is_some_and(|pool| pool.members > 0);
+        if !is_served && durable.registry.get(general).is_some() {
+            self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
+        }
+    }
+
     pub(crate) fn member(&self, idx: MemberIdx) -> &Member {
         self.members[idx as usize].as_ref().expect("lists name members that are there")
     }
