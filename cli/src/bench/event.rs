@@ -15,6 +15,9 @@ const WORD: usize = 16;
 /// Random bytes from which data are cut.
 const POOL: usize = 1 << 20;
 
+/// How far apart the data of two events begin; odd, so that the whole pool is used before it repeats.
+const STRIDE: u64 = 4099;
+
 /// Makes encoded events.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -70,6 +73,17 @@ impl Events {
         self.template.len()
     }
 
+    /// The data of the next event alone.
+    #[cfg(feature = "nats")]
+    pub(super) fn next_data(&mut self, due_ns: u64) -> Bytes {
+        let number = self.next;
+        self.next += 1;
+        let from = usize::try_from(number.wrapping_mul(STRIDE) % POOL as u64).unwrap_or(0);
+        let mut data = self.pool[from..from + self.data_len].to_vec();
+        data[..8].copy_from_slice(&due_ns.to_le_bytes());
+        data.into()
+    }
+
     /// The next event, due at a time of the shared clock.
     pub(super) fn next(&mut self, due_ns: u64) -> Bytes {
         let number = self.next;
@@ -78,8 +92,7 @@ impl Events {
         write_hex(&mut event[self.id_at..self.id_at + WORD], self.prefix | number);
         let lane = if self.lanes == 0 { self.prefix | number } else { number % self.lanes };
         write_hex(&mut event[self.lane_at..self.lane_at + WORD], lane);
-        // An odd stride walks through the whole pool before it repeats.
-        let from = usize::try_from(number.wrapping_mul(4099) % POOL as u64).unwrap_or(0);
+        let from = usize::try_from(number.wrapping_mul(STRIDE) % POOL as u64).unwrap_or(0);
         let data = &mut event[self.data_at..self.data_at + self.data_len];
         data.copy_from_slice(&self.pool[from..from + self.data_len]);
         data[..8].copy_from_slice(&due_ns.to_le_bytes());

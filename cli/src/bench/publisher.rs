@@ -160,6 +160,12 @@ fn pace(rate: f64, plan: Plan) -> mpsc::Receiver<u64> {
     due
 }
 
+/// The same for another publisher.
+#[cfg(feature = "nats")]
+pub(super) fn pace_until(rate: f64, over_ns: u64) -> mpsc::Receiver<u64> {
+    pace(rate, Plan { over_ns, count_max: u64::MAX })
+}
+
 /// One stream of batches.
 struct Batches {
     requests: mpsc::Sender<PublishStreamRequestWire>,
