@@ -10,7 +10,7 @@ mod support;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mindos_proto::agent::v1 as agent;
@@ -32,7 +32,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PAYLOAD: usize = 1024;
 const BATCH: usize = 64;
 const GENERALS: [&str; 3] = ["architecture-general", "security-general", "code-review-general"];
-const CAPACITY: u32 = 2000;
+const CAPACITY: u32 = 4000;
+const STREAMS: u64 = 4;
+/// Events that may be unsettled.
+const OPEN_MAX: u64 = 4000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -130,43 +133,16 @@ async fn fanout(api: &str, agents: &str, time: Duration) {
         tokio::spawn(async move { work(channel, general, &settled).await });
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let (sender, receiver) = mpsc::channel(2);
-    let mut client = EventServiceClient::new(connect(api).await);
-    let mut answers = client.publish_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
     let began = Instant::now();
-    let over = AtomicBool::new(false);
-    let window = tokio::sync::Semaphore::new(2);
-    let mut published = 0u64;
-    let send = async {
-        let mut batch = 0;
-        while began.elapsed() < time {
-            window.acquire().await.unwrap().forget();
-            // The fleet's work is bounded, or the publisher would only measure itself.
-            while published * 3 > settled.load(Ordering::Relaxed) + 3 * 4000 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            batch += 1;
-            let one = |index: usize| {
-                let mut event = event(&format!("{batch}-{index}"), "");
-                event.r#type = "pr_created".to_owned();
-                event.source = format!("/lane/{}", (batch as usize * BATCH + index) % 4096);
-                event.data = Some(Data::BinaryData(vec![index as u8; PAYLOAD].into()));
-                event
-            };
-            let events = (0..BATCH).map(one).collect();
-            published += BATCH as u64;
-            sender.send(PublishStreamRequest { batch, events, explain: false }).await.unwrap();
-        }
-        over.store(true, Ordering::Relaxed);
-        drop(sender);
-    };
-    let receive = async {
-        while let Some(answer) = answers.message().await.unwrap() {
-            assert!(answer.results.iter().all(|result| result.error.is_none()), "{:?}", answer.results);
-            window.add_permits(1);
-        }
-    };
-    tokio::join!(send, receive);
+    let published = Arc::new(AtomicU64::new(0));
+    let mut streams = tokio::task::JoinSet::new();
+    for number in 0..STREAMS {
+        let client = EventServiceClient::new(connect(api).await);
+        let (published, settled) = (Arc::clone(&published), Arc::clone(&settled));
+        streams.spawn(async move { publish(client, number, began + time, &published, &settled).await });
+    }
+    while streams.join_next().await.is_some() {}
+    let published = published.load(Ordering::Relaxed);
     let deadline = Instant::now() + Duration::from_secs(30);
     while settled.load(Ordering::Relaxed) < published * 3 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -177,6 +153,48 @@ async fn fanout(api: &str, agents: &str, time: Duration) {
         published as f64 / took,
         published * 3
     );
+}
+
+/// Publishes batches on one stream, two of them unanswered, while the fleet keeps up.
+async fn publish(
+    mut client: EventServiceClient<Channel>,
+    number: u64,
+    until: Instant,
+    published: &AtomicU64,
+    settled: &AtomicU64,
+) {
+    let (sender, receiver) = mpsc::channel(2);
+    let mut answers = client.publish_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let window = tokio::sync::Semaphore::new(2);
+    let send = async {
+        let mut batch = 0;
+        while Instant::now() < until {
+            window.acquire().await.unwrap().forget();
+            // The fleet's work is bounded, or the publisher would only measure itself.
+            while published.load(Ordering::Relaxed) * 3 > settled.load(Ordering::Relaxed) + 3 * OPEN_MAX {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            batch += 1;
+            let one = |index: usize| {
+                let mut event = event(&format!("{number}-{batch}-{index}"), "");
+                event.r#type = "pr_created".to_owned();
+                event.source = format!("/lane/{}", (batch as usize * BATCH + index) % 4096);
+                event.data = Some(Data::BinaryData(vec![index as u8; PAYLOAD].into()));
+                event
+            };
+            let events = (0..BATCH).map(one).collect();
+            published.fetch_add(BATCH as u64, Ordering::Relaxed);
+            sender.send(PublishStreamRequest { batch, events, explain: false }).await.unwrap();
+        }
+        drop(sender);
+    };
+    let receive = async {
+        while let Some(answer) = answers.message().await.unwrap() {
+            assert!(answer.results.iter().all(|result| result.error.is_none()), "{:?}", answer.results);
+            window.add_permits(1);
+        }
+    };
+    tokio::join!(send, receive);
 }
 
 async fn work(channel: Channel, general: &str, settled: &AtomicU64) {

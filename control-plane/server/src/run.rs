@@ -163,7 +163,7 @@ impl Fold {
     /// What was folded, and when its newest record was decided.
     #[must_use]
     pub fn finish(self) -> (Durable, Timestamp) {
-        (self.durable.unwrap_or_else(Durable::new), self.newest)
+        (self.durable.unwrap_or_default(), self.newest)
     }
 }
 

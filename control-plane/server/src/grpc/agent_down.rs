@@ -36,6 +36,9 @@ const AHEAD_BYTES: usize = 1 << 20;
 /// What a message takes beside its payload, roughly.
 const MESSAGE_BYTES: usize = 64;
 
+/// Payloads on their way from the journal.
+type Reading = Pin<Box<dyn Future<Output = Vec<Option<Bytes>>> + Send>>;
+
 /// A stream of frames.
 pub(super) struct Down {
     stream: Arc<Stream>,
@@ -46,7 +49,7 @@ pub(super) struct Down {
     payloads: VecDeque<(Seq, Option<Bytes>)>,
     /// How many of `waiting` have theirs in `payloads`.
     looked_up: usize,
-    reading: Option<Pin<Box<dyn Future<Output = Vec<Option<Bytes>>> + Send>>>,
+    reading: Option<Reading>,
     ended: bool,
 }
 

@@ -83,7 +83,7 @@ impl DeliveryService for Deliveries {
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(cancel_request::Target::DeliveryId(id)) => Target::one(&id)?,
-            Some(cancel_request::Target::Filter(filter)) => Target::Many(Filter::new(filter)?.not_empty()?),
+            Some(cancel_request::Target::Filter(filter)) => Target::Many(Box::new(Filter::new(filter)?.not_empty()?)),
         };
         let fitting = self.fitting(&target).await?;
         if let (Target::One(id), []) = (&target, &fitting[..]) {
@@ -122,7 +122,7 @@ impl DeliveryService for Deliveries {
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(redrive_request::Target::DeliveryId(id)) => Target::one(&id)?,
-            Some(redrive_request::Target::Filter(filter)) => Target::Many(Filter::new(filter)?.not_empty()?),
+            Some(redrive_request::Target::Filter(filter)) => Target::Many(Box::new(Filter::new(filter)?.not_empty()?)),
         };
         let fitting = self.fitting(&target).await?;
         if let (Target::One(id), []) = (&target, &fitting[..]) {
@@ -149,7 +149,7 @@ impl DeliveryService for Deliveries {
 /// What is to be changed.
 enum Target {
     One(DeliveryId),
-    Many(Filter),
+    Many(Box<Filter>),
 }
 
 impl Target {
