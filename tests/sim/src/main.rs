@@ -1,6 +1,6 @@
 //! Runs seeds of the simulator and prints what they suffered and went through.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +38,12 @@ struct Args {
     /// Prints every transition with its count.
     #[arg(long)]
     transitions: bool,
+    /// Stops at the first seed that fails.
+    #[arg(long)]
+    stop: bool,
+    /// Runs the stories in this folder instead of seeds.
+    #[arg(long)]
+    stories: Option<PathBuf>,
     /// Prints one line of JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -77,9 +83,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let options =
         Options { inputs_min: args.inputs, real_journal: args.real_journal.then_some(true), ..Options::default() };
-    match args.seed {
-        Some(seed) => one(seed, options, &args),
-        None => many(options, &args),
+    match (&args.stories, args.seed) {
+        (Some(folder), _) => stories(folder),
+        (None, Some(seed)) => one(seed, options, &args),
+        (None, None) => many(options, &args),
     }
 }
 
@@ -99,6 +106,22 @@ fn one(seed: u64, options: Options, args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs every story of a folder and compares it with what is recorded.
+fn stories(folder: &Path) -> ExitCode {
+    let names = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut names: Vec<_> = names.filter(|path| path.extension().is_some_and(|extension| extension == "txt")).collect();
+    names.sort();
+    std::panic::set_hook(Box::new(|_| {}));
+    let wrong = names.iter().filter(|path| {
+        let recorded = std::fs::read_to_string(path).unwrap_or_default();
+        let came = std::panic::catch_unwind(|| mindos_sim::script::run(&recorded));
+        !came.is_ok_and(|ran| ran.is_ok_and(|ran| ran.broken.is_none() && ran.text.trim_end() == recorded.trim_end()))
+    });
+    let wrong: Vec<_> = wrong.filter_map(|path| path.file_stem()?.to_str()).collect();
+    println!("{} of {} stories came out otherwise: {}", wrong.len(), names.len(), wrong.join(" "));
+    if wrong.is_empty() && !names.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn report_failure(failure: &Failure, args: &Args) {
@@ -133,7 +156,7 @@ fn many(options: Options, args: &Args) -> ExitCode {
                         Ok(report) => sum.add(&report),
                         Err(failure) => {
                             sum.failures.push((seed, failure.broken));
-                            stop.store(sum.failures.len() >= 20, Ordering::Relaxed);
+                            stop.store(sum.failures.len() >= if args.stop { 1 } else { 20 }, Ordering::Relaxed);
                         }
                     }
                 }

@@ -431,6 +431,10 @@ impl World {
                 self.ledger.left.insert(boot);
             }
             self.agent_closes(session);
+            // Its last words are heard before it is started again.
+            let heard = self.conns.get(&session).map_or(0, |conn| conn.in_flight(self.now));
+            self.at(after + heard, Event::Boot { agent });
+            return;
         }
         self.at(after, Event::Boot { agent });
     }

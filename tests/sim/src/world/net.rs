@@ -25,6 +25,11 @@ pub(super) struct Conn {
 }
 
 impl Conn {
+    /// How long until all that was sent up has arrived.
+    pub(super) fn in_flight(&self, now: u64) -> u64 {
+        self.up_last.saturating_sub(now) + 1
+    }
+
     pub(super) fn is_sound(&self) -> bool {
         !self.dead && self.plane_open
     }
