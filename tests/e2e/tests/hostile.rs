@@ -19,7 +19,7 @@ use tonic::Code;
 
 const MIB: u64 = 1 << 20;
 /// What a control plane may take under any of this.
-const MEMORY_MAX: u64 = 400 * MIB;
+const MEMORY_MAX: u64 = 512 * MIB;
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// One event published, worked on and settled: somebody else is served.
