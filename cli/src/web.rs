@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client for one server: webhooks to send, health and metrics to read.
 //!
-//! One connection, dialled when it is needed and again after a break.
+//! One connection, dialled when it is needed and again after a break; a request on a connection that had gone is sent again,
+//! so all of them have to be harmless to repeat.
 
 use std::time::Duration;
 
@@ -71,7 +72,19 @@ impl Web {
                 .map_err(|_| Failure::world(format!("header {name} cannot hold `{value}`")))?;
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        let answer = tokio::time::timeout(ANSWER_WITHIN, self.exchange(request)).await;
+        let reused = self.sender.is_some();
+        let again = request.clone();
+        let exchange = async {
+            match self.exchange(request).await {
+                // A server closes what was idle for long, and that may cross with the request.
+                None if reused => {
+                    self.sender = None;
+                    self.exchange(again).await
+                }
+                answer => answer,
+            }
+        };
+        let answer = tokio::time::timeout(ANSWER_WITHIN, exchange).await;
         match answer {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => {
