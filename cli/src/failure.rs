@@ -122,9 +122,9 @@ impl Failure {
         let hint = match status.code() {
             Code::Unavailable => Some("the control plane is stopping or starting; try again in a moment".to_owned()),
             Code::Unimplemented => Some(format!("{server} is another program, or an older release of Mind OS")),
-            Code::ResourceExhausted => rich.detail::<rpc::RetryInfo>().and_then(|retry| {
-                retry.retry_delay.map(|delay| format!("try again in {} s", delay.seconds.max(1)))
-            }),
+            Code::ResourceExhausted => rich
+                .detail::<rpc::RetryInfo>()
+                .and_then(|retry| retry.retry_delay.map(|delay| format!("try again in {} s", delay.seconds.max(1)))),
             Code::Aborted => Some("it was changed meanwhile: read it again and repeat".to_owned()),
             _ => None,
         };

@@ -128,5 +128,3 @@ Examples:
   mindos completions bash > ~/.local/share/bash-completion/completions/mindos
   mindos completions zsh > \"${fpath[1]}/_mindos\"
   mindos completions fish > ~/.config/fish/completions/mindos.fish";
-
-

@@ -5,7 +5,11 @@ use std::process::{Command, Output};
 fn mindos(args: &[&str]) -> Output {
     // A port on which nobody listens, so that no test depends on what runs on this machine.
     let mut command = Command::new(env!("CARGO_BIN_EXE_mindos"));
-    command.args(args).env("MINDOS_SERVER", "http://127.0.0.1:9").env_remove("MINDOS_OUTPUT").env_remove("MINDOS_DATA_DIR");
+    command
+        .args(args)
+        .env("MINDOS_SERVER", "http://127.0.0.1:9")
+        .env_remove("MINDOS_OUTPUT")
+        .env_remove("MINDOS_DATA_DIR");
     command.output().unwrap()
 }
 
@@ -19,7 +23,10 @@ fn subcommands(path: &[&str]) -> Vec<String> {
     assert!(output.status.success(), "{path:?}: {}", text(&output.stderr));
     let help = text(&output.stdout);
     let Some((_, commands)) = help.split_once("\nCommands:\n") else { return Vec::new() };
-    let names = commands.lines().take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = commands
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
@@ -52,11 +59,42 @@ fn the_help_of_every_command_has_examples() {
 fn the_commands_of_the_manual_are_there() {
     let commands = all_commands();
     for path in [
-        "up", "control-plane", "sidecar", "general", "send", "events list", "events get", "events watch", "deliveries list",
-        "deliveries get", "deliveries watch", "deliveries cancel", "deliveries redrive", "generals list", "generals get",
-        "generals cordon", "generals uncordon", "generals drain", "generals pause", "generals resume", "clusters list",
-        "instances list", "routes get", "routes apply", "ledger tail", "ledger verify", "ledger export", "journal inspect",
-        "journal truncate", "backup", "restore", "upgrade finalize", "top", "bench fanout", "bench streams", "bench recovery",
+        "up",
+        "control-plane",
+        "sidecar",
+        "general",
+        "send",
+        "events list",
+        "events get",
+        "events watch",
+        "deliveries list",
+        "deliveries get",
+        "deliveries watch",
+        "deliveries cancel",
+        "deliveries redrive",
+        "generals list",
+        "generals get",
+        "generals cordon",
+        "generals uncordon",
+        "generals drain",
+        "generals pause",
+        "generals resume",
+        "clusters list",
+        "instances list",
+        "routes get",
+        "routes apply",
+        "ledger tail",
+        "ledger verify",
+        "ledger export",
+        "journal inspect",
+        "journal truncate",
+        "backup",
+        "restore",
+        "upgrade finalize",
+        "top",
+        "bench fanout",
+        "bench streams",
+        "bench recovery",
         "completions",
     ] {
         let words: Vec<String> = path.split(' ').map(str::to_owned).collect();
@@ -74,7 +112,9 @@ fn the_help_documents_the_exit_codes() {
 
 #[test]
 fn nobody_there_is_a_failure_that_says_what_to_do() {
-    for args in [&["events", "list"][..], &["deliveries", "get", "d1.1"], &["routes", "get"], &["ledger", "verify"], &["top"]] {
+    for args in
+        [&["events", "list"][..], &["deliveries", "get", "d1.1"], &["routes", "get"], &["ledger", "verify"], &["top"]]
+    {
         let output = mindos(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         let error = text(&output.stderr);

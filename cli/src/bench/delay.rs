@@ -11,7 +11,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::fanout::{machine, within};
+use super::compare::machine;
+use super::fanout::within;
 use super::stage::{Data, Stage};
 use super::worker::Worker;
 use super::{StageArgs, rounded, say};
@@ -87,7 +88,8 @@ async fn throughput(args: &StageArgs, slots: u32, seconds: f64, delay: Duration)
     let enough = f64::from(slots) * (seconds + WARM_UP.as_secs_f64() + 4.0);
     publish(&stage.api, enough as u64, 100).await?;
     tokio::time::sleep(WARM_UP).await;
-    let settled = |metrics: &std::collections::BTreeMap<String, f64>| metrics.get(crate::top::SETTLED).copied().unwrap_or(0.0);
+    let settled =
+        |metrics: &std::collections::BTreeMap<String, f64>| metrics.get(crate::top::SETTLED).copied().unwrap_or(0.0);
     let before = (settled(&stage.metrics().await?), Instant::now());
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
     let after = (settled(&stage.metrics().await?), Instant::now());
@@ -103,7 +105,8 @@ async fn megabytes_per_second(args: &StageArgs, megabytes: u64, delay: Duration)
     let url = through(&stage.agents, delay).await?;
     let generals = vec!["bench-1".to_owned()];
     stage.route(&[("bench", generals.clone())]).await?;
-    let command = |url: &str| ["agent", "--url", url, "--generals", "bench-1", "--slots", "256", "--measure"].map(str::to_owned);
+    let command =
+        |url: &str| ["agent", "--url", url, "--generals", "bench-1", "--slots", "256", "--measure"].map(str::to_owned);
     let known = Worker::start("registration", &command(&stage.agents)).await?;
     stage.wait_for_generals(&generals).await?;
     known.stop().await?;
@@ -111,7 +114,9 @@ async fn megabytes_per_second(args: &StageArgs, megabytes: u64, delay: Duration)
     publish(&stage.api, count, LARGE).await?;
     let agent = Worker::start("agent", &command(&url)).await?;
     stage
-        .wait("carrying the payloads", Duration::from_secs(300), |metrics| metrics.get("mindos_open_deliveries") == Some(&0.0))
+        .wait("carrying the payloads", Duration::from_secs(300), |metrics| {
+            metrics.get("mindos_open_deliveries") == Some(&0.0)
+        })
         .await?;
     let done = agent.stop().await?;
     stage.stop().await;
@@ -122,9 +127,8 @@ async fn megabytes_per_second(args: &StageArgs, megabytes: u64, delay: Duration)
 
 async fn publish(api: &str, count: u64, payload: usize) -> Result<(), Failure> {
     let (count, payload) = (count.to_string(), payload.to_string());
-    let command = [
-        "publish", "--url", api, "--count", &count, "--payload", &payload, "--batch", "8", "--seconds", "300",
-    ];
+    let command =
+        ["publish", "--url", api, "--count", &count, "--payload", &payload, "--batch", "8", "--seconds", "300"];
     let mut publisher = Worker::start("publisher", &command.map(str::to_owned)).await?;
     publisher.tell("go").await?;
     let done = publisher.expect("done", within(300.0)).await?;

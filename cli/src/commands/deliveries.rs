@@ -151,8 +151,7 @@ pub(crate) async fn fetch(
     let mut deliveries: Vec<Delivery> = Vec::new();
     let mut page_token = String::new();
     while let Some(page_size) = page.next_size(deliveries.len()) {
-        let request =
-            delivery::ListRequest { filter: Some(filter.clone()), page_size, page_token, include_output };
+        let request = delivery::ListRequest { filter: Some(filter.clone()), page_size, page_token, include_output };
         let answer = client.deliveries().list(request).await.map_err(client.failed())?.into_inner();
         deliveries.extend(answer.deliveries);
         page_token = answer.next_page_token;
@@ -245,8 +244,7 @@ async fn watch(args: WatchArgs, global: &Global, client: &Client) -> Result<(), 
     let mut seen = 0_u64;
     let mut headed = false;
     loop {
-        let request =
-            delivery::WatchRequest { filter: Some(filter.clone()), from_seq, include_output: results };
+        let request = delivery::WatchRequest { filter: Some(filter.clone()), from_seq, include_output: results };
         let mut stream = client.deliveries().watch(request).await.map_err(client.failed())?.into_inner();
         loop {
             let message = match stream.message().await {
@@ -289,8 +287,7 @@ async fn cancel(args: CancelArgs, global: &Global, client: &Client) -> Result<()
     use delivery::cancel_request::Target;
     let CancelArgs { id, filter, reason, grace, dry_run } = args;
     let target = target(id, filter, Target::DeliveryId, Target::Filter)?;
-    let request =
-        delivery::CancelRequest { target: Some(target), reason, grace: grace.map(convert::span), dry_run };
+    let request = delivery::CancelRequest { target: Some(target), reason, grace: grace.map(convert::span), dry_run };
     let answer = client.deliveries().cancel(request).await.map_err(client.failed())?.into_inner();
     if global.output.is_json() {
         render::print_json(&render::json(&answer));

@@ -96,8 +96,7 @@ async fn list(args: ListArgs, global: &Global, client: &Client) -> Result<(), Fa
     let mut events: Vec<Event> = Vec::new();
     let mut page_token = String::new();
     while let Some(page_size) = page.next_size(events.len()) {
-        let request =
-            event::ListRequest { filter: Some(filter.clone()), page_size, page_token, include_data: data };
+        let request = event::ListRequest { filter: Some(filter.clone()), page_size, page_token, include_data: data };
         let answer = client.events().list(request).await.map_err(client.failed())?.into_inner();
         events.extend(answer.events);
         page_token = answer.next_page_token;

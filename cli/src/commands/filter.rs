@@ -45,18 +45,7 @@ pub(crate) struct EventFilterArgs {
 
 impl From<EventFilterArgs> for EventFilter {
     fn from(args: EventFilterArgs) -> EventFilter {
-        let EventFilterArgs {
-            repository,
-            kind,
-            event_type,
-            source,
-            subject,
-            lane,
-            actor,
-            route,
-            since,
-            until,
-        } = args;
+        let EventFilterArgs { repository, kind, event_type, source, subject, lane, actor, route, since, until } = args;
         EventFilter {
             repository: repository.unwrap_or_default(),
             kind: kind.unwrap_or_default(),

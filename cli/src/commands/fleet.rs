@@ -234,7 +234,15 @@ pub(crate) async fn generals(command: GeneralsCommand, global: &Global) -> Resul
                 return Ok(());
             }
             let mut table = Table::new(&[
-                "general", "type", "liveness", ">instances", ">in use", ">slots", ">waiting", ">parked", "holds",
+                "general",
+                "type",
+                "liveness",
+                ">instances",
+                ">in use",
+                ">slots",
+                ">waiting",
+                ">parked",
+                "holds",
             ]);
             for general in &generals {
                 table.row(vec![
@@ -402,12 +410,7 @@ async fn hold(command: HoldCommand, noun: Noun, global: &Global, client: &Client
 }
 
 /// Pauses or resumes a cluster, general or route.
-pub(crate) async fn pause(
-    command: PauseCommand,
-    noun: Noun,
-    global: &Global,
-    client: &Client,
-) -> Result<(), Failure> {
+pub(crate) async fn pause(command: PauseCommand, noun: Noun, global: &Global, client: &Client) -> Result<(), Failure> {
     let mut fleet = client.fleet();
     let (word, changed) = match command {
         PauseCommand::Pause(HoldArgs { name, reason }) => {

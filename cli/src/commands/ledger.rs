@@ -129,13 +129,8 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     loop {
-        let request = ledger::TailRequest {
-            from_seq,
-            follow,
-            kinds: kinds.clone(),
-            limit: limit_left,
-            include_payload: payload,
-        };
+        let request =
+            ledger::TailRequest { from_seq, follow, kinds: kinds.clone(), limit: limit_left, include_payload: payload };
         let mut stream = client.ledger().tail(request).await.map_err(client.failed())?.into_inner();
         loop {
             let message = match stream.message().await {
@@ -228,9 +223,9 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn to_json(&self) -> Value {
-        let damage = self.damage.as_ref().map(|(seq, file, offset, message)| {
-            json!({"seq": seq, "file": file, "offset": offset, "message": message})
-        });
+        let damage = self.damage.as_ref().map(
+            |(seq, file, offset, message)| json!({"seq": seq, "file": file, "offset": offset, "message": message}),
+        );
         json!({
             "verified": self.damage.is_none(),
             "records": self.records,
@@ -305,12 +300,15 @@ fn verify_offline(directory: &Path, from: u64, through: u64, global: &Global) ->
         let mut value = verdict.to_json();
         value["segments"] = json!(verified.segments);
         value["batches"] = json!(verified.batches);
-        value["torn_at"] = json!(verified.torn_at.as_ref().map(|(file, offset)| json!({"file": file, "offset": offset})));
+        value["torn_at"] =
+            json!(verified.torn_at.as_ref().map(|(file, offset)| json!({"file": file, "offset": offset})));
         render::print_json(&value);
     } else {
         render::print(&verdict.to_text());
         if let Some((file, offset)) = &verified.torn_at {
-            render::print(&format!("a batch at the end was never whole ({file}, offset {offset}): the next start cuts it"));
+            render::print(&format!(
+                "a batch at the end was never whole ({file}, offset {offset}): the next start cuts it"
+            ));
         }
     }
     verdict.into_result()

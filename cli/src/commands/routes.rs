@@ -99,7 +99,8 @@ async fn get(global: &Global) -> Result<(), Failure> {
         render::print_json(&value);
         return Ok(());
     }
-    let mut rows = Table::new(&["route", "matches", "targets", "strategy", "coalesce", ">attempts", "deadline", "paused"]);
+    let mut rows =
+        Table::new(&["route", "matches", "targets", "strategy", "coalesce", ">attempts", "deadline", "paused"]);
     for route in &table.routes {
         let matches = route.r#match.clone().unwrap_or_default();
         let targets = route.targets.clone().unwrap_or_default();
@@ -228,10 +229,15 @@ fn parse(text: &str) -> Result<RouteTable, String> {
 }
 
 fn convert_route(file: RouteFile) -> Result<Route, String> {
-    let RouteFile { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused } = file;
+    let RouteFile { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused } =
+        file;
     let strategy = Strategy::from_str_name(&format!("STRATEGY_{}", strategy.to_ascii_uppercase()))
         .filter(|found| *found != Strategy::Unspecified)
-        .ok_or_else(|| format!("route {name}: strategy `{strategy}` is not known: expected broadcast, round_robin or load_balanced"))?;
+        .ok_or_else(|| {
+            format!(
+                "route {name}: strategy `{strategy}` is not known: expected broadcast, round_robin or load_balanced"
+            )
+        })?;
     let coalesce = match coalesce {
         None => CoalescePolicy::Unspecified,
         Some(word) => CoalescePolicy::from_str_name(&format!("COALESCE_POLICY_{}", word.to_ascii_uppercase()))

@@ -18,8 +18,7 @@ pub(crate) struct SidecarArgs {
 /// Runs a sidecar until SIGTERM or SIGINT, then drains it.
 pub(crate) fn sidecar(args: SidecarArgs) -> Result<(), Failure> {
     let SidecarArgs { config, logs } = args;
-    mindos_agent_sidecar::logs::start(&logs)
-        .map_err(|error| Failure::usage(format!("--log: {error}")))?;
+    mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -84,7 +84,12 @@ pub(crate) async fn run(args: SendArgs, global: &Global) -> Result<(), Failure> 
             render::print_json(&value);
         } else {
             let again = if result.duplicate { ", accepted before" } else { "" };
-            render::print(&format!("event {} (id {}), {} deliveries{again}", result.seq, result.id, result.deliveries.len()));
+            render::print(&format!(
+                "event {} (id {}), {} deliveries{again}",
+                result.seq,
+                result.id,
+                result.deliveries.len()
+            ));
         }
         return Ok(());
     }

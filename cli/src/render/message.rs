@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, event, fleet, ledger, route};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Field};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Field,
+};
 use serde_json::{Map, Value, json as object};
 
 /// A message and its full name.

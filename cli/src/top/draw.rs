@@ -130,10 +130,14 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, screen: &Screen, look: &Look) {
         Pane::Overview => {
             let wide = area.width >= 110;
             let areas = if wide {
-                let [left, right] = Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(area);
-                let [recent, lanes, parked] =
-                    Layout::vertical([Constraint::Percentage(50), Constraint::Percentage(25), Constraint::Percentage(25)])
-                        .areas(right);
+                let [left, right] =
+                    Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(area);
+                let [recent, lanes, parked] = Layout::vertical([
+                    Constraint::Percentage(50),
+                    Constraint::Percentage(25),
+                    Constraint::Percentage(25),
+                ])
+                .areas(right);
                 [left, recent, lanes, parked]
             } else {
                 Layout::vertical([
@@ -419,7 +423,9 @@ mod tests {
 
     #[test]
     fn numbers_stay_short() {
-        for (number, text) in [(0.0, "0"), (2.5, "2.5"), (999.0, "999"), (1500.0, "1.5k"), (42_000.0, "42k"), (3.2e6, "3.2M")] {
+        for (number, text) in
+            [(0.0, "0"), (2.5, "2.5"), (999.0, "999"), (1500.0, "1.5k"), (42_000.0, "42k"), (3.2e6, "3.2M")]
+        {
             assert_eq!(short_number(number), text);
         }
     }

@@ -61,10 +61,7 @@ async fn look(client: &Client, web: &mut Web) -> Result<Look, Failure> {
         statuses: statuses.iter().map(|status| i32::from(*status)).collect(),
         ..Default::default()
     };
-    let (waiting, parked) = (
-        with(&[DeliveryStatus::Waiting, DeliveryStatus::Leased]),
-        with(&[DeliveryStatus::Parked]),
-    );
+    let (waiting, parked) = (with(&[DeliveryStatus::Waiting, DeliveryStatus::Leased]), with(&[DeliveryStatus::Parked]));
     let recent = DeliveryFilter::default();
     let page = |limit| PageArgs { limit };
     let (clusters, generals, instances, recent, parked, waiting, metrics) = tokio::try_join!(

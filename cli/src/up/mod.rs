@@ -135,7 +135,8 @@ impl Drop for DataDir {
 fn state_directory() -> Result<PathBuf, Failure> {
     let state = std::env::var_os("XDG_STATE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let state = state.or_else(home).ok_or_else(|| Failure::usage("HOME is not set: name a directory with --data-dir"))?;
+    let state =
+        state.or_else(home).ok_or_else(|| Failure::usage("HOME is not set: name a directory with --data-dir"))?;
     Ok(state.join("mindos"))
 }
 
@@ -302,8 +303,12 @@ async fn all_connected(plan: &Plan, client: &Client) -> Result<(), Failure> {
                 .filter(|general| !is_up(general))
                 .map(|(cluster, name)| format!("{cluster}/{name}"))
                 .collect();
-            return Err(Failure::world(format!("not connected within {} s: {}", CONNECTED_WITHIN.as_secs(), missing.join(", ")))
-                .hint("their logs and those of their sidecars are in the folder logs of the data directory"));
+            return Err(Failure::world(format!(
+                "not connected within {} s: {}",
+                CONNECTED_WITHIN.as_secs(),
+                missing.join(", ")
+            ))
+            .hint("their logs and those of their sidecars are in the folder logs of the data directory"));
         }
         progress.show(&format!("{up} of {} generals connected", plan.generals.len()));
         tokio::time::sleep(LOOK_INTERVAL).await;

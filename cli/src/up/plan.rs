@@ -93,7 +93,8 @@ pub(crate) struct Wishes<'a> {
 impl Plan {
     /// Finds ports and writes down every process.
     pub(crate) fn new(wishes: &Wishes<'_>) -> Result<Plan, Failure> {
-        let Wishes { clusters, data_dir, port, agent_port, generals_port, slots, secret, log, control_plane_args } = *wishes;
+        let Wishes { clusters, data_dir, port, agent_port, generals_port, slots, secret, log, control_plane_args } =
+            *wishes;
         let (logs, pids) = (data_dir.join("logs"), data_dir.join("pids"));
         for directory in [&logs, &pids] {
             std::fs::create_dir_all(directory)
@@ -139,8 +140,19 @@ impl Plan {
                 let plane = format!("http://127.0.0.1:{agent_port}");
                 let instance = format!("{general}-0");
                 let args = [
-                    "sidecar", "--control-plane", &plane, "--cluster", cluster.as_str(), "--region", region.as_str(),
-                    "--instance", &instance, "--general", &spec, "--drain-grace", "5",
+                    "sidecar",
+                    "--control-plane",
+                    &plane,
+                    "--cluster",
+                    cluster.as_str(),
+                    "--region",
+                    region.as_str(),
+                    "--instance",
+                    &instance,
+                    "--general",
+                    &spec,
+                    "--drain-grace",
+                    "5",
                 ];
                 add(Part::Sidecar, "-sidecar", args.iter().map(OsString::from).collect());
                 generals.push((cluster.to_string(), general.to_owned()));
@@ -195,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_cluster_has_a_region() {
-        let read = |text: &str| text.parse::<ClusterSpec>().map(|spec| (spec.name.to_string(), spec.region.to_string()));
+        let read =
+            |text: &str| text.parse::<ClusterSpec>().map(|spec| (spec.name.to_string(), spec.region.to_string()));
         assert_eq!(read("eu"), Ok(("eu".to_owned(), "eu-1".to_owned())));
         assert_eq!(read("eu=eu-west-1"), Ok(("eu".to_owned(), "eu-west-1".to_owned())));
         assert!(read("E U").unwrap_err().contains("E U"));

@@ -105,9 +105,7 @@ async fn publish(web: &mut Web, webhook: &Webhook, secret: &str) -> Result<Answe
 }
 
 fn read_answer(file: &str, body: &[u8]) -> Result<Answer, Failure> {
-    let bad = || {
-        Failure::world(format!("the answer to {file} names no event: {}", String::from_utf8_lossy(body)))
-    };
+    let bad = || Failure::world(format!("the answer to {file} names no event: {}", String::from_utf8_lossy(body)));
     let value: Value = serde_json::from_slice(body).map_err(|_| bad())?;
     let seq = &value["event"];
     let seq = seq.as_u64().filter(|seq| *seq > 0).ok_or_else(bad)?;
@@ -124,7 +122,9 @@ async fn patiently<T>(
         match ask().await {
             Ok(answer) => return Ok(answer.into_inner()),
             // A view may lag a little behind what was accepted.
-            Err(status) if tries < TRIES_MAX && (Client::is_passing(&status) || status.code() == tonic::Code::NotFound) => {
+            Err(status)
+                if tries < TRIES_MAX && (Client::is_passing(&status) || status.code() == tonic::Code::NotFound) =>
+            {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -157,7 +157,10 @@ async fn settled(
             Some(_) => {}
             None => {
                 let is_open = |delivery: &&Delivery| {
-                    matches!(delivery.status(), DeliveryStatus::Waiting | DeliveryStatus::Leased | DeliveryStatus::Unspecified)
+                    matches!(
+                        delivery.status(),
+                        DeliveryStatus::Waiting | DeliveryStatus::Leased | DeliveryStatus::Unspecified
+                    )
                 };
                 let open = deliveries.iter().filter(is_open).count();
                 if (open == 0 && deliveries.len() >= planned) || over {

@@ -169,8 +169,9 @@ impl Summary {
         }
         if !self.is_settled() {
             let missing = self.planned.saturating_sub(self.deliveries) + self.unsettled.len();
-            return Err(Failure::verification(format!("{missing} deliveries are not settled"))
-                .hint("run with --keep and look at them with `mindos deliveries list --status parked,waiting,leased`"));
+            return Err(Failure::verification(format!("{missing} deliveries are not settled")).hint(
+                "run with --keep and look at them with `mindos deliveries list --status parked,waiting,leased`",
+            ));
         }
         Ok(())
     }
