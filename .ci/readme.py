@@ -5,7 +5,7 @@ Takes the fenced blocks marked `sh` of README.md and the files of docs/, in thei
 bash with `set -e`, from a copy of the working directory's state: HOME, the data directory and the ports are the session's own
 where the commands let them. A comment before a block says how it is run:
 
-  <!-- run: background -->    goes on while the rest runs; waited for until http://127.0.0.1:8090/readyz answers
+  <!-- run: background N -->  goes on while the rest runs; waited for until http://127.0.0.1:8090/readyz answers and N agents are connected
   <!-- run: terminal 3 -->    needs a terminal: gets one for 3 s, and has to live that long
   <!-- run: stop -->          ends what runs in the background, before the block
   <!-- run: again -->         ends what runs in the background, runs the block, and starts it again
@@ -37,10 +37,12 @@ def blocks(path):
         yield (match["how"] or "").strip(), match["commands"].strip()
 
 
-def ready():
+def ready(agents):
     try:
-        with urllib.request.urlopen("http://127.0.0.1:8090/readyz", timeout=1) as answer:
-            return answer.status == 200
+        urllib.request.urlopen("http://127.0.0.1:8090/readyz", timeout=1).close()
+        with urllib.request.urlopen("http://127.0.0.1:8090/metrics", timeout=1) as answer:
+            found = re.search(r"^mindos_sessions (\d+)$", answer.read().decode("utf-8"), re.M)
+            return found is not None and int(found[1]) >= agents
     except OSError:
         return False
 
@@ -57,6 +59,7 @@ class Session:
         self.environment["PATH"] = f"{target / 'debug'}:{self.environment['PATH']}"
         self.background = None
         self.commands = None
+        self.agents = 0
         self.log = folder / "background.log"
 
     def run(self, commands):
@@ -64,14 +67,14 @@ class Session:
                               stdin=subprocess.DEVNULL, timeout=SECONDS)
         return done.returncode == 0
 
-    def start(self, commands):
+    def start(self, commands, agents):
         self.stop()
-        self.commands = commands
+        self.commands, self.agents = commands, agents
         output = self.log.open("ab")
         self.background = subprocess.Popen(["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, env=self.environment,
                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         until = time.monotonic() + SECONDS
-        while not ready():
+        while not ready(agents):
             if self.background.poll() is not None or time.monotonic() > until:
                 print(self.log.read_text("utf-8", "replace")[-3000:])
                 return False
@@ -124,8 +127,8 @@ def run_document(path):
                 skipped += 1
                 print(f"not run: {head}: {how[3:].strip()}")
                 continue
-            if how == "background":
-                good = session.start(commands)
+            if how.startswith("background"):
+                good = session.start(commands, int(how.split()[1]))
             elif how.startswith("terminal"):
                 good = session.terminal(commands, float(how.split()[1]))
             elif how == "stop":
@@ -133,7 +136,7 @@ def run_document(path):
                 good = session.run(commands)
             elif how == "again":
                 session.stop()
-                good = session.run(commands) and session.start(session.commands)
+                good = session.run(commands) and session.start(session.commands, session.agents)
             elif how == "":
                 good = session.run(commands)
             else:
