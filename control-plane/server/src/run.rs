@@ -227,6 +227,7 @@ impl Server {
         agents.add_service(api_health);
         add_reflection(&mut agents)?;
         grpc::agents(&context, &mut agents);
+        upkeep.agent_services(&context, &mut agents);
 
         let http = upkeep.router(&context);
         let (api_listener, api_at) = listen(config.listen).await?;

@@ -171,6 +171,11 @@ impl Upkeep {
         grpc::blobs(context, Arc::clone(&self.blobs), routes);
     }
 
+    /// The services that agents need beside their stream: payloads and outputs too large for it.
+    pub fn agent_services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
+        grpc::blobs(context, Arc::clone(&self.blobs), routes);
+    }
+
     /// What answers HTTP.
     pub fn router(&self, context: &Arc<Context>) -> axum::Router {
         http::router(HttpParts {

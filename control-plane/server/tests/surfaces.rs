@@ -155,6 +155,11 @@ async fn a_blob_comes_back_as_it_was_put_also_after_a_restart() {
     assert_eq!(got, bytes[1000..]);
     let none = address.replace(&address[12..16], "0000");
     assert_eq!(blobs.stat(StatRequest { r#ref: none }).await.unwrap_err().code(), Code::NotFound);
+
+    // Agents reach it beside their stream.
+    let agents = tonic::transport::Endpoint::from_shared(server.agents.clone()).unwrap().connect().await.unwrap();
+    let stat = BlobServiceClient::new(agents).stat(StatRequest { r#ref: address }).await.unwrap().into_inner();
+    assert_eq!(stat.length, 700_000);
     server.stop().await;
 }
 
