@@ -11,12 +11,12 @@ limit=${TIMEOUT:-600}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT INT TERM
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/mutants"
-# Quick to build, and quick enough to run.
+# Quick to build, and quick enough to run. Files are dated at the copy (tar -m), or cargo would take a mutant of before for fresh.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=false CARGO_INCREMENTAL=1
 
 (cd "$root" && git ls-files -z --cached --others --exclude-standard | grep -zv -e '^tests/data/' -e '^tests/results/' |
     while IFS= read -r -d '' file; do if [ -f "$file" ]; then printf '%s\0' "$file"; fi; done |
-    tar --null -T - -cf -) | tar -xf - -C "$copy"
+    tar --null -T - -cf -) | tar -xmf - -C "$copy"
 cd "$copy"
 build() { cargo build -q -p mindos-sim --bin sim 2> "$copy/build.log"; }
 sim="$CARGO_TARGET_DIR/debug/sim"

@@ -3,13 +3,13 @@
 //! Invariant: `durable` is what a start finds, batch by batch; what was acknowledged never leaves it but with a dropped
 //! prefix.
 
-use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use mindos_core::record::{Batch, Entry};
 use mindos_core::snapshot::Item;
 use mindos_journal::fault::{FaultDisk, Random};
-use mindos_journal::{Frame, JournalError, Log, Options, Payload, Preparation};
+use mindos_journal::{Disk, DiskFile, EmbeddedError, EmbeddedJournal, JournalError, Options, Preparation};
 use mindos_model::Seq;
 
 use crate::chance::Chance;
@@ -29,10 +29,7 @@ pub enum Appended {
 #[derive(Debug)]
 struct OnDisk {
     disk: FaultDisk,
-    log: Option<Log<FaultDisk>>,
-    /// Every entry that was ever written, by the number that stands for it in the log.
-    written: HashMap<u64, Entry>,
-    next: u64,
+    journal: Option<EmbeddedJournal<FaultDisk>>,
     starts: u64,
 }
 
@@ -65,7 +62,7 @@ impl Home {
             sync_fails: false,
         };
         if on_disk {
-            let mut real = OnDisk { disk: FaultDisk::new(), log: None, written: HashMap::new(), next: 0, starts: seed };
+            let mut real = OnDisk { disk: FaultDisk::new(), journal: None, starts: seed };
             real.open()?;
             home.on_disk = Some(Box::new(real));
         }
@@ -97,8 +94,8 @@ impl Home {
             let end = self.durable.last().map_or(self.dropped, |batch| batch.last());
             match real.append(end, batch) {
                 Ok(()) => {}
-                Err(JournalError::NoSpace { .. }) => return Ok(Appended::Full),
-                Err(error) if self.sync_fails && error.is_fatal() => return Ok(Appended::Failed),
+                Err(error) if error.is_no_space() => return Ok(Appended::Full),
+                Err(EmbeddedError::Log(error)) if self.sync_fails && error.is_fatal() => return Ok(Appended::Failed),
                 Err(error) => return Err(format!("journal_takes_batches: {error}")),
             }
         } else if self.full {
@@ -174,6 +171,14 @@ impl Home {
         batches.flat_map(|batch| &batch.entries).filter(move |entry| entry.seq > from)
     }
 
+    /// Copies the files of the real journal to a folder; false when the run is not on it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn copy_to(&self, folder: &Path) -> std::io::Result<bool> {
+        self.on_disk.as_ref().map_or(Ok(false), |real| real.copy_to(folder).map(|()| true))
+    }
+
     /// Drops whole batches through here.
     pub fn drop_prefix(&mut self, through: Seq) {
         let count = self.durable.iter().take_while(|batch| batch.last() <= through).count();
@@ -190,24 +195,14 @@ impl OnDisk {
         let mut entropy = [0; 16];
         entropy[..8].copy_from_slice(&self.starts.to_le_bytes());
         let options = Options { segment_bytes: 128 << 10, preparation: Preparation::Inline, ..Options::new(entropy) };
-        let opened = Log::open(self.disk.clone(), options).map_err(|error| format!("journal_opens: {error}"))?;
-        self.log = Some(opened.0);
+        let opened = EmbeddedJournal::open(self.disk.clone(), options);
+        self.journal = Some(opened.map_err(|error| format!("journal_opens: {error}"))?.0);
         Ok(())
     }
 
-    fn append(&mut self, end: Seq, batch: &Batch) -> Result<(), JournalError> {
-        let mut frame = Frame::new();
-        for entry in &batch.entries {
-            let number = self.next;
-            self.next += 1;
-            let mut metadata = number.to_le_bytes().to_vec();
-            metadata.extend_from_slice(&entry.at.0.to_le_bytes());
-            let payload = entry.record.payload().map(|payload| Payload { salt: &payload.salt, bytes: &payload.bytes });
-            frame.push(&metadata, payload);
-            self.written.insert(number, entry.clone());
-        }
-        let log = self.log.as_mut().ok_or_else(|| JournalError::Poisoned { reason: "closed".to_owned() })?;
-        log.append(end, &mut frame).map(|_| ())
+    fn append(&mut self, end: Seq, batch: &Batch) -> Result<(), EmbeddedError> {
+        let closed = || JournalError::Poisoned { reason: "closed".to_owned() };
+        self.journal.as_mut().ok_or_else(closed)?.append_batch(end, batch).map(|_| ())
     }
 
     fn crash(
@@ -235,28 +230,32 @@ impl OnDisk {
             counts.add(Fault::ProcessKilled);
             self.disk = self.disk.kill();
         }
-        self.log = None;
+        self.journal = None;
         self.open()
     }
 
     fn read(&self) -> Result<Vec<Entry>, Broken> {
-        let failed = |error: JournalError| format!("journal_reads_back: {error}");
-        let log = self.log.as_ref().ok_or("journal_opens: it is closed")?;
-        let mut cursor = log.reader().cursor(Seq(1)).map_err(failed)?;
+        let failed = |error: EmbeddedError| format!("journal_reads_back: {error}");
+        let journal = self.journal.as_ref().ok_or("journal_opens: it is closed")?;
         let mut entries = Vec::new();
-        while let Some(batch) = cursor.next_batch().map_err(failed)? {
-            for stored in batch.entries() {
-                let stored = stored.map_err(failed)?;
-                let number = stored.metadata.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-                let entry = number.and_then(|number| self.written.get(&number));
-                let entry = entry.ok_or_else(|| format!("journal_reads_back: record {} is nobody's", stored.seq))?;
-                let payload = entry.record.payload().map(|payload| &payload.bytes[..]);
-                if entry.seq != stored.seq || payload != stored.payload.map(|payload| payload.bytes) {
-                    return Err(format!("journal_reads_back: record {} is not as written", stored.seq));
-                }
-                entries.push(entry.clone());
-            }
-        }
+        let mut tail = journal.ledger().tail(Seq(1)).map_err(|error| format!("journal_reads_back: {error}"))?;
+        while tail.next_batch(|entry| entries.push(entry)).map_err(failed)? {}
         Ok(entries)
+    }
+
+    /// What the log holds, file by file, and where it was written.
+    fn copy_to(&self, folder: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        for (name, bytes) in self.disk.list()? {
+            let file = self.disk.open(&name)?;
+            let mut content = vec![0; usize::try_from(bytes).unwrap_or_default()];
+            let read = file.read_at(&mut content, 0)?;
+            content.truncate(read);
+            // What was zeroed ahead is nobody's history.
+            let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| (last + 1).next_multiple_of(4096));
+            content.truncate(end.max(4096).min(read));
+            std::fs::write(folder.join(name), content)?;
+        }
+        Ok(())
     }
 }
