@@ -1,13 +1,12 @@
 //! Recovery: a control plane with much pending is killed and started again while an agent waits for it.
 //!
 //! The journal is made by a real control plane: first the pending deliveries and a snapshot, then as many records behind it as
-//! wanted, from other work. Snapshots taken after that one are removed, so that the start has to fold all of them.
+//! wanted, from other work and without further snapshots, so that the start has to fold all of them.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use mindos_control_plane::store::JOURNAL_DIR;
 use serde_json::json;
 
 use super::compare::machine;
@@ -22,9 +21,6 @@ use crate::render;
 const RECORDS_PER_EVENT: u64 = 7;
 /// How long each of the steps may take.
 const STEP_WITHIN: Duration = Duration::from_secs(900);
-/// How long a snapshot is waited for.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(30);
-
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RecoveryArgs {
     /// Deliveries that wait.
@@ -47,7 +43,10 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
     let RecoveryArgs { pending, lanes, records, redial, stage: stage_args } = args;
     let data = Data::new(&stage_args)?;
     let extra = &stage_args.control_plane_args;
-    let mut stage = Stage::start(&data.path, extra).await?;
+    // A snapshot as soon as everything pending is there, and none later.
+    let often = with(extra, &["--snapshot-tail=1000", "--snapshot-interval=1s"]);
+    let never = with(extra, &["--snapshot-tail=1000000000000"]);
+    let mut stage = Stage::start(&data.path, &often).await?;
     let work: Vec<String> = (1..=3).map(|number| format!("bench-{number}")).collect();
     stage.route(&[("pending", vec!["bench-pending".to_owned()]), ("bench", work.clone())]).await?;
     // The general has to be known before events can be bound to it.
@@ -57,13 +56,12 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
     say(&format!("publishing {pending} events over {lanes} lanes that nobody works on"));
     publish(&stage.api, "pending", pending, lanes).await?;
     say("waiting for a snapshot of them");
-    // Taken once a million records stand behind the one before; with less pending the start folds everything.
-    let taken =
-        stage.wait("the snapshot", SNAPSHOT_WITHIN, |metrics| metrics.get("mindos_snapshot_seq") > Some(&0.0)).await;
-    if taken.is_err() {
-        say("none was taken, so the start will fold everything");
-    }
-    let aside = Aside::keep(&data.path)?;
+    let end = stage.metrics().await?.get("mindos_journal_durable_seq").copied().unwrap_or(0.0);
+    let covered = |metrics: &BTreeMap<String, f64>| metrics.get("mindos_snapshot_seq") >= Some(&(end - 1000.0));
+    let metrics = stage.wait("the snapshot", STEP_WITHIN, covered).await?;
+    let snapshot = metrics.get("mindos_snapshot_seq").copied().unwrap_or(0.0);
+    stage.stop().await;
+    let mut stage = Stage::start(&data.path, &never).await?;
     let rounds = records.div_ceil(RECORDS_PER_EVENT);
     say(&format!("{rounds} events of three deliveries each, for {records} records behind it"));
     let worker = Worker::start("agent", &agent(&stage.agents, "w", &work.join(","), None)).await?;
@@ -76,8 +74,7 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
     worker.stop().await?;
     let pending_found = metrics.get("mindos_open_deliveries").copied().unwrap_or(0.0);
     let seq = metrics.get("mindos_journal_durable_seq").copied().unwrap_or(0.0);
-    stage.stop().await;
-    let kept = aside.put_back(&data.path)?;
+    stage.kill().await;
     let (api, agents) = (free_port()?, free_port()?);
     let url = format!("http://127.0.0.1:{agents}");
     let mut waiting = Worker::start("waiting agent", &agent(&url, "r", "bench-pending", Some(redial))).await?;
@@ -92,9 +89,9 @@ pub(super) async fn run(args: RecoveryArgs) -> Result<(), Failure> {
         "bench": "recovery",
         "pending": pending_found,
         "lanes": lanes,
-        "snapshot_seq": kept,
+        "snapshot_seq": snapshot,
         "end_seq": seq,
-        "records_behind_the_snapshot": seq - kept as f64,
+        "records_behind_the_snapshot": seq - snapshot,
         "agent_redials_every_ms": redial.as_millis() as u64,
         "seconds_to_first_assignment": rounded(first.saturating_sub(start) as f64 / 1e9),
         "server_cpu_seconds": rounded(used.cpu.as_secs_f64()),
@@ -143,46 +140,7 @@ fn agent(url: &str, prefix: &str, generals: &str, redial: Option<Duration>) -> V
     command
 }
 
-/// The record of a snapshot by its file's name.
-fn snapshot_seq(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix("snapshot-")?.strip_suffix(".mds")?.parse().ok()
-}
-
-/// All snapshots in the directory of a journal.
-fn snapshots(journal: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(journal)? {
-        let path = entry?.path();
-        if snapshot_seq(&path).is_some() {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// A snapshot kept aside, because the server keeps only the newest.
-#[derive(Debug)]
-struct Aside {
-    /// Where it stood, and its copy.
-    file: Option<(PathBuf, PathBuf)>,
-}
-
-impl Aside {
-    fn keep(data: &Path) -> Result<Aside, Failure> {
-        let Some(newest) = snapshots(&data.join(JOURNAL_DIR))?.pop() else { return Ok(Aside { file: None }) };
-        let copy = data.join("snapshot-aside");
-        std::fs::copy(&newest, &copy)?;
-        Ok(Aside { file: Some((newest, copy)) })
-    }
-
-    /// Makes it the only one; returns its record, 0 when there is none.
-    fn put_back(self, data: &Path) -> Result<u64, Failure> {
-        for path in snapshots(&data.join(JOURNAL_DIR))? {
-            std::fs::remove_file(path)?;
-        }
-        let Some((file, copy)) = self.file else { return Ok(0) };
-        std::fs::rename(copy, &file)?;
-        Ok(snapshot_seq(&file).unwrap_or(0))
-    }
+/// These arguments and more.
+fn with(extra: &[String], more: &[&str]) -> Vec<String> {
+    extra.iter().cloned().chain(more.iter().map(|argument| (*argument).to_owned())).collect()
 }

@@ -180,6 +180,11 @@ impl Stage {
         Ok(())
     }
 
+    /// Ends it at once, as kill -9 does.
+    pub(super) async fn kill(mut self) {
+        let _ = self.child.kill().await;
+    }
+
     /// Ends it in order.
     pub(super) async fn stop(mut self) {
         process::stop(&mut self.child, Duration::from_secs(60)).await;
