@@ -115,10 +115,16 @@ pub(crate) struct CompletionsArgs {
 const CONTROL_PLANE_EXAMPLES: &str = "\
 Examples:
   mindos control-plane --data-dir ./data
-  mindos control-plane --help";
+  mindos control-plane --data-dir ./data --listen 127.0.0.1:8090 --agent-listen 127.0.0.1:8091 --log-format json
+  MINDOS_GITHUB_SECRET=... mindos control-plane --data-dir ./data      (takes webhooks at /webhooks/github)
+
+SIGTERM and SIGINT drain it: nothing that was answered is lost.";
 const SIDECAR_EXAMPLES: &str = "\
 Examples:
-  mindos sidecar --help";
+  mindos sidecar --cluster eu --general type=security-general,slots=4,url=http://127.0.0.1:8080
+  mindos sidecar --cluster eu --general \"type=metrics-general,command=jq -c '{id, subject}'\"
+
+SIGTERM and SIGINT drain it: no new work, what runs may finish, the rest is handed back.";
 const GENERAL_EXAMPLES: &str = "\
 Examples:
   mindos general --type security-general --listen 127.0.0.1:8080
