@@ -52,6 +52,11 @@ impl World {
         Ok(world)
     }
 
+    /// More arguments for the next start of the control plane.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

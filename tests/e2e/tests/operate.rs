@@ -7,7 +7,7 @@ use mindos_e2e::account::Account;
 use mindos_e2e::client;
 use mindos_e2e::general::{self, Notes};
 use mindos_e2e::process;
-use mindos_e2e::world::World;
+use mindos_e2e::world::{World, http};
 
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
@@ -132,4 +132,41 @@ async fn a_cut_of_the_journal_is_recorded() -> Result<()> {
     world.take_plane()?.kill()?;
     world.verify()?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_change_while_it_runs_and_bad_ones_change_nothing() -> Result<()> {
+    let mut world = World::new("settings", &[])?;
+    let file = world.folder().join("settings.yaml");
+    let path = file.display().to_string();
+    world.add_arguments(&["--settings", &path]);
+    std::fs::write(&file, "github_secret: first\n")?;
+    world.start_plane().await?;
+    // HMAC-SHA-256 of `{}` under each secret.
+    let first = "sha256=1a622d22c97781330a4b238d7aa9ee5fa17bae5a3f4de330ee27097d9ab280d7";
+    let second = "sha256=2d38281c7c6e75cf9d08153bb140a7f919a0a514598fdbe913d4d622c00d4cd8";
+    ensure!(hook(&world, first).await? == 200, "the secret at the start is taken");
+
+    std::fs::write(&file, "github_secret: second\n")?;
+    let begun = Instant::now();
+    while hook(&world, second).await? != 200 {
+        ensure!(begun.elapsed() < Duration::from_secs(15), "the other secret is not taken");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(hook(&world, first).await? == 401, "the secret before is not taken any more");
+
+    std::fs::write(&file, "no_such_setting: 1\n")?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(hook(&world, second).await? == 200, "a file that is refused changes nothing");
+    Ok(())
+}
+
+async fn hook(world: &World, signature: &str) -> Result<u16> {
+    let headers = [
+        ("X-GitHub-Event", "ping"),
+        ("X-GitHub-Delivery", "1"),
+        ("Content-Type", "application/json"),
+        ("X-Hub-Signature-256", signature),
+    ];
+    Ok(http(world.api(), "POST", "/webhooks/github", &headers, b"{}").await?.0)
 }

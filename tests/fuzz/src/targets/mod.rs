@@ -2,6 +2,7 @@
 
 mod http_in;
 mod journal;
+mod record;
 mod wire;
 
 use crate::mutate::Shape;
@@ -90,6 +91,14 @@ pub const TARGETS: &[Target] = &[
         seeds: http_in::general_seeds,
         shape: Shape::JsonRequest,
         words: &["event_type", "pr_created", "job_id", "timestamp", "general_info", "data", "commits", "ce-type: "],
+    },
+    // A record of any kind.
+    Target {
+        name: "record",
+        run: record::record,
+        seeds: record::record_seeds,
+        shape: Shape::Bytes,
+        words: &["default", "eu"],
     },
     // A journal's segment, its checksums made to fit.
     Target {

@@ -1,0 +1,190 @@
+//! Records as they stand in the journal, each kind of which decides what a start makes of the past.
+
+use bytes::Bytes;
+use mindos_core::record::{Entry, Payload};
+use mindos_journal::encode::{Names, decode, encode};
+use mindos_model::Seq;
+use mindos_proto::delivery::v1::{Effect, Usage};
+use mindos_proto::journal::v1::entry::Record;
+use mindos_proto::journal::v1::{self as pb, attempt_ended};
+use mindos_proto::route::v1::{Route, RouteMatch, RouteTable, RouteTargets};
+use prost::Message;
+
+/// Where all of them stand.
+const SEQ: Seq = Seq(9);
+
+pub(super) fn record(input: &[u8]) {
+    for payload in [None, Some(Payload { salt: [7; 16], bytes: Bytes::from_static(b"payload") })] {
+        let mut names = Names::default();
+        let Ok(Some(entry)) = decode(&mut names, SEQ, input, payload.clone()) else { continue };
+        // Written again it is read as the same, also with names that were read before.
+        let mut written = Vec::new();
+        encode(&entry, &mut written);
+        let payload = entry.record.payload().cloned();
+        let again = decode(&mut names, SEQ, &written, payload).expect("its own encoding decodes");
+        assert_eq!(again.as_ref().map(told), Some(told(&entry)), "encoded again");
+    }
+}
+
+fn told(entry: &Entry) -> String {
+    format!("{entry:?}")
+}
+
+pub(super) fn record_seeds() -> Vec<Vec<u8>> {
+    let delivery = || Some(pb::DeliveryRef { event: 7, ordinal: 1 });
+    let token = || Some(pb::Token { epoch: 1, term: 2 });
+    let general = || Some(pb::General { cluster: "eu".to_owned(), name: "triage-general".to_owned() });
+    let text = |text: &str| text.to_owned();
+    let planned = pb::PlannedDelivery {
+        ordinal: 1,
+        general: general(),
+        parked: 5,
+        supersedes: vec![pb::DeliveryRef { event: 3, ordinal: 1 }],
+    };
+    let accepted = pb::EventAccepted {
+        tenant: text("default"),
+        source: text("https://api.github.com/repos/octocat/hello-world"),
+        id: text("1"),
+        r#type: text("com.github.push"),
+        kind: text("commit_graph"),
+        subject: text("refs/heads/main"),
+        lane: text("octocat/hello-world/refs/heads/main"),
+        repository: text("octocat/hello-world"),
+        actor: text("octocat"),
+        time_ms: 1_700_000_000_000,
+        content_digest: vec![1; 16].into(),
+        payload_len: 7,
+        deliveries: vec![planned],
+        route: text("commit-graph"),
+        strategy: 1,
+        dedupe_key: vec![2; 16].into(),
+        ..pb::EventAccepted::default()
+    };
+    let leased = pb::DeliveryLeased {
+        delivery: delivery(),
+        token: token(),
+        general: general(),
+        instance: text("eu-0"),
+        boot: text("b1"),
+        attempt: 1,
+        lease_ms: 25_000,
+        candidates: vec![pb::Candidate {
+            general: general(),
+            instance: text("eu-0"),
+            score_milli: 250,
+            slots: 4,
+            ..pb::Candidate::default()
+        }],
+        tenant: text("default"),
+        free_instances: 3,
+    };
+    let settled = pb::DeliverySettled {
+        delivery: delivery(),
+        token: token(),
+        outcome: 1,
+        usage: vec![Usage { model: text("m"), input_tokens: 10, ..Usage::default() }],
+        effects: vec![Effect { key: text("k"), kind: text("comment"), ..Effect::default() }],
+        output_len: 7,
+        duration_ms: 12,
+        output_content_type: text("application/json"),
+        outcome_digest: vec![3; 16].into(),
+        ..pb::DeliverySettled::default()
+    };
+    let ended = pb::AttemptEnded {
+        delivery: delivery(),
+        token: token(),
+        cause: 2,
+        message: text("lapsed"),
+        instance: text("eu-0"),
+        counted: true,
+        next: Some(attempt_ended::Next::WaitingNotBeforeMs(1_700_000_001_000)),
+        ended_by: 2,
+        ..pb::AttemptEnded::default()
+    };
+    let route = Route {
+        name: text("all"),
+        r#match: Some(RouteMatch { kinds: vec![text("pr_*")], subjects: vec![] }),
+        targets: Some(RouteTargets { types: vec![text("triage-general")], ..RouteTargets::default() }),
+        strategy: 3,
+        count: 2,
+        attempts_max: 5,
+        ..Route::default()
+    };
+    let kinds = [
+        Record::EventAccepted(accepted),
+        Record::DeliveryLeased(leased),
+        Record::DeliverySettled(settled),
+        Record::AttemptEnded(ended),
+        Record::LeaseExtended(pb::LeaseExtended {
+            delivery: delivery(),
+            token: token(),
+            ..pb::LeaseExtended::default()
+        }),
+        Record::DeliveryCancelled(pb::DeliveryCancelled {
+            delivery: delivery(),
+            reason: 3,
+            by: text("me"),
+            ..pb::DeliveryCancelled::default()
+        }),
+        Record::CancelRequested(pb::CancelRequested {
+            delivery: delivery(),
+            token: token(),
+            reason: 1,
+            grace_ms: 10_000,
+            ..pb::CancelRequested::default()
+        }),
+        Record::DeliveryParked(pb::DeliveryParked { delivery: delivery(), reason: 4, ..pb::DeliveryParked::default() }),
+        Record::DeliveryRedriven(pb::DeliveryRedriven {
+            delivery: delivery(),
+            by: text("me"),
+            place: 4,
+            ..pb::DeliveryRedriven::default()
+        }),
+        Record::ResultRefused(pb::ResultRefused {
+            delivery: delivery(),
+            presented: token(),
+            current: token(),
+            instance: text("eu-0"),
+            cluster: text("eu"),
+            tenant: text("default"),
+        }),
+        Record::EpochStarted(pb::EpochStarted { epoch: 3, version: text("0.1.0"), reason: 1, oldest_reader: 1 }),
+        Record::ClusterRegistered(pb::ClusterRegistered {
+            cluster: text("eu"),
+            region: text("eu-west-1"),
+            tenant: text("default"),
+            ..pb::ClusterRegistered::default()
+        }),
+        Record::GeneralRegistered(pb::GeneralRegistered {
+            cluster: text("eu"),
+            name: text("t"),
+            r#type: text("triage-general"),
+            tenant: text("default"),
+            ..pb::GeneralRegistered::default()
+        }),
+        Record::GeneralRemoved(pb::GeneralRemoved {
+            cluster: text("eu"),
+            name: text("t"),
+            tenant: text("default"),
+            ..pb::GeneralRemoved::default()
+        }),
+        Record::HoldChanged(pb::HoldChanged {
+            target: Some(pb::hold_changed::Target::Cluster(text("eu"))),
+            hold: 1,
+            on: true,
+            tenant: text("default"),
+            ..pb::HoldChanged::default()
+        }),
+        Record::RoutesApplied(pb::RoutesApplied {
+            table: Some(RouteTable { routes: vec![route] }),
+            tenant: text("default"),
+            ..pb::RoutesApplied::default()
+        }),
+        Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7 }),
+        Record::PrefixDropped(pb::PrefixDropped { through: 6, link: vec![4; 32].into() }),
+        Record::JournalTruncated(pb::JournalTruncated { kept_through: 6, lost_through: 8, by: text("me"), bytes: 100 }),
+        Record::UpgradeFinalized(pb::UpgradeFinalized { version: text("0.1.0"), format: 1, by: text("me") }),
+    ];
+    let entry = |record| pb::Entry { seq: SEQ.0, at_ms: 1_700_000_000_000, oldest_reader: 0, record: Some(record) };
+    kinds.into_iter().map(|record| entry(record).encode_to_vec()).collect()
+}
