@@ -25,6 +25,9 @@ impl Ledger {
                 return Err(format!("no_lease_lapses_before_its_time: {id} at {at}, lease until {deadline:?}"));
             }
         }
+        if matches!(cause, Cause::Failed(_) | Cause::Declined) {
+            self.ended_by_its_holder(id, token)?;
+        }
         let boot = self.facts_mut(id)?.held.as_ref().map(|(_, _, boot)| boot.clone());
         // What was handed back to a plane that died over it is told by the next boot.
         let lost = matches!(cause, Cause::Lapsed | Cause::Rebooted) && token.epoch == self.epoch;

@@ -81,7 +81,7 @@ const STEPS: [&str; 36] = [
     "prefix_dropped",
 ];
 
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 19] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -100,6 +100,7 @@ const OTHERS: [&str; 18] = [
     "route paused",
     "route cordoned",
     "route draining",
+    "journal_truncated",
 ];
 
 /// Hits of each (phase, step).
@@ -248,6 +249,7 @@ fn other_of(record: &Record) -> Option<usize> {
     match record {
         Record::EpochStarted(_) => Some(0),
         Record::UpgradeFinalized(_) => Some(1),
+        Record::JournalTruncated(_) => Some(18),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

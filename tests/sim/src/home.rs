@@ -194,7 +194,7 @@ impl OnDisk {
         self.starts = self.starts.wrapping_add(0x9e37_79b9);
         let mut entropy = [0; 16];
         entropy[..8].copy_from_slice(&self.starts.to_le_bytes());
-        let options = Options { segment_bytes: 128 << 10, preparation: Preparation::Inline, ..Options::new(entropy) };
+        let options = Options { segment_bytes: 1 << 20, preparation: Preparation::Inline, ..Options::new(entropy) };
         let opened = EmbeddedJournal::open(self.disk.clone(), options);
         self.journal = Some(opened.map_err(|error| format!("journal_opens: {error}"))?.0);
         Ok(())

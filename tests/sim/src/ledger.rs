@@ -78,11 +78,15 @@ pub struct Ledger {
     pub left: BTreeSet<BootId>,
     /// Work that generals began, by boot.
     pub started: HashSet<(DeliveryId, Token)>,
+    /// Who reported an end of which lease.
+    pub reported: HashSet<(DeliveryId, Token, Arc<InstanceKey>)>,
     /// Leases that the plane ended itself while they were extended: their agent hears of it a little later.
     pub stuck: HashSet<(DeliveryId, Token)>,
     /// Records decided before this time say nothing of when: the clock had stood elsewhere.
     pub clock_moved: Timestamp,
     pub coverage: Coverage,
+    /// Kinds of records that came.
+    pub kinds: BTreeSet<&'static str>,
 }
 
 /// How much later than its deadline a lease may end: one tick of the driver and one turn.
@@ -105,6 +109,7 @@ impl Ledger {
         self.at = *at;
         let phase = delivery_of(record).map_or(Phase::New, |id| self.phase(id));
         self.coverage.hit(phase, record);
+        self.kinds.insert(record.kind());
         self.judge(*seq, *at, phase, record)
     }
 
@@ -124,6 +129,7 @@ impl Ledger {
             Record::DeliveryLeased(record) => self.delivery_leased(seq, at, phase, record)?,
             Record::AttemptEnded(record) => self.attempt_ended(seq, at, phase, record)?,
             Record::DeliverySettled(record) => {
+                self.ended_by_its_holder(record.delivery, record.token)?;
                 self.ends_lease(record.delivery, record.token, phase, seq, at)?;
                 let facts = self.facts(record.delivery)?;
                 facts.answered.push(record.token);
@@ -398,6 +404,17 @@ impl Ledger {
                 if at > deadline + LATE && at > self.clock_moved && !self.clocks.after_stall.contains(&at) =>
             {
                 Err(format!("a_lost_instances_work_is_freed_in_time: {id} ended at {at}, its lease at {deadline}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A result, or a lease handed back, came from the instance that held it.
+    pub(crate) fn ended_by_its_holder(&self, id: DeliveryId, token: Token) -> Result<(), Broken> {
+        let holder = self.deliveries.get(&id).and_then(|facts| facts.held.as_ref()).map(|(_, instance, _)| instance);
+        match holder {
+            Some(holder) if !self.reported.contains(&(id, token, holder.clone())) => {
+                Err(format!("only_its_holder_ends_a_lease: {id} {token} of {holder}"))
             }
             _ => Ok(()),
         }

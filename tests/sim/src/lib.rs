@@ -9,6 +9,7 @@ pub mod chance;
 pub mod clocks;
 pub mod coverage;
 pub mod faults;
+pub mod histories;
 pub mod home;
 pub mod ledger;
 mod outputs;

@@ -44,6 +44,9 @@ struct Args {
     /// Runs the stories in this folder instead of seeds.
     #[arg(long)]
     stories: Option<PathBuf>,
+    /// Writes the journal of the first seed that has records of every kind to this folder, with what it leads to.
+    #[arg(long)]
+    history: Option<PathBuf>,
     /// Prints one line of JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -83,6 +86,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let options =
         Options { inputs_min: args.inputs, real_journal: args.real_journal.then_some(true), ..Options::default() };
+    if let Some(folder) = &args.history {
+        return history(folder, &args);
+    }
     match (&args.stories, args.seed) {
         (Some(folder), _) => stories(folder),
         (None, Some(seed)) => one(seed, options, &args),
@@ -106,6 +112,21 @@ fn one(seed: u64, options: Options, args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn history(folder: &Path, args: &Args) -> ExitCode {
+    for seed in args.first..args.first + args.seeds {
+        match mindos_sim::world::history(seed, args.inputs, folder) {
+            Ok(true) => {
+                println!("history of seed {seed} in {}", folder.display());
+                return ExitCode::SUCCESS;
+            }
+            Ok(false) => {}
+            Err(broken) => eprintln!("seed {seed}: {broken}"),
+        }
+    }
+    eprintln!("none of {} seeds had records of every kind", args.seeds);
+    ExitCode::FAILURE
 }
 
 /// Runs every story of a folder and compares it with what is recorded.

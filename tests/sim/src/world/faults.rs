@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ReportedOutcome, ResultReport, SessionId};
 use mindos_core::record::Hold;
-use mindos_model::{DeliveryId, FailureKind, Seq, Status, Token};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Token};
 
 use super::{Event, World};
 use crate::chance::Chance;
@@ -133,8 +133,10 @@ impl World {
         let Some(session) = self.session_of(agent) else { return };
         self.suffer(Fault::UnknownToken);
         let known = self.ledger.open.first().copied();
-        let id = known.filter(|_| self.chance.permille(500)).unwrap_or(DeliveryId::new(Seq(self.chance.below(99)), 3));
-        let token = Token::new(self.chance.below(9) as u32, 77);
+        let id =
+            known.filter(|_| self.chance.permille(500)).unwrap_or(DeliveryId::new(Seq(self.chance.within(1, 99)), 3));
+        // The wire lets no token or delivery pass that counts from less than 1.
+        let token = Token::new(self.chance.within(1, 9) as u32, 77);
         match self.chance.below(5) {
             0 => self.input(Input::Agent { session, message: AgentMessage::Accept { delivery: id, token } }),
             1 => {
@@ -187,7 +189,10 @@ impl World {
                 self.ended = true;
                 return self.last_checks();
             }
-            self.redrive(DeliveryFilter { status: Some(Status::Parked), ..DeliveryFilter::default() });
+            // What had no room comes back by itself.
+            for reason in ParkReason::ALL.iter().filter(|reason| **reason != ParkReason::BacklogFull) {
+                self.redrive(DeliveryFilter { reason: Some(*reason), ..DeliveryFilter::default() });
+            }
         }
         for agent in 0..self.hosts.len() {
             if !self.hosts[agent].is_up() {

@@ -167,6 +167,8 @@ struct World {
     ledger: Ledger,
     hosts: Vec<agents::Host>,
     conns: HashMap<u64, net::Conn>,
+    /// Whose stream each was; also after its end.
+    owners: HashMap<u64, usize>,
     next_session: u64,
     next_request: u64,
     asked: HashMap<RequestId, people::Asked>,
@@ -210,6 +212,23 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
     }
 }
 
+/// Runs a seed on the real journal and leaves its files and what they lead to in `folder`, if records of every kind came.
+///
+/// # Errors
+/// When an invariant does not hold, or the folder cannot be written.
+pub fn history(seed: u64, inputs_min: u64, folder: &std::path::Path) -> Result<bool, Broken> {
+    let options = Options { inputs_min, real_journal: Some(true), ..Options::default() };
+    let mut world = World::new(seed, options)?;
+    world.run_until_healing()?;
+    if world.ledger.kinds.len() < crate::histories::KINDS {
+        return Ok(false);
+    }
+    let failed = |error: std::io::Error| format!("failed to write `{}`: {error}", folder.display());
+    world.home.copy_to(folder).map_err(failed)?;
+    std::fs::write(folder.join(crate::histories::STATE), crate::histories::summary(&world.follower)).map_err(failed)?;
+    Ok(true)
+}
+
 /// How long healing may take, in milliseconds.
 const HEAL_MAX: u64 = 3 * 60 * 60 * 1000;
 
@@ -248,6 +267,7 @@ impl World {
             ledger: Ledger::default(),
             hosts,
             conns: HashMap::new(),
+            owners: HashMap::new(),
             next_session: 1,
             next_request: 1,
             asked: HashMap::new(),
@@ -309,6 +329,20 @@ impl World {
             }
         }
         Err("the_world_goes_on: nothing is due any more".to_owned())
+    }
+
+    /// Stops in the middle of things, with nothing on its way to the disk.
+    fn run_until_healing(&mut self) -> Result<(), Broken> {
+        self.begin();
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            self.now = at;
+            self.steps += 1;
+            self.happen(event)?;
+            if self.inputs >= self.options.inputs_min && self.in_flight.is_empty() && self.plane_up {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self) {

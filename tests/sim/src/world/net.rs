@@ -50,6 +50,7 @@ impl World {
             number: 0,
         };
         self.conns.insert(session, conn);
+        self.owners.insert(session, agent);
         session
     }
 

@@ -206,7 +206,7 @@ impl World {
     fn some_delivery(&mut self) -> DeliveryId {
         let open = self.ledger.open.len() as u64;
         let at = self.chance.below(open) as usize;
-        let unknown = DeliveryId::new(Seq(self.chance.below(50)), 9);
+        let unknown = DeliveryId::new(Seq(self.chance.within(1, 50)), 9);
         self.ledger.open.iter().nth(at).copied().filter(|_| !self.chance.permille(30)).unwrap_or(unknown)
     }
 
@@ -254,6 +254,10 @@ impl World {
             }
             17 | 18 => self.upkeep(),
             19 => self.republish(),
+            20 if self.chance.permille(100) => {
+                let end = self.ledger.end;
+                self.input(Input::Truncated { kept: end, dropped_through: end.next() });
+            }
             _ => self.query(),
         }
     }
@@ -299,7 +303,7 @@ impl World {
     /// The journal's upkeep: what a snapshot covers may go, payloads of open work come along.
     fn upkeep(&mut self) {
         let Some(at) = self.home.snapshot.as_ref().map(|(at, _)| *at) else { return };
-        if at <= self.home.dropped || self.home.is_real() {
+        if at <= self.home.dropped {
             return;
         }
         let before = at.next();

@@ -108,14 +108,20 @@ impl World {
                 }
             }
             Input::Agent { session, message } => {
-                let Some(conn) = self.conns.get(&session.0) else { return };
-                let key = self.hosts[conn.agent].key.clone();
+                let Some(agent) = self.owners.get(&session.0) else { return };
+                let key = self.hosts[*agent].key.clone();
                 match message {
                     AgentMessage::Grant { general, capacity } => {
                         let general = self.general_key(&key, general);
                         self.ledger.slots.entry((key, general)).or_default().push(end, *capacity);
                     }
                     AgentMessage::Accept { delivery, token } => self.rearmed(&key, *delivery, *token, end),
+                    AgentMessage::Result(report) => {
+                        self.ledger.reported.insert((report.delivery, report.token, key));
+                    }
+                    AgentMessage::Decline { delivery, token, .. } => {
+                        self.ledger.reported.insert((*delivery, *token, key));
+                    }
                     AgentMessage::Extend(extend) => self.rearmed(&key, extend.delivery, extend.token, end),
                     _ => {}
                 }
@@ -224,7 +230,7 @@ impl World {
             self.ledger.fold(entry)?;
             self.follower.apply(entry);
         }
-        if !self.home.is_real() && self.chance.permille(self.mood.snapshots) {
+        if self.chance.permille(self.mood.snapshots) {
             self.home.snapshot = Some((self.follower.seq(), Arc::new(self.follower.export())));
         }
         Ok(())
