@@ -52,6 +52,9 @@ pub struct Facts {
     pub settled_by: Option<Token>,
 }
 
+/// What stands in the lanes of a queue, with its place there.
+pub type Lanes = HashMap<Arc<str>, BTreeSet<(Seq, DeliveryId)>>;
+
 /// The reference state.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -65,7 +68,7 @@ pub struct Ledger {
     pub leased: BTreeSet<DeliveryId>,
     pub refused: HashSet<(DeliveryId, Token)>,
     pub cancels: HashSet<DeliveryId>,
-    pub lanes: HashMap<Queue, HashMap<Arc<str>, BTreeSet<(Seq, DeliveryId)>>>,
+    pub lanes: HashMap<Queue, Lanes>,
     pub load: HashMap<(Arc<InstanceKey>, Arc<GeneralKey>), u32>,
     pub routes: BTreeMap<RouteName, Route>,
     pub holds: BTreeMap<HoldTarget, Hold>,

@@ -136,7 +136,11 @@ pub(crate) fn since(at: Timestamp, start: Timestamp) -> String {
         return "0s".to_owned();
     }
     let millis = at.0 - start.0;
-    if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{}.{:03}s", millis / 1000, millis % 1000) }
+    if millis.is_multiple_of(1000) {
+        format!("{}s", millis / 1000)
+    } else {
+        format!("{}.{:03}s", millis / 1000, millis % 1000)
+    }
 }
 
 pub(crate) fn target(target: &HoldTarget) -> String {

@@ -65,6 +65,8 @@ pub struct Report {
     pub faults: Counts,
     pub coverage: Coverage,
     pub real_journal: bool,
+    /// The inputs, when they were recorded.
+    pub script: String,
 }
 
 /// A run that broke an invariant.
@@ -299,6 +301,7 @@ impl World {
             faults: self.counts.clone(),
             coverage: self.ledger.coverage.clone(),
             real_journal: self.home.is_real(),
+            script: self.script.clone(),
         }
     }
 

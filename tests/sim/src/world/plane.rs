@@ -68,7 +68,7 @@ impl World {
                 self.suffer(Fault::PlaneStalled);
             }
             plane.advance(now, Entropy(self.chance.draw()));
-            let looked_at = self.options.record || self.steps % CHECK_TURNS == 0;
+            let looked_at = self.options.record || self.steps.is_multiple_of(CHECK_TURNS);
             if looked_at && !plane.is_full() {
                 plane.check().map_err(|error| format!("agenda_equals_scan: {error}"))?;
             }
@@ -149,7 +149,7 @@ impl World {
     fn deliver(&mut self, outputs: Vec<Output>, end: Seq) -> Result<(), Broken> {
         for output in outputs {
             self.outputs += 1;
-            self.note(&|| format!("# {}", show::output(&output, START)));
+            self.note(&|| format!("# {}", show::output(&output, START).replace('\n', "\n# ")));
             self.ledger.judge_output(&output)?;
             if self.options.hash_all {
                 let text = format!("{output:?}");
