@@ -78,7 +78,11 @@ async fn connect(url: &str) -> Result<Context, Failure> {
         .connect(url)
         .await
         .map_err(|error| failed(&error))?;
-    Ok(ContextBuilder::new().max_ack_inflight(4 * IN_FLIGHT).ack_timeout(Duration::from_secs(60)).build(client))
+    Ok(ContextBuilder::new()
+        .max_ack_inflight(4 * IN_FLIGHT)
+        .timeout(Duration::from_secs(60))
+        .ack_timeout(Duration::from_secs(60))
+        .build(client))
 }
 
 /// One run of theirs.

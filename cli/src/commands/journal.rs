@@ -280,18 +280,25 @@ pub(crate) async fn upgrade(command: UpgradeCommand, global: &Global) -> Result<
 
 async fn finalize(global: &Global) -> Result<(), Failure> {
     let mut web = Web::new(&global.server)?;
-    let (status, body) = web.post("/upgrade/finalize", &[], bytes::Bytes::new()).await?;
+    let version = env!("CARGO_PKG_VERSION");
+    let body = json!({"version": version, "by": std::env::var("USER").unwrap_or_default()}).to_string();
+    let headers = [("content-type", "application/json".to_owned())];
+    let (status, body) = web.post("/upgrade/finalize", &headers, body.into()).await?;
     let text = String::from_utf8_lossy(&body).trim().to_owned();
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
     match status.as_u16() {
         200..300 if global.output.is_json() => {
-            render::print(&text);
+            render::print_json(&value);
             Ok(())
         }
         200..300 => {
-            render::print("finalized: no older release can read this journal from here on");
+            render::print(&format!("release {version} is final: no older one can read this journal from here on"));
             Ok(())
         }
-        404 => Err(Failure::refused("this control plane has nothing to finalize")),
-        _ => Err(Failure::refused(format!("{status}: {text}"))),
+        404 => Err(Failure::refused("this control plane is of a release that has nothing to finalize")),
+        _ => {
+            let message = value["error"]["message"].as_str().unwrap_or(&text).to_owned();
+            Err(Failure::refused(message).hint("use the mindos of the control plane's own release"))
+        }
     }
 }

@@ -8,6 +8,7 @@ mod events;
 mod github;
 mod health;
 mod scrape;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,12 @@ pub fn router(parts: HttpParts) -> Router {
                 let (parts, body) = request.into_parts();
                 let peer = parts.extensions.get::<Connection>();
                 github::post(&http, peer, parts.headers, body).await
+            }),
+        )
+        .route(
+            "/upgrade/finalize",
+            post(async |State(http): Shared, headers: HeaderMap, body: Body| {
+                upgrade::finalize(&http, headers, body).await
             }),
         )
         .route("/healthz", get(async |State(http): Shared| health::live(&http.context)))

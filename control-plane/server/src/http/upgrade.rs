@@ -1,0 +1,59 @@
+//! `POST /upgrade/finalize`: from here on this release may write records that older ones cannot read.
+//!
+//! Invariant: it is said for one release by name, so that a stray or repeated call finalizes nothing else.
+
+use axum::Json;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+use mindos_core::input::Input;
+use mindos_core::output::Reply;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Http;
+use super::error::HttpError;
+use crate::VERSION;
+use crate::grpc::status;
+
+/// A version and a name fit in.
+const BODY_MAX: usize = 4096;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    version: String,
+    #[serde(default)]
+    by: String,
+}
+
+/// Answers `POST /upgrade/finalize`.
+pub(super) async fn finalize(http: &Http, headers: HeaderMap, body: Body) -> Response {
+    match record(http, &headers, body).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn record(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response, HttpError> {
+    // Other types a browser would send to this machine for any page that asks it to.
+    let is_json = |value: &http::HeaderValue| value.as_bytes().starts_with(b"application/json");
+    if !headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
+        let message = "send application/json";
+        return Err(HttpError::with_code(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNSUPPORTED", message));
+    }
+    let held = http.bodies.read(headers, body, BODY_MAX).await?;
+    let Wanted { version, by } = serde_json::from_slice(&held.bytes).map_err(|error| {
+        let message = format!("expected {{\"version\": \"{VERSION}\"}}: {error}");
+        HttpError::with_code(StatusCode::BAD_REQUEST, "UPGRADE_MALFORMED", message)
+    })?;
+    if version != VERSION {
+        let message = format!("this is release {VERSION}, not {version}");
+        return Err(HttpError::with_code(StatusCode::CONFLICT, "OTHER_RELEASE", message));
+    }
+    let finalize = |request| Input::FinalizeUpgrade { request, version: version.as_str().into(), by: by.as_str().into() };
+    match http.context.handle.call(finalize).await.map_err(|error| HttpError::from(status::call(&error)))? {
+        Reply::Done { at } => Ok(Json(json!({ "version": version, "seq": at.0 })).into_response()),
+        _ => Err(status::internal("the plane gave an answer of another kind").into()),
+    }
+}
