@@ -49,8 +49,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     if server {
         let wire = out.join("wire");
         fs::create_dir_all(&wire)?;
-        let mut stubs =
-            tonic_prost_build::configure().build_client(false).build_server(true).build_transport(false).out_dir(&wire);
+        let mut stubs = tonic_prost_build::configure()
+            .build_client(false)
+            .build_server(true)
+            .build_transport(false)
+            .codec_path("crate::wire::StreamCodec")
+            .out_dir(&wire);
         for (message, mirror) in WIRE {
             stubs = stubs.extern_path(message, mirror);
         }

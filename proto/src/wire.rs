@@ -15,6 +15,8 @@ use crate::agent::v1::{
 use crate::delivery::v1::Token;
 
 #[cfg(feature = "server")]
+pub use codec::StreamCodec;
+#[cfg(feature = "server")]
 pub use stubs::{agent_service_server, event_service_server};
 
 /// Mirrors `mindos.agent.v1.ConnectResponse`: a frame of messages from the control plane.
@@ -160,6 +162,9 @@ pub struct PublishStreamRequestWire {
     #[prost(bool, tag = "3")]
     pub explain: bool,
 }
+
+#[cfg(feature = "server")]
+mod codec;
 
 #[cfg(feature = "server")]
 #[allow(clippy::all, missing_docs)]

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
-use mindos_proto::agent::v1::control_message::Message as Down;
 use mindos_proto::agent::v1::agent_service_client::AgentServiceClient;
+use mindos_proto::agent::v1::control_message::Message as Down;
 use mindos_proto::cloudevents::v1::cloud_event::Data;
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
@@ -50,9 +50,8 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let directory = Directory(data);
-            let options = [
-                "--lane-backlog-max", "1000000", "--queue-backlog-max", "10000000", "--segment-bytes", "64MiB",
-            ];
+            let options =
+                ["--lane-backlog-max", "1000000", "--queue-backlog-max", "10000000", "--segment-bytes", "64MiB"];
             let running = Running::with(&directory, &options).await;
             ready.send((running.api.clone(), running.agents.clone())).unwrap();
             stopping.notified().await;

@@ -149,7 +149,9 @@ pub struct Config {
 /// A setting that is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("--{option} is {address}, which is not loopback: everything is sent in the clear, so give --insecure-bind as well if that is wanted")]
+    #[error(
+        "--{option} is {address}, which is not loopback: everything is sent in the clear, so give --insecure-bind as well if that is wanted"
+    )]
     Exposed { option: &'static str, address: SocketAddr },
     #[error("--{option} is {found}: expected {accepted}")]
     Range { option: &'static str, found: String, accepted: &'static str },

@@ -166,8 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_in_the_cache_is_read_from_the_journal() {
-        let read: ReadPayload =
-            Arc::new(|seq| Ok((seq.0 != 9).then(|| Bytes::copy_from_slice(&seq.0.to_le_bytes()))));
+        let read: ReadPayload = Arc::new(|seq| Ok((seq.0 != 9).then(|| Bytes::copy_from_slice(&seq.0.to_le_bytes()))));
         let payloads = Payloads::start(1 << 20, read).unwrap();
         assert_eq!(payloads.get(Seq(7)).await, Some(Bytes::copy_from_slice(&7u64.to_le_bytes())));
         assert_eq!(payloads.get(Seq(9)).await, None);

@@ -233,7 +233,9 @@ impl Server {
         let (api_listener, api_at) = listen(config.listen).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
         if !api_at.ip().is_loopback() || !agents_at.ip().is_loopback() {
-            warn!("listening beyond loopback WITHOUT encryption and WITHOUT asking who calls: anybody who reaches the ports rules this plane");
+            warn!(
+                "listening beyond loopback WITHOUT encryption and WITHOUT asking who calls: anybody who reaches the ports rules this plane"
+            );
         }
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();

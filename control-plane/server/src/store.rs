@@ -192,7 +192,12 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
 
 fn tell(recovery: &Recovery) {
     if let Some(cut) = &recovery.cut {
-        info!(file = cut.file, offset = cut.offset, bytes = cut.bytes, "torn batch at the end was cut: it was never acknowledged");
+        info!(
+            file = cut.file,
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "torn batch at the end was cut: it was never acknowledged"
+        );
     }
     for damage in &recovery.repaired {
         warn!(%damage, "damaged byte of the last batch was put right");

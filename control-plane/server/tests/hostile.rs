@@ -28,7 +28,9 @@ async fn garbage_on_the_ports_is_dropped_and_others_go_on() {
     let mut noise = vec![0u8; 64 << 10];
     getrandom::fill(&mut noise).unwrap();
     for port in [&server.api, &server.agents] {
-        for bytes in [&noise[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0"] {
+        for bytes in
+            [&noise[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0"]
+        {
             let mut stream = TcpStream::connect(address(port)).await.unwrap();
             // The peer may close before all is written.
             let _ = stream.write_all(bytes).await;
@@ -69,8 +71,16 @@ async fn what_is_too_large_is_refused_by_name() {
 async fn a_stream_that_never_reads_is_ended_and_its_work_goes_to_another() {
     let directory = Directory::new();
     let options = [
-        "--lease", "1s", "--heartbeat", "100ms", "--heartbeat-idle", "200ms", "--outbox-stall", "1s",
-        "--lane-backlog-max", "10000",
+        "--lease",
+        "1s",
+        "--heartbeat",
+        "100ms",
+        "--heartbeat-idle",
+        "200ms",
+        "--outbox-stall",
+        "1s",
+        "--lane-backlog-max",
+        "10000",
     ];
     let server = Running::with(&directory, &options).await;
     // Takes 500 events of 64 KiB, far more than any window, and reads none of them.

@@ -110,7 +110,8 @@ async fn a_stream_that_breaks_the_protocol_is_told_so() {
 #[tokio::test]
 async fn work_of_a_stream_that_is_gone_is_not_doubled_while_its_lease_runs() {
     let directory = Directory::new();
-    let server = Running::with(&directory, &["--lease", "1s", "--heartbeat", "100ms", "--heartbeat-idle", "100ms"]).await;
+    let server =
+        Running::with(&directory, &["--lease", "1s", "--heartbeat", "100ms", "--heartbeat-idle", "100ms"]).await;
     let mut agent = Agent::ready(&server, "b1", 1).await;
     server.publish(event("e1", "one")).await.unwrap();
     let first = agent.assignment().await;

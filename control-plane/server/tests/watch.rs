@@ -145,7 +145,8 @@ async fn the_fleet_is_listed_and_held_back() {
     let clusters = client.list_clusters(fleet::ListClustersRequest::default()).await.unwrap().into_inner().clusters;
     assert_eq!((clusters.len(), clusters[0].region.as_str(), clusters[0].instances_connected), (1, "eu", 1));
     let unknown = fleet::Target { target: Some(fleet::target::Target::Cluster("nowhere".to_owned())) };
-    let refused = client.cordon(fleet::CordonRequest { target: Some(unknown), ..Default::default() }).await.unwrap_err();
+    let refused =
+        client.cordon(fleet::CordonRequest { target: Some(unknown), ..Default::default() }).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
     let mut watch = client.watch(fleet::WatchRequest::default()).await.unwrap().into_inner();
     let mut items = 0;

@@ -178,8 +178,8 @@ impl Followers {
 
 #[cfg(test)]
 mod tests {
-    use mindos_core::record::{Entry, GeneralRemoved, Record};
     use mindos_core::record::GeneralKey;
+    use mindos_core::record::{Entry, GeneralRemoved, Record};
     use mindos_model::{ClusterName, GeneralName, TenantName, Timestamp};
 
     use super::*;

@@ -68,8 +68,8 @@ impl Inbox {
         if state.stopped {
             return Err(Refused::Stopped);
         }
-        let fits = state.inputs.len() + inputs.len() <= self.limits.inputs_max
-            && state.bytes + bytes <= self.limits.bytes_max;
+        let fits =
+            state.inputs.len() + inputs.len() <= self.limits.inputs_max && state.bytes + bytes <= self.limits.bytes_max;
         // A push larger than the whole inbox gets in when it is alone.
         if !fits && !state.inputs.is_empty() {
             state.crowded = true;

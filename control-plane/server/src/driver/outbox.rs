@@ -176,7 +176,14 @@ impl Sessions {
 
     /// Begins to put messages into outboxes.
     pub(crate) fn post(&self) -> Post<'_> {
-        Post { limits: self.limits, open: self.lock(), last: None, touched: Vec::new(), slow: Vec::new(), now: Instant::now() }
+        Post {
+            limits: self.limits,
+            open: self.lock(),
+            last: None,
+            touched: Vec::new(),
+            slow: Vec::new(),
+            now: Instant::now(),
+        }
     }
 }
 
@@ -248,7 +255,9 @@ mod tests {
 
         assert_eq!(post.finish(), [SessionId(1)]);
         assert!(matches!(slow.poll_take(&mut context()), Poll::Ready(Next::End(Ending::TooSlow))));
-        assert!(matches!(other.poll_take(&mut context()), Poll::Ready(Next::Messages(messages)) if messages.len() == 1));
+        assert!(
+            matches!(other.poll_take(&mut context()), Poll::Ready(Next::Messages(messages)) if messages.len() == 1)
+        );
         assert!(other.poll_take(&mut context()).is_pending());
     }
 

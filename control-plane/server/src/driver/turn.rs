@@ -60,8 +60,7 @@ impl Driver {
             writer::run(home, end, &sealed, for_writer.shared());
             // Also after a panic of the plane's thread: callers see that nothing more comes.
         })?;
-        let turns =
-            Turns { plane, handle, payloads, batches, in_flight: VecDeque::new(), entropy: Entropy(seed) };
+        let turns = Turns { plane, handle, payloads, batches, in_flight: VecDeque::new(), entropy: Entropy(seed) };
         let plane = std::thread::Builder::new().name("plane".to_owned()).spawn(move || {
             let shared = Guard(turns.handle.clone());
             turns.run(&shared.0);

@@ -262,10 +262,10 @@ fn verdicts(verdicts: Vec<(DeliveryId, Token, Claim)>) -> Vec<wire::LeaseVerdict
 fn status(ending: Ending) -> Option<Status> {
     let (code, message) = match ending {
         Ending::Finished => return None,
-        Ending::Plane(CloseReason::Replaced) => {
-            (Code::Aborted, "a newer stream of this instance took over".to_owned())
+        Ending::Plane(CloseReason::Replaced) => (Code::Aborted, "a newer stream of this instance took over".to_owned()),
+        Ending::Plane(CloseReason::Silent) => {
+            (Code::Unavailable, "nothing was heard for too long: dial again".to_owned())
         }
-        Ending::Plane(CloseReason::Silent) => (Code::Unavailable, "nothing was heard for too long: dial again".to_owned()),
         Ending::TooSlow => (Code::ResourceExhausted, "the stream was read too slowly: dial again".to_owned()),
         Ending::Shutdown => (Code::Unavailable, "the control plane is stopping: dial again".to_owned()),
         Ending::Protocol(message) => (Code::InvalidArgument, message),

@@ -336,7 +336,8 @@ fn usage(usage: Vec<outcome::Usage>) -> Result<Vec<Usage>, Invalid> {
         return Err(Invalid::new("usage", format!("there are {}: expected at most {USAGE_MAX}", usage.len())));
     }
     let one = |usage: outcome::Usage| {
-        let outcome::Usage { model, input_tokens, output_tokens, cost_micros, cached_input_tokens: _, calls: _ } = usage;
+        let outcome::Usage { model, input_tokens, output_tokens, cost_micros, cached_input_tokens: _, calls: _ } =
+            usage;
         Usage { model: Arc::from(clipped(&model, WORD_MAX)), input_tokens, output_tokens, cost_micros }
     };
     Ok(usage.into_iter().map(one).collect())
@@ -344,7 +345,10 @@ fn usage(usage: Vec<outcome::Usage>) -> Result<Vec<Usage>, Invalid> {
 
 fn blob_ref(text: &str) -> Result<[u8; 32], Invalid> {
     let invalid = || Invalid::new("result.output_ref", "expected `blob:sha256:` and 64 hexadecimal digits");
-    let hex = text.strip_prefix("blob:sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())).ok_or_else(invalid)?;
+    let hex = text
+        .strip_prefix("blob:sha256:")
+        .filter(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .ok_or_else(invalid)?;
     let mut digest = [0; 32];
     for (index, byte) in digest.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| invalid())?;

@@ -163,7 +163,10 @@ fn named(deliveries: &[DeliveryId]) -> Vec<String> {
 }
 
 fn not_parked(delivery: &Delivery) -> Status {
-    Status::failed_precondition(format!("delivery {} has ended: only parked ones can be redriven", delivery.delivery_id))
+    Status::failed_precondition(format!(
+        "delivery {} has ended: only parked ones can be redriven",
+        delivery.delivery_id
+    ))
 }
 
 impl Deliveries {
@@ -205,7 +208,8 @@ impl Deliveries {
         let single = matches!(target, Target::One(_));
         let mut changed = Vec::new();
         for select in selectors {
-            let reply = context.handle.call(|request| make(request, context.tenant.clone(), select, context.by())).await;
+            let reply =
+                context.handle.call(|request| make(request, context.tenant.clone(), select, context.by())).await;
             match reply {
                 Ok(Reply::Changed { deliveries }) => changed.extend(deliveries),
                 Ok(other) => return Err(super::unexpected(&other)),

@@ -173,7 +173,10 @@ fn read(filter: wire::DeliveryFilter) -> Result<Filter, Invalid> {
     } = filter;
     let text = |text: String| (!text.is_empty()).then(|| Arc::<str>::from(text));
     if event_seqs.len() > EVENTS_MAX {
-        return Err(Invalid::new("event_seqs", format!("there are {}: expected at most {EVENTS_MAX}", event_seqs.len())));
+        return Err(Invalid::new(
+            "event_seqs",
+            format!("there are {}: expected at most {EVENTS_MAX}", event_seqs.len()),
+        ));
     }
     let mut events: Vec<Seq> = event_seqs.into_iter().map(Seq).collect();
     events.sort_unstable();

@@ -41,8 +41,11 @@ pub(super) async fn show(
         for entry in step.entries() {
             for delivery in states.change(context, entry, output).await {
                 if filter.fits(&delivery.shown, delivery.accepted) {
-                    let response =
-                        WatchResponse { delivery: Some(delivery.shown), seq: entry.seq.0, caught_up: entry.seq >= known };
+                    let response = WatchResponse {
+                        delivery: Some(delivery.shown),
+                        seq: entry.seq.0,
+                        caught_up: entry.seq >= known,
+                    };
                     sender.send(response, entry.seq).await?;
                 }
             }

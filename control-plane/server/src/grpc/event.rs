@@ -223,10 +223,9 @@ fn listed(row: EventRow) -> Event {
     };
     let deliveries = (1..).zip(row.deliveries).map(|(ordinal, planned)| PlannedDelivery {
         delivery_id: DeliveryId::new(row.seq, ordinal).to_string(),
-        general: planned.general.map(|general| mindos_proto::fleet::v1::GeneralName {
-            cluster: general.cluster,
-            name: general.name,
-        }),
+        general: planned
+            .general
+            .map(|general| mindos_proto::fleet::v1::GeneralName { cluster: general.cluster, name: general.name }),
         park_reason: words::park_reason(planned.parked),
         ..PlannedDelivery::default()
     });
@@ -248,12 +247,7 @@ fn listed(row: EventRow) -> Event {
 }
 
 /// Newest first: what the history has not seen yet, then the history; with where to go on.
-fn page(
-    context: &Context,
-    filter: &Filter,
-    before: Seq,
-    limit: usize,
-) -> Result<(Vec<Event>, Option<Seq>), Status> {
+fn page(context: &Context, filter: &Filter, before: Seq, limit: usize) -> Result<(Vec<Event>, Option<Seq>), Status> {
     let committed = context.history.committed();
     let mut events = Vec::new();
     if before > committed.next() {
@@ -317,9 +311,8 @@ impl Filter {
 
     fn fits(&self, at: Timestamp, accepted: &EventAccepted) -> bool {
         let EventQuery { repository, kind, ty, source, subject, lane, actor, route, since, until, before: _ } = &self.0;
-        let fits = |wanted: &Option<String>, found: Option<&str>| {
-            wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
-        };
+        let fits =
+            |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|wanted| found == Some(wanted));
         fits(repository, accepted.repository.as_deref())
             && fits(kind, Some(&accepted.kind))
             && fits(ty, Some(&accepted.ty))

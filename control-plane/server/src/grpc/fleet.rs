@@ -8,11 +8,11 @@ use mindos_core::record::{Hold, HoldTarget};
 use mindos_proto::convert::{Invalid, parsed};
 use mindos_proto::fleet::v1::fleet_service_server::FleetService;
 use mindos_proto::fleet::v1::{
-    Cluster, CordonRequest, CordonResponse, DrainRequest, DrainResponse, General, GetClusterRequest, GetClusterResponse,
-    GetGeneralRequest, GetGeneralResponse, GetInstanceRequest, GetInstanceResponse, Instance, ListClustersRequest,
-    ListClustersResponse, ListGeneralsRequest, ListGeneralsResponse, ListInstancesRequest, ListInstancesResponse,
-    PauseRequest, PauseResponse, ResumeRequest, ResumeResponse, Target, UncordonRequest, UncordonResponse, WatchRequest,
-    WatchResponse, target,
+    Cluster, CordonRequest, CordonResponse, DrainRequest, DrainResponse, General, GetClusterRequest,
+    GetClusterResponse, GetGeneralRequest, GetGeneralResponse, GetInstanceRequest, GetInstanceResponse, Instance,
+    ListClustersRequest, ListClustersResponse, ListGeneralsRequest, ListGeneralsResponse, ListInstancesRequest,
+    ListInstancesResponse, PauseRequest, PauseResponse, ResumeRequest, ResumeResponse, Target, UncordonRequest,
+    UncordonResponse, WatchRequest, WatchResponse, target,
 };
 use tonic::{Request, Response, Status};
 
@@ -59,7 +59,9 @@ fn hold_target(target: Option<Target>, allowed: Allowed) -> Result<HoldTarget, I
         target::Target::Route(name) if allowed == Allowed::AllButInstances => {
             Ok(HoldTarget::Route(parsed(&name, "target.route")?))
         }
-        target::Target::Instance(_) => Err(Invalid::new("target", "is an instance: expected a cluster, general or route")),
+        target::Target::Instance(_) => {
+            Err(Invalid::new("target", "is an instance: expected a cluster, general or route"))
+        }
         target::Target::Route(_) => Err(Invalid::new("target", "is a route: expected a cluster, general or instance")),
     }
 }
@@ -143,12 +145,7 @@ impl Fleet {
 }
 
 /// A page out of all: those after the token, which names the last of the page before.
-fn page<T>(
-    items: Vec<T>,
-    asked: u32,
-    token: &str,
-    name: impl Fn(&T) -> String,
-) -> Result<(Vec<T>, String), Status> {
+fn page<T>(items: Vec<T>, asked: u32, token: &str, name: impl Fn(&T) -> String) -> Result<(Vec<T>, String), Status> {
     let limit = page_size(asked, 1000)?;
     let mut rest = items.into_iter().filter(|item| token.is_empty() || *name(item) > *token);
     let page: Vec<T> = rest.by_ref().take(limit).collect();

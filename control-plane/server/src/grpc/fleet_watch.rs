@@ -10,9 +10,9 @@ use mindos_model::Seq;
 use mindos_proto::fleet::v1::watch_response::Item;
 use mindos_proto::fleet::v1::{GeneralName, InstanceName, Target, WatchResponse, target};
 
-use super::{Context, status};
 use super::fleet_view::{self, Filter, Items};
 use super::watch::{Ended, LIFE_INTERVAL, Sender};
+use super::{Context, status};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 

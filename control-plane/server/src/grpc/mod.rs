@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use mindos_core::Limits;
 use mindos_core::output::Reply;
-use mindos_journal::{RealDisk, Reader};
+use mindos_journal::{Reader, RealDisk};
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_model::{Seq, TenantName};
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;

@@ -21,18 +21,8 @@ pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
 }
 
 fn route(route: wire::Route) -> Result<Route, Invalid> {
-    let wire::Route {
-        name,
-        r#match,
-        targets,
-        strategy,
-        count,
-        coalesce,
-        attempts_max,
-        deadline,
-        max_block,
-        paused: _,
-    } = route;
+    let wire::Route { name, r#match, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused: _ } =
+        route;
     let wire::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;

@@ -58,11 +58,10 @@ pub fn rejection(rejection: &Rejection) -> Status {
             new(Code::AlreadyExists, message).with_reason("EVENT_CONFLICT", [("event_seq", event.to_string())])
         }
         Rejection::BacklogFull { route, waiting, max } => new(Code::ResourceExhausted, message)
-            .with_reason("BACKLOG_FULL", [
-                ("route", route.to_string()),
-                ("waiting", waiting.to_string()),
-                ("max", max.to_string()),
-            ])
+            .with_reason(
+                "BACKLOG_FULL",
+                [("route", route.to_string()), ("waiting", waiting.to_string()), ("max", max.to_string())],
+            )
             .with(retry(RETRY_BACKLOG))
             .with(quota(format!("route:{route}"), "deliveries that may wait")),
         Rejection::PlaneFull { open, max } => new(Code::ResourceExhausted, message)
@@ -75,20 +74,16 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with_reason("DELIVERY_UNKNOWN", [("delivery_id", delivery.to_string())])
             .with(resource("delivery", delivery.to_string())),
         Rejection::NotParked { delivery, status } => new(Code::FailedPrecondition, message)
-            .with_reason("DELIVERY_NOT_PARKED", [
-                ("delivery_id", delivery.to_string()),
-                ("status", status.to_string()),
-            ])
+            .with_reason("DELIVERY_NOT_PARKED", [("delivery_id", delivery.to_string()), ("status", status.to_string())])
             .with(precondition("DELIVERY_STATUS", delivery.to_string(), "has to be parked")),
         Rejection::UnknownTarget { what } => new(Code::NotFound, message)
             .with_reason("TARGET_UNKNOWN", [("target", what.clone())])
             .with(resource("target", what.clone())),
         Rejection::GeneralInUse { general, instances, open } => new(Code::FailedPrecondition, message)
-            .with_reason("GENERAL_IN_USE", [
-                ("general", general.clone()),
-                ("instances", instances.to_string()),
-                ("open", open.to_string()),
-            ])
+            .with_reason(
+                "GENERAL_IN_USE",
+                [("general", general.clone()), ("instances", instances.to_string()), ("open", open.to_string())],
+            )
             .with(precondition("GENERAL_IDLE", general.clone(), "has to be without instances and open deliveries")),
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),

@@ -15,9 +15,9 @@ use mindos_core::input::{NewEvent, Seen};
 use mindos_core::record::{ContentDigest, DedupeKey, Payload};
 use mindos_model::limits::{ATTRIBUTE_MAX, INLINE_MAX};
 use mindos_model::{TenantName, Timestamp};
+use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 use mindos_proto::cloudevents::v1::cloud_event::{CloudEventAttributeValue, Data};
-use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::convert::Invalid;
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -33,7 +33,9 @@ pub enum EventError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// It is to go by the blob service.
-    #[error("event has {bytes} bytes: at most {INLINE_MAX} are taken; put larger data into a blob and name it in `dataref`")]
+    #[error(
+        "event has {bytes} bytes: at most {INLINE_MAX} are taken; put larger data into a blob and name it in `dataref`"
+    )]
     TooLarge { bytes: usize },
 }
 
@@ -93,12 +95,8 @@ pub fn accept_github(tenant: &TenantName, delivery: Normalised) -> Result<NewEve
 #[must_use]
 pub fn github_event(delivery: Normalised) -> IncomingEvent {
     let Normalised { id, source, r#type, subject, time, repository, actor, lane, kind, routed: _, data } = delivery;
-    let extensions = [
-        ("repository", repository),
-        ("actor", actor),
-        ("lane", Some(lane)),
-        ("kind", kind.map(str::to_owned)),
-    ];
+    let extensions =
+        [("repository", repository), ("actor", actor), ("lane", Some(lane)), ("kind", kind.map(str::to_owned))];
     let extensions = extensions
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), ExtensionValue::String(value?))))

@@ -5,7 +5,7 @@
 use mindos_model::Timestamp;
 use mindos_proto::convert::Invalid;
 
-use super::cloudevents::{EXTENSIONS_MAX, EXTENSION_NAME_MAX};
+use super::cloudevents::{EXTENSION_NAME_MAX, EXTENSIONS_MAX};
 use super::event::{TEXT_MAX, attribute_time};
 
 /// An event as it lies in its encoding.
