@@ -201,11 +201,8 @@ mod tests {
 
     #[test]
     fn violations_of_fields_are_named() {
-        let violation = rpc::bad_request::FieldViolation {
-            field: "event.id".to_owned(),
-            description: "is required".to_owned(),
-            ..Default::default()
-        };
+        let violation =
+            rpc::bad_request::FieldViolation { field: "event.id".to_owned(), description: "is required".to_owned() };
         let status = rpc::Status::new(3, "bad event").with(rpc::BadRequest { field_violations: vec![violation] });
         let failure = Failure::from_status(&status.into(), "http://s");
         assert_eq!(failure.message, "bad event; event.id: is required");

@@ -143,7 +143,7 @@ async fn keep(process: Process, mut wish: watch::Receiver<Wish>, notices: Notice
                 let Some(ended) = ended else {
                     return end(&mut child, &mut wish).await;
                 };
-                let how = ended.map_or_else(|error| error.to_string(), |status| describe(status));
+                let how = ended.map_or_else(|error| error.to_string(), describe);
                 if started.elapsed() >= HEALTHY_AFTER {
                     wait = RESTART_MIN;
                 }
