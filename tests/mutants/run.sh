@@ -2,14 +2,16 @@
 # Applies each patch of this folder to a copy of the tree, by itself, and runs the simulator and the stories on it until one
 # of them objects. Prints the seeds each took and writes tests/results/mutants.json. Fails when a mutant lives.
 #
-# SEEDS (default 3000) bounds the seeds of a mutant; a run that hangs for TIMEOUT seconds (default 600) counts as caught.
+# SEEDS (default 300) bounds the seeds of a mutant; a run that hangs for TIMEOUT seconds (default 600) counts as caught. ONLY
+# takes one mutant by name, AFTER those behind one; both leave the results file as it is.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-seeds=${SEEDS:-3000}
+seeds=${SEEDS:-300}
 limit=${TIMEOUT:-600}
 copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT INT TERM
+trap 'rm -rf "$copy"' EXIT
+trap 'exit 1' INT TERM
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/mutants"
 # Quick to build, and quick enough to run. Files are dated at the copy (tar -m), or cargo would take a mutant of before for fresh.
 export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=false CARGO_INCREMENTAL=1
@@ -29,6 +31,9 @@ results=""
 alive=0
 for patch in "$here"/${ONLY:-*}.patch; do
     name=$(basename "$patch" .patch)
+    if [ -n "${AFTER:-}" ] && [[ ! $name > $AFTER ]]; then
+        continue
+    fi
     patch -s -p1 < "$patch"
     if ! build; then
         echo "$name: does not build"
@@ -56,7 +61,7 @@ for patch in "$here"/${ONLY:-*}.patch; do
 }    {\"mutant\": \"$name\", \"caught_by\": \"$by\", \"invariant\": \"$broken\", \"seeds\": $took, \"stories\": ${stories:-null}}"
     patch -s -R -p1 < "$patch"
 done
-if [ -z "${ONLY:-}" ]; then
+if [ -z "${ONLY:-}${AFTER:-}" ]; then
     mkdir -p "$root/tests/results"
     printf '{\n  "seeds_max": %s,\n  "alive": %s,\n  "mutants": [\n%s\n  ]\n}\n' "$seeds" "$alive" "$results" > "$root/tests/results/mutants.json"
 fi
