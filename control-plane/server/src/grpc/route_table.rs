@@ -132,7 +132,7 @@ mod tests {
         let route = &table.routes[0];
         assert_eq!((route.count, route.attempts_max), (LOAD_BALANCED_COUNT, limits::ATTEMPTS_MAX));
         assert_eq!((route.deadline, route.block_max), (limits::DEADLINE, limits::BLOCK_MAX));
-        assert_eq!(paused, [route.name.clone()]);
+        assert_eq!(paused, std::slice::from_ref(&route.name));
     }
 
     #[test]
