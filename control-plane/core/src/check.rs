@@ -110,9 +110,10 @@ impl Durable {
             let queue = self.queue(id);
             let mut waiting = 0;
             let mut queued = 0;
-            for (name, lane) in queue.scan() {
+            for (name, idx) in queue.scan() {
+                let lane = queue.lane(idx);
                 let found = scan.lanes.get(&(id, name.clone()));
-                if found.is_none() && !queue.is_queued(name) {
+                if found.is_none() && !queue.is_queued(idx) {
                     return Err(format!("lane `{name}` of {id:?} is empty and was not dropped"));
                 }
                 lanes += usize::from(found.is_some());
@@ -121,8 +122,8 @@ impl Durable {
                 same!(found.map_or(0, |lane| lane.waiting), lane.waiting, "waiting in lane `{name}` of {id:?}");
                 same!(found.map_or(0, |lane| lane.overflow), lane.overflow, "overflow of lane `{name}` of {id:?}");
                 waiting += lane.waiting;
-                queued += usize::from(queue.is_queued(name));
-                if self.first_eligible(id, name).is_some() && !queue.is_queued(name) {
+                queued += usize::from(queue.is_queued(idx));
+                if self.first_eligible(id, idx).is_some() && !queue.is_queued(idx) {
                     return Err(format!("lane `{name}` of {id:?} could give out work and is not queued"));
                 }
             }

@@ -225,7 +225,7 @@ impl Durable {
         if delivery.status() != mindos_model::Status::Waiting {
             return None;
         }
-        let lane = self.queue(delivery.queue).lane(&event.lane)?;
+        let lane = self.queue(delivery.queue).lane(delivery.lane);
         let held = delivery.held_ms(context.now);
         let too_long = u128::from(held) >= self.rule_of(id).block_max.as_millis();
         let is_head = lane.head().any(|head| head == id);
@@ -242,8 +242,8 @@ impl Durable {
         let mut records = Vec::new();
         let mut lanes: Vec<(Arc<str>, u32)> = Vec::new();
         for (place, id) in queue.overflow.iter().take(OVERFLOW_STEP) {
-            let Some((event, _)) = self.events.delivery(*id) else { continue };
-            let waiting = queue.lane(&event.lane).map_or(0, |lane| lane.waiting);
+            let Some((event, known)) = self.events.delivery(*id) else { continue };
+            let waiting = queue.lane(known.lane).waiting;
             let at = match lanes.iter().position(|(lane, _)| *lane == event.lane) {
                 Some(at) => at,
                 None => {

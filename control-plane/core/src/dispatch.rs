@@ -15,8 +15,8 @@ impl Durable {
     /// The next delivery of the queue that may be leased. Lanes that have none lose their turn.
     pub(crate) fn next_in(&mut self, queue: QueueId) -> Option<DeliveryId> {
         loop {
-            let lane = self.queue(queue).next()?.clone();
-            if let Some(delivery) = self.first_eligible(queue, &lane) {
+            let lane = self.queue(queue).next()?;
+            if let Some(delivery) = self.first_eligible(queue, lane) {
                 return Some(delivery);
             }
             self.queue_mut(queue).turn(false);

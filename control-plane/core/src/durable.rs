@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp};
 
 use crate::agenda::Agenda;
 use crate::dedupe::Dedupe;
 use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
 use crate::output::PayloadRef;
-use crate::queue::{Queue, QueueId};
+use crate::queue::{LaneIdx, Queue, QueueId};
 use crate::recent::Recent;
 use crate::record::{
     AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
@@ -87,9 +87,9 @@ impl Durable {
             at: Timestamp(0),
             epoch: 0,
             held: HashMap::with_hasher(hasher.clone()),
+            registry: Registry::new(hasher.clone()),
+            routing: Routing::new(hasher.clone()),
             hasher,
-            registry: Registry::default(),
-            routing: Routing::default(),
             events: Events::default(),
             dedupe: Dedupe::default(),
             recent: Recent::default(),
@@ -197,24 +197,23 @@ impl Durable {
                 None => QueueId::Route(route),
             };
             let queue = self.queue_mut(queue_id);
-            let phase = match planned.parked {
+            let (lane, phase) = match planned.parked {
                 None => {
-                    let is_head = queue.push(&record.lane, id);
+                    let (lane, is_head) = queue.push(&record.lane, id);
                     if is_head {
                         // A lane that was emptied may stand in turn still.
-                        queue.enqueue(&record.lane);
+                        queue.enqueue(lane);
                         self.mark_dirty(queue_id);
                     }
-                    Phase::Waiting { not_before: Timestamp(0) }
+                    (lane, Phase::Waiting { not_before: Timestamp(0) })
                 }
                 Some(reason) => {
-                    if reason == ParkReason::BacklogFull {
-                        queue.overflow_in(&record.lane, seq, id);
-                    }
-                    Phase::Parked { reason, since: at }
+                    let overflows = reason == ParkReason::BacklogFull;
+                    let lane = if overflows { queue.overflow_in(&record.lane, seq, id) } else { LaneIdx::NONE };
+                    (lane, Phase::Parked { reason, since: at })
                 }
             };
-            deliveries.push(Delivery::new(queue_id, phase, seq));
+            deliveries.push(Delivery::new(queue_id, lane, phase, seq));
         }
         self.routing.rule_mut(route).events += 1;
         let event = Event {
@@ -250,12 +249,11 @@ impl Durable {
         let (instance, held) = held_by(&mut self.held, instance);
         held.insert(*id, general);
         delivery.phase = Phase::Leased(Lease { general, instance: instance.clone(), boot: boot.clone(), since: at });
-        let queue_id = delivery.queue;
-        let lane = event.lane.clone();
+        let (queue_id, lane) = (delivery.queue, delivery.lane);
         if let QueueId::Route(route) = queue_id {
             self.routing.rule_mut(route).cursor = Some(general);
         }
-        self.queue_mut(queue_id).leased(&lane);
+        self.queue_mut(queue_id).leased(lane);
         self.made_room(queue_id);
         self.registry.general_mut(general).leased += 1;
         Change::Leased { general, instance }
@@ -273,7 +271,7 @@ impl Durable {
                 delivery.phase = Phase::Waiting { not_before };
                 delivery.setback_mut().held_since = Some(at);
                 let held_ms = delivery.setback().held_ms;
-                self.queue_mut(queue).unleased(&lane);
+                self.queue_mut(queue).unleased(lane);
                 if not_before > self.agenda.fired {
                     self.agenda.retries.insert((not_before, *id));
                 }
@@ -282,11 +280,11 @@ impl Durable {
                 if not_before > blocked {
                     self.agenda.blocks.insert((blocked, *id));
                 }
-                self.touch(queue, &lane);
+                self.touch(queue, lane);
             }
             Next::Park { reason } => {
                 delivery.phase = Phase::Parked { reason, since: at };
-                self.leave_lane(queue, &lane, *id, false);
+                self.leave_lane(queue, lane, *id, false);
             }
         }
         change
@@ -300,7 +298,7 @@ impl Durable {
             self.events.delivery_mut(*id).done_by = Some(*general);
         }
         self.recent.insert(*id, *token);
-        self.leave_lane(queue, &lane, *id, false);
+        self.leave_lane(queue, lane, *id, false);
         self.end(*id, Phase::Succeeded);
         change
     }
@@ -308,22 +306,21 @@ impl Durable {
     fn delivery_cancelled(&mut self, record: &DeliveryCancelled) -> Change {
         let DeliveryCancelled { delivery: id, reason: _, by: _ } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
-        let lane = event.lane.clone();
         let delivery = &event.deliveries[id.ordinal as usize - 1];
-        let (queue, token, place) = (delivery.queue, delivery.token, delivery.place);
+        let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
         let mut change = Change::Nothing;
         match delivery.phase {
             Phase::Waiting { not_before } => {
                 self.agenda.retries.remove(&(not_before, *id));
-                self.leave_lane(queue, &lane, *id, true);
+                self.leave_lane(queue, lane, *id, true);
             }
             Phase::Leased(_) => {
                 (_, _, change) = self.release(*id);
                 self.recent.insert(*id, token);
-                self.leave_lane(queue, &lane, *id, false);
+                self.leave_lane(queue, lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {
-                self.queue_mut(queue).overflow_out(&lane, place, *id);
+                self.queue_mut(queue).overflow_out(lane, place, *id);
             }
             Phase::Parked { .. } => {}
             Phase::Succeeded | Phase::Cancelled => panic!("delivery {id} was cancelled after it had ended"),
@@ -334,16 +331,15 @@ impl Durable {
 
     fn delivery_parked(&mut self, at: Timestamp, record: &DeliveryParked) -> Change {
         let DeliveryParked { delivery: id, reason } = record;
-        let lane = self.events.get(id.event).expect("records name deliveries created before them").lane.clone();
         let delivery = self.events.delivery_mut(*id);
         let Phase::Waiting { not_before } = delivery.phase else {
             panic!("delivery {id} was parked while it did not wait")
         };
         delivery.release_lane(at);
         delivery.phase = Phase::Parked { reason: *reason, since: at };
-        let queue = delivery.queue;
+        let (queue, lane) = (delivery.queue, delivery.lane);
         self.agenda.retries.remove(&(not_before, *id));
-        self.leave_lane(queue, &lane, *id, true);
+        self.leave_lane(queue, lane, *id, true);
         Change::Nothing
     }
 
@@ -360,14 +356,15 @@ impl Durable {
         delivery.forgive();
         let queue_id = delivery.queue;
         let queue = self.queue_mut(queue_id);
-        let is_head = queue.push(&lane, *id);
+        let (lane, is_head) = queue.push(&lane, *id);
         if reason == ParkReason::BacklogFull {
-            queue.overflow_out(&lane, *place_before, *id);
+            queue.overflow_out(lane, *place_before, *id);
         }
         if is_head {
-            queue.enqueue(&lane);
+            queue.enqueue(lane);
             self.mark_dirty(queue_id);
         }
+        self.events.delivery_mut(*id).lane = lane;
         Change::Nothing
     }
 
@@ -398,12 +395,11 @@ impl Durable {
                 // Its broadcast work waits in the generals' own queues, out of turn while the route is held.
                 let ours = self.events.iter().map(|(_, event)| event).filter(|event| event.route == route);
                 // Those that have ended may name a general that was removed since.
-                let lanes = ours.flat_map(|event| {
-                    let open = event.deliveries.iter().filter(|delivery| !delivery.status().is_settled());
-                    open.map(|delivery| (delivery.queue, event.lane.clone()))
-                });
+                let in_lane = |delivery: &&Delivery| matches!(delivery.status(), Status::Waiting | Status::Leased);
+                let lanes = ours.flat_map(|event| event.deliveries.iter().filter(in_lane));
+                let lanes = lanes.map(|delivery| (delivery.queue, delivery.lane));
                 for (queue, lane) in lanes.collect::<Vec<_>>() {
-                    self.touch(queue, &lane);
+                    self.touch(queue, lane);
                 }
                 self.all_opened()
             }
@@ -423,10 +419,10 @@ impl Durable {
     }
 
     /// Takes the lease off a delivery; its phase is set by the caller.
-    fn release(&mut self, id: DeliveryId) -> (QueueId, Arc<str>, Change) {
+    fn release(&mut self, id: DeliveryId) -> (QueueId, LaneIdx, Change) {
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
-        let lane = event.lane.clone();
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
+        let lane = delivery.lane;
         let Phase::Leased(Lease { general, instance, .. }) = &delivery.phase else {
             panic!("lease of delivery {id} ended, and it had none")
         };
@@ -444,7 +440,7 @@ impl Durable {
         (queue, lane, Change::Released { delivery: id, general, instance })
     }
 
-    fn leave_lane(&mut self, queue: QueueId, lane: &Arc<str>, id: DeliveryId, was_waiting: bool) {
+    fn leave_lane(&mut self, queue: QueueId, lane: LaneIdx, id: DeliveryId, was_waiting: bool) {
         self.queue_mut(queue).remove(lane, id, was_waiting);
         self.touch(queue, lane);
         if was_waiting {
@@ -472,7 +468,7 @@ impl Durable {
     }
 
     /// Gives the lane its turn if something at its head may be leased.
-    pub(crate) fn touch(&mut self, queue: QueueId, lane: &Arc<str>) {
+    pub(crate) fn touch(&mut self, queue: QueueId, lane: LaneIdx) {
         if self.first_eligible(queue, lane).is_some() {
             self.queue_mut(queue).enqueue(lane);
             // Also when it stands in turn already: what it waited for may have changed.
@@ -481,8 +477,8 @@ impl Durable {
     }
 
     /// The first delivery at the lane's head that waits and whose time has come.
-    pub(crate) fn first_eligible(&self, queue: QueueId, lane: &str) -> Option<DeliveryId> {
-        let mut head = self.queue(queue).lane(lane)?.head();
+    pub(crate) fn first_eligible(&self, queue: QueueId, lane: LaneIdx) -> Option<DeliveryId> {
+        let mut head = self.queue(queue).lane(lane).head();
         head.find(|id| self.events.delivery(*id).is_some_and(|(event, delivery)| self.is_eligible(event, delivery)))
     }
 

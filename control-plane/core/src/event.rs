@@ -20,7 +20,7 @@ use std::sync::Arc;
 use mindos_model::{BootId, DeliveryId, ParkReason, Seq, Status, TenantName, Timestamp, Token};
 
 use crate::output::PayloadRef;
-use crate::queue::QueueId;
+use crate::queue::{LaneIdx, QueueId};
 use crate::record::{CancelReason, Cause, InstanceKey};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
@@ -42,6 +42,8 @@ pub(crate) struct Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) queue: QueueId,
+    /// Its place in the queue while it waits, is leased, or is parked for want of room.
+    pub(crate) lane: LaneIdx,
     pub(crate) phase: Phase,
     /// Of the newest lease; epoch 0 before the first one.
     pub(crate) token: Token,
@@ -87,9 +89,9 @@ pub(crate) struct Lease {
 }
 
 impl Delivery {
-    pub(crate) fn new(queue: QueueId, phase: Phase, place: Seq) -> Delivery {
+    pub(crate) fn new(queue: QueueId, lane: LaneIdx, phase: Phase, place: Seq) -> Delivery {
         let token = Token::default();
-        Delivery { queue, phase, token, attempts: 0, place, setback: None, done_by: None }
+        Delivery { queue, lane, phase, token, attempts: 0, place, setback: None, done_by: None }
     }
 
     pub(crate) fn setback(&self) -> &Setback {

@@ -232,8 +232,8 @@ impl Plane {
             let known = self.durable.events.delivery(delivery);
             // One that has ended may name a general that was removed since.
             let known = known.filter(|(_, known)| known.status() == Status::Waiting);
-            let Some((queue, lane)) = known.map(|(event, known)| (known.queue, event.lane.clone())) else { continue };
-            self.durable.touch(queue, &lane);
+            let Some((queue, lane)) = known.map(|(_, known)| (known.queue, known.lane)) else { continue };
+            self.durable.touch(queue, lane);
         }
         while let Some((_, delivery)) = due(&mut self.durable.agenda.blocks, now) {
             let context = self.context(now, *entropy);

@@ -171,7 +171,7 @@ impl Durable {
             return true;
         }
         // Behind an overflow the order of the lane is kept by waiting in the overflow too.
-        queue.lane(lane).is_some_and(|lane| {
+        queue.lane_named(lane).is_some_and(|lane| {
             lane.waiting.saturating_sub(leaving) >= context.limits.lane_backlog_max || lane.overflow > 0
         })
     }
@@ -181,7 +181,7 @@ impl Durable {
         match rule.route.coalesce {
             Coalesce::Every => Vec::new(),
             Coalesce::Latest => {
-                let Some(lane) = self.queue(queue).lane(&event.lane) else { return Vec::new() };
+                let Some(lane) = self.queue(queue).lane_named(&event.lane) else { return Vec::new() };
                 let older = |id: &DeliveryId| {
                     let Some((known, delivery)) = self.events.delivery(*id) else { return false };
                     let Event { kind, .. } = known;

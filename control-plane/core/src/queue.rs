@@ -24,15 +24,28 @@ pub(crate) enum QueueId {
     Route(RouteIdx),
 }
 
+/// Place of a lane in its queue; given to another lane once this one is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneIdx(u32);
+
+impl LaneIdx {
+    /// Of a delivery that never stood in a lane.
+    pub(crate) const NONE: LaneIdx = LaneIdx(u32::MAX);
+}
+
 /// Lanes that may stand in `ready` before anybody looks whether they have work.
 const READY_MIN: usize = 64;
+/// Entries that an empty lane keeps room for.
+const SPARE_MAX: usize = 4;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
-    // Hashed, because each delivery passes here three times; nobody iterates it. Names come from outside, so the
-    // hasher is seeded by the shell.
-    lanes: HashMap<Arc<str>, Lane, FixedState>,
-    ready: VecDeque<Arc<str>>,
+    // Hashed, because each delivery passes here; nobody iterates it. Names come from outside, so the hasher is seeded by
+    // the shell.
+    by_name: HashMap<Arc<str>, LaneIdx, FixedState>,
+    lanes: Vec<Lane>,
+    vacant: Vec<LaneIdx>,
+    ready: VecDeque<LaneIdx>,
     /// Lanes in `ready` at which those without work are taken out.
     ready_max: usize,
     /// Whether the queue stands in the agenda.
@@ -43,22 +56,10 @@ pub(crate) struct Queue {
     pub(crate) overflow: BTreeSet<(Seq, DeliveryId)>,
 }
 
-impl Queue {
-    pub(crate) fn new(hasher: FixedState) -> Queue {
-        Queue {
-            lanes: HashMap::with_hasher(hasher),
-            ready: VecDeque::new(),
-            ready_max: READY_MIN,
-            dirty: false,
-            waiting: 0,
-            overflow: BTreeSet::new(),
-        }
-    }
-}
-
 /// The deliveries of one lane that wait or are leased, oldest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lane {
+    name: Arc<str>,
     pub(crate) entries: VecDeque<DeliveryId>,
     pub(crate) waiting: u32,
     /// Its deliveries in the queue's overflow.
@@ -67,11 +68,6 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Most lanes hold one delivery.
-    fn for_one() -> Lane {
-        Lane { entries: VecDeque::with_capacity(1), ..Lane::default() }
-    }
-
     /// The deliveries of the oldest event: those that order allows to run.
     pub(crate) fn head(&self) -> impl Iterator<Item = DeliveryId> + '_ {
         let event = self.entries.front().map(|id| id.event);
@@ -88,65 +84,104 @@ impl Lane {
 }
 
 impl Queue {
-    pub(crate) fn lane(&self, name: &str) -> Option<&Lane> {
-        self.lanes.get(name)
+    pub(crate) fn new(hasher: FixedState) -> Queue {
+        Queue {
+            by_name: HashMap::with_hasher(hasher),
+            lanes: Vec::new(),
+            vacant: Vec::new(),
+            ready: VecDeque::new(),
+            ready_max: READY_MIN,
+            dirty: false,
+            waiting: 0,
+            overflow: BTreeSet::new(),
+        }
     }
 
-    pub(crate) fn lanes(&self) -> usize {
-        self.lanes.len()
+    pub(crate) fn lane(&self, idx: LaneIdx) -> &Lane {
+        &self.lanes[idx.0 as usize]
+    }
+
+    pub(crate) fn lane_named(&self, name: &str) -> Option<&Lane> {
+        self.by_name.get(name).map(|idx| self.lane(*idx))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
     }
 
     /// Puts a waiting delivery at the lane's tail. Says whether it is at the lane's head.
-    pub(crate) fn push(&mut self, lane: &Arc<str>, delivery: DeliveryId) -> bool {
+    pub(crate) fn push(&mut self, name: &Arc<str>, delivery: DeliveryId) -> (LaneIdx, bool) {
         self.waiting += 1;
-        let lane = self.lanes.entry(lane.clone()).or_insert_with(Lane::for_one);
+        let idx = self.lane_for(name);
+        let lane = self.lane_mut(idx);
         lane.waiting += 1;
         lane.entries.push_back(delivery);
-        lane.entries.front().is_some_and(|front| front.event == delivery.event)
+        (idx, lane.entries.front().is_some_and(|front| front.event == delivery.event))
     }
 
-    /// A waiting delivery of the lane was leased, or a leased one waits again.
-    pub(crate) fn leased(&mut self, lane: &str) {
+    fn lane_for(&mut self, name: &Arc<str>) -> LaneIdx {
+        if let Some(idx) = self.by_name.get(name.as_ref()) {
+            return *idx;
+        }
+        let idx = match self.vacant.pop() {
+            Some(idx) => {
+                self.lanes[idx.0 as usize].name = name.clone();
+                idx
+            }
+            None => {
+                let idx = LaneIdx(u32::try_from(self.lanes.len()).expect("open deliveries are bounded far below"));
+                // Most lanes hold one delivery.
+                let entries = VecDeque::with_capacity(1);
+                self.lanes.push(Lane { name: name.clone(), entries, waiting: 0, overflow: 0, queued: false });
+                idx
+            }
+        };
+        self.by_name.insert(name.clone(), idx);
+        idx
+    }
+
+    /// A waiting delivery of the lane was leased.
+    pub(crate) fn leased(&mut self, lane: LaneIdx) {
         self.waiting -= 1;
         self.lane_mut(lane).waiting -= 1;
     }
 
-    pub(crate) fn unleased(&mut self, lane: &str) {
+    /// A leased delivery of the lane waits again.
+    pub(crate) fn unleased(&mut self, lane: LaneIdx) {
         self.waiting += 1;
         self.lane_mut(lane).waiting += 1;
     }
 
     /// Takes a delivery out of its lane.
-    pub(crate) fn remove(&mut self, name: &str, delivery: DeliveryId, was_waiting: bool) {
-        let lane = self.lane_mut(name);
+    pub(crate) fn remove(&mut self, idx: LaneIdx, delivery: DeliveryId, was_waiting: bool) {
+        self.waiting -= u32::from(was_waiting);
+        let lane = self.lane_mut(idx);
         // The deliveries that end are those of the lane's head, but for cancelled and parked ones.
         let at = lane.entries.iter().position(|id| *id == delivery);
         lane.entries.remove(at.unwrap_or_else(|| panic!("delivery {delivery} is not in its lane")));
-        if was_waiting {
-            lane.waiting -= 1;
-            self.waiting -= 1;
-        }
-        self.drop_if_empty(name);
+        lane.waiting -= u32::from(was_waiting);
+        self.drop_if_empty(idx);
     }
 
-    pub(crate) fn overflow_in(&mut self, lane: &Arc<str>, place: Seq, delivery: DeliveryId) {
+    pub(crate) fn overflow_in(&mut self, name: &Arc<str>, place: Seq, delivery: DeliveryId) -> LaneIdx {
         self.overflow.insert((place, delivery));
-        self.lanes.entry(lane.clone()).or_default().overflow += 1;
+        let idx = self.lane_for(name);
+        self.lane_mut(idx).overflow += 1;
+        idx
     }
 
-    pub(crate) fn overflow_out(&mut self, lane: &str, place: Seq, delivery: DeliveryId) {
+    pub(crate) fn overflow_out(&mut self, idx: LaneIdx, place: Seq, delivery: DeliveryId) {
         let there = self.overflow.remove(&(place, delivery));
         assert!(there, "delivery {delivery} is not in the overflow");
-        self.lane_mut(lane).overflow -= 1;
-        self.drop_if_empty(lane);
+        self.lane_mut(idx).overflow -= 1;
+        self.drop_if_empty(idx);
     }
 
     /// Gives the lane its turn, unless it waits for one already.
-    pub(crate) fn enqueue(&mut self, name: &Arc<str>) {
-        let Some(lane) = self.lanes.get_mut(name.as_ref()) else { return };
-        if !lane.queued {
-            lane.queued = true;
-            self.ready.push_back(name.clone());
+    pub(crate) fn enqueue(&mut self, idx: LaneIdx) {
+        let lane = self.lane_mut(idx);
+        if !std::mem::replace(&mut lane.queued, true) {
+            self.ready.push_back(idx);
             if self.ready.len() > self.ready_max {
                 self.tidy();
             }
@@ -155,22 +190,21 @@ impl Queue {
 
     /// Takes lanes without work out of `ready`. Who only folds, such as a follower, gives no lane its turn.
     fn tidy(&mut self) {
-        for name in std::mem::take(&mut self.ready) {
-            match self.lanes.get_mut(name.as_ref()) {
-                Some(lane) if lane.entries.is_empty() => {
-                    lane.queued = false;
-                    self.drop_if_empty(&name);
-                }
-                Some(_) => self.ready.push_back(name),
-                None => {}
+        for idx in std::mem::take(&mut self.ready) {
+            let lane = self.lane_mut(idx);
+            if lane.entries.is_empty() {
+                lane.queued = false;
+                self.drop_if_empty(idx);
+            } else {
+                self.ready.push_back(idx);
             }
         }
         self.ready_max = (2 * self.ready.len()).max(READY_MIN);
     }
 
     /// The lane whose turn it is.
-    pub(crate) fn next(&self) -> Option<&Arc<str>> {
-        self.ready.front()
+    pub(crate) fn next(&self) -> Option<LaneIdx> {
+        self.ready.front().copied()
     }
 
     pub(crate) fn ready(&self) -> usize {
@@ -179,39 +213,41 @@ impl Queue {
 
     /// Ends the turn of the lane in front: it waits for another one, or is out.
     pub(crate) fn turn(&mut self, again: bool) {
-        let Some(name) = self.ready.pop_front() else { return };
+        let Some(idx) = self.ready.pop_front() else { return };
         if again {
-            self.ready.push_back(name);
+            self.ready.push_back(idx);
             return;
         }
-        if let Some(lane) = self.lanes.get_mut(name.as_ref()) {
-            lane.queued = false;
-        }
-        self.drop_if_empty(&name);
+        self.lane_mut(idx).queued = false;
+        self.drop_if_empty(idx);
     }
 
-    /// All lanes, in no order.
-    pub(crate) fn scan(&self) -> impl Iterator<Item = (&Arc<str>, &Lane)> {
-        self.lanes.iter()
+    /// All lanes by name, in no order.
+    pub(crate) fn scan(&self) -> impl Iterator<Item = (&Arc<str>, LaneIdx)> {
+        self.by_name.iter().map(|(name, idx)| (name, *idx))
     }
 
     /// The lanes that wait for their turn.
-    pub(crate) fn in_turn(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.ready.iter()
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = LaneIdx> {
+        self.ready.iter().copied()
     }
 
-    pub(crate) fn is_queued(&self, name: &str) -> bool {
-        self.lanes.get(name).is_some_and(|lane| lane.queued)
+    pub(crate) fn is_queued(&self, idx: LaneIdx) -> bool {
+        self.lane(idx).queued
     }
 
-    fn lane_mut(&mut self, name: &str) -> &mut Lane {
-        self.lanes.get_mut(name).unwrap_or_else(|| panic!("lane `{name}` is not there"))
+    fn lane_mut(&mut self, idx: LaneIdx) -> &mut Lane {
+        &mut self.lanes[idx.0 as usize]
     }
 
-    fn drop_if_empty(&mut self, name: &str) {
+    fn drop_if_empty(&mut self, idx: LaneIdx) {
+        let lane = self.lane_mut(idx);
         // A lane that stands in `ready` goes when its turn comes, so that it cannot stand there twice.
-        if self.lanes.get(name).is_some_and(|lane| lane.entries.is_empty() && lane.overflow == 0 && !lane.queued) {
-            self.lanes.remove(name);
+        if lane.entries.is_empty() && lane.overflow == 0 && !lane.queued {
+            lane.entries.shrink_to(SPARE_MAX);
+            let name = std::mem::take(&mut lane.name);
+            self.by_name.remove(&name);
+            self.vacant.push(idx);
         }
     }
 }
@@ -228,14 +264,12 @@ mod tests {
     fn only_the_oldest_events_deliveries_are_at_the_head() {
         let mut queue = Queue::new(FixedState::default());
         let lane: Arc<str> = "l".into();
-        for delivery in [id(1, 1), id(1, 2), id(2, 1)] {
-            queue.push(&lane, delivery);
-        }
+        let [idx, ..] = [id(1, 1), id(1, 2), id(2, 1)].map(|delivery| queue.push(&lane, delivery).0);
 
-        assert_eq!(queue.lane("l").unwrap().head().collect::<Vec<_>>(), [id(1, 1), id(1, 2)]);
-        queue.remove("l", id(1, 2), true);
-        queue.remove("l", id(1, 1), true);
-        assert_eq!(queue.lane("l").unwrap().head().collect::<Vec<_>>(), [id(2, 1)]);
+        assert_eq!(queue.lane(idx).head().collect::<Vec<_>>(), [id(1, 1), id(1, 2)]);
+        queue.remove(idx, id(1, 2), true);
+        queue.remove(idx, id(1, 1), true);
+        assert_eq!(queue.lane(idx).head().collect::<Vec<_>>(), [id(2, 1)]);
     }
 
     #[test]
@@ -243,27 +277,28 @@ mod tests {
         let mut queue = Queue::new(FixedState::default());
         for event in 1..=1000 {
             let lane: Arc<str> = format!("l{event}").into();
-            queue.push(&lane, id(event, 1));
-            queue.enqueue(&lane);
-            queue.remove(&lane, id(event, 1), true);
+            let (idx, _) = queue.push(&lane, id(event, 1));
+            queue.enqueue(idx);
+            queue.remove(idx, id(event, 1), true);
         }
 
-        assert!(queue.lanes() <= 2 * READY_MIN && queue.ready() == queue.lanes());
+        assert!(queue.len() <= 2 * READY_MIN && queue.ready() == queue.len());
+        assert!(queue.lanes.len() <= 2 * READY_MIN);
     }
 
     #[test]
     fn an_empty_lane_is_forgotten_when_its_turn_is_over() {
         let mut queue = Queue::new(FixedState::default());
         let lane: Arc<str> = "l".into();
-        queue.push(&lane, id(1, 1));
-        queue.enqueue(&lane);
-        queue.enqueue(&lane);
+        let (idx, _) = queue.push(&lane, id(1, 1));
+        queue.enqueue(idx);
+        queue.enqueue(idx);
         assert_eq!(queue.ready(), 1);
 
-        queue.remove("l", id(1, 1), true);
-        assert!(queue.lane("l").is_some());
+        queue.remove(idx, id(1, 1), true);
+        assert!(queue.lane_named("l").is_some());
         queue.turn(false);
 
-        assert!(queue.lanes() == 0 && queue.ready() == 0);
+        assert!(queue.len() == 0 && queue.ready() == 0);
     }
 }

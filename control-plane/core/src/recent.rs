@@ -2,44 +2,98 @@
 //!
 //! Invariant: holds the newest [`KEPT`]; an older repetition is answered as unknown, which settles nothing either.
 
-use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
-use hashbrown::HashMap;
 use mindos_model::{DeliveryId, Token};
 
-/// Settled deliveries remembered.
+/// Settled deliveries remembered; a power of two.
 pub(crate) const KEPT: usize = 1 << 16;
 
-#[derive(Clone, Debug)]
+/// A ring of the newest, and chains through it by hash. Every result passes here, so a place is written in order and nothing is ever
+/// taken out: a chain ends where it leaves the ring.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Recent {
-    // Hashed, because every result passes here; nobody iterates it.
-    by_id: HashMap<DeliveryId, Token, FixedState>,
-    order: VecDeque<DeliveryId>,
+    ring: Vec<Settled>,
+    /// Number of the newest of each chain, from 1.
+    newest: Vec<u64>,
+    /// How many were ever put in.
+    count: u64,
+    hasher: FixedState,
 }
 
-impl Default for Recent {
-    fn default() -> Recent {
-        Recent { by_id: HashMap::with_hasher(FixedState::default()), order: VecDeque::new() }
-    }
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    delivery: DeliveryId,
+    token: Token,
+    /// Number of the one before it in its chain; zero for none.
+    before: u64,
 }
 
 impl Recent {
     pub(crate) fn get(&self, delivery: DeliveryId) -> Option<Token> {
-        self.by_id.get(&delivery).copied()
+        let mut number = *self.newest.get(self.chain(delivery))?;
+        while number > self.count.saturating_sub(KEPT as u64) {
+            let settled = self.ring[place(number)];
+            if settled.delivery == delivery {
+                return Some(settled.token);
+            }
+            number = settled.before;
+        }
+        None
     }
 
     pub(crate) fn insert(&mut self, delivery: DeliveryId, token: Token) {
-        if self.order.len() == KEPT {
-            let oldest = self.order.pop_front().expect("the order is full");
-            self.by_id.remove(&oldest);
+        if self.newest.is_empty() {
+            self.newest = vec![0; KEPT];
         }
-        self.by_id.insert(delivery, token);
-        self.order.push_back(delivery);
+        self.count += 1;
+        let chain = self.chain(delivery);
+        let before = std::mem::replace(&mut self.newest[chain], self.count);
+        let settled = Settled { delivery, token, before };
+        match self.ring.get_mut(place(self.count)) {
+            Some(oldest) => *oldest = settled,
+            None => self.ring.push(settled),
+        }
     }
 
     /// Oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DeliveryId, Token)> + '_ {
-        self.order.iter().map(|delivery| (*delivery, self.by_id[delivery]))
+        let numbers = self.count.saturating_sub(KEPT as u64) + 1..=self.count;
+        numbers.map(|number| &self.ring[place(number)]).map(|settled| (settled.delivery, settled.token))
+    }
+
+    fn chain(&self, delivery: DeliveryId) -> usize {
+        self.hasher.hash_one(delivery) as usize % KEPT
+    }
+}
+
+/// Where in the ring the one with this number stands.
+fn place(number: u64) -> usize {
+    (number - 1) as usize % KEPT
+}
+
+#[cfg(test)]
+mod tests {
+    use mindos_model::Seq;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_are_remembered_and_the_older_ones_forgotten() {
+        let mut recent = Recent::default();
+        let id = |event| DeliveryId::new(Seq(event), 1);
+        let last = 3 * KEPT as u64 + 7;
+        assert_eq!(recent.get(id(1)), None);
+        for event in 1..=last {
+            recent.insert(id(event), Token::new(1, event as u32));
+            assert_eq!(recent.get(id(event)), Some(Token::new(1, event as u32)));
+        }
+        let oldest = last - KEPT as u64 + 1;
+        assert_eq!(recent.get(id(oldest - 1)), None);
+        for event in (oldest..=last).step_by(101) {
+            assert_eq!(recent.get(id(event)), Some(Token::new(1, event as u32)));
+        }
+        assert!(recent.iter().map(|(delivery, _)| delivery).eq((oldest..=last).map(id)));
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+use hashbrown::HashMap;
 use mindos_model::{ClusterName, GeneralType, InstanceId, Region, TenantName};
 
 use crate::queue::Queue;
@@ -42,12 +43,17 @@ pub(crate) struct Cluster {
 pub(crate) struct Registry {
     pub(crate) clusters: BTreeMap<(TenantName, ClusterName), Cluster>,
     generals: Vec<Option<Box<General>>>,
-    by_key: BTreeMap<Arc<GeneralKey>, GeneralIdx>,
+    // Hashed, because every lease passes here; nobody iterates it.
+    by_key: HashMap<Arc<GeneralKey>, GeneralIdx, FixedState>,
     /// Holds of instances; those of none are not kept.
     pub(crate) instances: BTreeMap<(TenantName, ClusterName, InstanceId), Hold>,
 }
 
 impl Registry {
+    pub(crate) fn new(hasher: FixedState) -> Registry {
+        Registry { by_key: HashMap::with_hasher(hasher), ..Registry::default() }
+    }
+
     pub(crate) fn find(&self, key: &GeneralKey) -> Option<GeneralIdx> {
         self.by_key.get(key).copied()
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
 use crate::queue::Queue;
@@ -45,11 +46,26 @@ pub(crate) struct InForce {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Routing {
     rules: Vec<Rule>,
-    by_name: BTreeMap<(TenantName, RouteName), RouteIdx>,
+    // Hashed, because every event passes here; nobody iterates it.
+    by_name: HashMap<(TenantName, RouteName), RouteIdx, FixedState>,
     pub(crate) tenants: BTreeMap<TenantName, InForce>,
 }
 
+/// A route's full name, to look one up without making it.
+#[derive(Hash)]
+struct Named<'a>(&'a TenantName, &'a RouteName);
+
+impl Equivalent<(TenantName, RouteName)> for Named<'_> {
+    fn equivalent(&self, (tenant, name): &(TenantName, RouteName)) -> bool {
+        self.0 == tenant && self.1 == name
+    }
+}
+
 impl Routing {
+    pub(crate) fn new(hasher: FixedState) -> Routing {
+        Routing { by_name: HashMap::with_hasher(hasher), ..Routing::default() }
+    }
+
     pub(crate) fn rule(&self, idx: RouteIdx) -> &Rule {
         &self.rules[idx.0 as usize]
     }
@@ -59,7 +75,7 @@ impl Routing {
     }
 
     pub(crate) fn find(&self, tenant: &TenantName, name: &RouteName) -> Option<RouteIdx> {
-        self.by_name.get(&(tenant.clone(), name.clone())).copied()
+        self.by_name.get(&Named(tenant, name)).copied()
     }
 
     /// The first route that fits.

@@ -10,7 +10,7 @@ use crate::durable::{Durable, held_by};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::input::Seen;
 use crate::output::PayloadRef;
-use crate::queue::QueueId;
+use crate::queue::{LaneIdx, QueueId};
 use crate::record::{
     CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, Hold, HoldChanged, HoldTarget,
     InstanceKey, RoutesApplied,
@@ -253,7 +253,7 @@ impl Import {
                 Some(key) => QueueId::General(general(durable, key)),
                 None => QueueId::Route(route),
             };
-            let mut done_by = None;
+            let (mut done_by, mut lane_idx) = (None, LaneIdx::NONE);
             let phase = match item.phase {
                 PhaseItem::Waiting { not_before } => {
                     self.lanes.push((item.place, id));
@@ -275,7 +275,7 @@ impl Import {
                 }
                 PhaseItem::Parked { reason, since } => {
                     if reason == ParkReason::BacklogFull {
-                        durable.queue_mut(queue).overflow_in(&lane, item.place, id);
+                        lane_idx = durable.queue_mut(queue).overflow_in(&lane, item.place, id);
                         durable.agenda.overflows.insert(queue);
                     }
                     Phase::Parked { reason, since }
@@ -287,7 +287,7 @@ impl Import {
                 PhaseItem::Cancelled => Phase::Cancelled,
             };
             let DeliveryItem { token, attempts, place, held_ms, held_since, cancel, last_cause, .. } = item;
-            let mut delivery = Delivery::new(queue, phase, place);
+            let mut delivery = Delivery::new(queue, lane_idx, phase, place);
             (delivery.token, delivery.attempts, delivery.done_by) = (token, attempts, done_by);
             if held_ms > 0 || held_since.is_some() || cancel.is_some() || last_cause.is_some() {
                 *delivery.setback_mut() = Setback { held_ms, held_since, cancel, last_cause };
@@ -310,15 +310,15 @@ impl Import {
         for (_, id) in &self.lanes {
             let (event, delivery) = durable.events.delivery(*id).expect("it was imported");
             let (lane, queue, is_leased) = (event.lane.clone(), delivery.queue, delivery.lease().is_some());
-            durable.queue_mut(queue).push(&lane, *id);
+            let (lane, _) = durable.queue_mut(queue).push(&lane, *id);
+            durable.events.delivery_mut(*id).lane = lane;
             if is_leased {
-                durable.queue_mut(queue).leased(&lane);
+                durable.queue_mut(queue).leased(lane);
             }
         }
         for (_, id) in &self.lanes {
-            let (event, delivery) = durable.events.delivery(*id).expect("it was imported");
-            let (lane, queue) = (event.lane.clone(), delivery.queue);
-            durable.touch(queue, &lane);
+            let (_, delivery) = durable.events.delivery(*id).expect("it was imported");
+            durable.touch(delivery.queue, delivery.lane);
         }
         self.durable
     }

@@ -154,8 +154,8 @@ impl Durable {
         let waiting = generals().map(|g| u64::from(g.queue.waiting)).sum::<u64>()
             + routes().map(|rule| u64::from(rule.queue.waiting)).sum::<u64>();
         let leased = generals().map(|general| u64::from(general.leased)).sum();
-        let lanes = generals().map(|general| general.queue.lanes()).sum::<usize>()
-            + routes().map(|rule| rule.queue.lanes()).sum::<usize>();
+        let lanes = generals().map(|general| general.queue.len()).sum::<usize>()
+            + routes().map(|rule| rule.queue.len()).sum::<usize>();
         Totals {
             events_open: self.events.len() as u64,
             waiting,
