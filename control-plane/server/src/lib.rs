@@ -11,6 +11,7 @@ pub mod grpc;
 pub mod http;
 pub mod ingest;
 pub mod logging;
+mod memory;
 pub mod metrics;
 pub mod net;
 pub mod payloads;

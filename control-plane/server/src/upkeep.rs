@@ -100,7 +100,7 @@ impl Upkeep {
             ..SnapshotSettings::default()
         };
         let snapshotter = Snapshotter::new(source, home, settings)?;
-        let snapshots = SnapshotFollower::start(snapshotter)?;
+        let snapshots = SnapshotFollower::start(snapshotter, handle.subscribe())?;
         let retention = RetentionSettings {
             keep_age: config.journal_keep,
             keep_bytes: config.journal_keep_bytes,

@@ -1,8 +1,9 @@
 //! The codec of the streams that are there by the ten thousand and mostly idle.
 
 use prost::Message;
-use tonic::codec::{BufferSettings, Codec};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
 
 /// Bytes that a stream's buffers begin with; they grow with what passes. The usual 8 KiB each, touched once, would stay for as long as
 /// the stream is open.
@@ -27,14 +28,33 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = StreamEncoder<T>;
     type Decoder = ProstDecoder<U>;
 
-    fn encoder(&mut self) -> ProstEncoder<T> {
-        ProstEncoder::new(BufferSettings::new(BUFFER, YIELD))
+    fn encoder(&mut self) -> StreamEncoder<T> {
+        StreamEncoder(std::marker::PhantomData)
     }
 
     fn decoder(&mut self) -> ProstDecoder<U> {
         ProstDecoder::new(BufferSettings::new(BUFFER, YIELD))
+    }
+}
+
+/// Encodes into room that is made once: a frame of many messages would otherwise be moved each time the buffer doubles.
+#[derive(Clone, Debug)]
+pub struct StreamEncoder<T>(std::marker::PhantomData<T>);
+
+impl<T: Message> Encoder for StreamEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.encoded_len());
+        item.encode_raw(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
     }
 }

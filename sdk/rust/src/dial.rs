@@ -10,6 +10,8 @@ use tonic::transport::{Channel, Endpoint};
 const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 /// The same for all streams of a connection.
 const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Largest frame of HTTP/2 that may come down: fewer of them where much work comes at once.
+const FRAME_MAX: u32 = 256 * 1024;
 /// How long a dial may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -35,6 +37,7 @@ pub(crate) fn endpoint(url: &str) -> Result<Endpoint, AddressError> {
         .tcp_keepalive(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_ANSWER_MAX)
         .keep_alive_while_idle(true))

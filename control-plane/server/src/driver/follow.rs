@@ -10,8 +10,8 @@ use mindos_core::record::Batch;
 use mindos_model::Seq;
 use tokio::sync::Notify;
 
-/// Entries that may wait for one follower; a batch above that makes it lag.
-pub const FOLLOW_ENTRIES_MAX: usize = 65_536;
+/// Entries that may wait for one follower; a batch above that makes it lag. A second of full load, about 100 MB that followers share.
+pub const FOLLOW_ENTRIES_MAX: usize = 262_144;
 /// Batches that may wait for one follower.
 pub const FOLLOW_BATCHES_MAX: usize = 4096;
 

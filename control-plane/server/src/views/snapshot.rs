@@ -1,7 +1,13 @@
 //! Snapshots by a follower: folds durable records in a state of its own, so that deciding never waits for one.
 //!
-//! It reads in bulk, when the tail after the newest snapshot has grown too long: from its last state, or from the newest snapshot
-//! when it let that go. Invariant: a snapshot is the fold of the journal through its record, and no more.
+//! ```text
+//!            more events open than it holds twice
+//!   Kept  --------------------------------------->  Let go
+//!         <---------------------------------------
+//!            the next snapshot, read back from the newest one
+//! ```
+//! While its state is kept it folds batches from memory as they come; what it missed, and all of it while the state is let go, it reads
+//! from the journal when a snapshot is due. Invariant: a snapshot is the fold of the journal through its record, and no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,15 +16,18 @@ use std::time::{Duration, Instant};
 
 use mindos_core::Durable;
 use mindos_core::journal::JournalError;
+use mindos_core::record::Batch;
 use mindos_core::snapshot::Item;
 use mindos_model::Seq;
 use tracing::{error, info, warn};
 
-use super::follow::{Source, lower_priority};
+use super::follow::{Fed, Feed, Source, lower_priority};
 use crate::logging::Chain;
 
 /// Between two looks at how long the tail is.
 const POLL: Duration = Duration::from_millis(200);
+/// How long batches may gather: waking for each would cost more than its fold.
+const GATHER: Duration = Duration::from_millis(50);
 /// Before another try after a failure.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -50,13 +59,13 @@ pub struct SnapshotSettings {
     pub tail_max: u64,
     /// Between two snapshots, at least: under full load they would cost more than they save.
     pub interval_min: Duration,
-    /// The state is kept for the next snapshot while it has at most this many items, and read back otherwise.
-    pub keep_items_max: usize,
+    /// The state is kept for the next snapshot while it has at most this many open events, and read back otherwise.
+    pub keep_events_max: usize,
 }
 
 impl Default for SnapshotSettings {
     fn default() -> SnapshotSettings {
-        SnapshotSettings { tail_max: 1_000_000, interval_min: Duration::from_secs(10), keep_items_max: 200_000 }
+        SnapshotSettings { tail_max: 1_000_000, interval_min: Duration::from_secs(10), keep_events_max: 100_000 }
     }
 }
 
@@ -86,7 +95,40 @@ impl Snapshotter {
         settings: SnapshotSettings,
     ) -> Result<Snapshotter, JournalError> {
         let newest = home.snapshots()?.first().copied();
-        Ok(Snapshotter { source, home, settings, newest, state: None })
+        // A young journal is followed from its beginning on; an older one from the first snapshot on.
+        let state = newest.is_none().then(Durable::new);
+        Ok(Snapshotter { source, home, settings, newest, state })
+    }
+
+    /// Folds a durable batch, if the state is kept and the batch is the next one.
+    pub fn follow(&mut self, batch: &Batch) {
+        let Some(state) = &mut self.state else { return };
+        if batch.first() <= state.seq().next() {
+            let next = state.seq().next();
+            batch.entries.iter().filter(|entry| entry.seq >= next).for_each(|entry| state.apply(entry));
+        }
+    }
+
+    /// Reads what the state lacks, if it is kept: batches were passed over.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn catch_up(&mut self, stop: &AtomicBool) -> Result<(), JournalError> {
+        let Some(mut state) = self.state.take() else { return Ok(()) };
+        self.read(&mut state, stop)?;
+        self.state = Some(state);
+        Ok(())
+    }
+
+    fn read(&self, state: &mut Durable, stop: &AtomicBool) -> Result<(), JournalError> {
+        let end = self.source.end();
+        if state.seq() >= end {
+            return Ok(());
+        }
+        self.source.read(state.seq().next(), &mut |entry| {
+            state.apply(entry);
+            entry.seq < end && !stop.load(Ordering::Relaxed)
+        })
     }
 
     /// The record of the newest snapshot; zero when there is none.
@@ -116,13 +158,7 @@ impl Snapshotter {
                 }
             }
         };
-        let end = self.source.end();
-        if state.seq() < end {
-            self.source.read(state.seq().next(), &mut |entry| {
-                state.apply(entry);
-                entry.seq < end && !stop.load(Ordering::Relaxed)
-            })?;
-        }
+        self.read(&mut state, stop)?;
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -131,10 +167,10 @@ impl Snapshotter {
             return Ok(None);
         }
         let items = state.export();
-        let count = items.len();
+        let events = items.iter().filter(|item| matches!(item, Item::Event(_))).count();
         let epoch = state.epoch();
         // Where the state is large, it is not held twice.
-        self.state = (count <= self.settings.keep_items_max).then_some(state);
+        self.state = (events <= self.settings.keep_events_max).then_some(state);
         self.home.save(at, epoch, &mut items.into_iter())?;
         self.newest = Some(at);
         Ok(Some(at))
@@ -166,7 +202,7 @@ impl SnapshotFollower {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(mut snapshotter: Snapshotter) -> std::io::Result<SnapshotFollower> {
+    pub fn start(mut snapshotter: Snapshotter, mut feed: impl Feed + 'static) -> std::io::Result<SnapshotFollower> {
         let stop = Arc::new(AtomicBool::new(false));
         let newest = Arc::new(AtomicU64::new(snapshotter.newest().0));
         let wanted = SnapshotWanted::default();
@@ -174,10 +210,30 @@ impl SnapshotFollower {
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
             lower_priority();
             let mut not_before: Option<Instant> = None;
+            let mut wait = POLL;
             while !its_stop.load(Ordering::Relaxed) {
+                match feed.next(wait) {
+                    Fed::Batch(batch) => {
+                        snapshotter.follow(&batch);
+                        wait = Duration::ZERO;
+                        continue;
+                    }
+                    Fed::Lagged => {
+                        if let Err(error) = snapshotter.catch_up(&its_stop) {
+                            warn!(error = %Chain(&error), "state for snapshots was let go");
+                        }
+                        wait = Duration::ZERO;
+                    }
+                    Fed::Idle if wait.is_zero() => {
+                        std::thread::park_timeout(GATHER);
+                        wait = POLL;
+                    }
+                    Fed::Idle => {}
+                    // The plane ends, and this thread is told to.
+                    Fed::Closed => std::thread::park_timeout(POLL),
+                }
                 let due = its_wanted.0.load(Ordering::Relaxed) || snapshotter.is_due();
                 if !due || not_before.is_some_and(|at| Instant::now() < at) {
-                    std::thread::park_timeout(POLL);
                     continue;
                 }
                 its_wanted.0.store(false, Ordering::Relaxed);
@@ -281,9 +337,9 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_the_fold_of_the_journal_whatever_it_began_from() {
-        for keep_items_max in [0, usize::MAX] {
+        for keep_events_max in [0, usize::MAX] {
             let (records, home) = (records(), Arc::new(Kept::default()));
-            let settings = SnapshotSettings { tail_max: 30, keep_items_max, ..SnapshotSettings::default() };
+            let settings = SnapshotSettings { tail_max: 30, keep_events_max, ..SnapshotSettings::default() };
             let source: Arc<dyn Source> = Arc::clone(&records) as _;
             let mut snapshotter = Snapshotter::new(source, Arc::clone(&home) as _, settings).unwrap();
             let go = AtomicBool::new(false);
@@ -298,6 +354,36 @@ mod tests {
                 assert_eq!(home.0.lock().unwrap()[round - 1].1, whole.export());
             }
         }
+    }
+
+    #[test]
+    fn what_it_followed_and_what_it_missed_come_to_the_same_snapshot() {
+        let (records, home) = (records(), Arc::new(Kept::default()));
+        let source: Arc<dyn Source> = Arc::clone(&records) as _;
+        let mut snapshotter = Snapshotter::new(source, Arc::clone(&home) as _, SnapshotSettings::default()).unwrap();
+        let go = AtomicBool::new(false);
+        let follow = |snapshotter: &mut Snapshotter, from: usize| {
+            for entries in records.entries()[from..].chunks(3) {
+                snapshotter.follow(&Batch { entries: entries.to_vec() });
+            }
+        };
+        let folded = |snapshotter: &Snapshotter| snapshotter.state.as_ref().map(Durable::seq);
+        work(&records, 5);
+        follow(&mut snapshotter, 0);
+        assert_eq!(folded(&snapshotter), Some(records.end()));
+        // Batches that it has seen change nothing, and those behind a gap wait until the gap is read.
+        follow(&mut snapshotter, 0);
+        let seen = records.entries().len();
+        work(&records, 5);
+        follow(&mut snapshotter, seen + 1);
+        assert_eq!(folded(&snapshotter), Some(Seq(seen as u64)));
+        snapshotter.catch_up(&go).unwrap();
+        assert_eq!(folded(&snapshotter), Some(records.end()));
+
+        assert_eq!(snapshotter.take(&go).unwrap(), Some(records.end()));
+        let mut whole = Durable::new();
+        records.entries().iter().for_each(|entry| whole.apply(entry));
+        assert_eq!(home.0.lock().unwrap()[0].1, whole.export());
     }
 
     #[test]
