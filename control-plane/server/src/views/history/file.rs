@@ -50,6 +50,8 @@ pub(super) enum Domain {
 }
 
 const DOMAINS: usize = 9;
+/// States of deliveries that are gathered before they are written.
+const GATHERED_MAX: usize = 1024;
 /// Names of one file; it is rolled when it has more, so that memory stays bounded.
 pub(super) const NAMES_MAX: usize = 500_000;
 
@@ -81,6 +83,8 @@ pub(super) struct HistoryFile {
     names: [HashMap<Arc<str>, i64, foldhash::fast::RandomState>; DOMAINS],
     generals: HashMap<Arc<GeneralKey>, i64, foldhash::fast::RandomState>,
     names_count: usize,
+    /// States of deliveries to be written together.
+    deliveries: Vec<DeliveryColumns>,
 }
 
 impl HistoryFile {
@@ -135,7 +139,7 @@ impl HistoryFile {
             }
         }
         let generals = HashMap::default();
-        Ok(HistoryFile { path, rows, dirty: false, connection, names, generals, names_count })
+        Ok(HistoryFile { path, rows, dirty: false, connection, names, generals, names_count, deliveries: Vec::new() })
     }
 
     /// The last record that the file was committed with, and the state kept beside it.
@@ -172,6 +176,7 @@ impl HistoryFile {
 
     /// Commits the rows that wait, and leaves the mark where it is: for a file that is not the newest.
     pub(super) fn commit_rows(&mut self) -> Result<(), HistoryError> {
+        self.write_deliveries()?;
         self.begin()?;
         self.put_meta("rows", self.rows as i64)?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
@@ -265,9 +270,20 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// Writes a state of a delivery, unless a later one stands already. What is unset keeps its earlier value.
-    pub(super) fn upsert_delivery(&mut self, row: &DeliveryColumns) -> Result<(), HistoryError> {
+    /// Has a state of a delivery written, unless a later one stands already. What is unset keeps its earlier value.
+    pub(super) fn upsert_delivery(&mut self, row: DeliveryColumns) -> Result<(), HistoryError> {
+        self.deliveries.push(row);
+        self.rows += 1;
+        if self.deliveries.len() < GATHERED_MAX { Ok(()) } else { self.write_deliveries() }
+    }
+
+    /// Writes the states gathered so far, in the order in which they lie in the file.
+    fn write_deliveries(&mut self) -> Result<(), HistoryError> {
+        if self.deliveries.is_empty() {
+            return Ok(());
+        }
         self.begin()?;
+        self.deliveries.sort_unstable_by_key(|row| (row.id, row.seq));
         let mut upsert = self.connection.prepare_cached(
             "INSERT INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
              ON CONFLICT (id) DO UPDATE SET seq = ?2, status = ?3, at = ?4, general = coalesce(?5, general),
@@ -276,45 +292,30 @@ impl HistoryFile {
              superseded_by = ?13, redrives = redrives + ?14, input_tokens = ?15, output_tokens = ?16, cost_micros = ?17
              WHERE seq < ?2",
         )?;
-        let DeliveryColumns {
-            id,
-            seq,
-            status,
-            at,
-            general,
-            instance,
-            epoch,
-            term,
-            leased,
-            attempts,
-            took_ms,
-            reason,
-            superseded_by,
-            redrives,
-            input_tokens,
-            output_tokens,
-            cost_micros,
-        } = row;
-        upsert.execute(params![
-            id,
-            seq,
-            status,
-            at,
-            general,
-            instance,
-            epoch,
-            term,
-            leased,
-            attempts,
-            took_ms,
-            reason,
-            superseded_by,
-            redrives,
-            input_tokens,
-            output_tokens,
-            cost_micros
-        ])?;
-        self.rows += 1;
+        for row in self.deliveries.drain(..) {
+            let DeliveryColumns { id, seq, status, at, general, instance, epoch, term, leased, .. } = row;
+            let DeliveryColumns { attempts, took_ms, reason, superseded_by, redrives, .. } = row;
+            let DeliveryColumns { input_tokens, output_tokens, cost_micros, .. } = row;
+            upsert.execute(params![
+                id,
+                seq,
+                status,
+                at,
+                general,
+                instance,
+                epoch,
+                term,
+                leased,
+                attempts,
+                took_ms,
+                reason,
+                superseded_by,
+                redrives,
+                input_tokens,
+                output_tokens,
+                cost_micros
+            ])?;
+        }
         Ok(())
     }
 

@@ -25,41 +25,59 @@ const VERSION: u8 = 1;
 /// The leases as bytes.
 pub(super) fn encode(leases: &OpenLeases) -> Vec<u8> {
     let mut bytes = vec![VERSION];
-    let mut names: HashMap<Arc<str>, u32, foldhash::fast::RandomState> = HashMap::default();
-    let mut texts: Vec<Arc<str>> = Vec::new();
-    let mut rows = Vec::with_capacity(leases.len() * 44);
-    for (delivery, lease) in leases {
-        let mut number = |text: &str| match names.get(text) {
-            Some(&number) => number,
-            None => {
-                let (number, text) = (texts.len() as u32, Arc::<str>::from(text));
-                texts.push(Arc::clone(&text));
-                names.insert(text, number);
-                number
-            }
-        };
+    let mut names = Names::default();
+    let mut rows = Vec::with_capacity(leases.len() * 52);
+    // Most leases share their general and instance, and not only by name.
+    let mut generals: HashMap<*const GeneralKey, [u32; 3], foldhash::fast::RandomState> = HashMap::default();
+    let mut instances: HashMap<*const InstanceKey, [u32; 2], foldhash::fast::RandomState> = HashMap::default();
+    for (delivery, OpenLease { general, instance, token, attempt, since }) in leases {
+        let [tenant, cluster, name] = *generals.entry(Arc::as_ptr(general)).or_insert_with(|| {
+            [general.tenant.as_str(), general.cluster.as_str(), general.name.as_str()].map(|text| names.number(text))
+        });
+        let [instance_cluster, instance] = *instances.entry(Arc::as_ptr(instance)).or_insert_with(|| {
+            [instance.cluster.as_str(), instance.instance.as_str()].map(|text| names.number(text))
+        });
         let words = [
-            number(lease.general.tenant.as_str()),
-            number(lease.general.cluster.as_str()),
-            number(lease.general.name.as_str()),
-            number(lease.instance.cluster.as_str()),
-            number(lease.instance.instance.as_str()),
-            lease.token.epoch,
-            lease.token.term,
-            lease.attempt,
+            tenant,
+            cluster,
+            name,
+            instance_cluster,
+            instance,
+            token.epoch,
+            token.term,
+            *attempt,
             delivery.ordinal,
         ];
         rows.extend_from_slice(&delivery.event.0.to_le_bytes());
-        rows.extend_from_slice(&lease.since.0.to_le_bytes());
+        rows.extend_from_slice(&since.0.to_le_bytes());
         words.iter().for_each(|word| rows.extend_from_slice(&word.to_le_bytes()));
     }
-    bytes.extend_from_slice(&(texts.len() as u32).to_le_bytes());
-    for text in &texts {
+    bytes.extend_from_slice(&(names.texts.len() as u32).to_le_bytes());
+    for text in &names.texts {
         bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
     }
     bytes.extend_from_slice(&rows);
     bytes
+}
+
+/// Texts by the number of their first coming.
+#[derive(Default)]
+struct Names {
+    texts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u32, foldhash::fast::RandomState>,
+}
+
+impl Names {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let (number, text) = (self.texts.len() as u32, Arc::<str>::from(text));
+        self.texts.push(Arc::clone(&text));
+        self.numbers.insert(text, number);
+        number
+    }
 }
 
 /// The leases that the bytes hold; `None` when they are not of this shape.

@@ -390,7 +390,7 @@ impl HistoryWriter {
             }
             None => columns.general = file.planned_general(delivery.event, delivery.ordinal)?,
         }
-        file.upsert_delivery(&columns)?;
+        file.upsert_delivery(columns)?;
         self.waiting_rows += 1;
         Ok(())
     }
