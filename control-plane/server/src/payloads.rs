@@ -1,4 +1,5 @@
-//! Payloads at hand: the newest ones in memory, bounded by bytes; the others read back from the journal.
+//! Payloads at hand: those of events whose deliveries have not all gone out yet, the newest first where they do not fit; the others are
+//! read back from the journal.
 //!
 //! Invariant: looking into the cache never waits; reading the journal happens on a thread of its own.
 
@@ -19,6 +20,8 @@ pub type ReadPayload = Arc<dyn Fn(Seq) -> Result<Option<Bytes>, JournalError> + 
 
 /// Requests that may wait for the reader's thread.
 const READS_MAX: usize = 1024;
+/// Places in the order of coming before those of payloads that have left are cleared away.
+const ORDER_MIN: usize = 1024;
 /// What an entry costs beside its bytes, roughly.
 const ENTRY_BYTES: usize = 96;
 
@@ -44,25 +47,52 @@ struct Read {
 struct Cache {
     bytes_max: usize,
     bytes: usize,
-    found: HashMap<Seq, Bytes, FixedState>,
+    found: HashMap<Seq, Kept, FixedState>,
+    /// As they came; some have left since.
     order: VecDeque<Seq>,
 }
 
+#[derive(Debug)]
+struct Kept {
+    bytes: Bytes,
+    /// Deliveries that have not gone out yet. What is asked for again after the last one is read from the journal.
+    left: usize,
+}
+
 impl Cache {
-    fn insert(&mut self, seq: Seq, bytes: Bytes) {
+    /// Keeps a payload for `left` deliveries.
+    fn insert(&mut self, seq: Seq, bytes: Bytes, left: usize) {
         let size = bytes.len() + ENTRY_BYTES;
-        if size > self.bytes_max || self.found.contains_key(&seq) {
+        if left == 0 || size > self.bytes_max || self.found.contains_key(&seq) {
             return;
         }
         while self.bytes + size > self.bytes_max {
             let Some(oldest) = self.order.pop_front() else { break };
-            if let Some(gone) = self.found.remove(&oldest) {
-                self.bytes -= gone.len() + ENTRY_BYTES;
-            }
+            self.remove(oldest);
+        }
+        if self.order.len() >= ORDER_MIN + 2 * self.found.len() {
+            let found = &self.found;
+            self.order.retain(|seq| found.contains_key(seq));
         }
         self.bytes += size;
-        self.found.insert(seq, bytes);
+        self.found.insert(seq, Kept { bytes, left });
         self.order.push_back(seq);
+    }
+
+    /// A payload for one delivery that goes out.
+    fn take(&mut self, seq: Seq) -> Option<Bytes> {
+        let kept = self.found.get_mut(&seq)?;
+        if kept.left > 1 {
+            kept.left -= 1;
+            return Some(kept.bytes.clone());
+        }
+        self.remove(seq)
+    }
+
+    fn remove(&mut self, seq: Seq) -> Option<Bytes> {
+        let Kept { bytes, left: _ } = self.found.remove(&seq)?;
+        self.bytes -= bytes.len() + ENTRY_BYTES;
+        Some(bytes)
     }
 }
 
@@ -103,24 +133,26 @@ impl Payloads {
         let mut cache = self.lock();
         for entry in &batch.entries {
             match &entry.record {
-                Record::EventAccepted(accepted) => cache.insert(entry.seq, accepted.payload.bytes.clone()),
-                Record::PayloadCarried(carried) => cache.insert(entry.seq, carried.payload.bytes.clone()),
+                Record::EventAccepted(accepted) => {
+                    let left = accepted.deliveries.iter().filter(|delivery| delivery.parked.is_none()).count();
+                    cache.insert(entry.seq, accepted.payload.bytes.clone(), left);
+                }
                 _ => {}
             }
         }
     }
 
-    /// Looks several up under one lock, in their order.
-    pub(crate) fn look_up(&self, seqs: impl Iterator<Item = Seq>, mut found: impl FnMut(Seq, Option<Bytes>)) {
-        let cache = self.lock();
+    /// Looks several up under one lock, in their order, each for one delivery that goes out.
+    pub(crate) fn take(&self, seqs: impl Iterator<Item = Seq>, mut found: impl FnMut(Seq, Option<Bytes>)) {
+        let mut cache = self.lock();
         for seq in seqs {
-            found(seq, cache.found.get(&seq).cloned());
+            found(seq, cache.take(seq));
         }
     }
 
     /// The payload beside a record, from memory or else from the journal; `None` when it is gone.
     pub async fn get(&self, seq: Seq) -> Option<Bytes> {
-        if let Some(bytes) = self.lock().found.get(&seq).cloned() {
+        if let Some(bytes) = self.lock().found.get(&seq).map(|kept| kept.bytes.clone()) {
             return Some(bytes);
         }
         self.read(vec![seq]).await.pop().flatten()
@@ -155,13 +187,26 @@ mod tests {
     fn the_cache_stays_within_its_bytes_and_drops_the_oldest() {
         let mut cache = cache(3 * (100 + ENTRY_BYTES));
         for seq in 1..=5 {
-            cache.insert(Seq(seq), Bytes::from(vec![0; 100]));
+            cache.insert(Seq(seq), Bytes::from(vec![0; 100]), 1);
         }
         assert_eq!(cache.found.len(), 3);
         assert!(cache.found.contains_key(&Seq(5)) && !cache.found.contains_key(&Seq(2)));
         assert_eq!(cache.bytes, cache.bytes_max);
-        cache.insert(Seq(6), Bytes::from(vec![0; 10_000]));
+        cache.insert(Seq(6), Bytes::from(vec![0; 10_000]), 1);
         assert!(!cache.found.contains_key(&Seq(6)));
+    }
+
+    #[test]
+    fn a_payload_leaves_with_its_last_delivery_and_so_does_its_place() {
+        let mut cache = cache(1 << 30);
+        for seq in 1..=10 * ORDER_MIN as u64 {
+            cache.insert(Seq(seq), Bytes::from_static(b"x"), 2);
+            assert!(cache.take(Seq(seq)).is_some() && cache.take(Seq(seq)).is_some());
+            assert!(cache.take(Seq(seq)).is_none());
+        }
+        cache.insert(Seq(1), Bytes::from_static(b"x"), 0);
+        assert_eq!((cache.bytes, cache.found.len()), (0, 0));
+        assert!(cache.order.len() <= ORDER_MIN);
     }
 
     #[tokio::test]

@@ -85,7 +85,7 @@ impl Down {
         }
         let mut missing = Vec::new();
         let payloads = &mut self.payloads;
-        self.context.payloads.look_up(seqs.into_iter(), |seq, found| {
+        self.context.payloads.take(seqs.into_iter(), |seq, found| {
             if found.is_none() {
                 missing.push(seq);
             }
