@@ -94,11 +94,6 @@ impl Durable {
         Ok(scan)
     }
 
-    fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
-        let generals = self.registry.iter().map(|(idx, _)| QueueId::General(idx));
-        generals.chain(self.routing.iter().map(|(idx, _)| QueueId::Route(idx)))
-    }
-
     fn check_queues(&self, scan: &Scan) -> Result<(), String> {
         let mut dirty: Vec<_> = self.queues().filter(|id| self.queue(*id).dirty).collect();
         let mut listed: Vec<_> = self.agenda.dirty.iter().copied().collect();

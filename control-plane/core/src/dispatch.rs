@@ -30,6 +30,13 @@ impl Durable {
         self.queue_mut(queue).dirty = false;
     }
 
+    /// Has every queue with an overflow looked at.
+    pub(crate) fn look_at_overflows(&mut self) {
+        let overflows = |queue: &QueueId| !self.queue(*queue).overflow.is_empty();
+        let queues: Vec<_> = self.queues().filter(overflows).collect();
+        self.agenda.overflows.extend(queues);
+    }
+
     /// A general may take work: its own, and that of the routes that could choose it.
     pub(crate) fn wake(&mut self, general: GeneralIdx) {
         let Some(known) = self.registry.get(general) else { return };

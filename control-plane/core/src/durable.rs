@@ -123,11 +123,15 @@ impl Durable {
         let _ = self.fold(entry);
     }
 
+    pub(crate) fn advance_to(&mut self, entry: &Entry) {
+        assert_eq!(entry.seq, self.seq.next(), "record does not follow the last one");
+        self.seq = entry.seq;
+        self.at = self.at.max(entry.at);
+    }
+
     pub(crate) fn fold(&mut self, entry: &Entry) -> Change {
+        self.advance_to(entry);
         let Entry { seq, at, record } = entry;
-        assert_eq!(*seq, self.seq.next(), "record does not follow the last one");
-        self.seq = *seq;
-        self.at = self.at.max(*at);
         match record {
             Record::EpochStarted(record) => {
                 self.epoch = record.epoch;
@@ -494,6 +498,11 @@ impl Durable {
             queue.dirty = true;
             self.agenda.dirty.push_back(queue_id);
         }
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
+        let generals = self.registry.iter().map(|(idx, _)| QueueId::General(idx));
+        generals.chain(self.routing.iter().map(|(idx, _)| QueueId::Route(idx)))
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> &Queue {

@@ -27,6 +27,7 @@ pub mod route;
 mod routing;
 pub mod snapshot;
 mod soft;
+mod stretch;
 mod view;
 
 pub use dedupe::WINDOW as DEDUPE_WINDOW;

@@ -79,7 +79,9 @@ pub struct Plane {
 impl Plane {
     /// Starts an epoch on a state folded from the journal. Its record stands in the first open batch.
     #[must_use]
-    pub fn new(durable: Durable, limits: Limits, version: &str, cause: EpochCause, now: Timestamp) -> Plane {
+    pub fn new(mut durable: Durable, limits: Limits, version: &str, cause: EpochCause, now: Timestamp) -> Plane {
+        // Where a stretch was folded at once, nobody has noted the room that it made.
+        durable.look_at_overflows();
         let soft = Soft::new(limits.clone(), &durable, now);
         let durable_seq = durable.seq();
         let epoch = durable.epoch + 1;

@@ -28,6 +28,8 @@ use crate::logging::Chain;
 const POLL: Duration = Duration::from_millis(200);
 /// How long batches may gather: waking for each would cost more than its fold.
 const GATHER: Duration = Duration::from_millis(50);
+/// Batches that are folded at once, at most.
+const GATHERED_MAX: usize = 64;
 /// Before another try after a failure.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -100,12 +102,12 @@ impl Snapshotter {
         Ok(Snapshotter { source, home, settings, newest, state })
     }
 
-    /// Folds a durable batch, if the state is kept and the batch is the next one.
-    pub fn follow(&mut self, batch: &Batch) {
-        let Some(state) = &mut self.state else { return };
-        if batch.first() <= state.seq().next() {
-            let next = state.seq().next();
-            batch.entries.iter().filter(|entry| entry.seq >= next).for_each(|entry| state.apply(entry));
+    /// Folds consecutive durable batches, if the state is kept and lacks nothing before them.
+    pub fn follow(&mut self, batches: &[Arc<Batch>]) {
+        let (Some(state), Some(first)) = (&mut self.state, batches.first()) else { return };
+        let next = state.seq().next();
+        if first.first() <= next {
+            state.apply_all(batches.iter().flat_map(|batch| &batch.entries).filter(|entry| entry.seq >= next));
         }
     }
 
@@ -211,14 +213,18 @@ impl SnapshotFollower {
             lower_priority();
             let mut not_before: Option<Instant> = None;
             let mut wait = POLL;
+            let mut gathered: Vec<Arc<Batch>> = Vec::new();
             while !its_stop.load(Ordering::Relaxed) {
                 match feed.next(wait) {
                     Fed::Batch(batch) => {
-                        snapshotter.follow(&batch);
+                        gathered.push(batch);
                         wait = Duration::ZERO;
-                        continue;
+                        if gathered.len() < GATHERED_MAX {
+                            continue;
+                        }
                     }
                     Fed::Lagged => {
+                        gathered.clear();
                         if let Err(error) = snapshotter.catch_up(&its_stop) {
                             warn!(error = %Chain(&error), "state for snapshots was let go");
                         }
@@ -232,6 +238,8 @@ impl SnapshotFollower {
                     // The plane ends, and this thread is told to.
                     Fed::Closed => std::thread::park_timeout(POLL),
                 }
+                snapshotter.follow(&gathered);
+                gathered.clear();
                 let due = its_wanted.0.load(Ordering::Relaxed) || snapshotter.is_due();
                 if !due || not_before.is_some_and(|at| Instant::now() < at) {
                     continue;
@@ -285,7 +293,7 @@ impl Drop for SnapshotFollower {
 mod tests {
     use std::sync::Mutex;
 
-    use mindos_core::record::{EpochCause, EpochStarted, GeneralKey, GeneralRegistered, Record, RoutesApplied};
+    use mindos_core::record::{Entry, EpochCause, EpochStarted, GeneralKey, GeneralRegistered, Record, RoutesApplied};
     use mindos_core::route::RouteTable;
     use mindos_model::{DeliveryId, GeneralType};
 
@@ -363,9 +371,8 @@ mod tests {
         let mut snapshotter = Snapshotter::new(source, Arc::clone(&home) as _, SnapshotSettings::default()).unwrap();
         let go = AtomicBool::new(false);
         let follow = |snapshotter: &mut Snapshotter, from: usize| {
-            for entries in records.entries()[from..].chunks(3) {
-                snapshotter.follow(&Batch { entries: entries.to_vec() });
-            }
+            let batch = |entries: &[Entry]| Arc::new(Batch { entries: entries.to_vec() });
+            snapshotter.follow(&records.entries()[from..].chunks(3).map(batch).collect::<Vec<_>>());
         };
         let folded = |snapshotter: &Snapshotter| snapshotter.state.as_ref().map(Durable::seq);
         work(&records, 5);

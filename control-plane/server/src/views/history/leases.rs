@@ -34,20 +34,11 @@ pub(super) fn encode(leases: &OpenLeases) -> Vec<u8> {
         let [tenant, cluster, name] = *generals.entry(Arc::as_ptr(general)).or_insert_with(|| {
             [general.tenant.as_str(), general.cluster.as_str(), general.name.as_str()].map(|text| names.number(text))
         });
-        let [instance_cluster, instance] = *instances.entry(Arc::as_ptr(instance)).or_insert_with(|| {
-            [instance.cluster.as_str(), instance.instance.as_str()].map(|text| names.number(text))
-        });
-        let words = [
-            tenant,
-            cluster,
-            name,
-            instance_cluster,
-            instance,
-            token.epoch,
-            token.term,
-            *attempt,
-            delivery.ordinal,
-        ];
+        let [instance_cluster, instance] = *instances
+            .entry(Arc::as_ptr(instance))
+            .or_insert_with(|| [instance.cluster.as_str(), instance.instance.as_str()].map(|text| names.number(text)));
+        let words =
+            [tenant, cluster, name, instance_cluster, instance, token.epoch, token.term, *attempt, delivery.ordinal];
         rows.extend_from_slice(&delivery.event.0.to_le_bytes());
         rows.extend_from_slice(&since.0.to_le_bytes());
         words.iter().for_each(|word| rows.extend_from_slice(&word.to_le_bytes()));
