@@ -6,6 +6,7 @@
 //! Invariant: a session that was opened is closed exactly once, in whatever way its stream ends.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Stream {
     pub(super) outbox: Arc<Outbox>,
     /// Numbers of `Reconcile` messages that are not answered.
     pub(super) reconciles: Mutex<VecDeque<u64>>,
+    /// An event may be sent once for all assignments of a frame.
+    pub(super) shares_events: AtomicBool,
     /// The way down is gone.
     pub(super) gone: tokio::sync::Notify,
 }
@@ -50,6 +53,9 @@ const RECONCILES_MAX: usize = 64;
 
 impl Stream {
     fn note(&self, noted: Noted) -> Result<(), Ending> {
+        if noted.shares_events {
+            self.shares_events.store(true, Ordering::Relaxed);
+        }
         if noted.reconciles.is_empty() {
             return Ok(());
         }
@@ -75,6 +81,7 @@ impl AgentService for Agents {
             handle,
             outbox,
             reconciles: Mutex::default(),
+            shares_events: AtomicBool::new(false),
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));

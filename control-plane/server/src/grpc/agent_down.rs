@@ -6,10 +6,13 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
 use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
@@ -50,6 +53,8 @@ pub(super) struct Down {
     /// How many of `waiting` have theirs in `payloads`.
     looked_up: usize,
     reading: Option<Reading>,
+    /// Events that stand in the frame already.
+    sent: HashSet<Seq, FixedState>,
     ended: bool,
 }
 
@@ -63,6 +68,7 @@ impl Down {
             payloads: VecDeque::new(),
             looked_up: 0,
             reading: None,
+            sent: HashSet::default(),
             ended: false,
         }
     }
@@ -99,6 +105,8 @@ impl Down {
 
     fn frame(&mut self) -> Option<ConnectResponseWire> {
         let (mut messages, mut bytes) = (Vec::new(), 0);
+        let shares_events = self.stream.shares_events.load(Ordering::Relaxed);
+        self.sent.clear();
         while self.looked_up > 0 && bytes < FRAME_BYTES {
             let Some(message) = self.waiting.pop_front() else { break };
             self.looked_up -= 1;
@@ -106,7 +114,14 @@ impl Down {
                 PlaneMessage::Assign(assign) => {
                     let payload = self.payloads.pop_front().and_then(|(_, payload)| payload);
                     match payload {
+                        Some(_) if shares_events && self.sent.contains(&assign.delivery.event) => {
+                            bytes += assign.lane.len();
+                            self.assign(*assign, Bytes::new())
+                        }
                         Some(payload) => {
+                            if shares_events {
+                                self.sent.insert(assign.delivery.event);
+                            }
                             bytes += payload.len() + assign.lane.len();
                             self.assign(*assign, payload)
                         }

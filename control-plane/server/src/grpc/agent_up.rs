@@ -20,6 +20,8 @@ use crate::ingest::event::salt;
 /// Versions of the protocol that are spoken here.
 pub(super) const PROTOCOL_MIN: u32 = 1;
 pub(super) const PROTOCOL_MAX: u32 = 1;
+/// The capability of agents that take an event once for all assignments of a frame.
+const SHARED_EVENT: &str = "shared_event";
 /// Leases that one agent may claim.
 pub(super) const CLAIMS_MAX: usize = 100_000;
 const LABELS_MAX: usize = 16;
@@ -43,6 +45,8 @@ pub(super) struct Up {
 pub(super) struct Noted {
     /// Numbers of the `Reconcile` messages, in order.
     pub(super) reconciles: Vec<u64>,
+    /// `Hello` says that an event may come once for all assignments of a frame.
+    pub(super) shares_events: bool,
 }
 
 /// Why a stream cannot begin.
@@ -75,12 +79,13 @@ impl Up {
         if first_number != 1 {
             return Err(Invalid::new("first_number", format!("is {first_number}: expected 1")).into());
         }
+        let shares_events = message.capabilities.iter().any(|capability| capability == SHARED_EVENT);
         let hello = hello(session, tenant, message)?;
         let generals = hello.generals.iter().map(|general| general.name.clone()).collect();
         let mut up = Up { session, next_number: 2, generals };
         inputs.push(Input::Hello(Box::new(hello)));
         let noted = up.messages(messages, now, inputs)?;
-        Ok((up, noted))
+        Ok((up, Noted { shares_events, ..noted }))
     }
 
     /// Reads a frame and appends what it says to `inputs`.

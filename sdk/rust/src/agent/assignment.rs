@@ -9,6 +9,8 @@ use prost::Message;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub(super) encoded: Bytes,
+    /// The encoded event, where an earlier assignment of the frame brought it.
+    pub(super) event: Option<Bytes>,
 }
 
 /// Why an assignment cannot be read.
@@ -23,7 +25,7 @@ pub enum AssignmentError {
 }
 
 impl Assignment {
-    /// The encoded message.
+    /// The encoded message. Its event is missing where an earlier one of the same frame brought it: [`Assignment::decode`] puts it in.
     #[must_use]
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
@@ -32,7 +34,8 @@ impl Assignment {
     /// The same in memory of its own: what it was cut from can be freed.
     #[must_use]
     pub fn detached(&self) -> Assignment {
-        Assignment { encoded: Bytes::copy_from_slice(&self.encoded) }
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        Assignment { encoded: copy(&self.encoded), event: self.event.as_ref().map(copy) }
     }
 
     /// All its fields, the event still encoded.
@@ -40,7 +43,11 @@ impl Assignment {
     /// # Errors
     /// When it is malformed.
     pub fn decode(&self) -> Result<AssignWire, AssignmentError> {
-        AssignWire::decode(self.encoded.clone()).map_err(AssignmentError::Assign)
+        let mut assign = AssignWire::decode(self.encoded.clone()).map_err(AssignmentError::Assign)?;
+        if let Some(event) = &self.event {
+            assign.event = event.clone();
+        }
+        Ok(assign)
     }
 }
 

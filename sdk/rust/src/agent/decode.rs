@@ -35,7 +35,7 @@ pub(super) enum Read {
 }
 
 /// Calls `each` with the encoded messages of a frame; returns the number of the first and how many there are.
-pub(super) fn frame(frame: &Bytes, mut each: impl FnMut(&[u8])) -> Result<(u64, u64), Malformed> {
+pub(super) fn frame<'a>(frame: &'a Bytes, mut each: impl FnMut(&'a [u8])) -> Result<(u64, u64), Malformed> {
     let (mut first, mut count) = (0, 0);
     let mut reader = Reader(frame);
     while let Some((number, value)) = reader.next()? {
@@ -51,15 +51,28 @@ pub(super) fn frame(frame: &Bytes, mut each: impl FnMut(&[u8])) -> Result<(u64, 
     Ok((first, count))
 }
 
+/// The encoded events of a frame's assignments so far, by the sequence of their record: an event that goes to several generals here
+/// comes once.
+#[derive(Debug, Default)]
+pub(super) struct Events<'a>(Vec<(u64, &'a [u8])>);
+
+impl<'a> Events<'a> {
+    /// Where deliveries of one event come apart, it is not by much.
+    fn find(&self, seq: u64) -> Option<&'a [u8]> {
+        self.0.iter().rev().find(|(known, _)| *known == seq).map(|(_, event)| *event)
+    }
+}
+
 /// Reads one message; `general` finds the place of a general by its name.
-pub(super) fn message(
-    frame: &Bytes,
-    message: &[u8],
+pub(super) fn message<'a>(
+    frame: &'a Bytes,
+    message: &'a [u8],
+    events: &mut Events<'a>,
     general: impl Fn(&str) -> Option<GeneralIndex>,
 ) -> Result<Read, Malformed> {
     let mut reader = Reader(message);
     match reader.next()? {
-        Some((2, Value::Bytes(assign))) => read_assign(frame, assign, general),
+        Some((2, Value::Bytes(assign))) => read_assign(frame, assign, events, general),
         Some((3, Value::Bytes(extended))) => {
             let Lease { delivery, token, span, .. } = Lease::read(extended)?;
             Ok(Read::Core(Down::Extended { delivery, token, lease: span }))
@@ -101,29 +114,42 @@ impl Lease {
     }
 }
 
-fn read_assign(
-    frame: &Bytes,
-    encoded: &[u8],
+fn read_assign<'a>(
+    frame: &'a Bytes,
+    encoded: &'a [u8],
+    events: &mut Events<'a>,
     general: impl Fn(&str) -> Option<GeneralIndex>,
 ) -> Result<Read, Malformed> {
     let (mut delivery, mut token, mut name, mut lease, mut deadline) = (None, None, &b""[..], None, None);
+    let (mut event, mut seq, mut is_elsewhere) = (None, 0, false);
     let mut reader = Reader(encoded);
     while let Some((field, value)) = reader.next()? {
         match (field, value) {
             (1, Value::Bytes(text)) => delivery = Some(read_delivery(text)?),
             (2, Value::Bytes(bytes)) => token = Some(read_token(bytes)?),
             (3, Value::Bytes(bytes)) => name = bytes,
+            (4, Value::Bytes(bytes)) => event = Some(bytes),
             (5, Value::Bytes(bytes)) => lease = Some(read_span(bytes)?),
+            (11, Value::Bytes(address)) => is_elsewhere = !address.is_empty(),
             (14, Value::Bytes(bytes)) => deadline = Some(read_time(bytes)?),
+            (16, Value::Varint(value)) => seq = value,
             _ => {}
         }
     }
+    let event = match event {
+        Some(event) => {
+            events.0.push((seq, event));
+            None
+        }
+        None if is_elsewhere => None,
+        None => Some(events.find(seq).ok_or_else(|| Malformed::new("an assignment has no event"))?),
+    };
     let (Some(delivery), Some(token)) = (delivery, token) else {
         return Err(Malformed::new("an assignment names no lease"));
     };
     match std::str::from_utf8(name).ok().and_then(general) {
         Some(general) => {
-            let work = Assignment { encoded: shared(frame, encoded) };
+            let work = Assignment { encoded: shared(frame, encoded), event: event.map(|event| shared(frame, event)) };
             Ok(Read::Core(Down::Assign(Assign { delivery, token, general, lease, deadline, work })))
         }
         None => {
@@ -256,7 +282,10 @@ fn cancel_reason(reason: delivery::CancelReason) -> CancelReason {
 pub fn probe(bytes: &[u8]) -> Result<usize, String> {
     let frame = Bytes::copy_from_slice(bytes);
     let mut good = 0;
-    let each = |message: &[u8]| good += usize::from(self::message(&frame, message, |_| Some(GeneralIndex(0))).is_ok());
+    let mut events = Events::default();
+    let each = |message| {
+        good += usize::from(self::message(&frame, message, &mut events, |_| Some(GeneralIndex(0))).is_ok());
+    };
     self::frame(&frame, each).map_err(|malformed| malformed.to_string())?;
     Ok(good)
 }

@@ -277,9 +277,10 @@ impl<A: Adapter> Driver<A> {
         let now = self.clock.now();
         let mut number = self.expected;
         let mut error = None;
+        let mut events = decode::Events::default();
         let (first, count) = decode::frame(frame, |message| {
             if error.is_none() {
-                error = self.take_message(frame, message, number, now).err();
+                error = self.take_message(frame, message, &mut events, number, now).err();
                 number += 1;
             }
         })?;
@@ -294,15 +295,16 @@ impl<A: Adapter> Driver<A> {
         Ok(())
     }
 
-    fn take_message(
+    fn take_message<'a>(
         &mut self,
-        frame: &Bytes,
-        message: &[u8],
+        frame: &'a Bytes,
+        message: &'a [u8],
+        events: &mut decode::Events<'a>,
         number: u64,
         now: Timestamp,
     ) -> Result<(), super::protobuf::Malformed> {
         let agent = &mut self.agent;
-        match decode::message(frame, message, |name| agent.general(name))? {
+        match decode::message(frame, message, events, |name| agent.general(name))? {
             Read::Core(message) => {
                 agent.received(number, message, now);
                 self.act(now);

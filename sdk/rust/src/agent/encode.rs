@@ -124,6 +124,9 @@ impl Frames {
     }
 }
 
+/// The capability to take an event once for all assignments of a frame.
+const SHARED_EVENT: &str = "shared_event";
+
 fn is_plain(body: &Body) -> bool {
     body.usage.is_empty() && body.output_ref.is_none() && body.duration.is_none()
 }
@@ -136,7 +139,9 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
         Up::Hello(hello) => Up_::Hello(proto::Hello {
             protocol_min: 1,
             protocol_max: 1,
-            capabilities: identity.capabilities.clone(),
+            capabilities: std::iter::once(SHARED_EVENT.to_owned())
+                .chain(identity.capabilities.iter().cloned())
+                .collect(),
             version: config.version.clone(),
             cluster: config.cluster.to_string(),
             region: config.region.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -141,7 +141,8 @@ fn read(message: DownMessage) -> Result<Read, String> {
     let frame = Bytes::from(proto::ConnectResponse { first_number: 7, messages }.encode_to_vec());
     let mut read = None;
     let general = |name: &str| (name == "a").then_some(GeneralIndex(0));
-    let counted = decode::frame(&frame, |message| read = Some(decode::message(&frame, message, general)));
+    let mut events = decode::Events::default();
+    let counted = decode::frame(&frame, |message| read = Some(decode::message(&frame, message, &mut events, general)));
     assert_eq!(counted.map_err(|error| error.to_string())?, (7, 1));
     read.unwrap().map_err(|error| error.to_string())
 }
@@ -202,6 +203,37 @@ fn an_assignment_stays_encoded_until_it_is_asked() {
 }
 
 #[test]
+fn an_event_that_came_before_in_the_frame_is_put_in() {
+    let event = |id: &str| crate::Event::new("s", id, "t").into_message();
+    let assign = |seq: u64, ordinal: u32, event: Option<_>| proto::ControlMessage {
+        message: Some(DownMessage::Assign(proto::Assign {
+            delivery_id: DeliveryId::new(mindos_model::Seq(seq), ordinal).to_string(),
+            token: Some(T1.into()),
+            // Also an assignment that nobody here can do brings its event.
+            general: if ordinal == 1 { "b" } else { "a" }.into(),
+            event,
+            event_seq: seq,
+            ..Default::default()
+        })),
+    };
+    let first = [assign(5, 1, Some(event("5"))), assign(6, 1, Some(event("6")))];
+    let messages = first.into_iter().chain([assign(5, 2, None), assign(6, 2, None), assign(7, 2, None)]).collect();
+    let frame = Bytes::from(proto::ConnectResponse { first_number: 1, messages }.encode_to_vec());
+    let mut events = decode::Events::default();
+    let mut read = Vec::new();
+    let general = |name: &str| (name == "a").then_some(GeneralIndex(0));
+    decode::frame(&frame, |message| read.push(decode::message(&frame, message, &mut events, general))).unwrap();
+
+    for (place, id) in [(2, "5"), (3, "6")] {
+        let Ok(Read::Core(Down::Assign(Assign { work, .. }))) = &read[place] else { panic!() };
+        for work in [work.clone(), work.detached()] {
+            assert_eq!(super::event(work.decode().unwrap().event).unwrap(), event(id));
+        }
+    }
+    assert!(read[4].is_err());
+}
+
+#[test]
 fn messages_that_name_no_lease_are_refused() {
     assert!(read(DownMessage::Assign(proto::Assign::default())).is_err());
     assert!(read(DownMessage::Settled(proto::Settled::default())).is_err());
@@ -230,8 +262,9 @@ fn frames_with_flipped_bytes_never_panic() {
             let mut bad = good.clone();
             bad[at] ^= 1 << bit;
             let frame = Bytes::from(bad);
+            let mut events = decode::Events::default();
             let _ = decode::frame(&frame, |message| {
-                let _ = decode::message(&frame, message, |_| Some(GeneralIndex(0)));
+                let _ = decode::message(&frame, message, &mut events, |_| Some(GeneralIndex(0)));
             });
         }
     }
