@@ -52,7 +52,7 @@ impl Durable {
         if drains(self.registry.instance_hold(&key)) || drains(self.registry.cluster_hold(&key.tenant, &key.cluster)) {
             outputs.push(Output::Send { session, message: PlaneMessage::Drain });
         }
-        Decision { records, outputs }
+        Decision { records: records.into(), outputs: outputs.into() }
     }
 
     /// A general that nothing is known to serve, and that nothing waits for.

@@ -3,6 +3,7 @@
 //! Pure: nothing here changes the state, reads a clock or draws chance that was not handed in.
 
 use mindos_model::Timestamp;
+use smallvec::{SmallVec, smallvec};
 
 use crate::durable::Durable;
 use crate::input::{Entropy, Input, RequestId, SessionId};
@@ -11,11 +12,11 @@ use crate::plane::Limits;
 use crate::record::{JournalTruncated, PayloadCarried, PrefixDropped, Record};
 use crate::soft::Soft;
 
-/// What follows from one input.
+/// What follows from one input. Mostly one record and one output, which need no memory of their own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Decision {
-    pub(crate) records: Vec<Record>,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) records: SmallVec<[Record; 1]>,
+    pub(crate) outputs: SmallVec<[Output; 1]>,
 }
 
 /// What a decision rests on besides the durable state.
@@ -29,11 +30,11 @@ pub(crate) struct Context<'a> {
 
 impl Decision {
     pub(crate) fn reply(request: RequestId, reply: Result<Reply, Rejection>) -> Decision {
-        Decision { records: Vec::new(), outputs: vec![Output::Reply { request, reply: Box::new(reply) }] }
+        Decision { records: SmallVec::new(), outputs: smallvec![Output::Reply { request, reply: Box::new(reply) }] }
     }
 
     pub(crate) fn send(session: SessionId, message: PlaneMessage) -> Decision {
-        Decision { records: Vec::new(), outputs: vec![Output::Send { session, message }] }
+        Decision { records: SmallVec::new(), outputs: smallvec![Output::Send { session, message }] }
     }
 
     pub(crate) fn with(mut self, record: Record) -> Decision {

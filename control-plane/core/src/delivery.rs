@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Timestamp, Token, limits};
+use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -51,7 +52,7 @@ impl Durable {
             AgentMessage::Reconcile { held } => {
                 let (verdicts, records) = self.claims(key, None, &held, context);
                 let mut decision = Decision::send(session, PlaneMessage::Reconciled { verdicts });
-                decision.records = records;
+                decision.records = records.into();
                 decision
             }
         }
@@ -215,7 +216,7 @@ impl Durable {
         let lost = PlaneMessage::Lost { delivery: id, token };
         let send = |session| Output::Send { session, message: lost };
         let outputs = context.soft.session_of(instance).map(send).into_iter().collect();
-        Decision { records: vec![record], outputs }
+        Decision { records: smallvec![record], outputs }
     }
 
     /// A waiting delivery has held its lane up for long.

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use mindos_model::{DeliveryId, Strategy, Token};
+use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -86,8 +87,8 @@ impl Durable {
         };
         let message = PlaneMessage::Assign(Box::new(assign));
         Decision {
-            records: vec![Record::DeliveryLeased(Box::new(record))],
-            outputs: vec![Output::Send { session: member.session, message }],
+            records: smallvec![Record::DeliveryLeased(Box::new(record))],
+            outputs: smallvec![Output::Send { session: member.session, message }],
         }
     }
 

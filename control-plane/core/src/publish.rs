@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Strategy, limits};
+use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -32,7 +33,7 @@ impl Durable {
         match self.accept(event, context) {
             Ok((published, records)) => {
                 let reply = Box::new(Ok(Reply::Published(published)));
-                Decision { records, outputs: vec![Output::Reply { request, reply }] }
+                Decision { records: records.into(), outputs: smallvec![Output::Reply { request, reply }] }
             }
             Err(rejection) => Decision::reply(request, Err(rejection)),
         }

@@ -27,7 +27,7 @@ use crate::logging::Chain;
 /// Between two looks at how long the tail is.
 const POLL: Duration = Duration::from_millis(200);
 /// How long batches may gather: waking for each would cost more than its fold.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(100);
 /// Batches that are folded at once, at most.
 const GATHERED_MAX: usize = 64;
 /// Before another try after a failure.
