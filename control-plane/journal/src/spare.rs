@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use crate::disk::{Disk, write_zeroes};
+use crate::disk::Disk;
 use crate::segment::{spare_name, spare_number_in};
 
 /// Where spare segments are made.
@@ -238,12 +238,12 @@ fn prepare<D: Disk>(
 ) -> io::Result<()> {
     let name = spare_name(number);
     let unfinished = format!("{name}{UNFINISHED}");
-    let file = disk.create(&unfinished)?;
+    disk.create(&unfinished)?;
     let fill = || {
         let mut at = 0;
         while at < segment_bytes {
             let to = (at + rest(at)?).min(segment_bytes);
-            write_zeroes(&file, at, to)?;
+            disk.fill_zeroes(&unfinished, at, to)?;
             at = to;
         }
         Ok(())
