@@ -1,6 +1,6 @@
 //! Appends batches to a log in a real directory and prints what that takes.
 //!
-//! `cargo run --release -p mindos-journal --example append_bench -- [directory]`
+//! `cargo run --release -p mindos-journal --example append_bench -- [directory [records in a batch..]]`
 
 use std::error::Error;
 use std::fs;
@@ -19,6 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("records of {METADATA_BYTES} B metadata and {PAYLOAD_BYTES} B payload, {SECONDS} s each");
     println!("cpu: of the thread that appends, and of all; recycled: into used segments that are not in memory");
     println!("   batch  batches/s  records/s    MB/s  cpu us/record    all   p50 us   p99 us  p99.9 us   max us");
+    let batches: Vec<u32> = std::env::args().skip(2).map(|batch| batch.parse()).collect::<Result<_, _>>()?;
+    if !batches.is_empty() {
+        for batch in batches {
+            clear(&directory)?;
+            append(&directory, batch, "")?;
+            recycle(&directory)?;
+            append(&directory, batch, "recycled")?;
+        }
+        return clear(&directory);
+    }
     for batch in [1, 16, 64, 256, 400] {
         clear(&directory)?;
         append(&directory, batch, "")?;
