@@ -64,7 +64,8 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     /// Where a file is, for messages to people.
     fn describe(&self, name: &str) -> String;
 
-    /// Fills `from..to` of a file with zeroes and makes them safe, and the length of the file.
+    /// Fills `from..to` of a file with zeroes. They and the length of the file are safe only after `sync_data`, which then
+    /// finds little to do.
     ///
     /// They need not come to lie in memory: it is long until somebody reads or writes there.
     ///
@@ -117,12 +118,22 @@ fn zeroes() -> &'static [u8] {
 
 /// Fills `from..to` with zeroes, syncing after each chunk, so that no burst of writes stands before somebody's commit.
 pub(crate) fn write_zeroes(file: &impl DiskFile, from: u64, to: u64) -> io::Result<()> {
+    write_chunks_of_zeroes(file, from, to, || file.sync_data())
+}
+
+/// Fills `from..to` with zeroes and calls `written` after each chunk.
+fn write_chunks_of_zeroes(
+    file: &impl DiskFile,
+    from: u64,
+    to: u64,
+    written: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let zeroes = zeroes();
     let mut at = from;
     while at < to {
         let step = (to - at).min(zeroes.len() as u64);
         file.write_at(&zeroes[..usize::try_from(step).expect("a chunk fits in memory")], at)?;
-        file.sync_data()?;
+        written()?;
         at += step;
     }
     Ok(())
@@ -257,7 +268,11 @@ impl Disk for RealDisk {
     fn fill_zeroes(&self, name: &str, from: u64, to: u64) -> io::Result<()> {
         let aligned_to = to - to % BLOCK_BYTES;
         let past_memory = match from.is_multiple_of(BLOCK_BYTES) {
-            true => self.open_past_memory(name).and_then(|file| write_zeroes(&file, from, aligned_to)),
+            // They are on the disk with each write, so there is no burst to wait for.
+            true => {
+                let file = self.open_past_memory(name);
+                file.and_then(|file| write_chunks_of_zeroes(&file, from, aligned_to, || Ok(())))
+            }
             false => Err(io::ErrorKind::InvalidInput.into()),
         };
         match past_memory {
