@@ -1,6 +1,6 @@
 //! Appends batches to a log in a real directory and prints what that takes.
 //!
-//! `cargo run --release -p mindos-journal --example append_bench -- [directory]`
+//! `cargo run --release -p mindos-journal --example append_bench -- [directory [records in a batch..]]`
 
 use std::error::Error;
 use std::fs;
@@ -17,9 +17,25 @@ const SECONDS: u64 = 4;
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("append-bench"), PathBuf::from);
     println!("records of {METADATA_BYTES} B metadata and {PAYLOAD_BYTES} B payload, {SECONDS} s each");
-    println!("batch  batches/s  records/s    MB/s  cpu us/record   p50 us   p99 us  p99.9 us   max us");
+    println!("cpu: of the thread that appends, and of all; recycled: into used segments that are not in memory");
+    println!("   batch  batches/s  records/s    MB/s  cpu us/record    all   p50 us   p99 us  p99.9 us   max us");
+    let batches: Vec<u32> = std::env::args().skip(2).map(|batch| batch.parse()).collect::<Result<_, _>>()?;
+    if !batches.is_empty() {
+        for batch in batches {
+            clear(&directory)?;
+            append(&directory, batch, "")?;
+            recycle(&directory)?;
+            append(&directory, batch, "recycled")?;
+        }
+        return clear(&directory);
+    }
     for batch in [1, 16, 64, 256, 400] {
-        append(&directory, batch)?;
+        clear(&directory)?;
+        append(&directory, batch, "")?;
+    }
+    for batch in [16, 400] {
+        recycle(&directory)?;
+        append(&directory, batch, "recycled")?;
     }
     small_records()?;
     replay(&directory)?;
@@ -33,8 +49,33 @@ fn cpu() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
+/// Processor time of all threads so far.
+fn cpu_of_all() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn clear(directory: &PathBuf) -> Result<(), Box<dyn Error>> {
+    if directory.exists() {
+        fs::remove_dir_all(directory)?;
+    }
+    Ok(())
+}
+
+/// Makes spares of a log's segments, and has the system forget what is in them.
+fn recycle(directory: &PathBuf) -> Result<(), Box<dyn Error>> {
+    for (number, entry) in fs::read_dir(directory)?.enumerate() {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "segment") {
+            rustix::fs::fadvise(&fs::File::open(&path)?, 0, None, rustix::fs::Advice::DontNeed)?;
+            fs::rename(&path, directory.join(format!("spare-{}", 1000 + number)))?;
+        }
+    }
+    Ok(())
+}
+
 fn open(directory: &PathBuf) -> Result<Log<RealDisk>, Box<dyn Error>> {
-    let options = Options { preparation: Preparation::Thread, ..Options::new([7; 16]) };
+    let options = Options { preparation: Preparation::Thread, spares_max: 100, ..Options::new([7; 16]) };
     Ok(Log::open(RealDisk::new(directory)?, options)?.0)
 }
 
@@ -48,15 +89,12 @@ fn fill(frame: &mut Frame, batch: u32, payload: &[u8]) {
     }
 }
 
-fn append(directory: &PathBuf, batch: u32) -> Result<(), Box<dyn Error>> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
-    }
+fn append(directory: &PathBuf, batch: u32, note: &str) -> Result<(), Box<dyn Error>> {
     let mut log = open(directory)?;
     let payload: Vec<u8> = (0..PAYLOAD_BYTES).map(|at| (at * 31) as u8).collect();
     let mut frame = Frame::new();
     let mut took: Vec<Duration> = Vec::new();
-    let (started, busy) = (Instant::now(), cpu());
+    let (started, busy, all) = (Instant::now(), cpu(), cpu_of_all());
     while started.elapsed() < Duration::from_secs(SECONDS) {
         fill(&mut frame, batch, &payload);
         let before = Instant::now();
@@ -64,15 +102,17 @@ fn append(directory: &PathBuf, batch: u32) -> Result<(), Box<dyn Error>> {
         took.push(before.elapsed());
     }
     let (elapsed, busy) = (started.elapsed().as_secs_f64(), (cpu() - busy).as_secs_f64());
+    let all = (cpu_of_all() - all).as_secs_f64();
     let records = log.end().0 as f64;
     took.sort_unstable();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_micros();
     println!(
-        "{batch:>5}  {:>9.0}  {:>9.0}  {:>6.0}  {:>13.2}  {:>7}  {:>7}  {:>8}  {:>7}",
+        "{batch:>8}  {:>9.0}  {:>9.0}  {:>6.0}  {:>13.2}  {:>5.2}  {:>7}  {:>7}  {:>8}  {:>7}  {note}",
         took.len() as f64 / elapsed,
         records / elapsed,
         records * (PAYLOAD_BYTES + METADATA_BYTES) as f64 / elapsed / 1e6,
         busy * 1e6 / records,
+        all * 1e6 / records,
         at(0.5),
         at(0.99),
         at(0.999),

@@ -7,8 +7,10 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A directory that holds the journal's files. A clone is another handle on the same directory.
 pub trait Disk: Clone + Debug + Send + Sync + 'static {
@@ -61,6 +63,17 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
 
     /// Where a file is, for messages to people.
     fn describe(&self, name: &str) -> String;
+
+    /// Fills `from..to` of a file with zeroes. They and the length of the file are safe only after `sync_data`, which then
+    /// finds little to do.
+    ///
+    /// They need not come to lie in memory: it is long until somebody reads or writes there.
+    ///
+    /// # Errors
+    /// As [`DiskFile::write_at`] and [`DiskFile::sync_data`].
+    fn fill_zeroes(&self, name: &str, from: u64, to: u64) -> io::Result<()> {
+        write_zeroes(&self.open(name)?, from, to)
+    }
 }
 
 /// An open file of a [`Disk`].
@@ -93,15 +106,34 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
 
 /// How many bytes are written at once where a file is filled with zeroes or copied.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// In what units files lie in memory and on the disk. Who writes a part of one that is not in memory waits for it to be read.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
+/// A chunk of zeroes that starts at a multiple of [`BLOCK_BYTES`] in memory.
+fn zeroes() -> &'static [u8] {
+    static ZEROES: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; CHUNK_BYTES + BLOCK_BYTES as usize]);
+    let start = ZEROES.as_ptr().align_offset(BLOCK_BYTES as usize);
+    ZEROES.get(start..start + CHUNK_BYTES).unwrap_or(&ZEROES[..CHUNK_BYTES])
+}
 
 /// Fills `from..to` with zeroes, syncing after each chunk, so that no burst of writes stands before somebody's commit.
 pub(crate) fn write_zeroes(file: &impl DiskFile, from: u64, to: u64) -> io::Result<()> {
-    let zeroes = vec![0; CHUNK_BYTES.min(usize::try_from(to.saturating_sub(from)).unwrap_or(CHUNK_BYTES))];
+    write_chunks_of_zeroes(file, from, to, || file.sync_data())
+}
+
+/// Fills `from..to` with zeroes and calls `written` after each chunk.
+fn write_chunks_of_zeroes(
+    file: &impl DiskFile,
+    from: u64,
+    to: u64,
+    written: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let zeroes = zeroes();
     let mut at = from;
     while at < to {
         let step = (to - at).min(zeroes.len() as u64);
         file.write_at(&zeroes[..usize::try_from(step).expect("a chunk fits in memory")], at)?;
-        file.sync_data()?;
+        written()?;
         at += step;
     }
     Ok(())
@@ -155,6 +187,18 @@ impl RealDisk {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Opens a file so that what is written goes to the disk and not into the page cache.
+    #[cfg(target_os = "linux")]
+    fn open_past_memory(&self, name: &str) -> io::Result<fs::File> {
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        fs::File::options().write(true).custom_flags(direct).open(self.path.join(name))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_past_memory(&self, _name: &str) -> io::Result<fs::File> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -220,6 +264,27 @@ impl Disk for RealDisk {
     fn describe(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
     }
+
+    fn fill_zeroes(&self, name: &str, from: u64, to: u64) -> io::Result<()> {
+        let aligned_to = to - to % BLOCK_BYTES;
+        let past_memory = match from.is_multiple_of(BLOCK_BYTES) {
+            // They are on the disk with each write, so there is no burst to wait for.
+            true => {
+                let file = self.open_past_memory(name);
+                file.and_then(|file| write_chunks_of_zeroes(&file, from, aligned_to, || Ok(())))
+            }
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        match past_memory {
+            Ok(()) if aligned_to == to => Ok(()),
+            Ok(()) => write_zeroes(&self.open(name)?, aligned_to, to),
+            // Not every file system can do so, and some say it only when written to.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                write_zeroes(&self.open(name)?, from, to)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl DiskFile for fs::File {
@@ -277,5 +342,23 @@ mod tests {
         disk.rename("a", "c").unwrap();
 
         assert_eq!(disk.list().unwrap(), [("b".to_owned(), 5), ("c".to_owned(), 0)]);
+    }
+
+    #[test]
+    fn zeroes_fill_what_they_are_asked_to_and_nothing_else() {
+        let directory = crate::testing::TempDir::new();
+        let disk = RealDisk::new(directory.path()).unwrap();
+        let len = 3 * CHUNK_BYTES as u64 / 2 + 777;
+        for (from, to) in [(0, len), (0, 4096), (4096, 12_288), (8192, 10_000), (5, 9000), (4096, len), (7, 8)] {
+            let name = format!("{from}-{to}");
+            DiskFile::write_at(&disk.create(&name).unwrap(), &vec![9; to as usize + 10], 0).unwrap();
+
+            disk.fill_zeroes(&name, from, to).unwrap();
+
+            let bytes = fs::read(directory.path().join(&name)).unwrap();
+            let expected = |at: usize| if (from..to).contains(&(at as u64)) { 0 } else { 9 };
+            assert_eq!(bytes.len() as u64, to + 10);
+            assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == expected(at)), "{from}..{to}");
+        }
     }
 }

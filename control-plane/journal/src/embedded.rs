@@ -3,12 +3,15 @@
 //! [`EmbeddedJournal`] belongs to the writer's thread; [`Ledger`] is for everybody else: followers, history, the payload
 //! cache, snapshots. Invariant: both show only what is durable.
 
+use std::io;
+
 use bytes::Bytes;
 use mindos_core::journal::{Journal, JournalError as HomeError};
 use mindos_core::record::{Batch, Entry, Payload as StoredBody};
 use mindos_core::snapshot::Item;
 use mindos_model::Seq;
 
+use crate::ahead::{Ahead, read_ahead};
 use crate::chain::{self, Link};
 use crate::disk::Disk;
 use crate::encode::{self, DecodeError, Names};
@@ -213,6 +216,48 @@ impl<D: Disk> Ledger<D> {
         }
         Ok(Some(seq))
     }
+
+    /// As [`Ledger::load_snapshot`], with the items for `fold` as they are read on another thread; none if there is no snapshot.
+    ///
+    /// # Errors
+    /// As [`Ledger::load_snapshot`]. What `fold` made is then gone: it may have seen a part of the items.
+    pub fn fold_snapshot<R>(
+        &self,
+        fold: impl FnOnce(&mut dyn Iterator<Item = Item>) -> R,
+        skipped: impl FnMut(JournalError) + Send,
+    ) -> Result<R, EmbeddedError> {
+        let read = |ahead: &mut Ahead<Item>| {
+            // A few hundred bytes each.
+            let mut visit = |item| {
+                ahead.push(item, 0);
+            };
+            self.load_snapshot(&mut visit, skipped).map(drop)
+        };
+        read_ahead(read, fold, |error| self.no_thread(error))
+    }
+
+    /// Hands the durable records from `from` on to `visit`, in order, while another thread reads those that follow.
+    ///
+    /// # Errors
+    /// As [`Ledger::tail`] and [`Tail::next_batch`]. `visit` has then seen some of the records before the bad one.
+    pub fn replay(&self, from: Seq, mut visit: impl FnMut(Entry)) -> Result<(), EmbeddedError> {
+        let read = |ahead: &mut Ahead<Entry>| {
+            let mut tail = self.tail(from)?;
+            // Somebody takes all of them, so that it matters to nobody whether they are still wanted.
+            let mut push = |entry: Entry| {
+                let bytes = entry.record.payload().map_or(0, |payload| payload.bytes.len());
+                ahead.push(entry, bytes);
+            };
+            while tail.next_batch(&mut push)? {}
+            Ok(())
+        };
+        read_ahead(read, |entries| entries.for_each(&mut visit), |error| self.no_thread(error))
+    }
+
+    fn no_thread(&self, source: io::Error) -> EmbeddedError {
+        let file = self.reader.shared.disk.describe("");
+        JournalError::Io { action: "start a thread that reads", file, source }.into()
+    }
 }
 
 /// Follows the records of a log: a later call goes on with what has become durable.
@@ -357,6 +402,57 @@ mod tests {
         journal.drop_prefix(at).unwrap();
         let dropped = journal.read(Seq(1), &mut |_| true).unwrap_err();
         assert!(matches!(dropped, HomeError::Dropped { wanted: Seq(1), .. }), "{dropped}");
+    }
+
+    #[test]
+    fn what_is_read_ahead_is_what_is_read() {
+        let (mut journal, _) = EmbeddedJournal::open(FaultDisk::new(), options(1)).unwrap();
+        let mut random = Random::new(11);
+        for _ in 0..200 {
+            let batch = batch(&mut random, journal.end().next());
+            // One that is larger than a segment of this test is left out.
+            let _ = journal.append(journal.end(), &batch);
+        }
+        let items: Vec<Item> = (0..2000).map(|_| samples::item(&mut random)).collect();
+        let ledger = journal.ledger();
+        assert_eq!(ledger.fold_snapshot(|items| items.count(), |_| {}).unwrap(), 0);
+        ledger.save_snapshot(Seq(3), &mut items.clone().into_iter()).unwrap();
+
+        let mut replayed = Vec::new();
+        ledger.replay(Seq(77), |entry| replayed.push(entry)).unwrap();
+        let folded: Vec<Item> = ledger.fold_snapshot(|items| items.collect(), |_| {}).unwrap();
+
+        assert_eq!(replayed, read(&journal, Seq(77), usize::MAX));
+        assert_eq!(folded, items);
+        assert!(ledger.replay(journal.end().next().next(), |_| {}).is_err(), "past the end");
+    }
+
+    #[test]
+    fn the_first_bad_record_is_the_error_and_none_behind_it_is_seen() {
+        let disk = FaultDisk::new();
+        let options = |seed| Options { segment_bytes: 64 << 10, ..options(seed) };
+        let (mut journal, _) = EmbeddedJournal::open(disk.clone(), options(1)).unwrap();
+        let mut random = Random::new(12);
+        while journal.log().reader().shared.segments().len() < 4 {
+            let batch = batch(&mut random, journal.end().next());
+            let _ = journal.append(journal.end(), &batch);
+        }
+        let second = journal.log().reader().shared.segments()[1].clone();
+        disk.flip(&second.name, crate::segment::FRAMES_AT + 200, 1);
+        let ledger = journal.ledger();
+
+        let mut seen = 0;
+        let ahead = ledger.replay(Seq(1), |entry| seen = entry.seq.0).unwrap_err();
+        let mut tail = ledger.tail(Seq(1)).unwrap();
+        let alone = loop {
+            if let Err(error) = tail.next_batch(drop) {
+                break error;
+            }
+        };
+
+        assert_eq!(ahead.to_string(), alone.to_string());
+        assert!(matches!(ahead, EmbeddedError::Log(JournalError::Damaged(_))));
+        assert!(seen < second.header.first_seq, "{seen} was seen");
     }
 
     #[test]

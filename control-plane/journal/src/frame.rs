@@ -177,6 +177,12 @@ impl Frame {
         self.bytes[at::CRC..at::COUNT].copy_from_slice(&crc.to_le_bytes());
         (&self.bytes, end)
     }
+
+    /// The sealed batch with `padding` zeroes behind it, which are not part of it.
+    pub(crate) fn padded(&mut self, padding: usize) -> &[u8] {
+        self.bytes.resize(self.size() + padding, 0);
+        &self.bytes
+    }
 }
 
 fn length(len: usize) -> u32 {

@@ -4,6 +4,7 @@
 //! through all records. One [`Log`] writes, any number of [`Reader`]s read what is durable at the same time.
 //! Invariant: what was acknowledged is there after any crash, and what was written in part is not.
 
+mod ahead;
 mod backup;
 pub mod chain;
 #[cfg(any(test, feature = "fault"))]

@@ -15,7 +15,7 @@ use mindos_model::Seq;
 use sha2::{Digest as _, Sha256};
 
 use crate::chain::Link;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
 use crate::error::JournalError;
 use crate::frame::Frame;
 use crate::reader::Reader;
@@ -213,7 +213,8 @@ impl<D: Disk> Log<D> {
             self.rotate()?;
         }
         let first = self.end + 1;
-        let (bytes, link) = frame.seal(self.live.header.nonce, self.epoch, first, &self.link);
+        let (_, link) = frame.seal(self.live.header.nonce, self.epoch, first, &self.link);
+        let bytes = frame.padded(padding(self.offset + size as u64, self.live.file_bytes));
         if let Err(source) = self.live.file.write_at(bytes, self.offset) {
             return Err(self.write_failed(source));
         }
@@ -301,6 +302,13 @@ impl<D: Disk> Log<D> {
     pub fn has_spare(&self) -> bool {
         self.spares.is_ready()
     }
+}
+
+/// How many zeroes go behind a frame that ends at `end`, so that the system need not read the last block of a segment's file
+/// to write a part of it: it is not in memory yet. The next frame begins at `end` and takes their place.
+fn padding(end: u64, file_bytes: u64) -> usize {
+    let block_end = end.next_multiple_of(BLOCK_BYTES).min(file_bytes);
+    usize::try_from(block_end.saturating_sub(end)).expect("below a block")
 }
 
 /// The nonce of segment `number` as begun by the start that `entropy` is of.

@@ -142,8 +142,12 @@ impl<D: Disk> Reader<D> {
         }
         let (segment, next_first) = self.segment_of(seq.0)?;
         self.index(&segment, next_first)?;
-        let mut place = segment.extent().place_before(seq.0, segment.header.first_seq);
-        let limit = segment.file_bytes;
+        let (mut place, limit) = {
+            let extent = segment.extent();
+            // Behind the end there is nothing, and to read it would take the disk.
+            let limit = if extent.known { extent.end_offset } else { segment.file_bytes };
+            (extent.place_before(seq.0, segment.header.first_seq), limit)
+        };
         let failed = || JournalError::io("read", self.shared.disk.describe(&segment.name));
         let mut window = Window::small();
         let (mut marked, mut passed) = (place.offset, Vec::new());

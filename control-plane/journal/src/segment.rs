@@ -4,6 +4,7 @@
 //! 0 magic 8 | 8 format 4 | 12 crc 4 | 16 log id 16 | 32 nonce 8 | 40 number 8 | 48 first seq 8
 //! 56 epoch 4 | 60 zero 4 | 64 previous link 32 | zeroes up to 4096 | frames | zeroes or what an earlier use left
 //! ```
+//! Behind the last frame its block is filled with zeroes, over which the next frame is written.
 //! Segments of a log are numbered without a gap, so a missing file shows. Invariant: a file has a segment's name only
 //! once its header is on the disk, and frames only once its name is.
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use crate::disk::{Disk, write_zeroes};
+use crate::disk::{Disk, DiskFile as _};
 use crate::segment::{spare_name, spare_number_in};
 
 /// Where spare segments are made.
@@ -47,10 +47,10 @@ struct Shared {
 }
 
 /// How much is zeroed at once on the thread, and how long it rests in between unless it is needed: 64 MB/s.
-const STEP_BYTES: u64 = 256 << 10;
+const STEP_BYTES: u64 = 512 << 10;
 /// How much is zeroed at once when the live segment is about to overtake.
 const LATE_STEP_BYTES: u64 = 4 << 20;
-const REST: Duration = Duration::from_millis(4);
+const REST: Duration = Duration::from_millis(8);
 /// How far ahead of the live segment's filling the spare's is kept without a rest.
 const LEAD_BYTES: u64 = 4 << 20;
 
@@ -243,12 +243,12 @@ fn prepare<D: Disk>(
         let mut at = 0;
         while at < segment_bytes {
             let to = (at + rest(at)?).min(segment_bytes);
-            write_zeroes(&file, at, to)?;
+            disk.fill_zeroes(&unfinished, at, to)?;
             at = to;
         }
         Ok(())
     };
-    let filled = fill().and_then(|()| disk.rename(&unfinished, &name));
+    let filled = fill().and_then(|()| file.sync_data()).and_then(|()| disk.rename(&unfinished, &name));
     if filled.is_err() {
         // The room goes back; the first failure is the one to tell.
         let _ = disk.unlink(&unfinished);

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::driver::{AppendError, Home};
 use crate::logging::Chain;
-use crate::run::{Fold, Opened};
+use crate::run::Opened;
 use crate::views::follow::Source;
 use crate::views::snapshot::SnapshotHome;
 
@@ -103,8 +103,7 @@ impl SnapshotHome for Reads {
     }
 
     fn load(&self, visit: &mut dyn FnMut(Item)) -> Result<Option<Seq>, HomeError> {
-        let skipped = |error: JournalError| warn!(error = %Chain(&error), "damaged snapshot was passed over");
-        self.ledger.load_snapshot(visit, skipped).map_err(|error| failed("failed to load a snapshot", error))
+        self.ledger.load_snapshot(visit, passed_over).map_err(|error| failed("failed to load a snapshot", error))
     }
 
     fn save(&self, at: Seq, _epoch: u32, items: &mut dyn Iterator<Item = Item>) -> Result<(), HomeError> {
@@ -170,16 +169,7 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     tell(&recovery);
     let reads = Arc::new(Reads { ledger: journal.ledger() });
 
-    let mut fold = Fold::default();
-    reads.load(&mut |item| fold.item(item))?;
-    let from = fold.begin();
-    if from <= journal.end() {
-        journal.read(from, &mut |entry| {
-            fold.entry(&entry);
-            true
-        })?;
-    }
-    let (mut durable, mut newest) = fold.finish();
+    let (mut durable, mut newest) = fold(&reads.ledger)?;
     if recovery.marks != Marks::default() {
         newest = note(&mut journal, &mut durable, newest, &recovery.marks)?;
     }
@@ -188,6 +178,33 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     let plane_id = hex(&recovery.log_id);
     let home = EmbeddedHome { journal, dropped: Seq::ZERO };
     Ok(Opened { home, durable, newest, cause, reads, plane_id })
+}
+
+/// The state that the newest snapshot and the records behind it lead to, and when the newest of them was decided.
+fn fold(ledger: &Ledger<RealDisk>) -> Result<(Durable, Timestamp), HomeError> {
+    let mut newest = Timestamp::default();
+    let import = |items: &mut dyn Iterator<Item = Item>| {
+        Durable::import(items.inspect(|item| {
+            if let Item::Header { at, .. } = item {
+                newest = *at;
+            }
+        }))
+    };
+    let folded = ledger.fold_snapshot(import, passed_over);
+    let mut durable = folded.map_err(|error| failed("failed to load a snapshot", error))?;
+    let from = durable.seq().next();
+    if from <= ledger.reader().end() {
+        let replayed = ledger.replay(from, |entry| {
+            newest = newest.max(entry.at);
+            durable.apply(&entry);
+        });
+        replayed.map_err(|error| failed("failed to read the journal", error))?;
+    }
+    Ok((durable, newest))
+}
+
+fn passed_over(error: JournalError) {
+    warn!(error = %Chain(&error), "damaged snapshot was passed over");
 }
 
 fn tell(recovery: &Recovery) {

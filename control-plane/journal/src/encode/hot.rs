@@ -13,7 +13,7 @@ use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::journal::v1 as pb;
 use mindos_proto::route::v1 as route_pb;
 
-use super::fields::{Fields, put_bytes, put_message, put_number};
+use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{blob, fixed};
 use super::record::{BLOB, default_lane, payload_len};
@@ -29,7 +29,7 @@ const DELIVERY_SETTLED: u32 = 5;
 fn entry(entry: &Entry, kind: u32, bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     put_number(SEQ, entry.seq.0, bytes);
     put_number(AT_MS, entry.at.0, bytes);
-    put_message(kind, bytes, fill);
+    put_long_message(kind, bytes, fill);
 }
 
 pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec<u8>) {
@@ -171,7 +171,12 @@ fn put_general(tag: u32, general: &GeneralKey, bytes: &mut Vec<u8>) {
 }
 
 /// Reads an entry of one of the hot kinds; `None` if it is of another one, or not as this module writes it.
-pub(crate) fn decode(names: &mut Names, metadata: &[u8], payload: &Option<Payload>) -> Result<Option<Entry>, Invalid> {
+/// The payload goes into the entry.
+pub(crate) fn decode(
+    names: &mut Names,
+    metadata: &[u8],
+    payload: &mut Option<Payload>,
+) -> Result<Option<Entry>, Invalid> {
     let mut fields = Fields(metadata);
     let (Some((SEQ, seq)), Some((AT_MS, at))) = (fields.next()?, fields.next()?) else { return Ok(None) };
     let Some((kind, body)) = fields.next()? else { return Ok(None) };
@@ -190,7 +195,7 @@ pub(crate) fn decode(names: &mut Names, metadata: &[u8], payload: &Option<Payloa
 fn read_event_accepted(
     names: &mut Names,
     mut fields: Fields<'_>,
-    payload: &Option<Payload>,
+    payload: &mut Option<Payload>,
 ) -> Result<Record, Invalid> {
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
@@ -231,12 +236,12 @@ fn read_event_accepted(
         kind: names.text(if kind.is_empty() { ty } else { kind }),
         // Often the same text, which is then shared.
         lane: subject.clone().filter(|subject| **subject == *lane).unwrap_or_else(|| Arc::from(lane)),
-        repository: optional(repository),
-        actor: optional(actor),
+        repository: (!repository.is_empty()).then(|| names.text(repository)),
+        actor: (!actor.is_empty()).then(|| names.text(actor)),
         time: (time > 0).then_some(Timestamp(time)),
         key: fixed(key, "dedupe_key")?,
         digest: fixed(digest, "content_digest")?,
-        payload: required(payload.clone(), "payload")?,
+        payload: required(payload.take(), "payload")?,
         route: if route.is_empty() { None } else { Some(names.route(route)?) },
         strategy: word::<route_pb::Strategy, Strategy>(strategy, "strategy")?,
         tenant,
@@ -326,7 +331,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
 fn read_delivery_settled(
     names: &mut Names,
     mut fields: Fields<'_>,
-    payload: &Option<Payload>,
+    payload: &mut Option<Payload>,
 ) -> Result<Record, Invalid> {
     let (mut delivery, mut token, mut outcome, mut took_ms) = (None, None, 0, 0);
     let (mut output_type, mut output_ref) = ("", "");
@@ -349,7 +354,7 @@ fn read_delivery_settled(
     Ok(Record::DeliverySettled(Box::new(DeliverySettled {
         delivery: required(delivery, "delivery")?,
         token: required(token, "token")?,
-        output: payload.clone(),
+        output: payload.take(),
         output_type: (!output_type.is_empty()).then(|| names.text(output_type)),
         output_ref: blob(output_ref)?,
         usage,

@@ -91,10 +91,10 @@ pub fn decode(
     names: &mut Names,
     seq: Seq,
     metadata: &[u8],
-    payload: Option<Payload>,
+    mut payload: Option<Payload>,
 ) -> Result<Option<Entry>, DecodeError> {
     let malformed = |invalid| DecodeError::Malformed { seq, invalid };
-    if let Some(entry) = hot::decode(names, metadata, &payload).map_err(malformed)? {
+    if let Some(entry) = hot::decode(names, metadata, &mut payload).map_err(malformed)? {
         return in_place(seq, entry).map(Some);
     }
     let message = pb::Entry::decode(metadata).map_err(|source| DecodeError::NotAnEntry { seq, source })?;

@@ -16,6 +16,7 @@ const PLACES: usize = 1024;
 #[derive(Debug)]
 pub struct Names {
     texts: Places<Arc<str>>,
+    default_tenant: TenantName,
     tenants: Places<TenantName>,
     clusters: Places<ClusterName>,
     generals: Places<Arc<GeneralKey>>,
@@ -28,6 +29,7 @@ impl Default for Names {
     fn default() -> Names {
         Names {
             texts: Places::new(),
+            default_tenant: TenantName::default_tenant(),
             tenants: Places::new(),
             clusters: Places::new(),
             generals: Places::new(),
@@ -50,7 +52,9 @@ impl Names {
 
     /// A tenant; an empty text means `default`.
     pub(crate) fn tenant(&mut self, text: &str) -> Result<TenantName, Invalid> {
-        let text = if text.is_empty() { DEFAULT_TENANT } else { text };
+        if text.is_empty() {
+            return Ok(self.default_tenant.clone());
+        }
         named(&mut self.tenants, text, "tenant")
     }
 
@@ -134,13 +138,43 @@ impl<T: Clone> Places<T> {
     }
 }
 
-/// FNV-1a over the texts and the borders between them. Who forges collisions only makes reading slower.
+/// Over the texts and their lengths, eight bytes at a time. Who forges collisions only makes reading slower.
 fn hash(texts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    // Odd, and without a pattern: 2^64 over the golden ratio.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = 0;
+    let mut mix = |word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(FACTOR);
+        hash = product as u64 ^ (product >> 64) as u64;
+    };
     for text in texts {
-        for byte in text.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        mix(text.len() as u64 + 1);
+        let (words, rest) = text.as_bytes().as_chunks();
+        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        mix(u64::from_le_bytes(last));
     }
-    hash ^ (hash >> 32)
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_that_differ_little_are_spread() {
+        let places = |texts: &dyn Fn(u32) -> [String; 2]| {
+            let hashes = (0..512).map(|number| texts(number)).map(|[a, b]| hash(&[&a, &b]) % PLACES as u64);
+            hashes.collect::<BTreeSet<_>>().len()
+        };
+        // Of 512 thrown at random into 1024 places, 403 get one of their own, give or take 12.
+        assert!(places(&|number| ["prod-us".to_owned(), format!("general-{number}")]) > 350);
+        assert!(places(&|number| [format!("c{number}"), "general".to_owned()]) > 350);
+        assert!(places(&|number| [format!("{number:010}"), format!("{number}")]) > 350);
+        assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
+        assert_ne!(hash(&["a", ""]), hash(&["a"]));
+    }
 }

@@ -54,8 +54,8 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             let tenant = names.tenant(&record.tenant)?;
             Record::ResultRefused(Box::new(ResultRefused {
                 delivery: delivery_id(record.delivery)?,
-                presented: token(record.presented)?,
-                current: token_or_none(record.current)?,
+                presented: required(record.presented, "presented").map(as_presented)?,
+                current: record.current.map(as_presented).unwrap_or_default(),
                 instance: names.instance(&tenant, &record.cluster, &record.instance)?,
             }))
         }
@@ -274,6 +274,11 @@ pub(crate) fn delivery_id(message: Option<pb::DeliveryRef>) -> Result<DeliveryId
 
 pub(crate) fn token(message: Option<pb::Token>) -> Result<Token, Invalid> {
     required(message, "token")?.try_into()
+}
+
+/// A token that was refused: whoever came with it may have made it up.
+fn as_presented(pb::Token { epoch, term }: pb::Token) -> Token {
+    Token::new(epoch, term)
 }
 
 pub(crate) fn token_or_none(message: Option<pb::Token>) -> Result<Token, Invalid> {

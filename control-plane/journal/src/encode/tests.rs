@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use mindos_core::record::Entry;
-use mindos_model::Seq;
+use mindos_core::record::{Entry, Record};
+use mindos_model::{Seq, Token};
 use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
@@ -51,6 +51,19 @@ fn kinds_written_by_hand_are_those_of_the_messages() {
         let kind = pb::Entry::decode(&*encoded(&entry)).unwrap().record.unwrap();
         let record = super::read::from_message(&mut names, kind, entry.record.payload().cloned()).unwrap();
         assert_eq!(record, entry.record);
+    }
+}
+
+#[test]
+fn a_refused_token_comes_back_whatever_it_was() {
+    let mut random = Random::new(5);
+    let refused = (0..).map(|kind| samples::entry(&mut random, kind, Seq(9))).take(KINDS as usize);
+    let mut entry = refused.into_iter().find(|entry| entry.record.kind() == "ResultRefused").unwrap();
+    for (epoch, term) in [(0, 0), (0, 7), (7, 0), (7, 7), (u32::MAX, u32::MAX)] {
+        let Record::ResultRefused(record) = &mut entry.record else { panic!("another kind") };
+        (record.presented, record.current) = (Token::new(epoch, term), Token::new(term, epoch));
+
+        assert_eq!(decoded(&mut Names::default(), &entry, &encoded(&entry)).unwrap().as_ref(), Some(&entry));
     }
 }
 
