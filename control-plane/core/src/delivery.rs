@@ -85,6 +85,10 @@ impl Durable {
     ) -> Decision {
         let ResultReport { delivery: id, token, outcome, usage } = report;
         let settled = |verdict| Decision::send(session, PlaneMessage::Settled { delivery: id, token, verdict });
+        // No lease ever had it, so there is nothing to refuse; and no record may name it.
+        if !was_given(token) {
+            return settled(SettledVerdict::Unknown);
+        }
         let Some((_, delivery)) = self.held_lease(key, id, token) else {
             return match (self.recent.get(id), self.events.delivery(id)) {
                 // Repeated after a lost reply: already true, so there is nothing to record.
@@ -263,6 +267,11 @@ impl Durable {
         }
         records
     }
+}
+
+/// Whether a lease can have had this token: epochs and terms count from 1.
+fn was_given(token: Token) -> bool {
+    token.epoch > 0 && token.term > 0
 }
 
 /// How long to wait before the attempt after `attempts`: doubles, with full jitter.
