@@ -243,29 +243,15 @@ impl Durable {
         let queue = self.queue(queue_id);
         let max = context.limits.queue_backlog_max;
         let room = max.saturating_sub(queue.waiting) as usize;
-        let mut records = Vec::new();
-        let mut lanes: Vec<(Arc<str>, u32)> = Vec::new();
-        for (place, id) in queue.overflow.iter().take(OVERFLOW_STEP) {
-            let Some((event, _)) = self.events.delivery(*id) else { continue };
-            let waiting = queue.lane(&event.lane).map_or(0, |lane| lane.waiting);
-            let at = match lanes.iter().position(|(lane, _)| *lane == event.lane) {
-                Some(at) => at,
-                None => {
-                    lanes.push((event.lane.clone(), waiting));
-                    lanes.len() - 1
-                }
-            };
-            if records.len() >= room {
-                break;
-            }
-            if lanes[at].1 >= context.limits.lane_backlog_max {
-                continue;
-            }
-            lanes[at].1 += 1;
-            let record = DeliveryRedriven { delivery: *id, place_before: *place, by: Arc::from("") };
-            records.push(Record::DeliveryRedriven(record));
-        }
-        records
+        let room_in = |lane: &str| {
+            let waiting = queue.lane(lane).map_or(0, |lane| lane.waiting);
+            context.limits.lane_backlog_max.saturating_sub(waiting)
+        };
+        let fitting = queue.overflow.fitting(room.min(OVERFLOW_STEP), room_in).into_iter();
+        let redriven = fitting.map(|(place_before, delivery)| {
+            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by: Arc::from("") })
+        });
+        redriven.collect()
     }
 }
 

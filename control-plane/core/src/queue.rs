@@ -5,13 +5,14 @@
 //!
 //! Invariants: a lane stands in `ready` if and only if it is marked `queued`; a lane that could give out work is queued.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use mindos_model::{DeliveryId, Seq};
 
+use crate::overflow::Overflow;
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 
@@ -39,8 +40,8 @@ pub(crate) struct Queue {
     pub(crate) dirty: bool,
     /// Deliveries that wait in the lanes.
     pub(crate) waiting: u32,
-    /// Parked as `backlog_full`, in the order of their coming.
-    pub(crate) overflow: BTreeSet<(Seq, DeliveryId)>,
+    /// Parked as `backlog_full`.
+    pub(crate) overflow: Overflow,
 }
 
 impl Queue {
@@ -51,7 +52,7 @@ impl Queue {
             ready_max: READY_MIN,
             dirty: false,
             waiting: 0,
-            overflow: BTreeSet::new(),
+            overflow: Overflow::default(),
         }
     }
 }
@@ -130,12 +131,12 @@ impl Queue {
     }
 
     pub(crate) fn overflow_in(&mut self, lane: &Arc<str>, place: Seq, delivery: DeliveryId) {
-        self.overflow.insert((place, delivery));
+        self.overflow.insert(lane, place, delivery);
         self.lanes.entry(lane.clone()).or_default().overflow += 1;
     }
 
     pub(crate) fn overflow_out(&mut self, lane: &str, place: Seq, delivery: DeliveryId) {
-        let there = self.overflow.remove(&(place, delivery));
+        let there = self.overflow.remove(lane, place, delivery);
         assert!(there, "delivery {delivery} is not in the overflow");
         self.lane_mut(lane).overflow -= 1;
         self.drop_if_empty(lane);
