@@ -19,7 +19,7 @@ use crate::queue::{Queue, QueueId};
 use crate::recent::Recent;
 use crate::record::{
     AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
-    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, Hold, HoldChanged,
+    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, HoldChanged,
     HoldTarget, InstanceKey, Next, PayloadCarried, Record,
 };
 use crate::registry::{GeneralIdx, Registry};
@@ -390,11 +390,11 @@ impl Durable {
     }
 
     fn hold_changed(&mut self, record: &HoldChanged) -> Change {
-        let HoldChanged { tenant, target, hold, by: _ } = record;
+        let HoldChanged { tenant, target, holds, by: _ } = record;
         match target {
             HoldTarget::Route(name) => {
                 let route = self.routing.find(tenant, name).expect("records name routes applied before them");
-                self.routing.rule_mut(route).hold = *hold;
+                self.routing.rule_mut(route).holds = *holds;
                 // Its broadcast work waits in the generals' own queues, out of turn while the route is held.
                 let ours = self.events.iter().map(|(_, event)| event).filter(|event| event.route == route);
                 // Those that have ended may name a general that was removed since.
@@ -408,12 +408,12 @@ impl Durable {
                 self.all_opened()
             }
             HoldTarget::Instance(cluster, instance) => {
-                self.registry.hold(tenant, target, *hold);
+                self.registry.hold(tenant, target, *holds);
                 let key = InstanceKey { tenant: tenant.clone(), cluster: cluster.clone(), instance: instance.clone() };
                 Change::Instance(Arc::new(key))
             }
             HoldTarget::Cluster(_) | HoldTarget::General(..) => {
-                Change::Opened(self.registry.hold(tenant, target, *hold))
+                Change::Opened(self.registry.hold(tenant, target, *holds))
             }
         }
     }
@@ -489,7 +489,7 @@ impl Durable {
     /// Whether a delivery at its lane's head may be leased.
     pub(crate) fn is_eligible(&self, event: &Event, delivery: &Delivery) -> bool {
         matches!(delivery.phase, Phase::Waiting { not_before } if not_before <= self.agenda.fired)
-            && self.routing.rule(event.route).hold == Hold::None
+            && self.routing.rule(event.route).holds.is_none()
     }
 
     pub(crate) fn mark_dirty(&mut self, queue_id: QueueId) {

@@ -151,7 +151,7 @@ fn hold(random: &mut Random) -> HoldChanged {
             2 => HoldTarget::Instance(general.cluster.clone(), "pod-1".parse().unwrap()),
             _ => HoldTarget::Route("route-1".parse().unwrap()),
         },
-        hold: [Hold::None, Hold::Paused, Hold::Cordoned, Hold::Draining][random.below(4) as usize],
+        holds: [Holds::NONE, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING][random.below(4) as usize],
         by: text(random, "person"),
     }
 }
