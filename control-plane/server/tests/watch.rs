@@ -113,6 +113,9 @@ async fn open_and_ended_deliveries_stand_in_one_list_and_can_be_cancelled() {
         client.list(delivery::ListRequest { page_token, ..Default::default() }).await.unwrap();
     }
 
+    let last = events::GetRequest { key: Some(events::get_request::Key::Seq(u64::MAX)) };
+    assert_eq!(server.events().await.get(last).await.unwrap_err().code(), Code::NotFound);
+
     let statuses = vec![DeliveryStatus::Waiting.into()];
     let filter = delivery::DeliveryFilter { statuses, ..Default::default() };
     let target = Some(delivery::cancel_request::Target::Filter(filter));
