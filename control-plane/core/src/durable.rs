@@ -162,6 +162,7 @@ impl Durable {
             Record::HoldChanged(record) => self.hold_changed(record),
             Record::RoutesApplied(record) => {
                 self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
+                self.time_blocks(&record.tenant);
                 self.all_opened()
             }
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
