@@ -15,6 +15,7 @@ use crate::record::{
     AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
     LeaseExtended, Next, Record, ResultRefused,
 };
+use crate::snapshot::Ending;
 
 /// Bytes of a message from the agent side that are kept.
 const MESSAGE_MAX: usize = 1024;
@@ -92,10 +93,12 @@ impl Durable {
         let Some((_, delivery)) = self.held_lease(key, id, token) else {
             return match (self.recent.get(id), self.events.delivery(id)) {
                 // Repeated after a lost reply: already true, so there is nothing to record.
-                (Some(by), _) if by == token => settled(SettledVerdict::Settled),
-                (None, Some((_, delivery))) if self.has_answered(delivery, token) => settled(SettledVerdict::Settled),
+                (Some(by), _) if by.ending != Ending::Unanswered && by.token == token => {
+                    settled(SettledVerdict::Settled)
+                }
+                (None, Some((_, delivery))) if delivery.has_answered(token) => settled(SettledVerdict::Settled),
                 (_, Some((_, Delivery { token: current, .. }))) => self.refuse(id, token, *current, key, settled),
-                (Some(current), None) => self.refuse(id, token, current, key, settled),
+                (Some(by), None) => self.refuse(id, token, by.token, key, settled),
                 (None, None) => settled(SettledVerdict::Unknown),
             };
         };
@@ -111,13 +114,6 @@ impl Durable {
             }
         };
         settled(SettledVerdict::Settled).with(record)
-    }
-
-    /// Whether a failure under this token is what the delivery waits or is parked for.
-    fn has_answered(&self, delivery: &Delivery, token: Token) -> bool {
-        delivery.token == token
-            && delivery.lease().is_none()
-            && matches!(delivery.setback().last_cause, Some(Cause::Failed(_)))
     }
 
     fn refuse(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp, Token};
 
 use crate::agenda::Agenda;
 use crate::dedupe::Dedupe;
@@ -16,7 +16,7 @@ use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::{Queue, QueueId};
-use crate::recent::Recent;
+use crate::recent::{Ended, Recent};
 use crate::record::{
     AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, HoldChanged,
@@ -24,6 +24,7 @@ use crate::record::{
 };
 use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
+use crate::snapshot::Ending;
 
 /// Everything that the journal says, as it stands after its last record.
 #[derive(Clone, Debug)]
@@ -300,7 +301,7 @@ impl Durable {
         if let Change::Released { general, .. } = &change {
             self.events.delivery_mut(*id).done_by = Some(*general);
         }
-        self.recent.insert(*id, *token);
+        self.recent.insert(*id, Ended { token: *token, ending: Ending::Held });
         self.leave_lane(queue, &lane, *id, false);
         self.end(*id, Phase::Succeeded);
         change
@@ -313,6 +314,11 @@ impl Durable {
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, token, place) = (delivery.queue, delivery.token, delivery.place);
         let mut change = Change::Nothing;
+        if delivery.lease().is_none() && token != Token::default() {
+            // Whoever held it may still report.
+            let ending = if delivery.has_answered(token) { Ending::Answered } else { Ending::Unanswered };
+            self.recent.insert(*id, Ended { token, ending });
+        }
         match delivery.phase {
             Phase::Waiting { not_before } => {
                 self.agenda.retries.remove(&(not_before, *id));
@@ -320,7 +326,7 @@ impl Durable {
             }
             Phase::Leased(_) => {
                 (_, _, change) = self.release(*id);
-                self.recent.insert(*id, token);
+                self.recent.insert(*id, Ended { token, ending: Ending::Held });
                 self.leave_lane(queue, &lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {

@@ -11,6 +11,7 @@ use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::QueueId;
+use crate::recent::Ended;
 use crate::record::{
     CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, HoldChanged, HoldTarget, Holds,
     InstanceKey, RoutesApplied,
@@ -47,10 +48,23 @@ pub enum Item {
         at: Timestamp,
         seen: Seen,
     },
+    /// A delivery that ended of late, and was ever leased.
     Settled {
         delivery: DeliveryId,
         token: Token,
+        ending: Ending,
     },
+}
+
+/// How a delivery ended, for what is reported under its newest token afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Under that token's lease.
+    Held,
+    /// Cancelled while nobody held it, after a failure under that token had been recorded.
+    Answered,
+    /// Cancelled while nobody held it, with nothing on record under that token.
+    Unanswered,
 }
 
 /// An event with open work.
@@ -114,7 +128,11 @@ impl Durable {
         }));
         items.extend(self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event)))));
         items.extend(self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen }));
-        items.extend(self.recent.iter().map(|(delivery, token)| Item::Settled { delivery, token }));
+        items.extend(self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled {
+            delivery,
+            token,
+            ending,
+        }));
         items
     }
 
@@ -235,7 +253,7 @@ impl Import {
             }
             Item::Event(item) => self.event(*item),
             Item::Seen { key, at, seen } => durable.dedupe.insert(key, at, seen),
-            Item::Settled { delivery, token } => durable.recent.insert(delivery, token),
+            Item::Settled { delivery, token, ending } => durable.recent.insert(delivery, Ended { token, ending }),
         }
     }
 

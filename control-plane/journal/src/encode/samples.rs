@@ -8,7 +8,7 @@ use mindos_core::input::Seen;
 use mindos_core::output::PayloadRef;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
-use mindos_core::snapshot::{DeliveryItem, EventItem, Item, PhaseItem};
+use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
 
 use crate::fault::Random;
@@ -319,7 +319,14 @@ pub(crate) fn item(random: &mut Random) -> Item {
             at: time(random),
             seen: Seen { event: seq(random), digest: digest(random) },
         },
-        _ => Item::Settled { delivery: delivery(random), token: maybe(random, token).unwrap_or_default() },
+        _ => {
+            let (delivery, token) = (delivery(random), maybe(random, token).unwrap_or_default());
+            Item::Settled {
+                delivery,
+                token,
+                ending: [Ending::Held, Ending::Answered, Ending::Unanswered][token.term as usize % 3],
+            }
+        }
     }
 }
 
