@@ -57,7 +57,7 @@ pub struct Published {
     /// The event was known; nothing was recorded.
     pub duplicate: bool,
     pub route: Option<RouteName>,
-    /// Of a duplicate, those that are still open.
+    /// Of a duplicate those of an event that is open, as they are by then: the shell reads the first answer back.
     pub deliveries: Vec<PublishedDelivery>,
 }
 
