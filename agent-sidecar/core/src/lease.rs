@@ -8,6 +8,7 @@
 //!     |           Stopping -------------------+  (or handed back by Decline)
 //!     +-----------> finished ----------------> Reported: an instant general, no Accept is sent
 //! ```
+//! What is handed back without an open stream stays as Declined, until it can be said or the lease lapses.
 //! A lease that lapses or is lost while Taken, Working or Stopping is forgotten, and its work stopped.
 //!
 //! Invariant: `due` is the time under which the lease stands in the agent's agenda; none stands there while Taken or Reported.
@@ -52,6 +53,10 @@ pub(crate) enum Phase<O> {
     Reported {
         finish: Finish<O>,
     },
+    /// Given back unfinished, while no stream was open to say so.
+    Declined {
+        retry_at: Timestamp,
+    },
 }
 
 /// How work that was stopped is answered.
@@ -68,7 +73,7 @@ impl<O> Lease<O> {
     pub(crate) fn is_running(&self) -> bool {
         match self.phase {
             Phase::Taken | Phase::Working | Phase::Stopping { .. } => true,
-            Phase::Reported { .. } => false,
+            Phase::Reported { .. } | Phase::Declined { .. } => false,
         }
     }
 
@@ -77,6 +82,7 @@ impl<O> Lease<O> {
         let extend = if self.extend_sent.is_some() { Timestamp(u64::MAX) } else { self.extend_at };
         match self.phase {
             Phase::Taken | Phase::Reported { .. } => None,
+            Phase::Declined { .. } => Some(self.expires),
             Phase::Working => Some(self.expires.min(self.deadline).min(extend)),
             Phase::Stopping { until, .. } => Some(self.expires.min(until).min(extend)),
         }

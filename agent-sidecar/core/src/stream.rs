@@ -119,6 +119,10 @@ impl<W, O: Clone + Default> Agent<W, O> {
                 self.counts.resent += 1;
                 self.send(Up::Result { delivery, token, finish });
             }
+            (Verdict::Keep | Verdict::Cancel, Phase::Declined { retry_at }) => {
+                let retry_at = *retry_at;
+                self.decline(delivery, token, retry_at);
+            }
             (Verdict::Keep, Phase::Taken | Phase::Working | Phase::Stopping { .. }) => {
                 lease.expires = lease.expires.max(claimed + lease.length);
                 lease.extend_at = claimed + self.intervals.extend;

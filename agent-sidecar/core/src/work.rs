@@ -100,7 +100,23 @@ impl<W, O: Clone + Default> Agent<W, O> {
                 let finish = finish.clone();
                 self.send(Up::Result { delivery, token, finish });
             }
+            Some(Phase::Declined { retry_at }) => {
+                let retry_at = *retry_at;
+                self.decline(delivery, token, retry_at);
+            }
             Some(Phase::Taken) | None => {}
+        }
+    }
+
+    /// Gives work back that was begun. Without an open stream the next `Welcome` is waited for: a lease that merely lapsed
+    /// would use up an attempt.
+    pub(crate) fn decline(&mut self, delivery: DeliveryId, token: Token, retry_at: Timestamp) {
+        if self.is_open() {
+            self.forget(delivery, token);
+            self.send(Up::Decline { delivery, token, retry_at, message: Arc::from("draining") });
+        } else if let Some(lease) = self.leases.get_mut(&delivery) {
+            lease.phase = Phase::Declined { retry_at };
+            self.reschedule(delivery);
         }
     }
 
@@ -154,7 +170,7 @@ impl<W, O: Clone + Default> Agent<W, O> {
         let (general, took) = (lease.general, now.since(lease.started));
         let answer = match lease.phase {
             Phase::Stopping { answer, .. } => Some(answer),
-            Phase::Taken | Phase::Working | Phase::Reported { .. } => None,
+            Phase::Taken | Phase::Working | Phase::Reported { .. } | Phase::Declined { .. } => None,
         };
         self.counts.finished += 1;
         self.ended(general, took);
@@ -203,8 +219,7 @@ impl<W, O: Clone + Default> Agent<W, O> {
             }
             Answer::Decline => {
                 self.counts.handed_back += 1;
-                self.forget(delivery, token);
-                self.send(Up::Decline { delivery, token, retry_at: now, message: Arc::from("draining") });
+                self.decline(delivery, token, now);
             }
         }
     }
@@ -283,7 +298,7 @@ impl<W, O: Clone + Default> Agent<W, O> {
                 self.actions.push(Action::Stop { delivery, token, grace });
             }
             // Stopping already, or the result is on its way.
-            Phase::Stopping { .. } | Phase::Reported { .. } => {}
+            Phase::Stopping { .. } | Phase::Reported { .. } | Phase::Declined { .. } => {}
         }
     }
 
@@ -348,7 +363,11 @@ impl<W, O: Clone + Default> Agent<W, O> {
                 self.stop(delivery, token, Answer::Overdue, CANCEL_GRACE, now);
                 return;
             }
-            Phase::Taken | Phase::Working | Phase::Stopping { .. } | Phase::Reported { .. } => {}
+            Phase::Taken
+            | Phase::Working
+            | Phase::Stopping { .. }
+            | Phase::Reported { .. }
+            | Phase::Declined { .. } => {}
         }
         if lease.extend_sent.is_none() && lease.extend_at <= now {
             if open {

@@ -9,7 +9,8 @@ use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 use mindos_proto::cloudevents::v1::cloud_event::{CloudEventAttributeValue, Data};
 use mindos_proto::delivery::v1::{Delivery, DeliveryFilter, DeliveryStatus};
-use mindos_proto::event::v1::PublishRequest;
+use mindos_proto::event::v1::get_request::Key;
+use mindos_proto::event::v1::{GetRequest, PublishRequest, PublishResult};
 use serde_json::json;
 
 use super::deliveries::{fetch, general_text, park_text, status_word};
@@ -25,6 +26,9 @@ Examples:
   mindos send --type com.example.hello --source /me --data-file event.json --wait
   mindos send --kind pr_created --type com.example.pr --source /me --lane demo/pr/1 --data '{}' --wait --output json
   echo '{\"text\":\"hi\"}' | mindos send --type com.example.hello --source /me --data-file -
+
+With --wait the exit code is 0 when everything was settled, 5 when something was parked or took too long, and 4 when the event
+led to no delivery.
 
 The same --source and --id again is the same event: it is answered as the first time and not worked on twice.";
 
@@ -93,6 +97,20 @@ pub(crate) async fn run(args: SendArgs, global: &Global) -> Result<(), Failure> 
         }
         return Ok(());
     }
+    if !has_deliveries(&client, &result).await? {
+        if global.output.is_json() {
+            value["deliveries"] = json!([]);
+            value["settled"] = json!(false);
+            render::print_json(&value);
+        } else {
+            render::print(&format!("event {} (id {}), no deliveries", result.seq, result.id));
+        }
+        return Err(Failure::not_found(format!("no delivery was made of event {}: nobody works on it", result.seq))
+            .hint(format!(
+                "see its route with `mindos events get {}`, and who is there with `mindos generals list`",
+                result.seq
+            )));
+    }
     let (deliveries, settled) = wait_for(&client, result.seq, timeout).await?;
     if global.output.is_json() {
         value["deliveries"] = deliveries.iter().map(render::json).collect();
@@ -118,6 +136,20 @@ pub(crate) async fn run(args: SendArgs, global: &Global) -> Result<(), Failure> 
         false => Err(Failure::verification(format!("event {} is not settled", result.seq))
             .hint(format!("look at it with `mindos deliveries list --event {}`", result.seq))),
     }
+}
+
+/// Whether the event led to anything that can be waited for: a ping does not, nor does a route that names nobody.
+async fn has_deliveries(client: &Client, result: &PublishResult) -> Result<bool, Failure> {
+    if !result.deliveries.is_empty() {
+        return Ok(true);
+    }
+    if !result.duplicate {
+        return Ok(false);
+    }
+    // The answer to a duplicate may leave out what has ended.
+    let request = GetRequest { key: Some(Key::Seq(result.seq)) };
+    let answer = client.events().get(request).await.map_err(client.failed())?.into_inner();
+    Ok(answer.event.is_some_and(|event| !event.deliveries.is_empty()))
 }
 
 /// Waits until the event's deliveries are settled or one is parked.

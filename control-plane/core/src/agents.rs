@@ -6,7 +6,7 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::input::Hello;
 use crate::output::{CloseReason, Output, PlaneMessage};
-use crate::record::{ClusterRegistered, GeneralKey, GeneralRegistered, Hold, Record};
+use crate::record::{ClusterRegistered, GeneralKey, GeneralRegistered, Record};
 
 impl Durable {
     /// What a hello tells of clusters and generals that was not known. Applied before the hello is observed.
@@ -48,8 +48,8 @@ impl Durable {
         let mut outputs = vec![Output::Send { session, message: welcome }];
         let replaced = context.soft.sessions.get(&session).and_then(|session| session.replaced);
         outputs.extend(replaced.map(|session| Output::Close { session, reason: CloseReason::Replaced }));
-        let drains = |hold| hold == Hold::Draining;
-        if drains(self.registry.instance_hold(&key)) || drains(self.registry.cluster_hold(&key.tenant, &key.cluster)) {
+        let cluster = self.registry.cluster_holds(&key.tenant, &key.cluster);
+        if self.registry.instance_holds(&key).with(cluster).draining {
             outputs.push(Output::Send { session, message: PlaneMessage::Drain });
         }
         Decision { records: records.into(), outputs: outputs.into() }

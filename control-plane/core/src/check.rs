@@ -126,8 +126,7 @@ impl Durable {
             let in_turn: BTreeSet<_> = queue.in_turn().collect();
             same!(in_turn.len(), queue.ready(), "lanes in turn of {id:?}, each once");
             same!(queued, queue.ready(), "queued lanes of {id:?}");
-            let overflow: BTreeSet<_> =
-                queue.overflow.iter().map(|(place, delivery)| (id, *place, *delivery)).collect();
+            let overflow: BTreeSet<_> = queue.overflow.iter().map(|(place, delivery)| (id, place, delivery)).collect();
             let found: BTreeSet<_> = scan.overflow.iter().filter(|(of, _, _)| *of == id).copied().collect();
             same!(found, overflow, "overflow of {id:?}");
         }

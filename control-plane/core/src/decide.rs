@@ -52,7 +52,9 @@ impl Durable {
             Input::Closed { session: _ } => Decision::default(),
             Input::Cancel { request, tenant, select, by } => self.cancel(request, &tenant, &select, &by, context),
             Input::Redrive { request, tenant, select, by } => self.redrive(request, &tenant, &select, &by, context),
-            Input::Hold { request, tenant, target, hold, by } => self.hold(request, tenant, target, hold, by, context),
+            Input::Hold { request, tenant, target, end, begin, by } => {
+                self.hold(request, tenant, target, (end, begin), by, context)
+            }
             Input::ApplyRoutes { request, tenant, table, expected, by } => {
                 self.apply_routes(request, tenant, table, expected, by)
             }

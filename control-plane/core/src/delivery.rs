@@ -16,6 +16,7 @@ use crate::record::{
     AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
     LeaseExtended, Next, Record, ResultRefused,
 };
+use crate::snapshot::Ending;
 
 /// Bytes of a message from the agent side that are kept.
 const MESSAGE_MAX: usize = 1024;
@@ -86,13 +87,19 @@ impl Durable {
     ) -> Decision {
         let ResultReport { delivery: id, token, outcome, usage } = report;
         let settled = |verdict| Decision::send(session, PlaneMessage::Settled { delivery: id, token, verdict });
+        // No lease ever had it, so there is nothing to refuse; and no record may name it.
+        if !was_given(token) {
+            return settled(SettledVerdict::Unknown);
+        }
         let Some((_, delivery)) = self.held_lease(key, id, token) else {
             return match (self.recent.get(id), self.events.delivery(id)) {
                 // Repeated after a lost reply: already true, so there is nothing to record.
-                (Some(by), _) if by == token => settled(SettledVerdict::Settled),
-                (None, Some((_, delivery))) if self.has_answered(delivery, token) => settled(SettledVerdict::Settled),
+                (Some(by), _) if by.ending != Ending::Unanswered && by.token == token => {
+                    settled(SettledVerdict::Settled)
+                }
+                (None, Some((_, delivery))) if delivery.has_answered(token) => settled(SettledVerdict::Settled),
                 (_, Some((_, Delivery { token: current, .. }))) => self.refuse(id, token, *current, key, settled),
-                (Some(current), None) => self.refuse(id, token, current, key, settled),
+                (Some(by), None) => self.refuse(id, token, by.token, key, settled),
                 (None, None) => settled(SettledVerdict::Unknown),
             };
         };
@@ -108,13 +115,6 @@ impl Durable {
             }
         };
         settled(SettledVerdict::Settled).with(record)
-    }
-
-    /// Whether a failure under this token is what the delivery waits or is parked for.
-    fn has_answered(&self, delivery: &Delivery, token: Token) -> bool {
-        delivery.token == token
-            && delivery.lease().is_none()
-            && matches!(delivery.setback().last_cause, Some(Cause::Failed(_)))
     }
 
     fn refuse(
@@ -240,30 +240,21 @@ impl Durable {
         let queue = self.queue(queue_id);
         let max = context.limits.queue_backlog_max;
         let room = max.saturating_sub(queue.waiting) as usize;
-        let mut records = Vec::new();
-        let mut lanes: Vec<(Arc<str>, u32)> = Vec::new();
-        for (place, id) in queue.overflow.iter().take(OVERFLOW_STEP) {
-            let Some((event, known)) = self.events.delivery(*id) else { continue };
-            let waiting = queue.lane(known.lane).waiting;
-            let at = match lanes.iter().position(|(lane, _)| *lane == event.lane) {
-                Some(at) => at,
-                None => {
-                    lanes.push((event.lane.clone(), waiting));
-                    lanes.len() - 1
-                }
-            };
-            if records.len() >= room {
-                break;
-            }
-            if lanes[at].1 >= context.limits.lane_backlog_max {
-                continue;
-            }
-            lanes[at].1 += 1;
-            let record = DeliveryRedriven { delivery: *id, place_before: *place, by: Arc::from("") };
-            records.push(Record::DeliveryRedriven(record));
-        }
-        records
+        let room_in = |lane: &str| {
+            let waiting = queue.lane_named(lane).map_or(0, |lane| lane.waiting);
+            context.limits.lane_backlog_max.saturating_sub(waiting)
+        };
+        let fitting = queue.overflow.fitting(room.min(OVERFLOW_STEP), room_in).into_iter();
+        let redriven = fitting.map(|(place_before, delivery)| {
+            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by: Arc::from("") })
+        });
+        redriven.collect()
     }
+}
+
+/// Whether a lease can have had this token: epochs and terms count from 1.
+fn was_given(token: Token) -> bool {
+    token.epoch > 0 && token.term > 0
 }
 
 /// How long to wait before the attempt after `attempts`: doubles, with full jitter.

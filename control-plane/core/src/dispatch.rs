@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use mindos_model::{DeliveryId, Status, Timestamp};
+use mindos_model::{DeliveryId, Status, TenantName, Timestamp};
 
 use crate::durable::Durable;
+use crate::event::Phase;
 use crate::queue::QueueId;
 use crate::registry::GeneralIdx;
 
@@ -46,6 +47,23 @@ impl Durable {
         for queue in queues {
             if self.queue(queue).ready() > 0 {
                 self.mark_dirty(queue);
+            }
+        }
+    }
+
+    /// Sets the times at which waiting deliveries block their lanes by the routes in force. Those set before stay: what they
+    /// find too early is looked at again.
+    pub(crate) fn time_blocks(&mut self, tenant: &TenantName) {
+        let of_tenant = self.events.iter().filter(|(_, event)| event.tenant == *tenant);
+        for (id, event, delivery) in
+            of_tenant.flat_map(|(seq, event)| event.deliveries(seq).map(move |(id, d)| (id, event, d)))
+        {
+            let Phase::Waiting { not_before } = delivery.phase else { continue };
+            let Some(since) = delivery.setback().held_since else { continue };
+            let block_max = self.routing.rule(event.route).route.block_max;
+            let blocked = (since + block_max) - Duration::from_millis(delivery.setback().held_ms);
+            if not_before > blocked {
+                self.agenda.blocks.insert((blocked, id));
             }
         }
     }

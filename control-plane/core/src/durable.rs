@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp, Token};
 
 use crate::agenda::Agenda;
 use crate::dedupe::Dedupe;
@@ -16,14 +16,15 @@ use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, Queue, QueueId};
-use crate::recent::Recent;
+use crate::recent::{Ended, Recent};
 use crate::record::{
     AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
-    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, Hold, HoldChanged,
+    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, HoldChanged,
     HoldTarget, InstanceKey, Next, PayloadCarried, Record,
 };
 use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
+use crate::snapshot::Ending;
 
 /// Everything that the journal says, as it stands after its last record.
 #[derive(Clone, Debug)]
@@ -166,6 +167,7 @@ impl Durable {
             Record::HoldChanged(record) => self.hold_changed(record),
             Record::RoutesApplied(record) => {
                 self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
+                self.time_blocks(&record.tenant);
                 self.all_opened()
             }
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
@@ -301,7 +303,7 @@ impl Durable {
         if let Change::Released { general, .. } = &change {
             self.events.delivery_mut(*id).done_by = Some(*general);
         }
-        self.recent.insert(*id, *token);
+        self.recent.insert(*id, Ended { token: *token, ending: Ending::Held });
         self.leave_lane(queue, lane, *id, false);
         self.end(*id, Phase::Succeeded);
         change
@@ -313,6 +315,11 @@ impl Durable {
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
         let mut change = Change::Nothing;
+        if delivery.lease().is_none() && token != Token::default() {
+            // Whoever held it may still report.
+            let ending = if delivery.has_answered(token) { Ending::Answered } else { Ending::Unanswered };
+            self.recent.insert(*id, Ended { token, ending });
+        }
         match delivery.phase {
             Phase::Waiting { not_before } => {
                 self.agenda.retries.remove(&(not_before, *id));
@@ -320,7 +327,7 @@ impl Durable {
             }
             Phase::Leased(_) => {
                 (_, _, change) = self.release(*id);
-                self.recent.insert(*id, token);
+                self.recent.insert(*id, Ended { token, ending: Ending::Held });
                 self.leave_lane(queue, lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {
@@ -391,11 +398,11 @@ impl Durable {
     }
 
     fn hold_changed(&mut self, record: &HoldChanged) -> Change {
-        let HoldChanged { tenant, target, hold, by: _ } = record;
+        let HoldChanged { tenant, target, holds, by: _ } = record;
         match target {
             HoldTarget::Route(name) => {
                 let route = self.routing.find(tenant, name).expect("records name routes applied before them");
-                self.routing.rule_mut(route).hold = *hold;
+                self.routing.rule_mut(route).holds = *holds;
                 // Its broadcast work waits in the generals' own queues, out of turn while the route is held.
                 let ours = self.events.iter().map(|(_, event)| event).filter(|event| event.route == route);
                 // Those that have ended may name a general that was removed since.
@@ -408,12 +415,12 @@ impl Durable {
                 self.all_opened()
             }
             HoldTarget::Instance(cluster, instance) => {
-                self.registry.hold(tenant, target, *hold);
+                self.registry.hold(tenant, target, *holds);
                 let key = InstanceKey { tenant: tenant.clone(), cluster: cluster.clone(), instance: instance.clone() };
                 Change::Instance(Arc::new(key))
             }
             HoldTarget::Cluster(_) | HoldTarget::General(..) => {
-                Change::Opened(self.registry.hold(tenant, target, *hold))
+                Change::Opened(self.registry.hold(tenant, target, *holds))
             }
         }
     }
@@ -489,7 +496,7 @@ impl Durable {
     /// Whether a delivery at its lane's head may be leased.
     pub(crate) fn is_eligible(&self, event: &Event, delivery: &Delivery) -> bool {
         matches!(delivery.phase, Phase::Waiting { not_before } if not_before <= self.agenda.fired)
-            && self.routing.rule(event.route).hold == Hold::None
+            && self.routing.rule(event.route).holds.is_none()
     }
 
     pub(crate) fn mark_dirty(&mut self, queue_id: QueueId) {

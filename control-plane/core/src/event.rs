@@ -134,6 +134,11 @@ impl Delivery {
         }
     }
 
+    /// Whether a failure under this token is what it waits or is parked for.
+    pub(crate) fn has_answered(&self, token: Token) -> bool {
+        self.token == token && self.lease().is_none() && matches!(self.setback().last_cause, Some(Cause::Failed(_)))
+    }
+
     /// How long it has held its lane up by `now`, for its own retry times.
     pub(crate) fn held_ms(&self, now: Timestamp) -> u64 {
         let since = match (&self.phase, self.setback().held_since) {

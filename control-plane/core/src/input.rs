@@ -8,7 +8,7 @@ use mindos_model::{
     TenantName, Timestamp, Token,
 };
 
-use crate::record::{ContentDigest, DedupeKey, GeneralKey, Hold, HoldTarget, InstanceKey, Labels, Payload, Usage};
+use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
 use crate::route::RouteTable;
 
 /// Ties a reply to its caller; chosen by the shell.
@@ -75,7 +75,10 @@ pub enum Input {
         request: RequestId,
         tenant: TenantName,
         target: HoldTarget,
-        hold: Hold,
+        /// Holds that end.
+        end: Holds,
+        /// Holds that begin.
+        begin: Holds,
         by: Arc<str>,
     },
     ApplyRoutes {

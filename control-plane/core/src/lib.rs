@@ -15,6 +15,7 @@ mod event;
 pub mod input;
 pub mod journal;
 pub mod output;
+mod overflow;
 mod people;
 mod placement;
 mod plane;

@@ -10,7 +10,7 @@ use mindos_model::{
 };
 
 use crate::input::{ReportedLoad, RequestId, Seen, SessionId};
-use crate::record::{CancelReason, Cause, GeneralKey, Hold, InstanceKey, Labels, Load};
+use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
 
 /// One thing that leaves.
@@ -57,7 +57,7 @@ pub struct Published {
     /// The event was known; nothing was recorded.
     pub duplicate: bool,
     pub route: Option<RouteName>,
-    /// Of a duplicate, those that are still open.
+    /// Of a duplicate those of an event that is open, as they are by then: the shell reads the first answer back.
     pub deliveries: Vec<PublishedDelivery>,
 }
 
@@ -226,7 +226,7 @@ pub struct FleetView {
     pub clusters: Vec<ClusterView>,
     pub generals: Vec<GeneralView>,
     pub instances: Vec<InstanceView>,
-    pub holds: BTreeMap<RouteName, Hold>,
+    pub holds: BTreeMap<RouteName, Holds>,
 }
 
 /// A cluster.
@@ -235,7 +235,7 @@ pub struct ClusterView {
     pub cluster: ClusterName,
     pub region: Option<Region>,
     pub labels: Labels,
-    pub hold: Hold,
+    pub holds: Holds,
 }
 
 /// A general.
@@ -244,7 +244,7 @@ pub struct GeneralView {
     pub key: Arc<GeneralKey>,
     pub ty: GeneralType,
     pub labels: Labels,
-    pub hold: Hold,
+    pub holds: Holds,
     pub instances: u32,
     pub load: Load,
     /// Deliveries waiting for it alone.
@@ -260,7 +260,7 @@ pub struct InstanceView {
     pub version: Arc<str>,
     pub state: InstanceState,
     pub since: Timestamp,
-    pub hold: Hold,
+    pub holds: Holds,
     pub generals: Vec<(Arc<GeneralKey>, Load, ReportedLoad)>,
 }
 

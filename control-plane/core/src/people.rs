@@ -11,8 +11,8 @@ use crate::input::{DeliveryFilter, RequestId, Selector};
 use crate::output::{Output, PlaneMessage, Rejection, Reply};
 use crate::queue::QueueId;
 use crate::record::{
-    CancelReason, CancelRequested, DeliveryCancelled, DeliveryRedriven, GeneralKey, GeneralRemoved, Hold, HoldChanged,
-    HoldTarget, Record, RoutesApplied, UpgradeFinalized,
+    CancelReason, CancelRequested, DeliveryCancelled, DeliveryRedriven, GeneralKey, GeneralRemoved, HoldChanged,
+    HoldTarget, Holds, Record, RoutesApplied, UpgradeFinalized,
 };
 use crate::route::RouteTable;
 
@@ -153,11 +153,11 @@ impl Durable {
         request: RequestId,
         tenant: TenantName,
         target: HoldTarget,
-        hold: Hold,
+        (end, begin): (Holds, Holds),
         by: Arc<str>,
         context: Context<'_>,
     ) -> Decision {
-        let current = match self.current_hold(&tenant, &target, context) {
+        let current = match self.current_holds(&tenant, &target, context) {
             Some(current) => current,
             None => {
                 let what = match &target {
@@ -169,11 +169,12 @@ impl Durable {
                 return Decision::reply(request, Err(Rejection::UnknownTarget { what }));
             }
         };
-        if current == hold {
+        let holds = current.without(end).with(begin);
+        if current == holds {
             return Decision::reply(request, Ok(Reply::Done { at: self.seq }));
         }
         let mut decision = Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }));
-        if hold == Hold::Draining {
+        if holds.draining && !current.draining {
             let concerned = context.soft.instances.iter().filter(|(key, _)| match &target {
                 HoldTarget::Cluster(cluster) => key.tenant == tenant && key.cluster == *cluster,
                 HoldTarget::Instance(cluster, instance) => {
@@ -186,17 +187,17 @@ impl Durable {
             let send = |session| Output::Send { session, message: PlaneMessage::Drain };
             decision.outputs.extend(sessions.map(send));
         }
-        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, hold, by })))
+        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by })))
     }
 
-    fn current_hold(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Hold> {
+    fn current_holds(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Holds> {
         match target {
             HoldTarget::Cluster(cluster) => {
-                self.registry.clusters.get(&(tenant.clone(), cluster.clone())).map(|cluster| cluster.hold)
+                self.registry.clusters.get(&(tenant.clone(), cluster.clone())).map(|cluster| cluster.holds)
             }
             HoldTarget::General(cluster, name) => {
                 let key = GeneralKey { tenant: tenant.clone(), cluster: cluster.clone(), name: name.clone() };
-                self.registry.find(&key).map(|idx| self.registry.general(idx).hold)
+                self.registry.find(&key).map(|idx| self.registry.general(idx).holds)
             }
             HoldTarget::Instance(cluster, instance) => {
                 let key = crate::record::InstanceKey {
@@ -204,10 +205,10 @@ impl Durable {
                     cluster: cluster.clone(),
                     instance: instance.clone(),
                 };
-                let hold = self.registry.instance_hold(&key);
-                (hold != Hold::None || context.soft.instances.contains_key(&key)).then_some(hold)
+                let holds = self.registry.instance_holds(&key);
+                (!holds.is_none() || context.soft.instances.contains_key(&key)).then_some(holds)
             }
-            HoldTarget::Route(route) => self.routing.find(tenant, route).map(|idx| self.routing.rule(idx).hold),
+            HoldTarget::Route(route) => self.routing.find(tenant, route).map(|idx| self.routing.rule(idx).holds),
         }
     }
 

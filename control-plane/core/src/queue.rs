@@ -5,13 +5,14 @@
 //!
 //! Invariants: a lane stands in `ready` if and only if it is marked `queued`; a lane that could give out work is queued.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use mindos_model::{DeliveryId, Seq};
 
+use crate::overflow::Overflow;
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 
@@ -52,8 +53,8 @@ pub(crate) struct Queue {
     pub(crate) dirty: bool,
     /// Deliveries that wait in the lanes.
     pub(crate) waiting: u32,
-    /// Parked as `backlog_full`, in the order of their coming.
-    pub(crate) overflow: BTreeSet<(Seq, DeliveryId)>,
+    /// Parked as `backlog_full`.
+    pub(crate) overflow: Overflow,
 }
 
 /// The deliveries of one lane that wait or are leased, oldest first.
@@ -93,7 +94,7 @@ impl Queue {
             ready_max: READY_MIN,
             dirty: false,
             waiting: 0,
-            overflow: BTreeSet::new(),
+            overflow: Overflow::default(),
         }
     }
 
@@ -164,14 +165,15 @@ impl Queue {
     }
 
     pub(crate) fn overflow_in(&mut self, name: &Arc<str>, place: Seq, delivery: DeliveryId) -> LaneIdx {
-        self.overflow.insert((place, delivery));
+        self.overflow.insert(name, place, delivery);
         let idx = self.lane_for(name);
         self.lane_mut(idx).overflow += 1;
         idx
     }
 
     pub(crate) fn overflow_out(&mut self, idx: LaneIdx, place: Seq, delivery: DeliveryId) {
-        let there = self.overflow.remove(&(place, delivery));
+        let name = self.lane(idx).name.clone();
+        let there = self.overflow.remove(&name, place, delivery);
         assert!(there, "delivery {delivery} is not in the overflow");
         self.lane_mut(idx).overflow -= 1;
         self.drop_if_empty(idx);

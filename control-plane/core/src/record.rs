@@ -365,7 +365,8 @@ pub struct GeneralRemoved {
 pub struct HoldChanged {
     pub tenant: TenantName,
     pub target: HoldTarget,
-    pub hold: Hold,
+    /// All that are in force from here on.
+    pub holds: Holds,
     pub by: Arc<str>,
 }
 
@@ -378,18 +379,59 @@ pub enum HoldTarget {
     Route(RouteName),
 }
 
-/// How work is held back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hold {
-    /// Not at all.
-    #[default]
-    None,
+/// What holds work back from a target: any of three holds, each set and ended by itself.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holds {
     /// Nothing begins; what comes for it waits.
-    Paused,
+    pub paused: bool,
     /// Nothing begins, and no event is given to it.
-    Cordoned,
+    pub cordoned: bool,
     /// As cordoned, and its agents are told to finish and leave.
-    Draining,
+    pub draining: bool,
+}
+
+impl Holds {
+    pub const NONE: Holds = Holds { paused: false, cordoned: false, draining: false };
+    pub const PAUSED: Holds = Holds { paused: true, ..Holds::NONE };
+    pub const CORDONED: Holds = Holds { cordoned: true, ..Holds::NONE };
+    pub const DRAINING: Holds = Holds { draining: true, ..Holds::NONE };
+    pub const ALL: Holds = Holds { paused: true, cordoned: true, draining: true };
+
+    /// Whether nothing is held back.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Holds::NONE
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn with(self, those: Holds) -> Holds {
+        Holds {
+            paused: self.paused || those.paused,
+            cordoned: self.cordoned || those.cordoned,
+            draining: self.draining || those.draining,
+        }
+    }
+
+    /// These but for those.
+    #[must_use]
+    pub fn without(self, those: Holds) -> Holds {
+        Holds {
+            paused: self.paused && !those.paused,
+            cordoned: self.cordoned && !those.cordoned,
+            draining: self.draining && !those.draining,
+        }
+    }
+}
+
+/// `None`, or the names of the holds with `+` between them.
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holds { paused, cordoned, draining } = *self;
+        let named = [(paused, "Paused"), (cordoned, "Cordoned"), (draining, "Draining")];
+        let words: Vec<_> = named.into_iter().filter_map(|(on, word)| on.then_some(word)).collect();
+        f.write_str(if words.is_empty() { "None".to_owned() } else { words.join("+") }.as_str())
+    }
 }
 
 /// A routing table took effect.

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use mindos_model::{ClusterName, GeneralType, InstanceId, Region, TenantName};
 
 use crate::queue::Queue;
-use crate::record::{GeneralKey, GeneralRegistered, Hold, HoldTarget, InstanceKey, Labels};
+use crate::record::{GeneralKey, GeneralRegistered, HoldTarget, Holds, InstanceKey, Labels};
 use crate::routing::RouteIdx;
 
 /// Place of a general in the registry.
@@ -22,7 +22,7 @@ pub(crate) struct General {
     pub(crate) key: Arc<GeneralKey>,
     pub(crate) ty: GeneralType,
     pub(crate) labels: Labels,
-    pub(crate) hold: Hold,
+    pub(crate) holds: Holds,
     pub(crate) queue: Queue,
     /// Routes that could choose it.
     pub(crate) routes: Vec<RouteIdx>,
@@ -36,7 +36,7 @@ pub(crate) struct General {
 pub(crate) struct Cluster {
     pub(crate) region: Option<Region>,
     pub(crate) labels: Labels,
-    pub(crate) hold: Hold,
+    pub(crate) holds: Holds,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub(crate) struct Registry {
     // Hashed, because every lease passes here; nobody iterates it.
     by_key: HashMap<Arc<GeneralKey>, GeneralIdx, FixedState>,
     /// Holds of instances; those of none are not kept.
-    pub(crate) instances: BTreeMap<(TenantName, ClusterName, InstanceId), Hold>,
+    pub(crate) instances: BTreeMap<(TenantName, ClusterName, InstanceId), Holds>,
 }
 
 impl Registry {
@@ -89,7 +89,7 @@ impl Registry {
             key,
             ty: ty.clone(),
             labels: labels.clone(),
-            hold: Hold::None,
+            holds: Holds::NONE,
             queue: Queue::new(hasher.clone()),
             routes: Vec::new(),
             leased: 0,
@@ -104,14 +104,14 @@ impl Registry {
         }
     }
 
-    pub(crate) fn cluster_hold(&self, tenant: &TenantName, cluster: &ClusterName) -> Hold {
+    pub(crate) fn cluster_holds(&self, tenant: &TenantName, cluster: &ClusterName) -> Holds {
         // A tuple key cannot be looked up by reference; clones are two counters.
-        self.clusters.get(&(tenant.clone(), cluster.clone())).map_or(Hold::None, |cluster| cluster.hold)
+        self.clusters.get(&(tenant.clone(), cluster.clone())).map_or(Holds::NONE, |cluster| cluster.holds)
     }
 
-    pub(crate) fn instance_hold(&self, key: &InstanceKey) -> Hold {
+    pub(crate) fn instance_holds(&self, key: &InstanceKey) -> Holds {
         if self.instances.is_empty() {
-            return Hold::None;
+            return Holds::NONE;
         }
         let key = (key.tenant.clone(), key.cluster.clone(), key.instance.clone());
         self.instances.get(&key).copied().unwrap_or_default()
@@ -120,35 +120,36 @@ impl Registry {
     /// Whether the general may begin work.
     pub(crate) fn may_begin(&self, idx: GeneralIdx) -> bool {
         let general = self.general(idx);
-        general.hold == Hold::None && self.cluster_hold(&general.key.tenant, &general.key.cluster) == Hold::None
+        general.holds.is_none() && self.cluster_holds(&general.key.tenant, &general.key.cluster).is_none()
     }
 
     /// Whether events may still be given to the general. A paused one is given them, and they wait.
     pub(crate) fn may_be_given(&self, idx: GeneralIdx) -> bool {
         let general = self.general(idx);
-        let given = |hold| matches!(hold, Hold::None | Hold::Paused);
-        given(general.hold) && given(self.cluster_hold(&general.key.tenant, &general.key.cluster))
+        let cluster = self.cluster_holds(&general.key.tenant, &general.key.cluster);
+        general.holds.with(cluster).without(Holds::PAUSED).is_none()
     }
 
-    /// Sets a hold on anything but a route; generals that it concerns are returned.
-    pub(crate) fn hold(&mut self, tenant: &TenantName, target: &HoldTarget, hold: Hold) -> Vec<GeneralIdx> {
+    /// Sets the holds on anything but a route; generals that it concerns are returned.
+    pub(crate) fn hold(&mut self, tenant: &TenantName, target: &HoldTarget, holds: Holds) -> Vec<GeneralIdx> {
         match target {
             HoldTarget::Cluster(cluster) => {
-                self.clusters.entry((tenant.clone(), cluster.clone())).or_default().hold = hold;
+                self.clusters.entry((tenant.clone(), cluster.clone())).or_default().holds = holds;
                 self.of_cluster(tenant, cluster)
             }
             HoldTarget::General(cluster, name) => {
                 let key = GeneralKey { tenant: tenant.clone(), cluster: cluster.clone(), name: name.clone() };
                 let Some(idx) = self.find(&key) else { return Vec::new() };
-                self.general_mut(idx).hold = hold;
+                self.general_mut(idx).holds = holds;
                 vec![idx]
             }
             HoldTarget::Instance(cluster, instance) => {
                 let key = (tenant.clone(), cluster.clone(), instance.clone());
-                match hold {
-                    Hold::None => self.instances.remove(&key),
-                    Hold::Paused | Hold::Cordoned | Hold::Draining => self.instances.insert(key, hold),
-                };
+                if holds.is_none() {
+                    self.instances.remove(&key);
+                } else {
+                    self.instances.insert(key, holds);
+                }
                 Vec::new()
             }
             HoldTarget::Route(_) => Vec::new(),

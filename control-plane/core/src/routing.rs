@@ -10,7 +10,7 @@ use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
 use crate::queue::Queue;
-use crate::record::{Hold, RoutesApplied};
+use crate::record::{Holds, RoutesApplied};
 use crate::registry::{General, GeneralIdx, Registry};
 use crate::route::{Route, RouteTable, Targets};
 
@@ -22,7 +22,7 @@ pub(crate) struct RouteIdx(pub(crate) u32);
 pub(crate) struct Rule {
     pub(crate) tenant: TenantName,
     pub(crate) route: Arc<Route>,
-    pub(crate) hold: Hold,
+    pub(crate) holds: Holds,
     /// The general that round robin chose last.
     pub(crate) cursor: Option<GeneralIdx>,
     /// Generals that the targets name.
@@ -136,7 +136,7 @@ impl Routing {
                 self.rules.push(Rule {
                     tenant: tenant.clone(),
                     route,
-                    hold: Hold::None,
+                    holds: Holds::NONE,
                     cursor: None,
                     members: BTreeSet::new(),
                     queue: Queue::new(hasher.clone()),

@@ -11,8 +11,9 @@ use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
+use crate::recent::Ended;
 use crate::record::{
-    CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, Hold, HoldChanged, HoldTarget,
+    CancelReason, Cause, ClusterRegistered, DedupeKey, GeneralKey, GeneralRegistered, HoldChanged, HoldTarget, Holds,
     InstanceKey, RoutesApplied,
 };
 use crate::registry::Cluster;
@@ -47,10 +48,23 @@ pub enum Item {
         at: Timestamp,
         seen: Seen,
     },
+    /// A delivery that ended of late, and was ever leased.
     Settled {
         delivery: DeliveryId,
         token: Token,
+        ending: Ending,
     },
+}
+
+/// How a delivery ended, for what is reported under its newest token afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Under that token's lease.
+    Held,
+    /// Cancelled while nobody held it, after a failure under that token had been recorded.
+    Answered,
+    /// Cancelled while nobody held it, with nothing on record under that token.
+    Unanswered,
 }
 
 /// An event with open work.
@@ -108,19 +122,23 @@ impl Durable {
         for (tenant, in_force) in &self.routing.tenants {
             items.push(Item::Routes { tenant: tenant.clone(), at: in_force.at, table: in_force.table.clone() });
         }
-        items.extend(self.routing.iter().filter(|(_, rule)| rule.hold != Hold::None).map(|(_, rule)| {
+        items.extend(self.routing.iter().filter(|(_, rule)| !rule.holds.is_none()).map(|(_, rule)| {
             let target = HoldTarget::Route(rule.route.name.clone());
-            Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, hold: rule.hold, by: Arc::from("") })
+            Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, holds: rule.holds, by: Arc::from("") })
         }));
         items.extend(self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event)))));
         items.extend(self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen }));
-        items.extend(self.recent.iter().map(|(delivery, token)| Item::Settled { delivery, token }));
+        items.extend(self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled {
+            delivery,
+            token,
+            ending,
+        }));
         items
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
-        let hold = |tenant: &TenantName, target, hold| {
-            Item::Hold(HoldChanged { tenant: tenant.clone(), target, hold, by: Arc::from("") })
+        let hold = |tenant: &TenantName, target, holds| {
+            Item::Hold(HoldChanged { tenant: tenant.clone(), target, holds, by: Arc::from("") })
         };
         for ((tenant, name), cluster) in &self.registry.clusters {
             let (tenant, region) = (tenant.clone(), cluster.region.clone());
@@ -131,12 +149,12 @@ impl Durable {
             let (key, ty, labels) = (GeneralKey::clone(&general.key), general.ty.clone(), general.labels.clone());
             items.push(Item::General(GeneralRegistered { key, ty, labels }));
         }
-        for ((tenant, name), cluster) in self.registry.clusters.iter().filter(|(_, c)| c.hold != Hold::None) {
-            items.push(hold(tenant, HoldTarget::Cluster(name.clone()), cluster.hold));
+        for ((tenant, name), cluster) in self.registry.clusters.iter().filter(|(_, c)| !c.holds.is_none()) {
+            items.push(hold(tenant, HoldTarget::Cluster(name.clone()), cluster.holds));
         }
-        for (_, general) in self.registry.iter().filter(|(_, general)| general.hold != Hold::None) {
+        for (_, general) in self.registry.iter().filter(|(_, general)| !general.holds.is_none()) {
             let GeneralKey { tenant, cluster, name } = general.key.as_ref();
-            items.push(hold(tenant, HoldTarget::General(cluster.clone(), name.clone()), general.hold));
+            items.push(hold(tenant, HoldTarget::General(cluster.clone(), name.clone()), general.holds));
         }
         for ((tenant, cluster, instance), held) in &self.registry.instances {
             items.push(hold(tenant, HoldTarget::Instance(cluster.clone(), instance.clone()), *held));
@@ -211,18 +229,18 @@ impl Import {
             }
             Item::Cluster(record) => {
                 let ClusterRegistered { tenant, cluster, region, labels } = record;
-                durable.registry.clusters.insert((tenant, cluster), Cluster { region, labels, hold: Hold::None });
+                durable.registry.clusters.insert((tenant, cluster), Cluster { region, labels, holds: Holds::NONE });
             }
             Item::General(record) => {
                 durable.registry.register(&record, &durable.hasher);
             }
-            Item::Hold(HoldChanged { tenant, target, hold, by: _ }) => match &target {
+            Item::Hold(HoldChanged { tenant, target, holds, by: _ }) => match &target {
                 HoldTarget::Route(name) => {
                     let route = durable.routing.find(&tenant, name).expect("routes stand before their holds");
-                    durable.routing.rule_mut(route).hold = hold;
+                    durable.routing.rule_mut(route).holds = holds;
                 }
                 HoldTarget::Cluster(_) | HoldTarget::General(..) | HoldTarget::Instance(..) => {
-                    durable.registry.hold(&tenant, &target, hold);
+                    durable.registry.hold(&tenant, &target, holds);
                 }
             },
             Item::Routes { tenant, at, table } => {
@@ -235,7 +253,7 @@ impl Import {
             }
             Item::Event(item) => self.event(*item),
             Item::Seen { key, at, seen } => durable.dedupe.insert(key, at, seen),
-            Item::Settled { delivery, token } => durable.recent.insert(delivery, token),
+            Item::Settled { delivery, token, ending } => durable.recent.insert(delivery, Ended { token, ending }),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, ReportedLoad, SessionId};
 use crate::output::InstanceState;
 use crate::plane::Limits;
-use crate::record::{Hold, InstanceKey, Load};
+use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 
@@ -189,7 +189,7 @@ impl Soft {
                 general,
                 load: Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots },
                 reported: ReportedLoad::default(),
-                is_open: durable.registry.instance_hold(key) == Hold::None,
+                is_open: durable.registry.instance_holds(key).is_none(),
                 free_at: None,
             };
             members.push((general, self.add(durable, member)));
@@ -414,7 +414,7 @@ impl Soft {
 
     fn refresh_instance(&mut self, durable: &Durable, key: &InstanceKey) {
         let Some(instance) = self.instances.get(key) else { return };
-        let is_open = instance.state == InstanceState::Ready && durable.registry.instance_hold(key) == Hold::None;
+        let is_open = instance.state == InstanceState::Ready && durable.registry.instance_holds(key).is_none();
         let members: Vec<_> = instance.members.iter().map(|(_, idx)| *idx).collect();
         for idx in members {
             self.change(durable, idx, |member| member.is_open = is_open);

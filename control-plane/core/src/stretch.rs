@@ -8,10 +8,12 @@ use mindos_model::{DeliveryId, Seq};
 
 use crate::durable::Durable;
 use crate::input::Seen;
+use crate::recent::Ended;
 use crate::record::{
     AttemptEnded, CancelRequested, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven,
     DeliverySettled, Entry, EventAccepted, PayloadCarried, Record,
 };
+use crate::snapshot::Ending;
 
 /// Entries looked at together.
 const STRETCH_MAX: usize = 1 << 14;
@@ -132,7 +134,7 @@ impl Durable {
             Record::DeliverySettled(settled) if stretch.passing(settled.delivery.event).is_some() => {
                 let DeliverySettled { delivery, token, .. } = settled.as_ref();
                 self.advance_to(entry);
-                self.recent.insert(*delivery, *token);
+                self.recent.insert(*delivery, Ended { token: *token, ending: Ending::Held });
             }
             _ => self.apply(entry),
         }

@@ -107,7 +107,7 @@ impl Durable {
             cluster: name.clone(),
             region: cluster.region.clone(),
             labels: cluster.labels.clone(),
-            hold: cluster.hold,
+            holds: cluster.holds,
         });
         let generals = self.registry.iter().filter(|(_, general)| general.key.tenant == *tenant);
         let generals = generals.map(|(idx, general)| {
@@ -116,7 +116,7 @@ impl Durable {
                 key: general.key.clone(),
                 ty: general.ty.clone(),
                 labels: general.labels.clone(),
-                hold: general.hold,
+                holds: general.holds,
                 instances: pool.map_or(0, |pool| pool.members),
                 load: Load { open: general.leased, capacity: pool.map_or(0, |pool| pool.load.capacity) },
                 waiting: general.queue.waiting,
@@ -135,7 +135,7 @@ impl Durable {
                 version: instance.version.clone(),
                 state: instance.state,
                 since: instance.since,
-                hold: self.registry.instance_hold(key),
+                holds: self.registry.instance_holds(key),
                 generals: members.collect(),
             }
         });
@@ -144,7 +144,7 @@ impl Durable {
             clusters: clusters.collect(),
             generals: generals.collect(),
             instances: instances.collect(),
-            holds: rules.map(|(_, rule)| (rule.route.name.clone(), rule.hold)).collect(),
+            holds: rules.map(|(_, rule)| (rule.route.name.clone(), rule.holds)).collect(),
         }
     }
 

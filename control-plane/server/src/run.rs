@@ -216,9 +216,7 @@ impl Server {
             draining: draining.clone(),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
-        for service in SERVICES {
-            health.set_service_status(*service, ServingStatus::Serving).await;
-        }
+        tell(&health, ServingStatus::NotServing).await;
         let mut api = Routes::builder();
         api.add_service(api_health.clone());
         add_reflection(&mut api)?;
@@ -241,6 +239,7 @@ impl Server {
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
+        ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {
             let grpc = grpc.routes().prepare().into_axum_router();
             ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
@@ -274,10 +273,8 @@ impl Server {
         }
         let began = Instant::now();
         info!("draining");
-        for service in SERVICES {
-            health.set_service_status(*service, ServingStatus::NotServing).await;
-        }
         let _ = drain.send(true);
+        tell(&health, ServingStatus::NotServing).await;
         handle.end_sessions(&Ending::Shutdown);
         if tokio::time::timeout(stop_timeout, async { while ports.join_next().await.is_some() {} }).await.is_err() {
             warn!("connections were cut, because they did not end in time");
@@ -312,6 +309,24 @@ const SERVICES: &[&str] = &[
     "mindos.route.v1.RouteService",
 ];
 
+async fn tell(health: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        health.set_service_status(*service, status).await;
+    }
+}
+
+/// Says that the server serves, once the record of its epoch is durable.
+async fn serves_once_begun(health: HealthReporter, handle: Handle, mut draining: watch::Receiver<bool>) {
+    tokio::select! {
+        () = handle.begun() => {}
+        _ = draining.wait_for(|draining| *draining) => return,
+    }
+    tell(&health, ServingStatus::Serving).await;
+    if *draining.borrow() || !handle.has_begun() {
+        tell(&health, ServingStatus::NotServing).await;
+    }
+}
+
 fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), RunError> {
     let services = |error: tonic_reflection::server::Error| RunError::Services(Box::new(error));
     let builder = || {
@@ -344,5 +359,78 @@ pub fn report(ended: Result<(), RunError>) -> std::process::ExitCode {
             error!(error = %Chain(&error), "control plane ended");
             std::process::ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use clap::Parser;
+    use mindos_core::record::Batch;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::driver::AppendError;
+    use crate::store::EmbeddedHome;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    /// A home that appends nothing until it is let.
+    struct Gated {
+        home: EmbeddedHome,
+        gate: mpsc::Receiver<()>,
+    }
+
+    impl Home for Gated {
+        fn append(&mut self, expected: Seq, batch: &Batch) -> Result<(), AppendError> {
+            let _ = self.gate.recv();
+            self.home.append(expected, batch)
+        }
+
+        fn drop_prefix(&mut self, through: Seq) -> Result<(), AppendError> {
+            self.home.drop_prefix(through)
+        }
+
+        fn is_tight(&self) -> bool {
+            self.home.is_tight()
+        }
+    }
+
+    async fn code(at: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_server_is_ready_once_its_epoch_is_durable() {
+        let folder = std::env::temp_dir().join(format!("mindos-server-ready-{}", std::process::id()));
+        let words = ["test", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--segment-bytes", "4MiB"];
+        let words = [&words[..], &["--data-dir", folder.to_str().unwrap()]].concat();
+        let config = Command::parse_from(words).config;
+        let Opened { home, durable, newest, cause, reads, plane_id } = store::open(&config).unwrap();
+        let (open, gate) = mpsc::channel();
+        let home = Gated { home, gate };
+        let opened = Opened { home, durable, newest, cause, reads, plane_id };
+
+        let server = Server::with(config, opened).await.unwrap();
+        let handle = server.handle().clone();
+        let api = server.api;
+        assert_eq!((code(api, "/healthz").await, code(api, "/readyz").await), ("200".to_owned(), "503".to_owned()));
+
+        drop(open);
+        handle.begun().await;
+
+        assert_eq!((code(api, "/healthz").await, code(api, "/readyz").await), ("200".to_owned(), "200".to_owned()));
+        server.serve(async {}).await.unwrap();
+        let _ = std::fs::remove_dir_all(folder);
     }
 }

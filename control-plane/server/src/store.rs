@@ -174,7 +174,8 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
         newest = note(&mut journal, &mut durable, newest, &recovery.marks)?;
     }
     journal.log().begin_epoch(durable.epoch() + 1)?;
-    let cause = if recovery.marks.restored.is_some() { EpochCause::Restore } else { EpochCause::Start };
+    // A restore has an epoch of its own by now, in the record noted above.
+    let cause = EpochCause::Start;
     let plane_id = hex(&recovery.log_id);
     let home = EmbeddedHome { journal, dropped: Seq::ZERO };
     Ok(Opened { home, durable, newest, cause, reads, plane_id })

@@ -9,7 +9,11 @@ use std::time::Instant;
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::cloudevents::v1::cloud_event::Data;
+use mindos_proto::delivery::v1 as delivery;
+use mindos_proto::event::v1 as events_pb;
 use mindos_proto::event::v1::PublishStreamRequest;
+use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
+use mindos_proto::ledger::v1::{TailRequest, VerifyRequest};
 use support::{Agent, Directory, PATIENCE, Running, event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -162,5 +166,87 @@ async fn events_are_refused_at_the_quota_and_work_goes_on() {
     let assign = agent.assignment().await;
     agent.succeed(&assign, "done").await;
     assert_eq!(agent.settled().await.verdict(), agent::SettleVerdict::Settled);
+    server.stop().await;
+}
+
+/// What a call came to; a stream's first message counts. Internal errors are what this is about.
+fn answered<T>(what: &str, answer: Result<T, tonic::Status>) {
+    if let Err(status) = answer {
+        assert!(!matches!(status.code(), Code::Internal | Code::Unknown), "{what}: {status}");
+    }
+}
+
+async fn begun<T>(what: &str, stream: Result<tonic::Response<tonic::Streaming<T>>, tonic::Status>) {
+    match stream {
+        Ok(stream) => {
+            let mut stream = stream.into_inner();
+            // A watch of the far future says nothing for as long as it lives.
+            if let Ok(first) = tokio::time::timeout(std::time::Duration::from_millis(200), stream.message()).await {
+                answered(what, first);
+            }
+        }
+        Err(status) => answered::<()>(what, Err(status)),
+    }
+}
+
+#[tokio::test]
+async fn numbers_at_the_ends_are_answered_like_any_other() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+    server.publish(event("e1", "one")).await.unwrap();
+    let assign = agent.assignment().await;
+    let usage = delivery::Usage {
+        input_tokens: u64::MAX,
+        output_tokens: u64::MAX,
+        cost_micros: u64::MAX,
+        ..delivery::Usage::default()
+    };
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
+        usage: vec![usage.clone(), usage],
+        ..agent::Result::default()
+    };
+    agent.say(Up::Result(result)).await;
+    agent.settled().await;
+
+    let (mut events, mut deliveries) = (server.events().await, server.deliveries().await);
+    let mut ledger = LedgerServiceClient::new(server.channel().await);
+    let ends = [0, 1, 2, u64::from(u32::MAX), i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX - 1, u64::MAX];
+    for number in ends {
+        let get = events_pb::GetRequest { key: Some(events_pb::get_request::Key::Seq(number)) };
+        answered("event", events.get(get).await);
+        let page_token = number.to_string();
+        answered("events", events.list(events_pb::ListRequest { page_token, ..Default::default() }).await);
+        let watch = events_pb::WatchRequest { from_seq: number, ..Default::default() };
+        begun("watch of events", events.watch(watch).await).await;
+        let watch = delivery::WatchRequest { from_seq: number, ..Default::default() };
+        begun("watch of deliveries", deliveries.watch(watch).await).await;
+        for ordinal in [1, u32::MAX] {
+            let id = format!("d{number}.{ordinal}");
+            let get = delivery::GetRequest { delivery_id: id.clone(), include_output: true };
+            answered("delivery", deliveries.get(get).await);
+            let redrive = delivery::redrive_request::Target::DeliveryId(id.clone());
+            let redrive = delivery::RedriveRequest { target: Some(redrive), ..Default::default() };
+            answered("redrive", deliveries.redrive(redrive).await);
+            let list = delivery::ListRequest { page_token: id, ..Default::default() };
+            answered("deliveries", deliveries.list(list).await);
+        }
+        let filter = delivery::DeliveryFilter { event_seqs: vec![number], ..Default::default() };
+        let list = delivery::ListRequest { filter: Some(filter), ..Default::default() };
+        answered("deliveries of an event", deliveries.list(list).await);
+        for other in ends {
+            let tail = TailRequest { from_seq: number, limit: other, ..Default::default() };
+            begun("tail", ledger.tail(tail).await).await;
+            let verify = VerifyRequest { from_seq: number, through_seq: other };
+            begun("verify", ledger.verify(verify).await).await;
+            let since = prost_types::Timestamp { seconds: number as i64, nanos: other as i32 };
+            let filter = delivery::DeliveryFilter { since: Some(since), until: Some(since), ..Default::default() };
+            let list = delivery::ListRequest { filter: Some(filter), ..Default::default() };
+            answered("deliveries of a time", deliveries.list(list).await);
+        }
+    }
     server.stop().await;
 }

@@ -51,7 +51,16 @@ async fn events_over_http_are_answered_once_and_conflicts_are_said() {
     let (code, first) = post(&server, "/events", STRUCTURED, body).await;
     assert_eq!(code, 202, "{first}");
     let (code, again) = post(&server, "/events", STRUCTURED, body).await;
-    assert_eq!((code, again), (202, first.replace("\"duplicate\":false", "\"duplicate\":true")));
+    let repeated = first.replace("\"duplicate\":false", "\"duplicate\":true");
+    assert_eq!((code, &again), (202, &repeated));
+    // Also when nothing of it is open any more.
+    let id = first.split('"').find(|word| word.starts_with('d') && word.ends_with(".1")).unwrap().to_owned();
+    let target = Some(cancel_request::Target::DeliveryId(id));
+    let cancel = CancelRequest { target, ..CancelRequest::default() };
+    assert_eq!(server.deliveries().await.cancel(cancel).await.unwrap().into_inner().cancelled, 1);
+    assert_eq!(post(&server, "/events", STRUCTURED, body).await, (202, repeated));
+    let open = br#"{"specversion":"1.0","id":"2","source":"/s","type":"t","data":{"a":1}}"#;
+    assert_eq!(post(&server, "/events", STRUCTURED, open).await.0, 202);
     let other = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"a":2}}"#;
     assert_eq!(post(&server, "/events", STRUCTURED, other).await.0, 409);
     assert_eq!(post(&server, "/events", STRUCTURED, b"{").await.0, 400);

@@ -113,6 +113,9 @@ async fn open_and_ended_deliveries_stand_in_one_list_and_can_be_cancelled() {
         client.list(delivery::ListRequest { page_token, ..Default::default() }).await.unwrap();
     }
 
+    let last = events::GetRequest { key: Some(events::get_request::Key::Seq(u64::MAX)) };
+    assert_eq!(server.events().await.get(last).await.unwrap_err().code(), Code::NotFound);
+
     let statuses = vec![DeliveryStatus::Waiting.into()];
     let filter = delivery::DeliveryFilter { statuses, ..Default::default() };
     let target = Some(delivery::cancel_request::Target::Filter(filter));
@@ -138,6 +141,14 @@ async fn the_fleet_is_listed_and_held_back() {
     let general = general.into_inner().general.unwrap();
     assert_eq!((general.liveness(), general.slots, general.slots_in_use), (fleet::Liveness::Connected, 2, 0));
     assert_eq!(general.holds[0].kind(), fleet::HoldKind::Pause);
+    let cordoned = client.cordon(fleet::CordonRequest { target: target(), ..Default::default() }).await.unwrap();
+    assert!(cordoned.into_inner().changed, "a pause does not stand in for a cordon");
+    let general = client.get_general(fleet::GetGeneralRequest { name: Some(name.clone()) }).await.unwrap();
+    let kinds: Vec<_> = general.into_inner().general.unwrap().holds.iter().map(fleet::Hold::kind).collect();
+    assert_eq!(kinds, [fleet::HoldKind::Cordon, fleet::HoldKind::Pause]);
+    let uncordon = || fleet::UncordonRequest { target: target(), ..Default::default() };
+    assert!(client.uncordon(uncordon()).await.unwrap().into_inner().changed);
+    assert!(!client.uncordon(uncordon()).await.unwrap().into_inner().changed);
     let resumed = client.resume(fleet::ResumeRequest { target: target(), ..Default::default() }).await.unwrap();
     assert!(resumed.into_inner().changed);
     agent.assignment().await;

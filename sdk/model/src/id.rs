@@ -11,10 +11,10 @@ impl Seq {
     /// Before the first record.
     pub const ZERO: Seq = Seq(0);
 
-    /// The position right after this one.
+    /// The position right after this one. Nothing comes after the last one there is, which only a caller can name.
     #[must_use]
     pub fn next(self) -> Seq {
-        Seq(self.0 + 1)
+        Seq(self.0.saturating_add(1))
     }
 }
 

@@ -92,6 +92,11 @@ async fn a_backup_taken_under_load_restores_and_raises_the_epoch() -> Result<()>
     ensure!(account.accepted_twice() == 0 && account.settled_twice().is_empty(), "each once");
     drop(sidecar);
     world.take_plane()?.kill()?;
+    world.start_plane().await?;
+    let ledger = process::run(&["ledger", "export", "--output", "json", "--server", &world.server()])?;
+    let restores = String::from_utf8(ledger.stdout)?.matches(r#""reason":"restore""#).count();
+    ensure!(restores == 1, "{restores} restores are recorded");
+    world.take_plane()?.kill()?;
     world.verify()?;
     Ok(())
 }
@@ -158,6 +163,33 @@ async fn settings_change_while_it_runs_and_bad_ones_change_nothing() -> Result<(
     std::fs::write(&file, "no_such_setting: 1\n")?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     ensure!(hook(&world, second).await? == 200, "a file that is refused changes nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_an_event_without_deliveries_ends_at_once() -> Result<()> {
+    let world = World::started("send", &[]).await?;
+    let server = world.server();
+    let send = |more: &[&str]| {
+        let fixed = ["send", "--server", &server, "--type", "work", "--kind", "pr_created", "--source", "/send"];
+        let fixed = [&fixed[..], &["--id", "1", "--wait"]].concat();
+        let begun = Instant::now();
+        let output = process::run(&[&fixed[..], more].concat())?;
+        ensure!(begun.elapsed() < Duration::from_secs(30), "it waited for nothing");
+        ensure!(output.status.code() == Some(4), "it ended with {}", output.status);
+        Ok((String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+    };
+
+    // No general was ever there, so the broadcast fixes none; and the same event again is known to have none.
+    for again in [false, true] {
+        let (shown, said) = send(&["--output", "json"])?;
+        let value: serde_json::Value = serde_json::from_str(&shown)?;
+        ensure!(value["deliveries"] == serde_json::json!([]) && value["settled"] == false, "shown: {shown}");
+        ensure!(value["duplicate"].as_bool().unwrap_or_default() == again, "shown: {shown}");
+        ensure!(said.contains("no delivery was made"), "said: {said}");
+    }
+    let (shown, said) = send(&[])?;
+    ensure!(shown.contains("no deliveries") && said.contains("no delivery was made"), "{shown} {said}");
     Ok(())
 }
 

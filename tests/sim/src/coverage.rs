@@ -1,6 +1,6 @@
 //! Which transitions a run went through: what a record did to a delivery in which phase, and which other kinds came.
 
-use mindos_core::record::{CancelReason, Cause, Hold, HoldTarget, Next, Record};
+use mindos_core::record::{CancelReason, Cause, HoldTarget, Holds, Next, Record};
 use mindos_model::{FailureKind, ParkReason};
 
 /// Where a delivery stands, as the ledger tells.
@@ -240,11 +240,12 @@ fn step_of(record: &Record) -> Option<usize> {
 }
 
 fn other_of(record: &Record) -> Option<usize> {
-    let hold = |hold: Hold| match hold {
-        Hold::None => 0,
-        Hold::Paused => 1,
-        Hold::Cordoned => 2,
-        Hold::Draining => 3,
+    // Of several holds the strongest counts.
+    let hold = |holds: Holds| match holds {
+        Holds { draining: true, .. } => 3,
+        Holds { cordoned: true, .. } => 2,
+        Holds { paused: true, .. } => 1,
+        Holds { .. } => 0,
     };
     match record {
         Record::EpochStarted(_) => Some(0),
@@ -257,7 +258,7 @@ fn other_of(record: &Record) -> Option<usize> {
                 HoldTarget::Instance(..) => 10,
                 HoldTarget::Route(_) => 14,
             };
-            Some(target + hold(changed.hold))
+            Some(target + hold(changed.holds))
         }
         _ => None,
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::{
-    ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, Hold, HoldTarget, InstanceKey, Record,
+    ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds, InstanceKey, Record,
 };
 use mindos_core::route::Route;
 use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, RouteName, Seq, Timestamp, Token};
@@ -71,7 +71,7 @@ pub struct Ledger {
     pub lanes: HashMap<Queue, Lanes>,
     pub load: HashMap<(Arc<InstanceKey>, Arc<GeneralKey>), u32>,
     pub routes: BTreeMap<RouteName, Route>,
-    pub holds: BTreeMap<HoldTarget, Hold>,
+    pub holds: BTreeMap<HoldTarget, Holds>,
     /// Everything through here has left the journal.
     pub dropped: Seq,
     /// Slots as the plane was told, by instance and general.
@@ -204,7 +204,7 @@ impl Ledger {
                 }
             }
             Record::HoldChanged(record) => {
-                self.holds.insert(record.target.clone(), record.hold);
+                self.holds.insert(record.target.clone(), record.holds);
             }
             Record::RoutesApplied(record) => {
                 self.routes.extend(record.table.routes.iter().map(|route| (route.name.clone(), route.clone())));
@@ -366,7 +366,7 @@ impl Ledger {
             HoldTarget::Instance(cluster, name),
         ];
         targets.extend(route.map(HoldTarget::Route));
-        let held = targets.iter().find(|target| self.holds.get(target).is_some_and(|hold| *hold != Hold::None));
+        let held = targets.iter().find(|target| self.holds.get(target).is_some_and(|holds| !holds.is_none()));
         match held {
             Some(target) => Err(format!("what_is_held_begins_nothing: {id} was leased in spite of {target:?}")),
             None => Ok(()),

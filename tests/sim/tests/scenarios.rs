@@ -33,6 +33,39 @@ fn every_story_ends_as_recorded() {
     assert!(stories.len() >= 25, "only {} stories were found", stories.len());
 }
 
+#[test]
+fn a_full_lane_keeps_no_other_out_of_the_room_there_is() {
+    let mut story = String::from(
+        "limits lane=1 queue=2\n\
+         route w kinds=job types=worker strategy=broadcast\n\
+         route rest types=worker strategy=round_robin\n\
+         apply\n\
+         hello s1 c1/i1 generals=g:worker:1\n\
+         hello s2 c2/i1 generals=g:worker:1\n",
+    );
+    let mut events = 0;
+    let mut publish = |story: &mut String, lane: &str| {
+        events += 1;
+        // The second cluster has room, so the event is accepted.
+        let line = format!("publish src/{events} kind=job lane={lane}\nresult s2 e{events}.2 1.1 ok\n");
+        story.push_str(&line);
+        events
+    };
+    for _ in 0..100 {
+        publish(&mut story, "full");
+    }
+    let waiting = publish(&mut story, "b");
+    let hidden = publish(&mut story, "c");
+    story.push_str(&format!("cancel e{waiting}.1\nquery deliveries status=parked\ncancel e{hidden}.1\n"));
+
+    let ran = script::run(&story).unwrap();
+
+    assert_eq!(ran.broken, None);
+    let after = ran.text.rsplit_once(&format!("> cancel e{waiting}.1")).unwrap().1;
+    assert_eq!(after.matches("DeliveryRedriven").count(), 1, "{after}");
+    assert!(after.contains("98 deliveries"), "{after}");
+}
+
 fn difference(recorded: &str, came: &str) -> String {
     let pairs = recorded.lines().zip(came.lines()).enumerate();
     let first = pairs.into_iter().find(|(_, (recorded, came))| recorded != came);

@@ -51,6 +51,41 @@ fn what_is_not_done_within_the_grace_is_stopped_and_handed_back() {
 }
 
 #[test]
+fn what_is_handed_back_without_a_stream_is_declined_on_the_next_one() {
+    let mut rig = Rig::open();
+    rig.working(D1, 1);
+    rig.agent.drain(rig.now, secs(5));
+    rig.pass(secs(4));
+    rig.agent.stream_lost(rig.now);
+    rig.pass(secs(1));
+    rig.finish(D1, 1, stopped());
+    let declined_at = rig.now;
+    assert!(!rig.turn().contains(&Action::Exit), "it has something to say still");
+
+    rig.pass(secs(2));
+    let actions = rig.dial(vec![(D1, token(1), Verdict::Keep)]);
+
+    let message = Arc::from("draining");
+    let decline = Up::Decline { delivery: D1, token: token(1), retry_at: declined_at, message };
+    assert!(actions.contains(&Action::Send(decline)), "{actions:?}");
+    assert_eq!(actions.last(), Some(&Action::Exit), "{actions:?}");
+}
+
+#[test]
+fn what_is_handed_back_and_cannot_be_said_is_forgotten_with_its_lease() {
+    let mut rig = Rig::open();
+    rig.working(D1, 1);
+    rig.agent.drain(rig.now, secs(20));
+    rig.agent.stream_lost(rig.now);
+    rig.pass(secs(20));
+    rig.finish(D1, 1, stopped());
+    rig.turn();
+    assert_eq!(rig.agent.claims().count(), 1);
+    rig.pass(secs(5));
+    assert_eq!(rig.agent.claims().count(), 0);
+}
+
+#[test]
 fn results_that_are_never_settled_hold_the_exit_up_only_so_long() {
     let mut rig = Rig::open();
     rig.working(D1, 1);

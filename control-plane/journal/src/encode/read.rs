@@ -254,7 +254,7 @@ pub(crate) fn read_hold_changed(names: &mut Names, record: pb::HoldChanged) -> R
     Ok(HoldChanged {
         tenant: names.tenant(&record.tenant)?,
         target,
-        hold: words::hold(record.hold)?,
+        holds: words::holds(record.hold, &record.besides)?,
         by: Arc::from(record.by),
     })
 }

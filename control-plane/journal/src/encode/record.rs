@@ -279,7 +279,7 @@ pub(crate) fn general_registered(record: &GeneralRegistered) -> pb::GeneralRegis
 
 pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
     use pb::hold_changed::Target;
-    let HoldChanged { tenant: of, target, hold, by } = record;
+    let HoldChanged { tenant: of, target, holds, by } = record;
     let target = match target {
         HoldTarget::Cluster(cluster) => Target::Cluster(cluster.to_string()),
         HoldTarget::General(cluster, name) => {
@@ -290,11 +290,12 @@ pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
         }
         HoldTarget::Route(name) => Target::Route(name.to_string()),
     };
-    let hold = words::of_hold(*hold);
+    let (hold, besides) = words::of_holds(*holds);
     pb::HoldChanged {
         target: Some(target),
         hold,
         on: hold != 0,
+        besides,
         by: by.to_string(),
         tenant: tenant(of),
         ..Default::default()

@@ -8,7 +8,7 @@ use mindos_core::input::Seen;
 use mindos_core::output::PayloadRef;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
-use mindos_core::snapshot::{DeliveryItem, EventItem, Item, PhaseItem};
+use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
 
 use crate::fault::Random;
@@ -151,7 +151,7 @@ fn hold(random: &mut Random) -> HoldChanged {
             2 => HoldTarget::Instance(general.cluster.clone(), "pod-1".parse().unwrap()),
             _ => HoldTarget::Route("route-1".parse().unwrap()),
         },
-        hold: [Hold::None, Hold::Paused, Hold::Cordoned, Hold::Draining][random.below(4) as usize],
+        holds: [Holds::NONE, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING][random.below(4) as usize],
         by: text(random, "person"),
     }
 }
@@ -319,7 +319,14 @@ pub(crate) fn item(random: &mut Random) -> Item {
             at: time(random),
             seen: Seen { event: seq(random), digest: digest(random) },
         },
-        _ => Item::Settled { delivery: delivery(random), token: maybe(random, token).unwrap_or_default() },
+        _ => {
+            let (delivery, token) = (delivery(random), maybe(random, token).unwrap_or_default());
+            Item::Settled {
+                delivery,
+                token,
+                ending: [Ending::Held, Ending::Answered, Ending::Unanswered][token.term as usize % 3],
+            }
+        }
     }
 }
 

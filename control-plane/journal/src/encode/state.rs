@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mindos_core::input::Seen;
 use mindos_core::output::PayloadRef;
 use mindos_core::record::GeneralKey;
-use mindos_core::snapshot::{DeliveryItem, EventItem, Item, PhaseItem};
+use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{Seq, Status, TenantName, Timestamp};
 use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::delivery::v1 as delivery;
@@ -61,9 +61,12 @@ fn to_message(item: &Item) -> Piece {
             content_digest: Bytes::copy_from_slice(digest),
             at_ms: at.0,
         }),
-        Item::Settled { delivery, token } => {
-            Piece::Settled(pb::SettledState { delivery: Some((*delivery).into()), token: token_to_message(*token) })
-        }
+        Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
+            delivery: Some((*delivery).into()),
+            token: token_to_message(*token),
+            cancelled_unheld: *ending != Ending::Held,
+            unanswered: *ending == Ending::Unanswered,
+        }),
     }
 }
 
@@ -165,9 +168,15 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             at: Timestamp(at_ms),
             seen: Seen { event: Seq(seq), digest: fixed(&content_digest, "content_digest")? },
         },
-        Piece::Settled(pb::SettledState { delivery, token }) => {
-            Item::Settled { delivery: read::delivery_id(delivery)?, token: token_or_none(token)? }
-        }
+        Piece::Settled(pb::SettledState { delivery, token, cancelled_unheld, unanswered }) => Item::Settled {
+            delivery: read::delivery_id(delivery)?,
+            token: token_or_none(token)?,
+            ending: match (cancelled_unheld, unanswered) {
+                (false, _) => Ending::Held,
+                (true, false) => Ending::Answered,
+                (true, true) => Ending::Unanswered,
+            },
+        },
     })
 }
 

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use mindos_core::record::{Entry, Record};
+use mindos_core::record::{Entry, Holds, Record};
 use mindos_model::{Seq, Token};
 use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
 use super::samples::{self, KINDS};
-use super::{DecodeError, Names, decode, encode, message, state};
+use super::{DecodeError, Names, decode, encode, message, state, words};
 use crate::fault::Random;
 
 /// Bytes of every kind as this release writes them. A change here makes old journals unreadable: add a field or a kind instead.
@@ -65,6 +65,20 @@ fn a_refused_token_comes_back_whatever_it_was() {
 
         assert_eq!(decoded(&mut Names::default(), &entry, &encoded(&entry)).unwrap().as_ref(), Some(&entry));
     }
+}
+
+#[test]
+fn every_set_of_holds_comes_back() {
+    for number in 0..8_u8 {
+        let holds = Holds { paused: number & 1 > 0, cordoned: number & 2 > 0, draining: number & 4 > 0 };
+
+        let (first, besides) = words::of_holds(holds);
+
+        assert_eq!(words::holds(first, &besides), Ok(holds));
+        // Readers from before there were several see the strongest.
+        assert_eq!(besides.len() + usize::from(first != 0), number.count_ones() as usize);
+    }
+    assert!(words::holds(1, &[9]).is_err());
 }
 
 #[test]

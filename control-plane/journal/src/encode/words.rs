@@ -1,6 +1,6 @@
 //! Words of the core that a message spreads over several fields.
 
-use mindos_core::record::{CancelReason, Cause, Hold};
+use mindos_core::record::{CancelReason, Cause, Holds};
 use mindos_model::{FailureKind, ParkReason, Timestamp};
 use mindos_proto::convert::{Invalid, word};
 use mindos_proto::delivery::v1 as delivery;
@@ -77,26 +77,28 @@ pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Res
     }
 }
 
-/// A hold as its number.
-pub(crate) fn of_hold(hold: Hold) -> i32 {
-    (match hold {
-        Hold::None => pb::Hold::Unspecified,
-        Hold::Paused => pb::Hold::Pause,
-        Hold::Cordoned => pb::Hold::Cordon,
-        Hold::Draining => pb::Hold::Drain,
-    }) as i32
+/// Holds as numbers: the strongest, and those besides it.
+pub(crate) fn of_holds(holds: Holds) -> (i32, Vec<i32>) {
+    let Holds { draining, cordoned, paused } = holds;
+    let named = [(draining, pb::Hold::Drain), (cordoned, pb::Hold::Cordon), (paused, pb::Hold::Pause)];
+    let mut numbers = named.into_iter().filter_map(|(on, hold)| on.then_some(hold as i32));
+    (numbers.next().unwrap_or_default(), numbers.collect())
 }
 
 /// The other way.
-pub(crate) fn hold(number: i32) -> Result<Hold, Invalid> {
-    let known =
-        pb::Hold::try_from(number).map_err(|_| Invalid::new("hold", format_args!("value {number} is not known")))?;
-    Ok(match known {
-        pb::Hold::Unspecified => Hold::None,
-        pb::Hold::Pause => Hold::Paused,
-        pb::Hold::Cordon => Hold::Cordoned,
-        pb::Hold::Drain => Hold::Draining,
-    })
+pub(crate) fn holds(first: i32, besides: &[i32]) -> Result<Holds, Invalid> {
+    let mut holds = Holds::NONE;
+    for number in std::iter::once(&first).chain(besides) {
+        let known = pb::Hold::try_from(*number)
+            .map_err(|_| Invalid::new("hold", format_args!("value {number} is not known")))?;
+        holds = holds.with(match known {
+            pb::Hold::Unspecified => Holds::NONE,
+            pb::Hold::Pause => Holds::PAUSED,
+            pb::Hold::Cordon => Holds::CORDONED,
+            pb::Hold::Drain => Holds::DRAINING,
+        });
+    }
+    Ok(holds)
 }
 
 /// A reason to park as its number.

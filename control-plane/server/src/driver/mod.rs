@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     followers: Followers,
     clock: Clock,
     durable: AtomicU64,
+    /// The last record that was there when the process started.
+    found: Seq,
     droppable: AtomicU64,
     next_session: AtomicU64,
     /// The disk has no room: publishing is refused.
@@ -120,6 +122,7 @@ impl Handle {
             followers,
             clock,
             durable: AtomicU64::new(durable.0),
+            found: durable,
             droppable: AtomicU64::new(0),
             next_session: AtomicU64::new(1),
             tight: AtomicBool::new(false),
@@ -179,6 +182,18 @@ impl Handle {
     #[must_use]
     pub fn durable_seq(&self) -> Seq {
         Seq(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether the record of the epoch that began with the process is on stable storage, so that it may serve.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.durable_seq() > self.shared.found
+    }
+
+    /// Returns once [`Handle::has_begun`], or when the plane has stopped without.
+    pub async fn begun(&self) {
+        let mut follower = self.subscribe();
+        while !self.has_begun() && !matches!(follower.next().await, Followed::Closed) {}
     }
 
     /// The plane needs nothing at or before this record, once a snapshot covers it.

@@ -201,7 +201,7 @@ pub(super) fn of_row(row: DeliveryRow) -> wire::Delivery {
 }
 
 fn usage(input_tokens: u64, output_tokens: u64, cost_micros: u64) -> Vec<wire::Usage> {
-    if input_tokens + output_tokens + cost_micros == 0 {
+    if (input_tokens, output_tokens, cost_micros) == (0, 0, 0) {
         return Vec::new();
     }
     vec![wire::Usage { input_tokens, output_tokens, cost_micros, ..wire::Usage::default() }]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{FleetView, Reply};
-use mindos_core::record::{Hold, HoldTarget};
+use mindos_core::record::{HoldTarget, Holds};
 use mindos_proto::convert::{Invalid, parsed};
 use mindos_proto::fleet::v1::fleet_service_server::FleetService;
 use mindos_proto::fleet::v1::{
@@ -66,19 +66,19 @@ fn hold_target(target: Option<Target>, allowed: Allowed) -> Result<HoldTarget, I
     }
 }
 
-/// The hold that is in force on a target; that of one which is not known is none.
-fn hold_on(fleet: &FleetView, target: &HoldTarget) -> Hold {
+/// The holds that are in force on a target; one that is not known has none.
+fn holds_on(fleet: &FleetView, target: &HoldTarget) -> Holds {
     let found = match target {
         HoldTarget::Cluster(name) => {
-            fleet.clusters.iter().find(|cluster| cluster.cluster == *name).map(|cluster| cluster.hold)
+            fleet.clusters.iter().find(|cluster| cluster.cluster == *name).map(|cluster| cluster.holds)
         }
         HoldTarget::General(cluster, name) => {
             let wanted = |key: &mindos_core::record::GeneralKey| key.cluster == *cluster && key.name == *name;
-            fleet.generals.iter().find(|general| wanted(&general.key)).map(|general| general.hold)
+            fleet.generals.iter().find(|general| wanted(&general.key)).map(|general| general.holds)
         }
         HoldTarget::Instance(cluster, id) => {
             let wanted = |key: &mindos_core::record::InstanceKey| key.cluster == *cluster && key.instance == *id;
-            fleet.instances.iter().find(|instance| wanted(&instance.key)).map(|instance| instance.hold)
+            fleet.instances.iter().find(|instance| wanted(&instance.key)).map(|instance| instance.holds)
         }
         HoldTarget::Route(name) => fleet.holds.get(name).copied(),
     };
@@ -101,37 +101,28 @@ fn leases_at(fleet: &FleetView, target: &HoldTarget) -> u64 {
 }
 
 impl Fleet {
-    /// Sets a hold unless a stronger one is in force; returns whether it changed and how many leases are held there.
-    async fn hold(&self, target: Result<HoldTarget, Invalid>, hold: Hold) -> Result<(bool, u64), Status> {
+    /// Sets a hold; returns whether it was not in force before, and how many leases are held there.
+    async fn hold(&self, target: Result<HoldTarget, Invalid>, begin: Holds) -> Result<(bool, u64), Status> {
         let target = target.map_err(status::invalid)?;
         let fleet = self.context.fleet().await?;
         let leases = leases_at(&fleet, &target);
-        let before = hold_on(&fleet, &target);
-        let stronger = |hold| match hold {
-            Hold::None => 0,
-            Hold::Paused => 1,
-            Hold::Cordoned => 2,
-            Hold::Draining => 3,
-        };
-        let wanted = if stronger(before) > stronger(hold) { before } else { hold };
-        self.set(target, wanted).await?;
-        Ok((before != wanted, leases))
+        let changed = !begin.without(holds_on(&fleet, &target)).is_none();
+        self.set(target, Holds::NONE, begin).await?;
+        Ok((changed, leases))
     }
 
-    /// Ends the holds named, and no others.
-    async fn release(&self, target: Result<HoldTarget, Invalid>, ends: &[Hold]) -> Result<bool, Status> {
+    /// Ends the holds named, and no others; returns whether one was in force.
+    async fn release(&self, target: Result<HoldTarget, Invalid>, end: Holds) -> Result<bool, Status> {
         let target = target.map_err(status::invalid)?;
-        let before = hold_on(&*self.context.fleet().await?, &target);
-        let changed = ends.contains(&before);
-        // A target that is not known is refused by the plane, so it is asked in any case.
-        self.set(target, if changed { Hold::None } else { before }).await?;
-        Ok(changed)
+        let before = holds_on(&*self.context.fleet().await?, &target);
+        self.set(target, end, Holds::NONE).await?;
+        Ok(before.without(end) != before)
     }
 
-    async fn set(&self, target: HoldTarget, hold: Hold) -> Result<(), Status> {
+    async fn set(&self, target: HoldTarget, end: Holds, begin: Holds) -> Result<(), Status> {
         let context = &self.context;
         let (tenant, by) = (context.tenant.clone(), context.by());
-        let reply = context.handle.call(|request| Input::Hold { request, tenant, target, hold, by }).await;
+        let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by }).await;
         match reply.map_err(|error| status::call(&error))? {
             Reply::Done { .. } => Ok(()),
             other => Err(super::unexpected(&other)),
@@ -233,33 +224,33 @@ impl FleetService for Fleet {
 
     async fn cordon(&self, request: Request<CordonRequest>) -> Result<Response<CordonResponse>, Status> {
         let CordonRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = self.hold(hold_target(target, Allowed::AllButRoutes), Hold::Cordoned).await?;
+        let (changed, _) = self.hold(hold_target(target, Allowed::AllButRoutes), Holds::CORDONED).await?;
         Ok(Response::new(CordonResponse { changed }))
     }
 
     async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
         let UncordonRequest { target, reason: _ } = request.into_inner();
         let target = hold_target(target, Allowed::AllButRoutes);
-        let changed = self.release(target, &[Hold::Cordoned, Hold::Draining]).await?;
+        let changed = self.release(target, Holds::CORDONED.with(Holds::DRAINING)).await?;
         Ok(Response::new(UncordonResponse { changed }))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
         let DrainRequest { target, reason: _, grace: _ } = request.into_inner();
-        let (changed, leases) = self.hold(hold_target(target, Allowed::AllButRoutes), Hold::Draining).await?;
+        let (changed, leases) = self.hold(hold_target(target, Allowed::AllButRoutes), Holds::DRAINING).await?;
         Ok(Response::new(DrainResponse { changed, leases }))
     }
 
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
         let PauseRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = self.hold(hold_target(target, Allowed::AllButInstances), Hold::Paused).await?;
+        let (changed, _) = self.hold(hold_target(target, Allowed::AllButInstances), Holds::PAUSED).await?;
         Ok(Response::new(PauseResponse { changed }))
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let ResumeRequest { target, reason: _ } = request.into_inner();
         let target = hold_target(target, Allowed::AllButInstances);
-        let changed = self.release(target, &[Hold::Paused]).await?;
+        let changed = self.release(target, Holds::PAUSED).await?;
         Ok(Response::new(ResumeResponse { changed }))
     }
 }

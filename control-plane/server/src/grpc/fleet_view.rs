@@ -84,7 +84,7 @@ fn count<'a>(instances: impl Iterator<Item = &'a InstanceView>) -> (u32, u32) {
 }
 
 fn cluster_of(view: &ClusterView, fleet: &FleetView) -> Cluster {
-    let ClusterView { cluster, region, labels, hold } = view;
+    let ClusterView { cluster, region, labels, holds } = view;
     let generals = fleet.generals.iter().filter(|general| general.key.cluster == *cluster).count();
     let here = fleet.instances.iter().filter(|instance| instance.key.cluster == *cluster);
     let (instances_connected, instances_unknown) = count(here);
@@ -95,13 +95,13 @@ fn cluster_of(view: &ClusterView, fleet: &FleetView) -> Cluster {
         generals: u32::try_from(generals).unwrap_or(u32::MAX),
         instances_connected,
         instances_unknown,
-        holds: words::hold(*hold),
+        holds: words::holds(*holds),
         registered_at: None,
     }
 }
 
 fn general_of(view: &GeneralView, fleet: &FleetView) -> General {
-    let GeneralView { key, ty, labels, hold, instances: _, load, waiting, parked_backlog } = view;
+    let GeneralView { key, ty, labels, holds, instances: _, load, waiting, parked_backlog } = view;
     let serves = |instance: &&InstanceView| instance.generals.iter().any(|(served, ..)| served == key);
     let (instances_connected, instances_unknown) = count(fleet.instances.iter().filter(serves));
     let liveness = match (instances_connected, instances_unknown) {
@@ -122,13 +122,13 @@ fn general_of(view: &GeneralView, fleet: &FleetView) -> General {
         parked: u64::from(*parked_backlog),
         instances_connected,
         instances_unknown,
-        holds: words::hold(*hold),
+        holds: words::holds(*holds),
         registered_at: None,
     }
 }
 
 fn instance_of(view: &InstanceView) -> Instance {
-    let InstanceView { key, boot, version, state, since, hold, generals } = view;
+    let InstanceView { key, boot, version, state, since, holds, generals } = view;
     let served = generals.iter().map(|(general, load, reported)| InstanceGeneral {
         name: general.name.to_string(),
         capacity: load.capacity,
@@ -149,7 +149,7 @@ fn instance_of(view: &InstanceView) -> Instance {
         pod: String::new(),
         connected_at: (*state != InstanceState::Unknown).then(|| time(*since)),
         heard_at: None,
-        holds: words::hold(*hold),
+        holds: words::holds(*holds),
         round_trip: None,
     }
 }

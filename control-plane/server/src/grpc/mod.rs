@@ -13,6 +13,7 @@ mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
 mod event;
+mod first_answer;
 mod fleet;
 mod fleet_view;
 mod fleet_watch;

@@ -4,6 +4,7 @@
 //! its answers holds up nobody but itself.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mindos_core::input::{Input, NewEvent};
 use mindos_core::output::{Published, Reply};
@@ -43,7 +44,7 @@ impl Context {
 }
 
 /// Publishes one event.
-pub(super) async fn one(context: &Context, request: PublishRequestWire) -> Result<PublishResponse, Status> {
+pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
     if context.handle.is_tight() {
         return Err(status::disk_full().into());
     }
@@ -53,6 +54,7 @@ pub(super) async fn one(context: &Context, request: PublishRequestWire) -> Resul
     let reply = context.handle.call(|request| Input::Publish { request, event }).await;
     match reply.map_err(|error| status::call(&error))? {
         Reply::Published(published) => {
+            let published = context.first_answer(published).await;
             let result = PublishResult { source, id, ..result(published, true) };
             Ok(PublishResponse { result: Some(result) })
         }
@@ -122,7 +124,7 @@ impl Batch {
 
 /// Carries a stream until its publisher has closed it and all is answered.
 pub(super) async fn stream(
-    context: &Context,
+    context: &Arc<Context>,
     mut batches: Streaming<PublishStreamRequestWire>,
     answers: mpsc::Sender<Result<PublishStreamResponse, Status>>,
 ) {
@@ -133,7 +135,7 @@ pub(super) async fn stream(
 }
 
 async fn carry(
-    context: &Context,
+    context: &Arc<Context>,
     batches: &mut Streaming<PublishStreamRequestWire>,
     answers: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
 ) -> Result<(), Status> {
@@ -145,8 +147,17 @@ async fn carry(
         tokio::select! {
             biased;
             answered = first(&mut waiting), if !waiting.is_empty() => {
-                let answered = answered?;
+                let mut answered = answered?;
                 let Some(batch) = waiting.pop_front() else { continue };
+                if batch.explain {
+                    for answer in &mut answered {
+                        if let Ok(Reply::Published(published)) = answer
+                            && published.duplicate
+                        {
+                            *published = context.first_answer(published.clone()).await;
+                        }
+                    }
+                }
                 if answers.send(Ok(batch.response(answered)?)).await.is_err() {
                     return Ok(());
                 }

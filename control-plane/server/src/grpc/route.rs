@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{FleetView, Reply};
-use mindos_core::record::{Hold, HoldTarget, Record};
+use mindos_core::record::{HoldTarget, Holds, Record};
 use mindos_core::route::RouteTable;
 use mindos_model::Seq;
 use mindos_proto::convert::time;
@@ -39,8 +39,8 @@ impl Routes {
         let context = &self.context;
         for name in names {
             let (tenant, by, target) = (context.tenant.clone(), context.by(), HoldTarget::Route(name));
-            let hold = Hold::Paused;
-            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, hold, by }).await;
+            let (end, begin) = (Holds::NONE, Holds::PAUSED);
+            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by }).await;
             reply.map_err(|error| status::call(&error))?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Words of the core as the API writes them, and back.
 
 use mindos_core::output::{DeliveryView, InstanceState};
-use mindos_core::record::{GeneralKey, Hold, InstanceKey, Labels};
+use mindos_core::record::{GeneralKey, Holds, InstanceKey, Labels};
 use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
 use mindos_proto::convert::time;
 use mindos_proto::delivery::v1 as delivery;
@@ -36,14 +36,12 @@ pub(super) fn text(text: Option<&str>) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-pub(super) fn hold(hold: Hold) -> Vec<fleet::Hold> {
-    let kind = match hold {
-        Hold::None => return Vec::new(),
-        Hold::Paused => fleet::HoldKind::Pause,
-        Hold::Cordoned => fleet::HoldKind::Cordon,
-        Hold::Draining => fleet::HoldKind::Drain,
-    };
-    vec![fleet::Hold { kind: kind.into(), ..fleet::Hold::default() }]
+pub(super) fn holds(holds: Holds) -> Vec<fleet::Hold> {
+    let Holds { cordoned, paused, draining } = holds;
+    let kinds =
+        [(cordoned, fleet::HoldKind::Cordon), (paused, fleet::HoldKind::Pause), (draining, fleet::HoldKind::Drain)];
+    let in_force = kinds.into_iter().filter_map(|(on, kind)| on.then_some(kind));
+    in_force.map(|kind| fleet::Hold { kind: kind.into(), ..fleet::Hold::default() }).collect()
 }
 
 pub(super) fn liveness(state: InstanceState) -> fleet::Liveness {

@@ -110,12 +110,15 @@ impl Http {
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(events).await.map_err(stopped)?;
         let answers = pending.answers().await.map_err(stopped)?;
-        let shown = answers.into_iter().map(|answer| match answer {
-            Ok(Reply::Published(published)) => Ok(show(&published)),
-            Ok(_) => Err(status::internal("the plane gave an answer of another kind").into()),
-            Err(rejection) => Err(status::rejection(&rejection).into()),
-        });
-        Ok(shown.collect())
+        let mut shown = Vec::with_capacity(answers.len());
+        for answer in answers {
+            shown.push(match answer {
+                Ok(Reply::Published(published)) => Ok(show(&self.context.first_answer(published).await)),
+                Ok(_) => Err(status::internal("the plane gave an answer of another kind").into()),
+                Err(rejection) => Err(status::rejection(&rejection).into()),
+            });
+        }
+        Ok(shown)
     }
 }
 

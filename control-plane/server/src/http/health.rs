@@ -1,6 +1,7 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it wants work.
 //!
-//! The ports open once the journal has been folded, so whoever gets an answer asks a process that has recovered.
+//! The ports open once the journal has been folded, so whoever gets an answer asks a process that has recovered. It is ready
+//! once the record of its epoch is durable: before that nothing that it is asked can be answered.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,8 @@ use crate::grpc::Context;
 /// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Lives; its epoch is not on the disk yet.
+    Starting,
     /// Takes work.
     Ready,
     /// Finishes what it has, and takes no more.
@@ -25,6 +28,8 @@ fn phase(context: &Context) -> Phase {
         Phase::Failed
     } else if *context.draining.borrow() {
         Phase::Draining
+    } else if !context.handle.has_begun() {
+        Phase::Starting
     } else {
         Phase::Ready
     }
@@ -42,6 +47,7 @@ pub(super) fn ready(context: &Context) -> Response {
 
 fn answer(phase: Phase, good: bool) -> Response {
     let word = match phase {
+        Phase::Starting => "starting",
         Phase::Ready => "ready",
         Phase::Draining => "draining",
         Phase::Failed => "failed",

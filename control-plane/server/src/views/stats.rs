@@ -193,9 +193,11 @@ impl StatsView {
                     self.pending.settled_after.record(after);
                 }
                 for usage in &settled.usage {
-                    self.pending.input_tokens += usage.input_tokens;
-                    self.pending.output_tokens += usage.output_tokens;
-                    self.pending.cost_micros += usage.cost_micros;
+                    // From outside, so of any size.
+                    let Counters { input_tokens, output_tokens, cost_micros, .. } = &mut self.pending;
+                    *input_tokens = input_tokens.saturating_add(usage.input_tokens);
+                    *output_tokens = output_tokens.saturating_add(usage.output_tokens);
+                    *cost_micros = cost_micros.saturating_add(usage.cost_micros);
                 }
             }
             Record::DeliveryCancelled(cancelled) => {
@@ -345,6 +347,33 @@ mod tests {
 
     use super::super::testing::{Records, general};
     use super::*;
+
+    #[test]
+    fn usage_of_any_size_is_counted() {
+        use mindos_core::record::{DeliverySettled, Usage};
+        let records = Records::default();
+        let security = general("eu", "security");
+        let event = records.event("o/a", "push", &[&security, &security]);
+        let tokens = u64::MAX;
+        let usage = Usage { input_tokens: tokens, output_tokens: tokens, cost_micros: tokens, ..Usage::default() };
+        for ordinal in [1, 2] {
+            records.push(Record::DeliverySettled(Box::new(DeliverySettled {
+                delivery: DeliveryId::new(event, ordinal),
+                token: mindos_model::Token::new(1, 1),
+                output: None,
+                output_type: None,
+                output_ref: None,
+                usage: vec![usage.clone(), usage.clone()],
+                took_ms: u64::MAX,
+            })));
+        }
+        let mut view = StatsView::new(Seq::ZERO);
+        records.entries().iter().for_each(|entry| view.apply(entry).unwrap());
+        view.close().unwrap();
+
+        let counts = view.stats().read();
+        assert_eq!((counts.input_tokens, counts.output_tokens, counts.cost_micros), (tokens, tokens, tokens));
+    }
 
     #[test]
     fn each_record_is_counted_where_it_belongs() {

@@ -85,6 +85,7 @@ impl Running {
         let segments = if options.contains(&segments[0]) { &[][..] } else { &segments[..] };
         let config = Command::parse_from([&fixed[..], segments, options].concat()).config;
         let server = Server::start(config).await.unwrap();
+        server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {

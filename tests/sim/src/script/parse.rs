@@ -8,7 +8,7 @@ use mindos_core::input::{
     AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome, RequestId,
     ResultReport, Selector, SessionId,
 };
-use mindos_core::record::{Hold, HoldTarget, Usage};
+use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{
     BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName, Seq,
@@ -375,14 +375,26 @@ impl<'a> Words<'a> {
             "route" => HoldTarget::Route(RouteName::new(name).map_err(text)?),
             other => return Err(format!("`{other}` cannot be held")),
         };
-        let hold = match self.next("none, paused, cordoned or draining")? {
-            "none" => Hold::None,
-            "paused" => Hold::Paused,
-            "cordoned" => Hold::Cordoned,
-            "draining" => Hold::Draining,
-            other => return Err(format!("`{other}` is not a hold")),
-        };
-        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, hold, by: self.by() })
+        let (mut end, mut begin) = (Holds::NONE, Holds::NONE);
+        let mut word = self.next("none, paused, cordoned or draining")?;
+        loop {
+            let (ends, name) = word.strip_prefix('-').map_or((false, word), |name| (true, name));
+            let holds = match name {
+                "none" => Holds::ALL,
+                "paused" => Holds::PAUSED,
+                "cordoned" => Holds::CORDONED,
+                "draining" => Holds::DRAINING,
+                other => return Err(format!("`{other}` is not a hold")),
+            };
+            if ends || name == "none" {
+                end = end.with(holds);
+            } else {
+                begin = begin.with(holds);
+            }
+            let Some(next) = self.alone.next() else { break };
+            word = next;
+        }
+        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, end, begin, by: self.by() })
     }
 
     fn query(&mut self) -> Parsed<Query> {

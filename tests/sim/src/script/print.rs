@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use mindos_core::input::{AgentMessage, DeliveryFilter, Input, Query, ReportedOutcome, Selector};
-use mindos_core::record::{Hold, Payload};
+use mindos_core::record::{Holds, Payload};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
 
@@ -41,8 +41,8 @@ pub fn input(input: &Input, start: Timestamp) -> String {
         Input::Closed { session } => format!("close s{}", session.0),
         Input::Cancel { select, by, .. } => format!("cancel {}{}", selector(select), by_text(by)),
         Input::Redrive { select, by, .. } => format!("redrive {}{}", selector(select), by_text(by)),
-        Input::Hold { target, hold, by, .. } => {
-            format!("hold {} {}{}", show::target(target), hold_word(*hold), by_text(by))
+        Input::Hold { target, end, begin, by, .. } => {
+            format!("hold {}{}{}", show::target(target), hold_words(*end, *begin), by_text(by))
         }
         Input::ApplyRoutes { table, expected, by, .. } => {
             let mut text: String = table.routes.iter().map(|entry| format!("{}\n", route(entry))).collect();
@@ -168,11 +168,15 @@ fn by_text(by: &str) -> String {
     if by.is_empty() { String::new() } else { format!(" by={by}") }
 }
 
-fn hold_word(hold: Hold) -> &'static str {
-    match hold {
-        Hold::None => "none",
-        Hold::Paused => "paused",
-        Hold::Cordoned => "cordoned",
-        Hold::Draining => "draining",
+/// `none` ends all, `-paused` ends one, `paused` begins one.
+fn hold_words(end: Holds, begin: Holds) -> String {
+    if (end, begin) == (Holds::ALL, Holds::NONE) {
+        return " none".to_owned();
     }
+    let words = |holds: Holds, sign: &str| {
+        let Holds { paused, cordoned, draining } = holds;
+        let named = [(paused, "paused"), (cordoned, "cordoned"), (draining, "draining")];
+        named.into_iter().filter(|(on, _)| *on).map(|(_, word)| format!(" {sign}{word}")).collect::<String>()
+    };
+    words(end, "-") + &words(begin, "")
 }

@@ -67,7 +67,7 @@ fn record(record: &Record, start: Timestamp) -> String {
         }
         Record::GeneralRegistered(record) => write!(out, " {} type={}", record.key, record.ty),
         Record::GeneralRemoved(record) => write!(out, " {}{}", record.key, by(&record.by)),
-        Record::HoldChanged(record) => write!(out, " {} {:?}{}", target(&record.target), record.hold, by(&record.by)),
+        Record::HoldChanged(record) => write!(out, " {} {:?}{}", target(&record.target), record.holds, by(&record.by)),
         Record::RoutesApplied(record) => {
             let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
             write!(out, " {}{}", names.join(","), by(&record.by))
@@ -269,7 +269,7 @@ fn row(view: &DeliveryView, start: Timestamp) -> String {
 fn fleet(fleet: &FleetView) -> String {
     let mut text = "fleet".to_owned();
     for cluster in &fleet.clusters {
-        let _ = write!(text, "\n  cluster {} {:?}", cluster.cluster, cluster.hold);
+        let _ = write!(text, "\n  cluster {} {:?}", cluster.cluster, cluster.holds);
     }
     for general in &fleet.generals {
         let load = general.load;
@@ -277,7 +277,7 @@ fn fleet(fleet: &FleetView) -> String {
             text,
             "\n  general {} {:?} instances={} load={}/{} waiting={} backlog={}",
             general.key,
-            general.hold,
+            general.holds,
             general.instances,
             load.open,
             load.capacity,
@@ -289,7 +289,7 @@ fn fleet(fleet: &FleetView) -> String {
         let _ = write!(
             text,
             "\n  instance {} {:?} {:?} boot={}",
-            instance.key, instance.state, instance.hold, instance.boot
+            instance.key, instance.state, instance.holds, instance.boot
         );
     }
     text

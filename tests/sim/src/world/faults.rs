@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ReportedOutcome, ResultReport, SessionId};
-use mindos_core::record::Hold;
+use mindos_core::record::Holds;
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Token};
 
 use super::{Event, World};
@@ -179,10 +179,10 @@ impl World {
             if self.heal_rounds == 1 {
                 self.apply_routes(true);
             }
-            let held: Vec<_> = self.ledger.holds.iter().filter(|(_, hold)| **hold != Hold::None).collect();
+            let held: Vec<_> = self.ledger.holds.iter().filter(|(_, holds)| !holds.is_none()).collect();
             let held: Vec<_> = held.into_iter().map(|(target, _)| target.clone()).collect();
             for target in held {
-                self.hold(target, Hold::None);
+                self.hold(target, Holds::ALL, Holds::NONE);
             }
             if self.ledger.open.is_empty() && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2
             {

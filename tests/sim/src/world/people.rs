@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mindos_core::input::{DeliveryFilter, Input, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
-use mindos_core::record::{Hold, HoldTarget};
+use mindos_core::record::{HoldTarget, Holds};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{
     ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, limits,
@@ -242,9 +242,11 @@ impl World {
             }
             9..=12 => {
                 let target = self.hold_target();
-                let all = [Hold::None, Hold::None, Hold::Paused, Hold::Cordoned, Hold::Draining];
-                let hold = self.chance.pick(&all).copied().unwrap_or_default();
-                self.hold(target, hold);
+                let all = [Holds::ALL, Holds::ALL, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING];
+                let holds = self.chance.pick(&all).copied().unwrap_or_default();
+                let ends = holds == Holds::ALL || self.chance.permille(200);
+                let (end, begin) = if ends { (holds, Holds::NONE) } else { (Holds::NONE, holds) };
+                self.hold(target, end, begin);
             }
             13 | 14 => self.apply_routes(false),
             15 => self.remove_general(),
@@ -281,9 +283,9 @@ impl World {
         }
     }
 
-    pub(super) fn hold(&mut self, target: HoldTarget, hold: Hold) {
+    pub(super) fn hold(&mut self, target: HoldTarget, end: Holds, begin: Holds) {
         let request = self.request(Asked::Other);
-        self.input(Input::Hold { request, tenant: words::tenant(), target, hold, by: Arc::from("ann") });
+        self.input(Input::Hold { request, tenant: words::tenant(), target, end, begin, by: Arc::from("ann") });
     }
 
     pub(super) fn redrive(&mut self, filter: DeliveryFilter) {

@@ -67,7 +67,7 @@ impl HistoryReader {
         let connection = file::open_to_read(&file.path)?;
         let conditions = Conditions::of_deliveries(&connection, tenant, &DeliveryQuery::default())?;
         let id = pack(delivery);
-        Ok(deliveries_in(&connection, &conditions, (id, id + 1), 1)?.pop())
+        Ok(deliveries_in(&connection, &conditions, (id, id.saturating_add(1)), 1)?.pop())
     }
 
     /// A page of events, the newest first.
@@ -228,7 +228,8 @@ fn events_in(
          WHERE e.seq >= ? AND e.seq < ?{} ORDER BY e.seq DESC LIMIT ?",
         conditions.text
     );
-    let values = bounds(from.0 as i64, until.0.min(i64::MAX as u64) as i64, conditions, limit);
+    let number = |seq: Seq| i64::try_from(seq.0).unwrap_or(i64::MAX);
+    let values = bounds(number(from), number(until), conditions, limit);
     let mut statement = connection.prepare_cached(&text)?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let names = Names(connection);

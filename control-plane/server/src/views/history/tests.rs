@@ -50,6 +50,23 @@ fn all(reader: &HistoryReader, query: &DeliveryQuery, limit: usize) -> Vec<Deliv
 }
 
 #[test]
+fn ids_at_the_end_of_all_numbers_are_looked_up_and_not_found() {
+    let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
+    busy(&records, 20);
+    let mut writer = HistoryWriter::open(dir.path(), SMALL).unwrap();
+    feed(&mut writer, &records);
+    writer.close().unwrap();
+    let (reader, tenant) = (writer.reader(), mindos_model::TenantName::default_tenant());
+
+    for event in [u64::MAX, u64::MAX - 1, u64::MAX / 2, i64::MAX as u64, u64::MAX / 8192] {
+        for ordinal in [0, 1, u32::MAX] {
+            assert_eq!(reader.delivery(&tenant, DeliveryId::new(Seq(event), ordinal)).unwrap(), None, "{event}");
+        }
+        assert_eq!(reader.event(&tenant, Seq(event)).unwrap(), None, "{event}");
+    }
+}
+
+#[test]
 fn pages_walk_all_files_newest_first_without_gaps_or_repeats() {
     let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
     busy(&records, 200);
