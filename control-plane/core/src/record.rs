@@ -11,6 +11,8 @@ use mindos_model::{
     Seq, Strategy, TenantName, Timestamp, Token,
 };
 
+use smallvec::SmallVec;
+
 use crate::route::RouteTable;
 
 /// Names a general: a pool of identical agents in one cluster.
@@ -190,7 +192,7 @@ pub struct Choice {
     /// Generals weighed, at most 16; empty under broadcast, where the general is fixed.
     pub generals: Vec<(Arc<GeneralKey>, Load)>,
     /// Instances weighed: the better of at most two drawn at random from those with a free slot.
-    pub instances: Vec<(Arc<InstanceKey>, Load)>,
+    pub instances: SmallVec<[(Arc<InstanceKey>, Load); 2]>,
     /// Instances of the chosen general that had a free slot.
     pub free: u32,
 }

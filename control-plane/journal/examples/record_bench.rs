@@ -59,7 +59,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         boot: "6f1c0a52-8a7e".parse()?,
         attempt: 1,
         lease_ms: 25_000,
-        choice: Choice { generals: Vec::new(), instances: vec![(instance.clone(), load), (instance, load)], free: 12 },
+        choice: Choice {
+            generals: Vec::new(),
+            instances: vec![(instance.clone(), load), (instance, load)].into(),
+            free: 12,
+        },
     };
     let settled = DeliverySettled {
         delivery,

@@ -189,7 +189,7 @@ impl Fill {
             boot: "6f1c0a52-8a7e".parse()?,
             attempt: 1,
             lease_ms: 25_000,
-            choice: Choice { generals: Vec::new(), instances: vec![(instance, load)], free: 1 },
+            choice: Choice { generals: Vec::new(), instances: vec![(instance, load)].into(), free: 1 },
         })))
     }
 
