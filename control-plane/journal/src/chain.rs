@@ -51,16 +51,8 @@ const BLOCK_BYTES: usize = 64;
 /// Up to how many blocks are put together before they are hashed: those of nearly all links and leaves.
 const BLOCKS_MAX: usize = 8;
 /// What SHA-256 begins with.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// H of the parts one after the other.
 fn hash(parts: &[&[u8]]) -> Link {
