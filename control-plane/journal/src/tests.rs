@@ -3,8 +3,9 @@
 use mindos_model::Seq;
 
 use crate::fault::{FaultDisk, Random};
-use crate::testing::{append, check, fill, frame, metadata, open, options, payload};
-use crate::{Disk, Fault, Frame, JournalError, Log, Options, Reader, verify_directory};
+use crate::segment::FRAMES_AT;
+use crate::testing::{TempDir, append, check, fill, frame, metadata, open, options, payload};
+use crate::{Disk, DiskFile as _, Fault, Frame, JournalError, Log, Options, Reader, RealDisk, verify_directory};
 
 #[test]
 fn what_is_appended_is_read_back_after_a_start() {
@@ -395,4 +396,56 @@ fn room_is_tight_from_nine_tenths_of_the_quota() {
 
     assert!(!log.usage().is_tight());
     assert_eq!(log.usage().used_bytes, disk.used_bytes());
+}
+
+#[test]
+fn zeroes_behind_a_frame_fill_its_block_and_the_next_frame_takes_their_place() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    let live = log.shared.segments().last().unwrap().clone();
+    // As an earlier use may leave it.
+    let before = live.file_bytes - FRAMES_AT;
+    live.file.write_at(&vec![0xaa; usize::try_from(before).unwrap()], FRAMES_AT).unwrap();
+    let mut ends = vec![FRAMES_AT];
+    for _ in 0..12 {
+        append(&mut log, 2).unwrap();
+
+        let end = live.extent().end_offset;
+        let (from, block_end) = (usize::try_from(end).unwrap(), end.next_multiple_of(4096).min(live.file_bytes));
+        let block_end = usize::try_from(block_end).unwrap();
+        let mut bytes = vec![0; usize::try_from(live.file_bytes).unwrap()];
+        live.file.read_at(&mut bytes, 0).unwrap();
+        assert!(bytes[from..block_end].iter().all(|byte| *byte == 0));
+        assert!(bytes[block_end..].iter().all(|byte| *byte == 0xaa));
+        let magic = usize::try_from(*ends.last().unwrap()).unwrap();
+        assert_eq!(bytes[magic..magic + 8], *b"MDFRAME1");
+        ends.push(end);
+    }
+    drop(log);
+
+    let (log, recovery) = open(&disk, 2);
+
+    assert_eq!((recovery.end, recovery.cut), (Seq(24), None));
+    assert_eq!(check(&log.reader(), 1), 24);
+}
+
+#[test]
+fn a_segment_that_ends_within_a_block_keeps_its_length() {
+    let directory = TempDir::new();
+    let odd = |seed| Options { segment_bytes: (12 << 10) + 1000, ..options(seed) };
+    let (mut log, _) = Log::open(RealDisk::new(directory.path()).unwrap(), odd(1)).unwrap();
+    let mut random = Random::new(4);
+    while log.end().0 < 800 {
+        let end = log.end();
+        log.append(end, &mut frame(end.0 + 1, 1 + random.below(8))).unwrap();
+    }
+    let (end, link) = (log.end(), log.end_link());
+    drop(log);
+
+    let (log, recovery) =
+        Log::open(RealDisk::new(directory.path()).unwrap(), Options { check_all: true, ..odd(2) }).unwrap();
+
+    assert_eq!((recovery.end, recovery.end_link, recovery.cut), (end, link, None));
+    let segments = log.shared.segments();
+    assert!(segments.len() > 5 && segments.iter().all(|segment| segment.file.metadata().unwrap().len() == 13_288));
 }

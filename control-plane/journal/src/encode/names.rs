@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn names_that_differ_little_are_spread() {
         let places = |texts: &dyn Fn(u32) -> [String; 2]| {
-            let hashes = (0..512).map(|number| texts(number)).map(|[a, b]| hash(&[&a, &b]) % PLACES as u64);
+            let hashes = (0..512).map(texts).map(|[a, b]| hash(&[&a, &b]) % PLACES as u64);
             hashes.collect::<BTreeSet<_>>().len()
         };
         // Of 512 thrown at random into 1024 places, 403 get one of their own, give or take 12.
