@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mindos_core::record::EpochCause;
-use mindos_core::snapshot::Item;
 use mindos_core::{Durable, Plane};
-use mindos_model::{Seq, Timestamp};
+use mindos_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -127,45 +126,6 @@ pub struct Opened<H> {
     pub reads: Arc<store::Reads>,
     /// Names the journal.
     pub plane_id: String,
-}
-
-/// Folds a snapshot and the records behind it.
-#[derive(Default)]
-pub struct Fold {
-    items: Vec<Item>,
-    durable: Option<Durable>,
-    newest: Timestamp,
-}
-
-impl Fold {
-    /// The next item of the snapshot.
-    pub fn item(&mut self, item: Item) {
-        if let Item::Header { at, .. } = &item {
-            self.newest = *at;
-        }
-        self.items.push(item);
-    }
-
-    /// The state that the snapshot holds, and the first record to fold into it.
-    pub fn begin(&mut self) -> Seq {
-        let items = std::mem::take(&mut self.items);
-        let durable = if items.is_empty() { Durable::new() } else { Durable::import(items) };
-        let next = durable.seq().next();
-        self.durable = Some(durable);
-        next
-    }
-
-    /// The next record.
-    pub fn entry(&mut self, entry: &mindos_core::record::Entry) {
-        self.newest = self.newest.max(entry.at);
-        self.durable.get_or_insert_with(Durable::new).apply(entry);
-    }
-
-    /// What was folded, and when its newest record was decided.
-    #[must_use]
-    pub fn finish(self) -> (Durable, Timestamp) {
-        (self.durable.unwrap_or_default(), self.newest)
-    }
 }
 
 impl Server {

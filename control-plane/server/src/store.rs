@@ -25,6 +25,9 @@ use crate::views::snapshot::SnapshotHome;
 
 /// Directory of the journal within the data directory.
 pub const JOURNAL_DIR: &str = "journal";
+/// Records that are folded at once at a start, and bytes of their payloads.
+const STRETCH_ENTRIES: usize = 16 << 10;
+const STRETCH_BYTES: usize = 32 << 20;
 
 /// Why the journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -195,11 +198,19 @@ fn fold(ledger: &Ledger<RealDisk>) -> Result<(Durable, Timestamp), HomeError> {
     let mut durable = folded.map_err(|error| failed("failed to load a snapshot", error))?;
     let from = durable.seq().next();
     if from <= ledger.reader().end() {
+        let (mut stretch, mut bytes) = (Vec::new(), 0);
         let replayed = ledger.replay(from, |entry| {
             newest = newest.max(entry.at);
-            durable.apply(&entry);
+            bytes += entry.record.payload().map_or(0, |payload| payload.bytes.len());
+            stretch.push(entry);
+            if stretch.len() == STRETCH_ENTRIES || bytes >= STRETCH_BYTES {
+                durable.apply_all(&stretch);
+                stretch.clear();
+                bytes = 0;
+            }
         });
         replayed.map_err(|error| failed("failed to read the journal", error))?;
+        durable.apply_all(&stretch);
     }
     Ok((durable, newest))
 }
