@@ -70,6 +70,8 @@ pub struct Plane {
     limits: Limits,
     open: Vec<Entry>,
     open_bytes: usize,
+    /// Somebody waits for more than an answer to a result.
+    urgent: bool,
     /// Last records of the batches that are with the journal.
     in_flight: VecDeque<Seq>,
     durable_seq: Seq,
@@ -91,6 +93,7 @@ impl Plane {
             limits,
             open: Vec::new(),
             open_bytes: 0,
+            urgent: true,
             in_flight: VecDeque::new(),
             durable_seq,
             outbox: VecDeque::new(),
@@ -134,6 +137,7 @@ impl Plane {
             self.soft.closed(&self.durable, session, now);
             let close = Output::Close { session, reason: CloseReason::Silent };
             self.outbox.push_back((self.durable.seq, close));
+            self.urgent = true;
         }
         self.soft.forget(&self.durable, now);
         while let Some(general) = self.soft.idle_general(now) {
@@ -161,6 +165,13 @@ impl Plane {
         self.open_bytes >= limits::BATCH_MAX
     }
 
+    /// Whether the open batch has something in it that may wait a moment for company: nothing but results, extensions and what came
+    /// due rests on it.
+    #[must_use]
+    pub fn may_linger(&self) -> bool {
+        !self.open.is_empty() && !self.urgent && !self.is_full()
+    }
+
     /// Closes the open batch for the writer; none when it is empty, or two are on their way.
     pub fn seal(&mut self) -> Option<Batch> {
         if self.open.is_empty() || self.in_flight.len() == IN_FLIGHT_MAX {
@@ -168,6 +179,7 @@ impl Plane {
         }
         self.in_flight.push_back(self.durable.seq);
         self.open_bytes = 0;
+        self.urgent = false;
         // Loads differ little from batch to batch.
         let next = Vec::with_capacity(self.open.len());
         Some(Batch { entries: std::mem::replace(&mut self.open, next) })
@@ -316,6 +328,7 @@ impl Plane {
             self.record(record, now);
         }
         let rests_on = self.durable.seq;
+        self.urgent |= outputs.iter().any(is_urgent);
         self.outbox.extend(outputs.into_iter().map(|output| (rests_on, output)));
     }
 
@@ -329,6 +342,7 @@ impl Plane {
         let (delivery, token, reason) = (request.delivery, known.token, request.reason);
         let message = PlaneMessage::Cancel { delivery, token, reason };
         self.outbox.push_back((self.durable.seq.next(), Output::Send { session, message }));
+        self.urgent = true;
     }
 
     fn record(&mut self, record: Record, now: Timestamp) {
@@ -339,6 +353,14 @@ impl Plane {
         let change = self.durable.fold(&entry);
         self.soft.follow(&self.durable, change, now);
         self.open.push(entry);
+    }
+}
+
+/// Whether somebody waits for it: not so an agent that has said what it had to say.
+fn is_urgent(output: &Output) -> bool {
+    match output {
+        Output::Send { message: PlaneMessage::Settled { .. } | PlaneMessage::Extended { .. }, .. } => false,
+        Output::Reply { .. } | Output::Send { .. } | Output::Close { .. } | Output::DropPrefix { .. } => true,
     }
 }
 

@@ -26,6 +26,8 @@ use crate::payloads::Payloads;
 
 /// How long the plane's thread sleeps at most.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long results wait for others to share their sync, where nothing else is to be synced.
+const LINGER: Duration = Duration::from_millis(1);
 /// How long a stop waits for what is on its way to the disk.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -60,7 +62,8 @@ impl Driver {
             writer::run(home, end, &sealed, for_writer.shared());
             // Also after a panic of the plane's thread: callers see that nothing more comes.
         })?;
-        let turns = Turns { plane, handle, payloads, batches, in_flight: VecDeque::new(), entropy: Entropy(seed) };
+        let (in_flight, entropy) = (VecDeque::new(), Entropy(seed));
+        let turns = Turns { plane, handle, payloads, batches, in_flight, entropy, lingers_until: None };
         let plane = std::thread::Builder::new().name("plane".to_owned()).spawn(move || {
             let shared = Guard(turns.handle.clone());
             turns.run(&shared.0);
@@ -104,6 +107,8 @@ struct Turns {
     batches: SyncSender<Arc<Batch>>,
     in_flight: VecDeque<Arc<Batch>>,
     entropy: Entropy,
+    /// When the open batch, that may linger, is sealed.
+    lingers_until: Option<Instant>,
 }
 
 impl Turns {
@@ -137,7 +142,7 @@ impl Turns {
                     self.plane.advance(self.handle.now(), entropy);
                 }
                 // More of the backlog fits only when what was open could be sealed.
-                if !self.seal() || backlog.len() == 0 {
+                if self.lingers(taken.stopping) || !self.seal() || backlog.len() == 0 {
                     break;
                 }
             }
@@ -159,11 +164,26 @@ impl Turns {
         if blocked {
             return IDLE_MAX;
         }
+        let lingers = self.lingers_until.map_or(IDLE_MAX, |until| until.saturating_duration_since(Instant::now()));
         match self.plane.next_due() {
             // The plane counts in milliseconds: one more, so that it is really due.
-            Some(due) => (self.handle.shared().clock.until(due) + Duration::from_millis(1)).min(IDLE_MAX),
-            None => IDLE_MAX,
+            Some(due) => (self.handle.shared().clock.until(due) + Duration::from_millis(1)).min(lingers),
+            None => lingers,
         }
+    }
+
+    /// Whether the open batch waits for company still.
+    fn lingers(&mut self, stopping: bool) -> bool {
+        if stopping || !self.plane.may_linger() {
+            self.lingers_until = None;
+            return false;
+        }
+        let now = Instant::now();
+        let until = *self.lingers_until.get_or_insert(now + LINGER);
+        if until <= now {
+            self.lingers_until = None;
+        }
+        until > now
     }
 
     fn offer(&mut self, backlog: &mut std::vec::IntoIter<Input>) {

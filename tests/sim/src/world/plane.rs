@@ -75,11 +75,14 @@ impl World {
         }
         let at = show::since(now, START);
         self.note(&|| format!("at {at}\nturn"));
-        match plane.seal() {
+        // Results may wait for company, and the process may end meanwhile.
+        let lingers = plane.may_linger() && self.chance.permille(500);
+        match if lingers { None } else { plane.seal() } {
             Some(batch) => {
                 self.in_flight.push_back(Arc::new(batch));
                 self.write();
             }
+            None if lingers => self.want_turn(1),
             None if self.in_flight.len() == 2 => self.suffer(Fault::WriterBusy),
             None => {}
         }
