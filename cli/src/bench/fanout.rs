@@ -1,5 +1,6 @@
 //! Fan-out: every event to three generals, each delivery on a lane of its own, settled with a result of 100 bytes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use super::compare::{AgainstArgs, compare, machine};
 use super::histogram::Latencies;
 use super::stage::{Data, Stage};
 use super::worker::Worker;
-use super::{StageArgs, clock_ns, rounded};
+use super::{StageArgs, clock_ns, rounded, say};
 use crate::failure::Failure;
 use crate::render;
 
@@ -17,6 +18,8 @@ use crate::render;
 pub(super) const FANOUT: u64 = 3;
 /// How long what was published may take to settle.
 const SETTLE_WITHIN: Duration = Duration::from_secs(300);
+/// How long the deliveries that come first may take.
+const SETTLE_FIRST_WITHIN: Duration = Duration::from_secs(900);
 /// How long the history may take to catch up.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(300);
 
@@ -52,6 +55,9 @@ pub(crate) struct FanoutArgs {
     /// Bytes of each event's data.
     #[arg(long, default_value_t = 1024)]
     payload: usize,
+    /// Deliveries to settle first, unmeasured, so that they stand in the history.
+    #[arg(long, default_value_t = 0, conflicts_with = "against")]
+    settled_before: u64,
     #[command(flatten)]
     stage: StageArgs,
     #[command(flatten)]
@@ -103,6 +109,7 @@ pub(super) struct Load {
     pub(super) unary: bool,
     pub(super) in_flight: usize,
     pub(super) payload: usize,
+    pub(super) settled_before: u64,
 }
 
 pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
@@ -117,10 +124,12 @@ pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
         unary,
         in_flight,
         payload,
+        settled_before,
         stage,
         against,
     } = args;
-    let load = Load { seconds, publishers, streams, slots, rate, batch, window, unary, in_flight, payload };
+    let load =
+        Load { seconds, publishers, streams, slots, rate, batch, window, unary, in_flight, payload, settled_before };
     let mut result = compare(&load, &stage, &against).await?;
     result["bench"] = json!("fanout");
     render::print_json(&result);
@@ -142,6 +151,7 @@ pub(super) async fn latency(args: LatencyArgs) -> Result<(), Failure> {
             unary: false,
             in_flight: 64,
             payload,
+            settled_before: 0,
         };
         results.push(compare(&load, &stage, &against).await?);
     }
@@ -221,12 +231,16 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
             metrics.get("mindos_sessions") >= Some(&sessions)
         })
         .await?;
+    let before = match load.settled_before {
+        0 => 0.0,
+        deliveries => settle(&mut stage, load, deliveries).await?,
+    };
     let mut publishers = Vec::new();
     for number in 0..load.publishers {
         publishers
             .push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage.api)).await?);
     }
-    let before = stage.used();
+    let used_before = stage.used();
     let generators_before: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
     let start = clock_ns();
     for publisher in &mut publishers {
@@ -264,7 +278,7 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
     stage.stop().await;
     let took = (end - start) as f64 / 1e9;
     let deliveries = sum.accepted * FANOUT;
-    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let cpu = (after.cpu - used_before.cpu).as_secs_f64();
     let parked = caught_up
         .iter()
         .filter(|(name, _)| name.as_str() == "mindos_deliveries_total")
@@ -275,7 +289,8 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
         "events": sum.accepted,
         "refused": sum.refused,
         "last_error": sum.last_error,
-        "deliveries_settled": caught_up.get(crate::top::SETTLED),
+        "deliveries_settled": caught_up.get(crate::top::SETTLED).copied().unwrap_or(0.0) - before,
+        "deliveries_settled_before": before,
         "deliveries_parked": parked,
         "starts_at_agents": started,
         "complete": started >= deliveries && parked == 0.0 && sum.refused == 0,
@@ -293,6 +308,24 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
         "history_catch_up_seconds": rounded((caught_up_at - end) as f64 / 1e9),
         "history_catch_up_cpu_seconds": rounded((after_history.cpu - after.cpu).as_secs_f64()),
     }))
+}
+
+/// Settles so many deliveries and waits until they stand in the history; returns how many they were.
+async fn settle(stage: &mut Stage, load: &Load, deliveries: u64) -> Result<f64, Failure> {
+    say(&format!("settling {deliveries} deliveries for the history"));
+    let seconds = SETTLE_FIRST_WITHIN.as_secs_f64();
+    let load = Load { seconds, rate: 0.0, unary: false, batch: 256, ..load.clone() };
+    let mut command = publisher_command(&load, load.publishers, &stage.api);
+    command.extend(["--count".to_owned(), deliveries.div_ceil(FANOUT).to_string()]);
+    let mut publisher = Worker::start("publisher", &command).await?;
+    publisher.tell("go").await?;
+    publisher.expect("done", within(load.seconds)).await?;
+    publisher.stop().await?;
+    let is_over = |metrics: &BTreeMap<String, f64>| {
+        metrics.get("mindos_open_deliveries") == Some(&0.0) && metrics.get("mindos_history_lag_records") <= Some(&0.0)
+    };
+    let metrics = stage.wait("settling what comes first", CATCH_UP_WITHIN, is_over).await?;
+    Ok(metrics.get(crate::top::SETTLED).copied().unwrap_or(0.0))
 }
 
 /// The arguments of a publisher's process.
