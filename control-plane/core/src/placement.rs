@@ -22,9 +22,9 @@ use crate::soft::{MemberIdx, Soft};
 /// Generals weighed for one delivery.
 const GENERALS_WEIGHED_MAX: usize = 16;
 
-/// What became of the try to lease a delivery.
-pub(crate) enum Placed {
-    Leased(Decision),
+/// Why a delivery was not leased.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unplaced {
     /// The queue's generals have no free slot.
     NoSlot,
     /// Those with a free slot have another delivery of the event.
@@ -32,20 +32,17 @@ pub(crate) enum Placed {
 }
 
 impl Durable {
-    pub(crate) fn place(&self, queue: QueueId, id: DeliveryId, context: Context<'_>) -> Placed {
+    pub(crate) fn place(&self, queue: QueueId, id: DeliveryId, context: Context<'_>) -> Result<Decision, Unplaced> {
         let (event, delivery) = self.events.delivery(id).expect("queues name open deliveries");
         let mut entropy = context.entropy;
         let mut choice = Choice::default();
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
-            QueueId::General(_) => return Placed::NoSlot,
-            QueueId::Route(route) => match self.choose(route, event, context.soft, &mut entropy, &mut choice) {
-                Ok(general) => general,
-                Err(placed) => return placed,
-            },
+            QueueId::General(_) => return Err(Unplaced::NoSlot),
+            QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
         };
-        let Some(member) = draw(general, context.soft, &mut entropy, &mut choice) else { return Placed::NoSlot };
-        Placed::Leased(self.lease(id, event, delivery, general, member, choice, context))
+        let member = draw(general, context.soft, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
+        Ok(self.lease(id, event, delivery, general, member, choice, context))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
@@ -99,14 +96,14 @@ impl Durable {
         soft: &Soft,
         entropy: &mut Entropy,
         choice: &mut Choice,
-    ) -> Result<GeneralIdx, Placed> {
+    ) -> Result<GeneralIdx, Unplaced> {
         let rule = self.routing.rule(route);
-        let Some(free) = soft.free_of(route) else { return Err(Placed::NoSlot) };
+        let Some(free) = soft.free_of(route) else { return Err(Unplaced::NoSlot) };
         match rule.route.strategy {
             Strategy::RoundRobin => {
                 let behind = rule.cursor.map_or(Bound::Unbounded, Bound::Excluded);
                 let next = free.range((behind, Bound::Unbounded)).next();
-                let general = *next.or_else(|| free.first()).ok_or(Placed::NoSlot)?;
+                let general = *next.or_else(|| free.first()).ok_or(Unplaced::NoSlot)?;
                 self.weigh(general, soft, choice);
                 Ok(general)
             }
@@ -130,13 +127,13 @@ impl Durable {
                 if let Some((general, _)) = best {
                     return Ok(general);
                 }
-                let Some(again) = candidates.first() else { return Err(Placed::NoSlot) };
+                let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
                 // Another general would be better, but where there is none the work is not stranded.
                 let other_is_there = rule
                     .members
                     .iter()
                     .any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
-                if other_is_there { Err(Placed::Taken) } else { Ok(*again) }
+                if other_is_there { Err(Unplaced::Taken) } else { Ok(*again) }
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::input::{Entropy, Input};
 use crate::output::{Assign, CloseReason, Output, PlaneMessage};
-use crate::placement::Placed;
+use crate::placement::Unplaced;
 use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
 use crate::route::RouteTable;
@@ -284,18 +284,18 @@ impl Plane {
             };
             let context = self.context(now, Entropy(entropy.draw()));
             match self.durable.place(queue, delivery, context) {
-                Placed::Leased(decision) => {
+                Ok(decision) => {
                     self.carry_out(decision, now);
                     leased += 1;
                     if self.is_full() {
                         return;
                     }
                 }
-                Placed::NoSlot => {
+                Err(Unplaced::NoSlot) => {
                     self.durable.rest(queue);
                     return;
                 }
-                Placed::Taken => {
+                Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
                     if lanes_tried > LANES_TRIED_MAX.min(self.durable.queue(queue).ready()) {
