@@ -132,12 +132,9 @@ impl Payloads {
         use mindos_core::record::Record;
         let mut cache = self.lock();
         for entry in &batch.entries {
-            match &entry.record {
-                Record::EventAccepted(accepted) => {
-                    let left = accepted.deliveries.iter().filter(|delivery| delivery.parked.is_none()).count();
-                    cache.insert(entry.seq, accepted.payload.bytes.clone(), left);
-                }
-                _ => {}
+            if let Record::EventAccepted(accepted) = &entry.record {
+                let left = accepted.deliveries.iter().filter(|delivery| delivery.parked.is_none()).count();
+                cache.insert(entry.seq, accepted.payload.bytes.clone(), left);
             }
         }
     }

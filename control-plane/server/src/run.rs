@@ -328,6 +328,7 @@ mod tests {
 
     use clap::Parser;
     use mindos_core::record::Batch;
+    use mindos_model::Seq;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
