@@ -100,7 +100,8 @@ impl Adapter for Worker {
             self.first = false;
             if self.measure {
                 seen.last_ns = now;
-                if let Some((due, len)) = due_of(work.assignment.encoded()) {
+                let shared = work.assignment.shared_event().map(|event| &**event);
+                if let Some((due, len)) = due_of(work.assignment.encoded(), shared) {
                     seen.bytes += len as u64;
                     seen.latencies.record_ns(now.saturating_sub(due));
                 }

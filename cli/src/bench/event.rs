@@ -121,8 +121,8 @@ fn write_hex(into: &mut [u8], mut number: u64) {
 }
 
 /// When the event of an encoded `Assign` was due, and how long its data are; `None` for what this module did not make.
-pub(super) fn due_of(assign: &[u8]) -> Option<(u64, usize)> {
-    let event = field(assign, 4)?;
+pub(super) fn due_of(assign: &[u8], shared_event: Option<&[u8]>) -> Option<(u64, usize)> {
+    let event = shared_event.or_else(|| field(assign, 4))?;
     let data = field(event, 6)?;
     Some((u64::from_le_bytes(data.get(..8)?.try_into().ok()?), data.len()))
 }

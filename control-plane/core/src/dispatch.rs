@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mindos_model::{DeliveryId, Status, TenantName, Timestamp};
+use mindos_model::{DeliveryId, Seq, Status, TenantName, Timestamp};
 
 use crate::durable::Durable;
 use crate::event::Phase;
@@ -36,6 +36,12 @@ impl Durable {
         let overflows = |queue: &QueueId| !self.queue(*queue).overflow.is_empty();
         let queues: Vec<_> = self.queues().filter(overflows).collect();
         self.agenda.overflows.extend(queues);
+    }
+
+    /// Forgets when blocked lanes were to be looked at, up to now: for who only folds, and looks at none.
+    pub fn forget_blocks(&mut self) {
+        let coming = self.agenda.blocks.split_off(&(self.at, DeliveryId::new(Seq::ZERO, 0)));
+        self.agenda.blocks = coming;
     }
 
     /// A general may take work: its own, and that of the routes that could choose it.

@@ -328,7 +328,8 @@ impl Plane {
             self.record(record, now);
         }
         let rests_on = self.durable.seq;
-        self.urgent |= outputs.iter().any(is_urgent);
+        // What rests on nothing open waits for no sync of this batch.
+        self.urgent |= !self.open.is_empty() && outputs.iter().any(is_urgent);
         self.outbox.extend(outputs.into_iter().map(|output| (rests_on, output)));
     }
 

@@ -207,7 +207,12 @@ impl Durable {
     /// When items name what no item before them brought: the snapshot is not one of ours, or was damaged unnoticed.
     #[must_use]
     pub fn import(items: impl IntoIterator<Item = Item>) -> Durable {
-        let mut import = Import { durable: Durable::new(), lanes: Vec::new() };
+        Durable::import_seeded(0, items)
+    }
+
+    /// As [`Durable::import`], with a seed for its hash maps, as in [`Durable::seeded`].
+    pub fn import_seeded(seed: u64, items: impl IntoIterator<Item = Item>) -> Durable {
+        let mut import = Import { durable: Durable::seeded(seed), lanes: Vec::new() };
         items.into_iter().for_each(|item| import.item(item));
         import.finish()
     }

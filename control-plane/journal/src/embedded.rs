@@ -243,12 +243,15 @@ impl<D: Disk> Ledger<D> {
     pub fn replay(&self, from: Seq, mut visit: impl FnMut(Entry)) -> Result<(), EmbeddedError> {
         let read = |ahead: &mut Ahead<Entry>| {
             let mut tail = self.tail(from)?;
-            // Somebody takes all of them, so that it matters to nobody whether they are still wanted.
-            let mut push = |entry: Entry| {
-                let bytes = entry.record.payload().map_or(0, |payload| payload.bytes.len());
-                ahead.push(entry, bytes);
-            };
-            while tail.next_batch(&mut push)? {}
+            // Nobody wants more when the fold panicked.
+            let mut is_wanted = true;
+            while is_wanted {
+                let more = tail.next_batch(|entry| {
+                    let bytes = entry.record.payload().map_or(0, |payload| payload.bytes.len());
+                    is_wanted &= ahead.push(entry, bytes);
+                })?;
+                is_wanted &= more;
+            }
             Ok(())
         };
         read_ahead(read, |entries| entries.for_each(&mut visit), |error| self.no_thread(error))

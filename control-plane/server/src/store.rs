@@ -160,8 +160,10 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     let path = config.data_dir.join(JOURNAL_DIR);
     std::fs::create_dir_all(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
     let disk = RealDisk::new(&path).map_err(|source| StoreError::Directory { path, source })?;
-    let mut entropy = [0; 16];
-    getrandom::fill(&mut entropy).map_err(|error| StoreError::Random(io::Error::other(error)))?;
+    let (mut entropy, mut seed) = ([0; 16], [0; 8]);
+    for random in [&mut entropy[..], &mut seed[..]] {
+        getrandom::fill(random).map_err(|error| StoreError::Random(io::Error::other(error)))?;
+    }
     let options = Options {
         segment_bytes: config.segment_bytes,
         quota_bytes: config.journal_quota,
@@ -172,7 +174,7 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     tell(&recovery);
     let reads = Arc::new(Reads { ledger: journal.ledger() });
 
-    let (mut durable, mut newest) = fold(&reads.ledger)?;
+    let (mut durable, mut newest) = fold(&reads.ledger, u64::from_le_bytes(seed))?;
     if recovery.marks != Marks::default() {
         newest = note(&mut journal, &mut durable, newest, &recovery.marks)?;
     }
@@ -185,14 +187,18 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
 }
 
 /// The state that the newest snapshot and the records behind it lead to, and when the newest of them was decided.
-fn fold(ledger: &Ledger<RealDisk>) -> Result<(Durable, Timestamp), HomeError> {
+/// `seed` is for the hash maps, whose keys come from outside.
+fn fold(ledger: &Ledger<RealDisk>, seed: u64) -> Result<(Durable, Timestamp), HomeError> {
     let mut newest = Timestamp::default();
     let import = |items: &mut dyn Iterator<Item = Item>| {
-        Durable::import(items.inspect(|item| {
-            if let Item::Header { at, .. } = item {
-                newest = *at;
-            }
-        }))
+        Durable::import_seeded(
+            seed,
+            items.inspect(|item| {
+                if let Item::Header { at, .. } = item {
+                    newest = *at;
+                }
+            }),
+        )
     };
     let folded = ledger.fold_snapshot(import, passed_over);
     let mut durable = folded.map_err(|error| failed("failed to load a snapshot", error))?;

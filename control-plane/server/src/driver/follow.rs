@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 /// Entries that may wait for one follower; a batch above that makes it lag. A second of full load, about 100 MB that followers share.
 pub const FOLLOW_ENTRIES_MAX: usize = 262_144;
-/// Batches that may wait for one follower.
-pub const FOLLOW_BATCHES_MAX: usize = 4096;
+/// Batches that may wait for one follower: half a gigabyte where they are as large as can be.
+pub const FOLLOW_BATCHES_MAX: usize = 1024;
 
 /// What a follower is told.
 #[derive(Clone, Debug)]

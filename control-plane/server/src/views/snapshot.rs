@@ -172,6 +172,7 @@ impl Snapshotter {
         let events = items.iter().filter(|item| matches!(item, Item::Event(_))).count();
         let epoch = state.epoch();
         // Where the state is large, it is not held twice.
+        state.forget_blocks();
         self.state = (events <= self.settings.keep_events_max).then_some(state);
         self.home.save(at, epoch, &mut items.into_iter())?;
         self.newest = Some(at);

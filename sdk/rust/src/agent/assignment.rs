@@ -31,6 +31,12 @@ impl Assignment {
         &self.encoded
     }
 
+    /// The encoded event, where an earlier assignment of the same frame brought it and this one does not have it.
+    #[must_use]
+    pub fn shared_event(&self) -> Option<&Bytes> {
+        self.event.as_ref()
+    }
+
     /// The same in memory of its own: what it was cut from can be freed.
     #[must_use]
     pub fn detached(&self) -> Assignment {

@@ -176,7 +176,8 @@ impl World {
         (self.home.full, self.home.sync_fails) = (false, false);
         self.acked_events_are_kept()?;
         if self.plane.is_some() {
-            if self.heal_rounds == 1 {
+            // In the first round in which somebody is there to hear it.
+            if !std::mem::replace(&mut self.routes_healed, true) {
                 self.apply_routes(true);
             }
             let held: Vec<_> = self.ledger.holds.iter().filter(|(_, holds)| !holds.is_none()).collect();
