@@ -190,6 +190,19 @@ fn first_segment<D: Disk>(
     Ok(segment)
 }
 
+/// Blanks a header's room behind the end, so that the batch that comes in its place cannot complete by chance what lies there.
+fn blank_header<F: DiskFile>(live: &Segment<F>, offset: u64) -> io::Result<()> {
+    let room = usize::try_from(live.file_bytes - offset).unwrap_or(usize::MAX);
+    let mut header = [0; frame::HEADER_BYTES];
+    let header = &mut header[..frame::HEADER_BYTES.min(room)];
+    live.file.read_at(header, offset)?;
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    header.fill(0);
+    live.file.write_at(header, offset)
+}
+
 /// Finds the end of the last segment, puts a single wrong byte right, and makes sure that what is kept is on the disk.
 fn settle_tail<D: Disk>(disk: &D, live: &Segment<D::File>) -> Result<(u32, Option<Cut>, Vec<Damage>), JournalError> {
     let mut repaired = Vec::new();
@@ -207,14 +220,14 @@ fn settle_tail<D: Disk>(disk: &D, live: &Segment<D::File>) -> Result<(u32, Optio
             Tail::OneByte(damage) => return Err(damage.into()),
             Tail::Torn(bytes) => {
                 let cut = Cut { file: file.clone(), offset: position.offset, bytes };
-                // Its header goes, so that what comes after it in its place cannot complete it by chance.
-                let blank = [0; frame::HEADER_BYTES];
-                let room = usize::try_from(live.file_bytes - position.offset).unwrap_or(usize::MAX);
-                let blank = &blank[..blank.len().min(room)];
-                live.file.write_at(blank, position.offset).map_err(JournalError::io("write", &file))?;
+                blank_header(live, position.offset).map_err(JournalError::io("write", &file))?;
                 break (extent, position.epoch, Some(cut));
             }
-            Tail::Clean => break (extent, position.epoch, None),
+            Tail::Clean => {
+                // The beginning of a header may be lost while the rest of its batch is there.
+                blank_header(live, position.offset).map_err(JournalError::io("write", &file))?;
+                break (extent, position.epoch, None);
+            }
         }
     };
     // What we see may be the work of a process that died before its sync: batch, names of segments and snapshots.
