@@ -104,6 +104,12 @@ impl Durable {
         self.seq
     }
 
+    /// How many events are open.
+    #[must_use]
+    pub fn events_open(&self) -> usize {
+        self.events.len()
+    }
+
     /// The epoch in force; 0 before the first start.
     #[must_use]
     pub fn epoch(&self) -> u32 {

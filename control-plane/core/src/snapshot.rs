@@ -113,6 +113,11 @@ impl Durable {
     /// The state as items, in one order only.
     #[must_use]
     pub fn export(&self) -> Vec<Item> {
+        self.items().collect()
+    }
+
+    /// As [`Durable::export`], made one by one as they are asked for.
+    pub fn items(&self) -> impl Iterator<Item = Item> + '_ {
         let mut items = vec![Item::Header { seq: self.seq, at: self.at, epoch: self.epoch }];
         self.export_fleet(&mut items);
         for (_, rule) in self.routing.iter() {
@@ -126,14 +131,11 @@ impl Durable {
             let target = HoldTarget::Route(rule.route.name.clone());
             Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, holds: rule.holds, by: Arc::from("") })
         }));
-        items.extend(self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event)))));
-        items.extend(self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen }));
-        items.extend(self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled {
-            delivery,
-            token,
-            ending,
-        }));
-        items
+        let events = self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event))));
+        let seen = self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen });
+        let settled =
+            self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled { delivery, token, ending });
+        items.into_iter().chain(events).chain(seen).chain(settled)
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {

@@ -168,13 +168,10 @@ impl Snapshotter {
         if at == self.newest() {
             return Ok(None);
         }
-        let items = state.export();
-        let events = items.iter().filter(|item| matches!(item, Item::Event(_))).count();
-        let epoch = state.epoch();
+        self.home.save(at, state.epoch(), &mut state.items())?;
         // Where the state is large, it is not held twice.
         state.forget_blocks();
-        self.state = (events <= self.settings.keep_events_max).then_some(state);
-        self.home.save(at, epoch, &mut items.into_iter())?;
+        self.state = (state.events_open() <= self.settings.keep_events_max).then_some(state);
         self.newest = Some(at);
         Ok(Some(at))
     }
