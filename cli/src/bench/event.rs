@@ -178,9 +178,10 @@ mod tests {
             let event = CloudEvent::decode(events.next(due)).unwrap();
             assert!(seen.insert(event.id.clone()));
             assert!(event.attributes.contains_key("lane"));
+            assert_eq!(due_of(&[], Some(&event.encode_to_vec())), Some((due, 1024)));
             let assign =
                 Assign { delivery_id: "d1.1".to_owned(), event: Some(event), event_seq: 9, ..Default::default() };
-            assert_eq!(due_of(&assign.encode_to_vec()), Some((due, 1024)));
+            assert_eq!(due_of(&assign.encode_to_vec(), None), Some((due, 1024)));
         }
     }
 
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn noise_has_no_due_time() {
-        assert_eq!(due_of(&[0xff; 40]), None);
-        assert_eq!(due_of(&[]), None);
+        assert_eq!(due_of(&[0xff; 40], None), None);
+        assert_eq!(due_of(&[], None), None);
     }
 }
