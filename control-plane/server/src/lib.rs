@@ -14,6 +14,7 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod outgoing;
 pub mod payloads;
 pub mod reload;
 pub mod run;
