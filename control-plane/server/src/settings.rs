@@ -3,10 +3,14 @@
 //! ```yaml
 //! github_secret: "the secret of the webhook"
 //! github_secret_previous: "the one before, while it is being changed"
+//! gitlab: {secret: "the secret token of the webhook", previous: ".."}
+//! alertmanager: {secret: "the credentials of its authorization"}
+//! ingest: {..}                                  # see `ingest::generic`
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +20,10 @@ use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::http::GithubAccess;
+use crate::ingest::doors::Doors;
+use crate::ingest::generic::GenericSetting;
 use crate::ingest::github::Secrets;
+use crate::ingest::hook::SecretSetting;
 use crate::logging;
 use crate::reload::{ReloadError, Reloaded};
 
@@ -75,6 +82,10 @@ pub enum SettingsError {
 struct Settings {
     github_secret: Option<String>,
     github_secret_previous: Option<String>,
+    gitlab: Option<SecretSetting>,
+    alertmanager: Option<SecretSetting>,
+    #[serde(default)]
+    ingest: BTreeMap<String, GenericSetting>,
     log: Option<String>,
 }
 
@@ -83,7 +94,8 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, log } = &settings;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, log } = &settings;
+    Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -103,6 +115,7 @@ fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String>
 #[derive(Debug)]
 pub struct LiveSettings {
     github: Arc<ArcSwap<GithubAccess>>,
+    doors: Arc<ArcSwap<Doors>>,
     base: GithubAccess,
     base_log: String,
     file: Option<Reloaded<Settings>>,
@@ -138,9 +151,11 @@ impl LiveSettings {
         };
         let file = file.map(|path| Reloaded::open(path, parse)).transpose()?;
         let github = Arc::new(ArcSwap::from_pointee(base.clone()));
-        let live = LiveSettings { github, base, base_log: log.to_owned(), file };
+        let doors = Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..Doors::default() };
+        let doors = Arc::new(ArcSwap::from_pointee(doors));
+        let live = LiveSettings { github, doors, base, base_log: log.to_owned(), file };
         if let Some(file) = &live.file {
-            apply(&live.github, &live.base, &live.base_log, &file.current().load());
+            apply(&live.github, &live.doors, &live.base, &live.base_log, &file.current().load());
         }
         Ok(live)
     }
@@ -151,9 +166,15 @@ impl LiveSettings {
         Arc::clone(&self.github)
     }
 
+    /// How other webhooks are let in, now and after every change.
+    #[must_use]
+    pub fn doors(&self) -> Arc<ArcSwap<Doors>> {
+        Arc::clone(&self.doors)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
-        let LiveSettings { github, base, base_log, file } = self;
+        let LiveSettings { github, doors, base, base_log, file } = self;
         let hurry = Arc::new(Notify::new());
         let mut drained = drain.clone();
         let hangups = async {
@@ -167,7 +188,7 @@ impl LiveSettings {
         let watched = async {
             match file {
                 Some(file) => {
-                    let changed = move |settings: &Settings| apply(&github, &base, &base_log, settings);
+                    let changed = move |settings: &Settings| apply(&github, &doors, &base, &base_log, settings);
                     file.watch(Arc::clone(&hurry), drain, changed).await;
                 }
                 None => std::future::pending().await,
@@ -181,8 +202,18 @@ impl LiveSettings {
     }
 }
 
-fn apply(github: &ArcSwap<GithubAccess>, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let Settings { github_secret, github_secret_previous, log } = settings;
+fn apply(
+    github: &ArcSwap<GithubAccess>,
+    doors: &ArcSwap<Doors>,
+    base: &GithubAccess,
+    base_log: &str,
+    settings: &Settings,
+) {
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, log } = settings;
+    // The file was checked when it was read.
+    if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
+        doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
+    }
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
     if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {

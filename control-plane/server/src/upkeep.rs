@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
+use crate::ingest::doors::Doors;
 use crate::settings::{LiveSettings, SettingsError};
 use crate::store::Reads;
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
@@ -59,6 +60,7 @@ pub struct Upkeep {
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
     github: Arc<ArcSwap<GithubAccess>>,
+    doors: Arc<ArcSwap<Doors>>,
 }
 
 impl Upkeep {
@@ -107,7 +109,7 @@ impl Upkeep {
             interval: config.upkeep_interval,
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let github = settings.github();
+        let (github, doors) = (settings.github(), settings.doors());
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -122,6 +124,7 @@ impl Upkeep {
             retention,
             settings,
             github,
+            doors,
         })
     }
 
@@ -187,7 +190,11 @@ impl Upkeep {
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
             },
-            settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
+            settings: HttpSettings {
+                github: Arc::clone(&self.github),
+                doors: Arc::clone(&self.doors),
+                ..HttpSettings::default()
+            },
         })
     }
 
