@@ -30,7 +30,7 @@ use body::Bodies;
 
 pub use error::HttpError;
 pub use github::GithubAccess;
-pub use scrape::Scraped;
+pub use scrape::{Exposed, Scraped};
 
 /// How the HTTP side behaves.
 #[derive(Clone, Debug)]
