@@ -20,6 +20,7 @@ pub mod payloads;
 pub mod reload;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod store;
 pub mod upkeep;
 pub mod views;

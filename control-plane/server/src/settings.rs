@@ -7,6 +7,8 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
+//! sinks:
+//!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
@@ -28,6 +30,8 @@ use crate::ingest::github::Secrets;
 use crate::ingest::hook::SecretSetting;
 use crate::logging;
 use crate::reload::{ReloadError, Reloaded};
+use crate::sinks::settings::SinkSetting;
+use crate::sinks::{self, Configured};
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -89,6 +93,8 @@ struct Settings {
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
     github_app: Option<AppSetting>,
+    #[serde(default)]
+    sinks: BTreeMap<String, SinkSetting>,
     log: Option<String>,
 }
 
@@ -97,9 +103,11 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = &settings;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, log } =
+        &settings;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
+    sinks::settings::sinks(sinks)?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -124,6 +132,8 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// Where results leave to.
+    pub sinks: Configured,
 }
 
 /// The settings in force and what keeps them so.
@@ -211,11 +221,15 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = settings;
+    let InForce { github, doors, app, sinks: open_sinks } = in_force;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, log } =
+        settings;
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
+    }
+    if let Ok(configured) = sinks::settings::sinks(sinks) {
+        open_sinks.store(Arc::new(configured));
     }
     app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());

@@ -17,6 +17,7 @@ use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::outgoing::Outgoing;
 use crate::settings::{InForce, LiveSettings, SettingsError};
+use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -61,6 +62,7 @@ pub struct Upkeep {
     settings: Option<LiveSettings>,
     in_force: InForce,
     catch_up: Option<CatchUp>,
+    sinks: Sinks,
     exposed: Vec<Exposed>,
 }
 
@@ -111,9 +113,19 @@ impl Upkeep {
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
         let in_force = settings.in_force();
-        let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
-        let counts = catch_up.counts();
-        let exposed = vec![Exposed::new(move |into| counts.expose(into))];
+        let client = Outgoing::new();
+        let catch_up = CatchUp::new(client.clone(), handle.clock());
+        let sinks = Sinks {
+            configured: Arc::clone(&in_force.sinks),
+            states: SinkStates::default(),
+            dir: config.data_dir.join("sinks"),
+            client,
+        };
+        let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
+        let exposed = vec![
+            Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
+        ];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -129,6 +141,7 @@ impl Upkeep {
             settings,
             in_force,
             catch_up: Some(catch_up),
+            sinks,
             exposed,
         })
     }
@@ -141,6 +154,7 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
         let retention = Retention {
@@ -198,6 +212,7 @@ impl Upkeep {
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
                 others: self.exposed.clone(),
+                sinks: self.sinks.states.clone(),
             },
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),

@@ -22,7 +22,7 @@ mod publish;
 mod route;
 mod route_table;
 pub mod status;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use std::sync::Arc;
