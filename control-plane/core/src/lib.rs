@@ -19,6 +19,7 @@ mod overflow;
 mod people;
 mod placement;
 mod plane;
+mod pool;
 mod publish;
 mod queue;
 mod recent;

@@ -13,11 +13,12 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
 use crate::output::{Assign, Output, PlaneMessage};
+use crate::pool::MemberIdx;
 use crate::queue::QueueId;
 use crate::record::{Choice, DeliveryLeased, Load, Record};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
-use crate::soft::{MemberIdx, Soft};
+use crate::soft::Soft;
 
 /// Generals weighed for one delivery.
 const GENERALS_WEIGHED_MAX: usize = 16;
