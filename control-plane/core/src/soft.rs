@@ -14,10 +14,11 @@ use hashbrown::HashMap;
 use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
-use crate::input::{AgentMessage, Extend, Hello, Input, ReportedLoad, SessionId};
+use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
 use crate::output::InstanceState;
 use crate::plane::Limits;
-use crate::pool::{Member, MemberIdx, Pool};
+use crate::pool::{Kept, Member, MemberIdx, Pool};
+use crate::rate::RatePools;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
@@ -38,6 +39,8 @@ pub(crate) struct Instance {
     pub(crate) since: Timestamp,
     pub(crate) session: Option<SessionId>,
     pub(crate) members: Vec<(GeneralIdx, MemberIdx)>,
+    /// What its members were when the stream was lost.
+    pub(crate) kept: Vec<Kept>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +66,9 @@ pub struct Soft {
     pub(crate) free: BTreeSet<GeneralIdx>,
     /// The same by the routes that could choose them.
     pub(crate) free_of: BTreeMap<RouteIdx, BTreeSet<GeneralIdx>>,
+    /// Members that time alone will change.
+    pub(crate) comebacks: BTreeSet<(Timestamp, MemberIdx)>,
+    pub(crate) rates: RatePools,
     /// Generals whose work may move since the plane looked last.
     pub(crate) woken: Vec<GeneralIdx>,
     pub(crate) leases: HashMap<DeliveryId, LeaseClock, FixedState>,
@@ -91,6 +97,8 @@ impl Soft {
             pools: BTreeMap::new(),
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
+            comebacks: BTreeSet::new(),
+            rates: RatePools::default(),
             woken: Vec::new(),
             leases: HashMap::with_hasher(durable.hasher.clone()),
             deadlines: BTreeSet::new(),
@@ -110,6 +118,7 @@ impl Soft {
                     since: now,
                     session: None,
                     members: Vec::new(),
+                    kept: Vec::new(),
                 };
                 soft.instances.entry(lease.instance.clone()).or_insert_with(unknown);
             }
@@ -145,6 +154,8 @@ impl Soft {
         if let Some(older) = replaced {
             self.closed(durable, older, now);
         }
+        let before = self.instances.get_mut(key).filter(|instance| instance.boot == *boot);
+        let mut kept = before.map(|instance| std::mem::take(&mut instance.kept)).unwrap_or_default();
         let mut members = Vec::with_capacity(generals.len());
         for named in generals {
             let general_key = crate::record::GeneralKey {
@@ -158,17 +169,13 @@ impl Soft {
             }
             let held = durable.held.get(key);
             let open = held.map_or(0, |held| held.values().filter(|of| **of == general).count());
-            let member = Member {
-                instance: key.clone(),
-                boot: boot.clone(),
-                session: *session,
-                general,
-                load: Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots },
-                reported: ReportedLoad::default(),
-                is_open: durable.registry.instance_holds(key).is_none(),
-                free_at: None,
-            };
-            members.push((general, self.add(durable, member)));
+            let load = Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots };
+            let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
+            member.is_open = durable.registry.instance_holds(key).is_none();
+            if let Some(at) = kept.iter().position(|kept| kept.general == general) {
+                member.resume(kept.swap_remove(at));
+            }
+            members.push((general, self.add(durable, member, now)));
         }
         self.sessions.insert(*session, Session { instance: key.clone(), last_heard: now, replaced });
         self.silences.insert((now + self.silence_look(), *session));
@@ -179,6 +186,7 @@ impl Soft {
             since: now,
             session: Some(*session),
             members,
+            kept: Vec::new(),
         };
         self.instances.insert(key.clone(), instance);
         // Who claims a lease is told to keep it, and counts from the hello on: so do we.
@@ -194,7 +202,7 @@ impl Soft {
         match message {
             AgentMessage::Grant { general, capacity } => {
                 if let Some(idx) = self.member_named(durable, &key, general.as_str()) {
-                    self.change(durable, idx, |member| member.load.capacity = *capacity);
+                    self.change(durable, idx, now, |member| member.load.capacity = *capacity);
                 }
             }
             AgentMessage::Accept { delivery, token } => self.rearm(durable, &key, *delivery, *token, None, now),
@@ -204,15 +212,14 @@ impl Soft {
             }
             AgentMessage::Heartbeat { loads } => {
                 for (general, load) in loads {
-                    let idx = self.member_named(durable, &key, general.as_str());
-                    if let Some(member) = idx.and_then(|idx| self.members[idx as usize].as_mut()) {
-                        member.reported = load.clone();
+                    if let Some(idx) = self.member_named(durable, &key, general.as_str()) {
+                        self.reported(durable, idx, load, now);
                     }
                 }
             }
             AgentMessage::Draining => {
                 self.set_state(&key, InstanceState::Draining, now);
-                self.refresh_instance(durable, &key);
+                self.refresh_instance(durable, &key, now);
             }
             AgentMessage::Decline { .. } | AgentMessage::Result(_) | AgentMessage::Reconcile { .. } => {}
         }
@@ -228,8 +235,10 @@ impl Soft {
         instance.session = None;
         instance.state = InstanceState::Unknown;
         instance.since = now;
-        for (_, idx) in std::mem::take(&mut instance.members) {
-            self.remove(durable, idx, now);
+        let members = std::mem::take(&mut instance.members);
+        let kept: Vec<_> = members.into_iter().filter_map(|(_, idx)| self.remove(durable, idx, now)).collect();
+        if let Some(instance) = self.instances.get_mut(&key) {
+            instance.kept = kept;
         }
         self.oblivion.insert((now + OBLIVION, key));
     }
@@ -238,10 +247,10 @@ impl Soft {
     pub(crate) fn follow(&mut self, durable: &Durable, change: Change, now: Timestamp) {
         match change {
             Change::Nothing => {}
-            Change::Leased { general, instance } => self.tally(durable, &instance, general, 1),
-            Change::Released { delivery, general, instance } => {
+            Change::Leased { delivery, general, instance } => self.leased(durable, delivery, general, &instance, now),
+            Change::Released { delivery, general, instance, since, verdict } => {
                 self.stop_clock(delivery);
-                self.tally(durable, &instance, general, -1);
+                self.released(durable, (delivery, general), &instance, (verdict, now.since(since)), now);
             }
             Change::Opened(generals) => {
                 for general in generals {
@@ -255,7 +264,7 @@ impl Soft {
                     self.woken.push(general);
                 }
             }
-            Change::Instance(key) => self.refresh_instance(durable, &key),
+            Change::Instance(key) => self.refresh_instance(durable, &key, now),
             Change::Removed(general) => {
                 self.pools.remove(&general);
                 self.free.remove(&general);
@@ -293,10 +302,11 @@ impl Soft {
         let silence = self.silences.first().map(|(at, _)| *at);
         let oblivion = self.oblivion.first().map(|(at, _)| *at);
         let idle = self.idle.first().map(|(at, _)| *at);
+        let comeback = self.comebacks.first().map(|(at, _)| *at);
         // Turns come often while there is anything to time: a gap between two of them means a stall.
         let is_timing = !self.leases.is_empty() || !self.sessions.is_empty();
         let tick = is_timing.then(|| self.last_turn + limits::STALL / 2);
-        [lease, silence, oblivion, idle, tick].into_iter().flatten().min()
+        [lease, silence, oblivion, idle, comeback, self.rates.next_due(), tick].into_iter().flatten().min()
     }
 
     /// Sessions of which nothing was heard for too long. Those heard of meanwhile get a later date.
