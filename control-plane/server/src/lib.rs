@@ -22,6 +22,7 @@ pub mod run;
 pub mod settings;
 pub mod sinks;
 pub mod store;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

@@ -9,6 +9,7 @@
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
+//! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
@@ -32,6 +33,8 @@ use crate::logging;
 use crate::reload::{ReloadError, Reloaded};
 use crate::sinks::settings::SinkSetting;
 use crate::sinks::{self, Configured};
+use crate::trace;
+use crate::trace::settings::OtlpSetting;
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -95,6 +98,7 @@ struct Settings {
     github_app: Option<AppSetting>,
     #[serde(default)]
     sinks: BTreeMap<String, SinkSetting>,
+    otlp: Option<OtlpSetting>,
     log: Option<String>,
 }
 
@@ -103,11 +107,12 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, log } =
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, otlp, log } =
         &settings;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
     sinks::settings::sinks(sinks)?;
+    otlp.as_ref().map(OtlpSetting::otlp).transpose()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -134,6 +139,8 @@ pub struct InForce {
     pub app: Arc<ArcSwapOption<App>>,
     /// Where results leave to.
     pub sinks: Configured,
+    /// Where spans go.
+    pub otlp: trace::Configured,
 }
 
 /// The settings in force and what keeps them so.
@@ -221,8 +228,8 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, sinks: open_sinks } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, log } =
+    let InForce { github, doors, app, sinks: open_sinks, otlp: open_otlp } = in_force;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, otlp, log } =
         settings;
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
@@ -231,6 +238,7 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
     if let Ok(configured) = sinks::settings::sinks(sinks) {
         open_sinks.store(Arc::new(configured));
     }
+    open_otlp.store(otlp.as_ref().and_then(|otlp| otlp.otlp().ok()).map(Arc::new));
     app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));

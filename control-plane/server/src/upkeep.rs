@@ -19,6 +19,7 @@ use crate::outgoing::Outgoing;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
+use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
 use crate::views::follow::{Follower, Priority, Progress, Source, View};
@@ -63,6 +64,7 @@ pub struct Upkeep {
     in_force: InForce,
     catch_up: Option<CatchUp>,
     sinks: Sinks,
+    tracer: Tracer,
     exposed: Vec<Exposed>,
 }
 
@@ -121,9 +123,16 @@ impl Upkeep {
             dir: config.data_dir.join("sinks"),
             client,
         };
+        let tracer = Tracer {
+            configured: Arc::clone(&in_force.otlp),
+            counts: trace::Counts::default(),
+            client: sinks.client.clone(),
+        };
+        let spans = tracer.counts.clone();
         let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| spans.expose(into)),
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
         ];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
@@ -142,6 +151,7 @@ impl Upkeep {
             in_force,
             catch_up: Some(catch_up),
             sinks,
+            tracer,
             exposed,
         })
     }
@@ -154,6 +164,7 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
@@ -170,6 +181,12 @@ impl Upkeep {
             tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Where spans go, if anywhere.
+    #[must_use]
+    pub fn otlp(&self) -> trace::Configured {
+        Arc::clone(&self.in_force.otlp)
     }
 
     /// The index of events that left the core's own window.
