@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod asked;
 mod check;
 mod decide;
 mod dedupe;
@@ -31,6 +32,7 @@ mod soft;
 mod stretch;
 mod view;
 
+pub use asked::{ASKED_MAX, ASKED_PREFIX};
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;
 pub use people::SELECTED_MAX;
