@@ -90,9 +90,9 @@ impl Durable {
             held: HashMap::with_hasher(hasher.clone()),
             registry: Registry::new(hasher.clone()),
             routing: Routing::new(hasher.clone()),
+            dedupe: Dedupe::new(hasher.clone()),
             hasher,
             events: Events::default(),
-            dedupe: Dedupe::default(),
             recent: Recent::default(),
             agenda: Agenda::default(),
         }
