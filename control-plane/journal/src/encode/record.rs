@@ -136,6 +136,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -166,6 +167,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         unrouted: route.is_none(),
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
+        priority: words::of_priority(*priority),
     }
 }
 
