@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod breaker;
 mod check;
 mod decide;
 mod dedupe;
@@ -20,22 +21,28 @@ mod overflow;
 mod people;
 mod placement;
 mod plane;
+mod pool;
 mod publish;
 mod queue;
+mod rate;
 mod recent;
 pub mod record;
 mod registry;
 mod rounds;
 pub mod route;
 mod routing;
+mod score;
 pub mod snapshot;
 mod soft;
 mod stretch;
 mod tenants;
 mod view;
 
+pub use breaker::BreakerState;
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;
 pub use people::SELECTED_MAX;
+pub use placement::Drawing;
 pub use plane::{IN_FLIGHT_MAX, Limits, Plane};
+pub use rate::RATE_POOL_LABEL;
 pub use soft::Soft;

@@ -19,6 +19,7 @@ mod names;
 mod read;
 mod record;
 mod route;
+pub(crate) mod seen_block;
 pub(crate) mod state;
 mod words;
 
