@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod asked;
 mod breaker;
 mod check;
 mod decide;
@@ -13,6 +14,7 @@ mod delivery;
 mod dispatch;
 mod durable;
 mod event;
+mod fair;
 pub mod input;
 pub mod journal;
 pub mod output;
@@ -27,14 +29,17 @@ mod rate;
 mod recent;
 pub mod record;
 mod registry;
+mod rounds;
 pub mod route;
 mod routing;
 mod score;
 pub mod snapshot;
 mod soft;
 mod stretch;
+mod tenants;
 mod view;
 
+pub use asked::{ASKED_MAX, ASKED_PREFIX};
 pub use breaker::BreakerState;
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;
