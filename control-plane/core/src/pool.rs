@@ -327,7 +327,7 @@ impl Soft {
         if let Some(speed) = speed_of(model) {
             pool.speed = if pool.speed == 0 { speed } else { (pool.speed / 8 * 7).saturating_add(speed / 8).max(1) };
         }
-        member.pressure = Pressure::of(model, pool.speed, now);
+        member.pressure = Pressure::of(model, member.load.open, pool.speed, now);
         let ModelLoad { limit_remaining, limit_resets_at, .. } = *model;
         if let (Some(0), Some(until)) = (limit_remaining, limit_resets_at) {
             self.limited(durable, general, Some(idx), until, now);

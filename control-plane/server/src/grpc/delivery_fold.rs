@@ -181,7 +181,7 @@ fn summary(record: &DeliveryLeased) -> String {
         let _ = write!(text, ", latency {latency_ms} ms");
     }
     if model > 0 {
-        let _ = write!(text, ", its model at {:.2} with {queue} waiting", f64::from(model) / 1000.0);
+        let _ = write!(text, ", its model at {:.2} with {queue} other requests", f64::from(model) / 1000.0);
     }
     if choice.aside > 0 {
         let _ = write!(text, "; {} of {} set aside", choice.aside, choice.connected);
