@@ -182,6 +182,7 @@ impl Durable {
                 self.time_blocks(&record.tenant);
                 self.all_opened()
             }
+            Record::RouteAsked(record) => self.route_asked(record),
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
                 if let Some(event) = self.events.get_mut(*event) {
                     event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
@@ -437,7 +438,7 @@ impl Durable {
         }
     }
 
-    fn all_opened(&self) -> Change {
+    pub(crate) fn all_opened(&self) -> Change {
         Change::Opened(self.registry.iter().map(|(idx, _)| idx).collect())
     }
 

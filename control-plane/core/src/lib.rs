@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod asked;
 mod breaker;
 mod check;
 mod decide;
@@ -35,6 +36,7 @@ mod soft;
 mod stretch;
 mod view;
 
+pub use asked::{ASKED_MAX, ASKED_PREFIX};
 pub use breaker::BreakerState;
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;

@@ -152,6 +152,14 @@ impl Routing {
         idx
     }
 
+    /// Gives a rule's place to a route of another name.
+    pub(crate) fn rename(&mut self, idx: RouteIdx, tenant: &TenantName, name: &RouteName) {
+        let Rule { tenant: of, route, cursor, .. } = &mut self.rules[idx.0 as usize];
+        self.by_name.remove(&Named(of, &route.name));
+        (*of, *cursor) = (tenant.clone(), None);
+        self.by_name.insert((tenant.clone(), name.clone()), idx);
+    }
+
     /// A general appeared or changed: finds the routes that name it.
     pub(crate) fn rejoin(&mut self, general: GeneralIdx, registry: &mut Registry) {
         for idx in (0..self.rules.len()).map(|idx| RouteIdx(u32::try_from(idx).expect("as many as were put"))) {
