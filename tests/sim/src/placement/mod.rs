@@ -286,6 +286,7 @@ impl Bench {
                     payload: words::payload("x"),
                     routed: true,
                     seen: None,
+                    asked: None,
                 };
                 let request = RequestId(id.parse().expect("a number of ours"));
                 self.offer(Input::Publish { request, event: Box::new(event) });
