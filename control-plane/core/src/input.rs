@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status,
-    TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region, RouteName,
+    Seq, Status, TenantName, Timestamp, Token,
 };
 
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
@@ -131,6 +131,8 @@ pub struct NewEvent {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asks for; unset leaves it to the route.
+    pub priority: Option<Priority>,
     pub actor: Option<Arc<str>>,
     pub time: Option<Timestamp>,
     pub key: DedupeKey,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
-    Token,
+    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, TenantName,
+    Timestamp, Token,
 };
 
 use crate::breaker::BreakerState;
@@ -166,6 +166,8 @@ pub enum Rejection {
     BacklogFull { route: RouteName, waiting: u32, max: u32 },
     #[error("{open} deliveries are open, {max} may")]
     PlaneFull { open: u64, max: u64 },
+    #[error("{open} deliveries of tenant {tenant} are open, {max} may")]
+    TenantFull { tenant: TenantName, open: u64, max: u64 },
     #[error("event concerns {targets} generals, {max} may be")]
     FanoutTooWide { targets: usize, max: usize },
     #[error("delivery {delivery} is not known or has ended")]

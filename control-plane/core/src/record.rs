@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Region, RouteName,
-    Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Priority, Region,
+    RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;
@@ -144,6 +144,8 @@ pub struct EventAccepted {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asked for, else its route: the class in which it waits.
+    pub priority: Priority,
     pub actor: Option<Arc<str>>,
     /// When it happened, by its sender.
     pub time: Option<Timestamp>,

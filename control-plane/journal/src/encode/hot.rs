@@ -42,6 +42,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -86,6 +87,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(16, strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as u64), bytes);
         put_number(17, u64::from(route.is_none()), bytes);
         put_bytes(19, key, bytes);
+        put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
 }
 
@@ -214,7 +216,7 @@ fn read_event_accepted(
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
-    let mut planned = Vec::new();
+    let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => tenant = value.text()?,
@@ -232,6 +234,7 @@ fn read_event_accepted(
             15 => route = value.text()?,
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
+            35 => priority = value.word()?,
             _ => {}
         }
     }
@@ -251,6 +254,7 @@ fn read_event_accepted(
         // Often the same text, which is then shared.
         lane: subject.clone().filter(|subject| **subject == *lane).unwrap_or_else(|| Arc::from(lane)),
         repository: (!repository.is_empty()).then(|| names.text(repository)),
+        priority: words::priority(priority)?,
         actor: (!actor.is_empty()).then(|| names.text(actor)),
         time: (time > 0).then_some(Timestamp(time)),
         key: fixed(key, "dedupe_key")?,

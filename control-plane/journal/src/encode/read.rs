@@ -140,6 +140,7 @@ fn read_event_accepted(
         kind: names.text(kind),
         lane: Arc::from(lane),
         repository: text(&record.repository),
+        priority: words::priority(record.priority)?,
         actor: text(&record.actor),
         time: (record.time_ms > 0).then_some(Timestamp(record.time_ms)),
         key: fixed(&record.dedupe_key, "dedupe_key")?,

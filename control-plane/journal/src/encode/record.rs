@@ -145,6 +145,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -175,6 +176,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         unrouted: route.is_none(),
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
+        priority: words::of_priority(*priority),
     }
 }
 

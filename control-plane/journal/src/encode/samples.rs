@@ -9,7 +9,7 @@ use mindos_core::output::PayloadRef;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
-use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
 use crate::fault::Random;
 
@@ -212,6 +212,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         subject,
         lane,
         repository: maybe(random, |random| text(random, "repository")),
+        priority: Priority::Normal,
         actor: maybe(random, |random| text(random, "actor")),
         time: maybe(random, time),
         key: digest(random),
@@ -399,6 +400,8 @@ fn event(random: &mut Random) -> EventItem {
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),
+        source: None,
+        priority: Priority::Normal,
         route: "route-2".parse().unwrap(),
         accepted: time(random),
         payload: PayloadRef { seq: seq(random), len: random.below(1 << 20) as u32 },

@@ -209,6 +209,9 @@ impl<'a> Words<'a> {
         if let Some(block) = self.take("block") {
             route.block_max = span(block)?;
         }
+        if let Some(priority) = self.take("priority") {
+            route.priority = priority.parse().map_err(text)?;
+        }
         if self.flag("latest") {
             route.coalesce = Coalesce::Latest;
         }
@@ -229,7 +232,8 @@ impl<'a> Words<'a> {
             kind: Arc::from(kind),
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
-            repository: None,
+            repository: self.take("repository").map(Arc::from),
+            priority: self.take("priority").map(str::parse).transpose().map_err(text)?,
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),

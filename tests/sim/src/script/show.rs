@@ -9,7 +9,7 @@ use mindos_core::output::{
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
 };
-use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, Priority, Timestamp, Token};
 
 /// A record with its place, times counted from `start`.
 #[must_use]
@@ -90,6 +90,9 @@ fn record(record: &Record, start: Timestamp) -> String {
 
 fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
+    if record.priority != Priority::Normal {
+        write!(out, " {}", record.priority)?;
+    }
     match (&record.route, record.strategy) {
         (Some(route), Some(strategy)) => write!(out, " route={route} {strategy}")?,
         _ => write!(out, " unrouted")?,
