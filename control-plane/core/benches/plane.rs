@@ -133,6 +133,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         digest: [1; 16],
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
+        asked: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }

@@ -187,6 +187,7 @@ impl Durable {
                 self.time_blocks(&record.tenant);
                 self.all_opened()
             }
+            Record::RouteAsked(record) => self.route_asked(record),
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
                 if let Some(event) = self.events.get_mut(*event) {
                     event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
@@ -454,7 +455,7 @@ impl Durable {
         }
     }
 
-    fn all_opened(&self) -> Change {
+    pub(crate) fn all_opened(&self) -> Change {
         Change::Opened(self.registry.iter().map(|(idx, _)| idx).collect())
     }
 

@@ -9,7 +9,7 @@ use mindos_model::{
 };
 
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 
 /// Ties a reply to its caller; chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,6 +140,8 @@ pub struct NewEvent {
     pub payload: Payload,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
+    /// The route that it brings along; the table is asked when unset.
+    pub asked: Option<Arc<Route>>,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.
     pub seen: Option<Seen>,
 }

@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod asked;
 mod breaker;
 mod check;
 mod decide;
@@ -38,6 +39,7 @@ mod stretch;
 mod tenants;
 mod view;
 
+pub use asked::{ASKED_MAX, ASKED_PREFIX};
 pub use breaker::BreakerState;
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;

@@ -180,6 +180,8 @@ pub enum Rejection {
     GeneralInUse { general: String, instances: usize, open: u32 },
     #[error("routes in force stand at record {current}, not {expected}")]
     RoutesChanged { current: Seq, expected: Seq },
+    #[error("{max} routes that publishers asked for have open work, no more may")]
+    AskedRoutesFull { max: usize },
     #[error(transparent)]
     Routes(#[from] crate::route::RouteError),
 }

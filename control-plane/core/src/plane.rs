@@ -14,12 +14,12 @@ use mindos_model::{DeliveryId, Seq, Status, TenantName, Timestamp, limits};
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::fair::QUEUE_TURN;
-use crate::input::{Entropy, Input};
+use crate::input::{Entropy, Input, NewEvent};
 use crate::output::{Assign, CloseReason, Output, PlaneMessage};
 use crate::placement::{Drawing, Unplaced};
 use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 use crate::soft::Soft;
 
 /// Batches with the journal at a time, so that one is written while the other is synced.
@@ -117,7 +117,12 @@ impl Plane {
                     self.record(record, now);
                 }
             }
-            Input::Publish { event, .. } => self.ensure_routes(&event.tenant, now),
+            Input::Publish { event, .. } => {
+                self.ensure_routes(&event.tenant, now);
+                if let Some(route) = &event.asked {
+                    self.ensure_asked(event, route, now);
+                }
+            }
             Input::Query { tenant, .. } | Input::Hold { tenant, .. } => self.ensure_routes(&tenant.clone(), now),
             Input::Agent { .. }
             | Input::Closed { .. }
@@ -317,6 +322,15 @@ impl Plane {
             let (tenant, table) = (tenant.clone(), Arc::new(RouteTable::stock()));
             let record = RoutesApplied { tenant, table, by: Arc::from("") };
             self.record(Record::RoutesApplied(Box::new(record)), now);
+        }
+    }
+
+    /// The route that an event brings must be known before its work can wait under it.
+    fn ensure_asked(&mut self, event: &NewEvent, route: &Arc<Route>, now: Timestamp) {
+        let known = event.seen.is_some() || self.durable.dedupe.get(&event.key).is_some();
+        // What may not be asked for is refused when the event is decided.
+        if !known && let Ok(Some(record)) = self.durable.asked(event, route) {
+            self.record(record, now);
         }
     }
 

@@ -72,8 +72,18 @@ impl Durable {
         let (mut targets, mut route, mut strategy) = (Vec::new(), None, None);
         let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed {
-            let matching = self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
-            let idx = matching.expect("every tenant has a table, and it ends with a route that matches everything");
+            let idx = match &event.asked {
+                None => {
+                    let matching =
+                        self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
+                    matching.expect("every tenant has a table, and it ends with a route that matches everything")
+                }
+                Some(asked) => {
+                    let missing = self.asked(&event, asked)?;
+                    debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
+                    self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused")
+                }
+            };
             let rule = self.routing.rule(idx);
             targets = self.targets(&event, QueueId::Route(idx), rule, context)?;
             self.check_room(&targets, rule, context)?;

@@ -13,7 +13,7 @@ use mindos_model::{
 
 use smallvec::SmallVec;
 
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
 
 /// Names a general: a pool of identical agents in one cluster.
@@ -107,6 +107,7 @@ pub enum Record {
     GeneralRemoved(GeneralRemoved),
     HoldChanged(Box<HoldChanged>),
     RoutesApplied(Box<RoutesApplied>),
+    RouteAsked(Box<RouteAsked>),
     PayloadCarried(PayloadCarried),
     PrefixDropped(PrefixDropped),
     JournalTruncated(JournalTruncated),
@@ -453,6 +454,15 @@ pub struct RoutesApplied {
     pub by: Arc<str>,
 }
 
+/// An event is about to come that brings its own route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteAsked {
+    pub tenant: TenantName,
+    pub route: Arc<Route>,
+    /// The asked route whose place it takes: nothing is open under that.
+    pub replaces: Option<(TenantName, RouteName)>,
+}
+
 /// The payload of an event with open work was copied ahead of a dropped prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadCarried {
@@ -503,6 +513,7 @@ impl Record {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => None,
@@ -529,6 +540,7 @@ impl Record {
             Record::GeneralRemoved(_) => "GeneralRemoved",
             Record::HoldChanged(_) => "HoldChanged",
             Record::RoutesApplied(_) => "RoutesApplied",
+            Record::RouteAsked(_) => "RouteAsked",
             Record::PayloadCarried(_) => "PayloadCarried",
             Record::PrefixDropped(_) => "PrefixDropped",
             Record::JournalTruncated(_) => "JournalTruncated",

@@ -155,6 +155,14 @@ impl Routing {
         idx
     }
 
+    /// Gives a rule's place to a route of another name.
+    pub(crate) fn rename(&mut self, idx: RouteIdx, tenant: &TenantName, name: &RouteName) {
+        let Rule { tenant: of, route, cursor, .. } = &mut self.rules[idx.0 as usize];
+        self.by_name.remove(&Named(of, &route.name));
+        (*of, *cursor) = (tenant.clone(), None);
+        self.by_name.insert((tenant.clone(), name.clone()), idx);
+    }
+
     /// Says which place the tenant of its routes has.
     pub(crate) fn adopt(&mut self, tenant: &TenantName, idx: TenantIdx) {
         self.rules.iter_mut().filter(|rule| rule.tenant == *tenant).for_each(|rule| rule.tenant_idx = idx);

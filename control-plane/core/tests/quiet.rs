@@ -82,6 +82,7 @@ impl World {
             digest: [1; 16],
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             routed: true,
+            asked: None,
             seen: None,
         };
         let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };

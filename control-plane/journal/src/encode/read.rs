@@ -6,7 +6,7 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
@@ -87,6 +87,18 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
             by: by(record.by),
         })),
+        Kind::RouteAsked(record) => {
+            let pb::RouteAsked { tenant, route, replaces, replaces_tenant } = record;
+            let replaces = match replaces.is_empty() {
+                true => None,
+                false => Some((names.tenant(&replaces_tenant)?, parsed(&replaces, "replaces")?)),
+            };
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: names.tenant(&tenant)?,
+                route: Arc::new(route::from_message(required(route, "route")?)?),
+                replaces,
+            }))
+        }
         Kind::PrefixDropped(record) => {
             Record::PrefixDropped(PrefixDropped { through: Seq(record.through), link: fixed(&record.link, "link")? })
         }

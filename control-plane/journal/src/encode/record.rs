@@ -7,7 +7,7 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -106,6 +106,15 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 digest: Bytes::new(),
                 by: by.to_string(),
                 tenant: tenant(of),
+            })
+        }
+        Record::RouteAsked(record) => {
+            let RouteAsked { tenant: of, route, replaces } = &**record;
+            Kind::RouteAsked(pb::RouteAsked {
+                tenant: tenant(of),
+                route: Some(route::to_message(route)),
+                replaces: replaces.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default(),
+                replaces_tenant: replaces.as_ref().map(|(of, _)| tenant(of)).unwrap_or_default(),
             })
         }
         Record::PrefixDropped(PrefixDropped { through, link }) => {

@@ -14,7 +14,7 @@ use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy,
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 20;
+pub(crate) const KINDS: u64 = 21;
 
 fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -324,7 +324,15 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
-        _ => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        _ => {
+            let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: tenant(random),
+                route: Arc::new(route(random)),
+                replaces,
+            }))
+        }
     };
     Entry { seq: at, at: time(random), record }
 }

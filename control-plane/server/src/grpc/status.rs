@@ -95,6 +95,10 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(precondition("GENERAL_IDLE", general.clone(), "has to be without instances and open deliveries")),
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),
+        Rejection::AskedRoutesFull { max } => new(Code::ResourceExhausted, message)
+            .with_reason("ASKED_ROUTES_FULL", [("max", max.to_string())])
+            .with(retry(RETRY_BACKLOG))
+            .with(quota("plane".to_owned(), "routes that publishers asked for, with open work")),
         Rejection::Routes(error) => routes(error),
     }
 }

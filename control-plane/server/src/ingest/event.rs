@@ -71,6 +71,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         subject,
         lane,
         routed,
+        asked: None,
         seen: None::<Seen>,
     })
 }

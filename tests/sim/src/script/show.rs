@@ -74,6 +74,10 @@ fn record(record: &Record, start: Timestamp) -> String {
             let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
             write!(out, " {}{}", names.join(","), by(&record.by))
         }
+        Record::RouteAsked(record) => {
+            let replaces = record.replaces.as_ref().map(|(_, name)| format!(" replaces={name}")).unwrap_or_default();
+            write!(out, " {} {}{replaces}", record.route.name, record.route.strategy)
+        }
         Record::PayloadCarried(record) => write!(out, " event={} bytes={}", record.event, record.payload.bytes.len()),
         Record::PrefixDropped(record) => write!(out, " through={}", record.through),
         Record::JournalTruncated(record) => {

@@ -456,6 +456,7 @@ impl HistoryWriter {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PayloadCarried(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
