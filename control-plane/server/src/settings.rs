@@ -7,6 +7,7 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
+//! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
@@ -89,6 +91,8 @@ struct Settings {
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
     github_app: Option<AppSetting>,
+    #[serde(default)]
+    quotas: Vec<QuotaSetting>,
     log: Option<String>,
 }
 
@@ -97,7 +101,9 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = &settings;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, quotas, log } =
+        &settings;
+    Quotas::new(quotas)?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
     match (github_secret, github_secret_previous) {
@@ -124,6 +130,8 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// How much each source may send.
+    pub quotas: Arc<ArcSwap<Quotas>>,
 }
 
 /// The settings in force and what keeps them so.
@@ -211,8 +219,12 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = settings;
+    let InForce { github, doors, app, quotas: in_use } = in_force;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, quotas, log } =
+        settings;
+    if let Ok(quotas) = Quotas::new(quotas) {
+        in_use.store(Arc::new(quotas));
+    }
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
