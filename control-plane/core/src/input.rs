@@ -136,6 +136,8 @@ pub struct NewEvent {
     pub key: DedupeKey,
     pub digest: ContentDigest,
     pub payload: Payload,
+    /// Not to be worked on before; at most [`crate::route::DELAY_MAX`] ahead.
+    pub not_before: Option<Timestamp>,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.

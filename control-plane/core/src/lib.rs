@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod aside;
 mod check;
 mod decide;
 mod dedupe;
@@ -19,16 +20,22 @@ mod overflow;
 mod people;
 mod placement;
 mod plane;
+mod policy;
 mod publish;
 mod queue;
+mod race;
 mod recent;
 pub mod record;
 mod registry;
 pub mod route;
 mod routing;
+mod shadow;
 pub mod snapshot;
 mod soft;
+mod strategy;
 mod stretch;
+mod terms;
+mod there;
 mod view;
 
 pub use dedupe::WINDOW as DEDUPE_WINDOW;

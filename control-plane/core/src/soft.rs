@@ -42,6 +42,10 @@ pub(crate) struct Pool {
     pub(crate) free: Vec<MemberIdx>,
     pub(crate) members: u32,
     pub(crate) load: Load,
+    /// Members that take work, now or once they have a slot.
+    pub(crate) at_work: u32,
+    /// When the last member left; zero before.
+    left: Timestamp,
 }
 
 pub(crate) type MemberIdx = u32;
@@ -89,6 +93,9 @@ pub struct Soft {
     free_of: BTreeMap<RouteIdx, BTreeSet<GeneralIdx>>,
     /// Generals whose work may move since the plane looked last.
     pub(crate) woken: Vec<GeneralIdx>,
+    /// Generals that came or went, or may be chosen otherwise, since the plane looked last.
+    pub(crate) moved: Vec<GeneralIdx>,
+    began: Timestamp,
     pub(crate) leases: HashMap<DeliveryId, LeaseClock, FixedState>,
     pub(crate) deadlines: BTreeSet<(Timestamp, DeliveryId)>,
     pub(crate) silences: BTreeSet<(Timestamp, SessionId)>,
@@ -116,6 +123,8 @@ impl Soft {
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
             woken: Vec::new(),
+            moved: Vec::new(),
+            began: now,
             leases: HashMap::with_hasher(durable.hasher.clone()),
             deadlines: BTreeSet::new(),
             silences: BTreeSet::new(),
@@ -276,6 +285,7 @@ impl Soft {
                         of.remove(&general);
                     });
                     self.refresh_general(durable, general);
+                    self.moved.push(general);
                     self.woken.push(general);
                 }
             }
@@ -383,6 +393,13 @@ impl Soft {
         self.pools.get(&general)
     }
 
+    /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
+    pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
+        let grace = crate::policy::THERE_GRACE;
+        let pool = self.pools.get(&general);
+        now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+    }
+
     /// The stream to the instance that holds a lease, if it is open.
     pub(crate) fn session_of(&self, key: &InstanceKey) -> Option<SessionId> {
         self.instances.get(key)?.session
@@ -458,7 +475,7 @@ impl Soft {
 
     fn add(&mut self, durable: &Durable, member: Member) -> MemberIdx {
         let general = member.general;
-        let load = member.load;
+        let (load, is_open) = (member.load, member.is_open);
         let idx = match self.vacant.pop() {
             Some(idx) => {
                 self.members[idx as usize] = Some(member);
@@ -471,6 +488,10 @@ impl Soft {
         };
         let pool = self.pools.entry(general).or_default();
         pool.members += 1;
+        pool.at_work += u32::from(is_open);
+        if is_open && pool.at_work == 1 {
+            self.moved.push(general);
+        }
         pool.load.open += load.open;
         pool.load.capacity += load.capacity;
         self.change(durable, idx, |_| {});
@@ -482,6 +503,10 @@ impl Soft {
         self.vacant.push(idx);
         let Some(pool) = self.pools.get_mut(&member.general) else { return };
         pool.members -= 1;
+        pool.at_work -= u32::from(member.is_open);
+        if member.is_open && pool.at_work == 0 {
+            self.moved.push(member.general);
+        }
         pool.load.open -= member.load.open;
         pool.load.capacity -= member.load.capacity;
         if let Some(at) = member.free_at {
@@ -492,6 +517,9 @@ impl Soft {
             self.set_free(durable, member.general, false);
         }
         if none_left {
+            if let Some(pool) = self.pools.get_mut(&member.general) {
+                pool.left = now;
+            }
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, member.general));
         }
     }
@@ -499,11 +527,16 @@ impl Soft {
     /// Changes a member and puts it where it belongs.
     fn change(&mut self, durable: &Durable, idx: MemberIdx, change: impl FnOnce(&mut Member)) {
         let Some(member) = self.members[idx as usize].as_mut() else { return };
-        let before = member.load;
+        let (before, was_open) = (member.load, member.is_open);
         change(member);
+        let is_open = member.is_open;
         let (general, load, free_at) = (member.general, member.load, member.free_at);
         let is_free = member.is_open && load.open < load.capacity;
         let pool = self.pools.entry(general).or_default();
+        if is_open != was_open {
+            pool.at_work = pool.at_work + u32::from(is_open) - u32::from(was_open);
+            self.moved.push(general);
+        }
         pool.load.open = pool.load.open + load.open - before.open;
         pool.load.capacity = pool.load.capacity + load.capacity - before.capacity;
         match (is_free, free_at) {

@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         payload: body,
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
-        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None }; 3],
+        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
+        fell_back_from: None,
     };
     let load = Load { open: 3, capacity: 8 };
     let leased = DeliveryLeased {
@@ -107,6 +108,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             held_since: None,
             cancel: None,
             last_cause: None,
+            terms: None,
         };
         Item::Event(Box::new(EventItem {
             event: Seq(number),
@@ -118,6 +120,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             accepted: at,
             payload: PayloadRef { seq: Seq(number), len: 1024 },
             deliveries: vec![waiting],
+            race: false,
         }))
     };
     let seen = |number: u64| Item::Seen {

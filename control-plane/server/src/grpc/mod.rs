@@ -20,6 +20,7 @@ mod fleet_watch;
 mod ledger;
 mod publish;
 mod route;
+mod route_policy;
 mod route_table;
 pub mod status;
 mod watch;

@@ -19,6 +19,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(subject) = &event.subject {
                 let _ = write!(text, " subject={subject}");
             }
+            if let Some(at) = event.not_before {
+                let _ = write!(text, " notbefore={}", show::since(at, start));
+            }
             if !event.routed {
                 text.push_str(" unrouted");
             }
@@ -149,6 +152,7 @@ pub fn route(route: &Route) -> String {
         " strategy={} count={} attempts={} deadline={deadline}s block={block}s{coalesce}",
         route.strategy, route.count, route.attempts_max
     );
+    super::policy::print(&mut text, route);
     text
 }
 

@@ -108,6 +108,7 @@ impl World {
             key: words::dedupe_key(source, id),
             digest: words::content_digest(kind, &data),
             payload: words::payload(&data),
+            not_before: None,
             routed: *kind != "quiet",
             seen: None,
         };
