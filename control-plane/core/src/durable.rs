@@ -393,7 +393,7 @@ impl Durable {
         let queue_id = delivery.queue;
         if terms != Terms::default() {
             self.agenda.later.remove(&(terms.not_before, *id));
-            if !by_itself {
+            if !by_itself && !terms.shadow {
                 self.agenda.expiries.remove(&(terms.expires, *id));
             }
         }

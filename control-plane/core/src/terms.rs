@@ -39,11 +39,11 @@ impl Delivery {
         self.terms.as_deref().copied().unwrap_or_default()
     }
 
-    /// Redriven: its own time no longer matters, and where a person asked for it, neither does its age.
+    /// Redriven: its own time no longer matters, and where a person asked for work that counts, neither does its age.
     pub(crate) fn redriven(&mut self, by_itself: bool) {
         if self.terms.is_some() {
             let Terms { shadow, expires, .. } = self.terms();
-            let expires = if by_itself { expires } else { Timestamp(0) };
+            let expires = if by_itself || shadow { expires } else { Timestamp(0) };
             self.terms = Terms { shadow, expires, ..Terms::default() }.boxed();
         }
     }
