@@ -254,6 +254,11 @@ impl Durable {
         if delivery.terms().shadow {
             return Some(shadow::failed(id));
         }
+        // While limits of providers hold back whoever could do the work, nobody waits for this one.
+        let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));
+        if limited.is_some_and(|general| context.soft.is_limited(self, general)) {
+            return None;
+        }
         Some(Record::DeliveryParked(DeliveryParked { delivery: id, reason: ParkReason::Blocked }))
     }
 

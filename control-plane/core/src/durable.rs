@@ -11,6 +11,7 @@ use hashbrown::{HashMap, hash_map};
 use mindos_model::{DeliveryId, ParkReason, Seq, Status, Strategy, Timestamp, Token};
 
 use crate::agenda::Agenda;
+use crate::breaker::Ended as Verdict;
 use crate::dedupe::Dedupe;
 use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
@@ -53,6 +54,7 @@ pub(crate) type Held = HashMap<Arc<InstanceKey>, BTreeMap<DeliveryId, GeneralIdx
 pub(crate) enum Change {
     Nothing,
     Leased {
+        delivery: DeliveryId,
         general: GeneralIdx,
         instance: Arc<InstanceKey>,
     },
@@ -60,6 +62,10 @@ pub(crate) enum Change {
         delivery: DeliveryId,
         general: GeneralIdx,
         instance: Arc<InstanceKey>,
+        /// When the lease began.
+        since: Timestamp,
+        /// What its end says of the instance.
+        verdict: Verdict,
     },
     /// Generals may begin work, or no longer.
     Opened(Vec<GeneralIdx>),
@@ -91,9 +97,9 @@ impl Durable {
             held: HashMap::with_hasher(hasher.clone()),
             registry: Registry::new(hasher.clone()),
             routing: Routing::new(hasher.clone()),
+            dedupe: Dedupe::new(hasher.clone()),
             hasher,
             events: Events::default(),
-            dedupe: Dedupe::default(),
             recent: Recent::default(),
             agenda: Agenda::default(),
         }
@@ -279,12 +285,12 @@ impl Durable {
         self.queue_mut(queue_id).leased(lane);
         self.made_room(queue_id);
         self.registry.general_mut(general).leased += 1;
-        Change::Leased { general, instance }
+        Change::Leased { delivery: *id, general, instance }
     }
 
     fn attempt_ended(&mut self, at: Timestamp, record: &AttemptEnded) -> Change {
         let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
-        let (queue, lane, change) = self.release(*id);
+        let (queue, lane, change) = self.release(*id, Verdict::of(*cause, *counted));
         let delivery = self.events.delivery_mut(*id);
         assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
         delivery.attempts += u32::from(*counted);
@@ -321,7 +327,7 @@ impl Durable {
 
     fn delivery_settled(&mut self, record: &DeliverySettled) -> Change {
         let DeliverySettled { delivery: id, token, .. } = record;
-        let (queue, lane, change) = self.release(*id);
+        let (queue, lane, change) = self.release(*id, Verdict::Good);
         assert_eq!(self.events.delivery_mut(*id).token, *token, "delivery {id} settled under another token");
         if let Change::Released { general, .. } = &change {
             self.events.delivery_mut(*id).done_by = Some(*general);
@@ -349,7 +355,7 @@ impl Durable {
                 self.leave_lane(queue, lane, *id, true);
             }
             Phase::Leased(_) => {
-                (_, _, change) = self.release(*id);
+                (_, _, change) = self.release(*id, Verdict::Other);
                 self.recent.insert(*id, Ended { token, ending: Ending::Held });
                 self.leave_lane(queue, lane, *id, false);
             }
@@ -461,14 +467,14 @@ impl Durable {
     }
 
     /// Takes the lease off a delivery; its phase is set by the caller.
-    fn release(&mut self, id: DeliveryId) -> (QueueId, LaneIdx, Change) {
+    fn release(&mut self, id: DeliveryId, verdict: Verdict) -> (QueueId, LaneIdx, Change) {
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
         let lane = delivery.lane;
-        let Phase::Leased(Lease { general, instance, .. }) = &delivery.phase else {
+        let Phase::Leased(Lease { general, instance, since, .. }) = &delivery.phase else {
             panic!("lease of delivery {id} ended, and it had none")
         };
-        let (general, instance, queue) = (*general, instance.clone(), delivery.queue);
+        let (general, instance, since, queue) = (*general, instance.clone(), *since, delivery.queue);
         if delivery.setback().cancel.is_some() {
             delivery.setback_mut().cancel = None;
         }
@@ -479,7 +485,7 @@ impl Durable {
             }
         }
         self.registry.general_mut(general).leased -= 1;
-        (queue, lane, Change::Released { delivery: id, general, instance })
+        (queue, lane, Change::Released { delivery: id, general, instance, since, verdict })
     }
 
     fn leave_lane(&mut self, queue: QueueId, lane: LaneIdx, id: DeliveryId, was_waiting: bool) {

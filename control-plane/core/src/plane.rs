@@ -15,7 +15,7 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::input::{Entropy, Input};
 use crate::output::{Assign, CloseReason, Output, PlaneMessage};
-use crate::placement::Unplaced;
+use crate::placement::{Drawing, Unplaced};
 use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
 use crate::route::RouteTable;
@@ -46,6 +46,8 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// What idle agents are told.
     pub heartbeat_idle: Duration,
+    /// How an instance is drawn. For measurements only: a plane that serves draws the better of two.
+    pub drawing: Drawing,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             lease: limits::LEASE,
             heartbeat: limits::HEARTBEAT_INTERVAL,
             heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
+            drawing: Drawing::default(),
         }
     }
 }
@@ -140,6 +143,7 @@ impl Plane {
             self.urgent = true;
         }
         self.soft.forget(&self.durable, now);
+        self.soft.come_back(&self.durable, now);
         while let Some(general) = self.soft.idle_general(now) {
             if let Some(record) = self.durable.forgotten(general, self.context(now, entropy)) {
                 self.record(record, now);

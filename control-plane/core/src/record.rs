@@ -14,6 +14,7 @@ use mindos_model::{
 use smallvec::SmallVec;
 
 use crate::route::RouteTable;
+pub use crate::score::{Exclusion, Weight};
 pub use crate::terms::Terms;
 
 /// Names a general: a pool of identical agents in one cluster.
@@ -196,9 +197,15 @@ pub struct Choice {
     /// Generals weighed, at most 16; empty under broadcast, where the general is fixed.
     pub generals: Vec<(Arc<GeneralKey>, Load)>,
     /// Instances weighed: the better of at most two drawn at random from those with a free slot.
-    pub instances: SmallVec<[(Arc<InstanceKey>, Load); 2]>,
+    pub instances: SmallVec<[(Arc<InstanceKey>, Weight); 2]>,
     /// Instances of the chosen general that had a free slot.
     pub free: u32,
+    /// Instances of the chosen general that were connected; 0 where it was not noted.
+    pub connected: u32,
+    /// How many of them were not drawn from, for another reason than want of a slot.
+    pub aside: u32,
+    /// The first few of those.
+    pub excluded: Vec<(Arc<InstanceKey>, Exclusion)>,
 }
 
 /// Slots taken and slots in all.

@@ -183,7 +183,7 @@ impl Durable {
 
     /// Whether some instance of the general is connected and takes work, now or once it has a slot.
     pub(crate) fn is_there(&self, general: GeneralIdx, soft: &Soft) -> bool {
-        soft.pool(general).is_some_and(|pool| pool.at_work > 0) && self.registry.may_begin(general)
+        soft.pool(general).is_some_and(|pool| pool.able() > 0) && self.registry.may_begin(general)
     }
 }
 

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
         fell_back_from: None,
     };
-    let load = Load { open: 3, capacity: 8 };
+    let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
     let leased = DeliveryLeased {
         delivery,
         token: Token::new(3, 1),
@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             generals: Vec::new(),
             instances: vec![(instance.clone(), load), (instance, load)].into(),
             free: 12,
+            ..Choice::default()
         },
     };
     let settled = DeliverySettled {

@@ -182,7 +182,7 @@ impl Fill {
     fn leased(&mut self, delivery: DeliveryId) -> Result<Seq, Box<dyn Error>> {
         let number = delivery.ordinal as usize;
         let instance = self.instances[number].clone();
-        let load = Load { open: 3, capacity: 1024 };
+        let load = Weight { load: Load { open: 3, capacity: 1024 }, score: 4, latency_ms: 900, ..Weight::default() };
         self.push(Record::DeliveryLeased(Box::new(DeliveryLeased {
             delivery,
             token: Token::new(1, 1),
@@ -191,7 +191,7 @@ impl Fill {
             boot: "6f1c0a52-8a7e".parse()?,
             attempt: 1,
             lease_ms: 25_000,
-            choice: Choice { generals: Vec::new(), instances: vec![(instance, load)].into(), free: 1 },
+            choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
         })))
     }
 

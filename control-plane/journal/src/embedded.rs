@@ -14,6 +14,7 @@ use mindos_model::Seq;
 use crate::ahead::{Ahead, read_ahead};
 use crate::chain::{self, Link};
 use crate::disk::Disk;
+use crate::encode::seen_block::SeenBlock;
 use crate::encode::{self, DecodeError, Names};
 use crate::error::JournalError;
 use crate::frame::{Frame, Payload};
@@ -177,6 +178,7 @@ impl<D: Disk> Ledger<D> {
         let mut epoch = 0;
         let mut writer = None;
         let mut bytes = Vec::new();
+        let mut seen = SeenBlock::default();
         for item in items {
             if let Item::Header { epoch: of, .. } = &item {
                 epoch = *of;
@@ -185,11 +187,21 @@ impl<D: Disk> Ledger<D> {
                 Some(writer) => writer,
                 None => writer.insert(self.reader.write_snapshot(at, self.link_at(at)?, epoch)?),
             };
+            if seen.takes(&item) {
+                continue;
+            }
+            if let Some(block) = seen.take() {
+                writer.push(&block)?;
+                if seen.takes(&item) {
+                    continue;
+                }
+            }
             bytes.clear();
             encode::state::encode(&item, &mut bytes);
             writer.push(&bytes)?;
         }
-        if let Some(writer) = writer {
+        if let Some(mut writer) = writer {
+            seen.take().map_or(Ok(()), |block| writer.push(&block))?;
             writer.finish()?;
         }
         Ok(())
@@ -212,7 +224,7 @@ impl<D: Disk> Ledger<D> {
         let mut snapshot = self.reader.open_snapshot(seq)?;
         let mut names = Names::default();
         while let Some(item) = snapshot.next_item()? {
-            visit(encode::state::decode(&mut names, item)?);
+            encode::state::decode(&mut names, item, visit)?;
         }
         Ok(Some(seq))
     }

@@ -33,6 +33,8 @@ struct Stock {
     wanted: bool,
     /// Whether an append stands still until there is one.
     awaited: bool,
+    /// A segment that nobody is likely to read, to be let go of on the thread.
+    filled: Option<String>,
     /// Why the last attempt failed, until somebody was told.
     failure: Option<io::Error>,
     stopped: bool,
@@ -46,13 +48,14 @@ struct Shared {
     live_bytes: AtomicU64,
 }
 
-/// How much is zeroed at once on the thread, and how long it rests in between unless it is needed: 64 MB/s.
-const STEP_BYTES: u64 = 512 << 10;
+/// How much is zeroed at once on the thread, and how long it rests in between unless it is needed: 32 MB/s. A commit waits for
+/// one such write at most.
+const STEP_BYTES: u64 = 128 << 10;
+const REST: Duration = Duration::from_millis(4);
+/// How much is zeroed at once, without a rest, when the live segment fills at more than half that pace.
+const LATE_STEP_BYTES: u64 = 512 << 10;
 /// How much is zeroed at once when the live segment is about to overtake.
-const LATE_STEP_BYTES: u64 = 4 << 20;
-const REST: Duration = Duration::from_millis(8);
-/// How far ahead of the live segment's filling the spare's is kept without a rest.
-const LEAD_BYTES: u64 = 4 << 20;
+const TOO_LATE_STEP_BYTES: u64 = 4 << 20;
 
 impl Shared {
     fn stock(&self) -> MutexGuard<'_, Stock> {
@@ -122,7 +125,7 @@ impl<D: Disk> Spares<D> {
         }
         let number = stock.next_number;
         stock.next_number += 1;
-        match prepare(&self.disk, number, self.segment_bytes, |_| Ok(LATE_STEP_BYTES)) {
+        match prepare(&self.disk, number, self.segment_bytes, |_| Ok(TOO_LATE_STEP_BYTES)) {
             Ok(()) => stock.ready.push_back(number),
             Err(error) => stock.failure = Some(error),
         }
@@ -154,6 +157,14 @@ impl<D: Disk> Spares<D> {
     /// Tells how much of the live segment is used, so that the next one is ready in time.
     pub(crate) fn note_live(&self, bytes: u64) {
         self.shared.live_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Has the system forget what it keeps in memory of a segment.
+    pub(crate) fn let_go(&self, segment: String) {
+        if self.thread.is_some() {
+            self.shared.stock().filled = Some(segment);
+            self.shared.changed.notify_all();
+        }
     }
 
     /// Puts a spare back that was taken and not used.
@@ -194,11 +205,18 @@ impl<D: Disk> Drop for Spares<D> {
 fn prepare_ahead<D: Disk>(disk: &D, segment_bytes: u64, shared: &Shared) {
     let mut stock = shared.stock();
     loop {
-        while !stock.wanted && !stock.stopped {
+        while !stock.wanted && stock.filled.is_none() && !stock.stopped {
             stock = shared.changed.wait(stock).expect("no holder of the lock panics");
         }
         if stock.stopped {
             return;
+        }
+        if !stock.wanted {
+            let filled = stock.filled.take();
+            drop(stock);
+            filled.into_iter().for_each(|segment| disk.let_go(&segment));
+            stock = shared.stock();
+            continue;
         }
         let number = stock.next_number;
         stock.next_number += 1;
@@ -218,15 +236,19 @@ fn prepare_ahead<D: Disk>(disk: &D, segment_bytes: u64, shared: &Shared) {
 fn rest(shared: &Shared, filled: u64) -> io::Result<u64> {
     let mut stock = shared.stock();
     let live = shared.live_bytes.load(Ordering::Relaxed);
-    let is_late = filled < 2 * live + LEAD_BYTES;
+    let is_late = filled < 2 * live;
     let is_too_late = filled < live + live / 4;
     if !is_late && !stock.awaited && !stock.stopped {
         (stock, _) = shared.changed.wait_timeout(stock, REST).expect("no holder of the lock panics");
     }
-    match stock.stopped {
-        true => Err(io::ErrorKind::Interrupted.into()),
-        false => Ok(if is_too_late || stock.awaited { LATE_STEP_BYTES } else { STEP_BYTES }),
+    if stock.stopped {
+        return Err(io::ErrorKind::Interrupted.into());
     }
+    Ok(match (is_too_late || stock.awaited, is_late) {
+        (true, _) => TOO_LATE_STEP_BYTES,
+        (false, true) => LATE_STEP_BYTES,
+        (false, false) => STEP_BYTES,
+    })
 }
 
 /// Makes the spare `number`, all its blocks on the disk; `rest` is called with how far it is filled.

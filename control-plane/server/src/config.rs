@@ -222,7 +222,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a span such as `25s`.
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let millis: u64 = match unit {
         "ms" => 1,

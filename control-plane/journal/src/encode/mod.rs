@@ -20,6 +20,7 @@ mod policy;
 mod read;
 mod record;
 mod route;
+pub(crate) mod seen_block;
 pub(crate) mod state;
 mod words;
 

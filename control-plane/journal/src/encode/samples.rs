@@ -71,6 +71,26 @@ fn reason(random: &mut Random) -> ParkReason {
     ParkReason::ALL[random.below(6) as usize]
 }
 
+fn weight(random: &mut Random) -> Weight {
+    Weight {
+        load: Load::default(),
+        score: random.below(9000) as u32,
+        latency_ms: random.below(90_000) as u32,
+        model: random.below(4000) as u32,
+        queue: random.below(40) as u32,
+        trial: random.below(9) == 0,
+    }
+}
+
+fn exclusion(random: &mut Random) -> Exclusion {
+    match random.below(4) {
+        0 => Exclusion::Held,
+        1 => Exclusion::Draining,
+        2 => Exclusion::BreakerOpen,
+        _ => Exclusion::RateLimited,
+    }
+}
+
 fn load(random: &mut Random) -> Load {
     Load { open: random.below(20) as u32, capacity: random.below(300) as u32 }
 }
@@ -212,17 +232,25 @@ fn leased(random: &mut Random) -> DeliveryLeased {
     let tenant = tenant(random);
     let general = general(random, &tenant);
     let generals = (0..random.below(5)).map(|_| (self::general(random, &tenant), load(random))).collect();
-    let instances = (0..random.below(3)).map(|_| (instance(random, &general), load(random))).collect();
-    DeliveryLeased {
+    let instances = (0..random.below(3)).map(|_| (instance(random, &general), load(random)));
+    let instances: Vec<_> = instances.collect();
+    let mut leased = DeliveryLeased {
         delivery: delivery(random),
         token: token(random),
         instance: instance(random, &general),
         boot: format!("boot-{}", random.below(9)).parse().unwrap(),
         attempt: 1 + random.below(5) as u32,
         lease_ms: random.below(1 << 20) as u32,
-        choice: Choice { generals, instances, free: random.below(300) as u32 },
+        choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         general,
-    }
+    };
+    let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));
+    leased.choice.instances = weighed.collect();
+    leased.choice.connected = random.below(300) as u32;
+    leased.choice.aside = random.below(9) as u32;
+    let excluded = (0..random.below(3)).map(|_| (instance(random, &leased.general), exclusion(random)));
+    leased.choice.excluded = excluded.collect();
+    leased
 }
 
 /// A record of the kind number `kind`, below [`KINDS`], at `at`.

@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, route, words};
+use super::{DecodeError, RECORD_FORMAT, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -24,16 +24,18 @@ pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
     message.encode(bytes).expect("a vector grows as needed");
 }
 
-/// Reads an item.
+/// Reads the items of one piece.
 ///
 /// # Errors
 /// [`DecodeError::Item`]: the snapshot was not written by a release that this one can read.
-pub(crate) fn decode(names: &mut Names, bytes: &[u8]) -> Result<Item, DecodeError> {
+pub(crate) fn decode(names: &mut Names, bytes: &[u8], visit: &mut dyn FnMut(Item)) -> Result<(), DecodeError> {
     let message =
         pb::SnapshotItem::decode(bytes).map_err(|error| DecodeError::Item { invalid: Invalid::new("item", error) })?;
-    required(message.item, "item")
-        .and_then(|item| from_message(names, item))
-        .map_err(|invalid| DecodeError::Item { invalid })
+    let read = required(message.item, "item").and_then(|piece| match piece {
+        Piece::DedupeBlock(pb::DedupeBlock { entries }) => seen_block::read(&entries, visit),
+        piece => from_message(names, piece).map(visit),
+    });
+    read.map_err(|invalid| DecodeError::Item { invalid })
 }
 
 fn to_message(item: &Item) -> Piece {
@@ -175,6 +177,7 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             at: Timestamp(at_ms),
             seen: Seen { event: Seq(seq), digest: fixed(&content_digest, "content_digest")? },
         },
+        Piece::DedupeBlock(_) => return Err(Invalid::new("dedupe_block", "is many items, not one")),
         Piece::Settled(pb::SettledState { delivery, token, cancelled_unheld, unanswered }) => Item::Settled {
             delivery: read::delivery_id(delivery)?,
             token: token_or_none(token)?,

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use mindos_core::input::{AgentMessage, DeliveryFilter, Input, Query, ReportedOutcome, Selector};
+use mindos_core::RATE_POOL_LABEL;
+use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ModelLoad, Query, ReportedOutcome, Selector};
 use mindos_core::record::{Holds, Payload};
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, GeneralName, Timestamp, Token};
 
 use super::show;
 
@@ -34,6 +35,10 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             let _ = write!(text, " generals={}", generals.collect::<Vec<_>>().join(","));
             if let Some(region) = &hello.region {
                 let _ = write!(text, " region={region}");
+            }
+            let labels = hello.generals.iter().flat_map(|general| &general.labels);
+            if let Some((_, pool)) = { labels }.find(|(key, _)| &**key == RATE_POOL_LABEL) {
+                let _ = write!(text, " pool={pool}");
             }
             if !hello.held.is_empty() {
                 let _ = write!(text, " held={}", claims(&hello.held));
@@ -92,10 +97,28 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
             };
             format!("result s{session} {} {} {outcome}", report.delivery, report.token)
         }
-        AgentMessage::Heartbeat { .. } => format!("heartbeat s{session}"),
+        AgentMessage::Heartbeat { loads } => {
+            // One line for each general, as if each had come by itself.
+            let lines = loads.iter().filter_map(|(general, load)| Some((general, load.model.as_ref()?)));
+            let lines: Vec<_> = lines.map(|(general, model)| heartbeat(session, general, model, start)).collect();
+            if lines.is_empty() { format!("heartbeat s{session}") } else { lines.join("\n") }
+        }
         AgentMessage::Reconcile { held } => format!("reconcile s{session} held={}", claims(held)),
         AgentMessage::Draining => format!("draining s{session}"),
     }
+}
+
+fn heartbeat(session: u64, general: &GeneralName, model: &ModelLoad, start: Timestamp) -> String {
+    let ModelLoad { running, queue, cache_permille, tokens_per_second, limit_remaining, limit_resets_at } = model;
+    let mut text = format!("heartbeat s{session} {general} running={running} queue={queue}");
+    let mut add = |name: &str, value: Option<String>| {
+        let _ = value.map(|value| write!(text, " {name}={value}"));
+    };
+    add("cache", cache_permille.map(|value| value.to_string()));
+    add("tokens", tokens_per_second.map(|value| value.to_string()));
+    add("remaining", limit_remaining.map(|value| value.to_string()));
+    add("resets", limit_resets_at.map(|at| show::since(at, start)));
+    text
 }
 
 fn query(query: &Query) -> String {
