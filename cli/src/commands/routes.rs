@@ -9,7 +9,8 @@ use clap::{Args, Subcommand};
 use mindos_proto::convert;
 use mindos_proto::route::v1::route::FallBack;
 use mindos_proto::route::v1::{
-    self as route, CoalescePolicy, NoGeneralPolicy, Route, RouteMatch, RouteTable, RouteTargets, Strategy, TargetWeight,
+    self as route, CoalescePolicy, NoGeneralPolicy, Priority, Route, RouteMatch, RouteTable, RouteTargets, Strategy,
+    TargetWeight,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -198,6 +199,8 @@ struct RouteFile {
     #[serde(default)]
     coalesce: Option<String>,
     #[serde(default)]
+    priority: Option<String>,
+    #[serde(default)]
     attempts_max: u32,
     #[serde(default)]
     deadline: Option<String>,
@@ -258,9 +261,8 @@ fn parse(text: &str) -> Result<RouteTable, String> {
 }
 
 fn convert_route(file: RouteFile) -> Result<Route, String> {
-    let RouteFile {
-        name, matches, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused, ..
-    } = file;
+    let RouteFile { name, matches, targets, strategy, count, coalesce, priority, .. } = file;
+    let RouteFile { attempts_max, deadline, max_block, paused, .. } = file;
     let RouteFile { debounce_quiet, debounce_longest, shadow, ttl, retry_first, retry_longest, .. } = file;
     let RouteFile { no_general, fall_back_route, fall_back_type, .. } = file;
     let strategy = Strategy::from_str_name(&format!("STRATEGY_{}", strategy.to_ascii_uppercase()))
@@ -291,6 +293,11 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
             return Err(format!("route {name}: expected fall_back_route or fall_back_type, not both"));
         }
     };
+    let priority = match priority {
+        None => Priority::Unspecified,
+        Some(word) => Priority::from_str_name(&format!("PRIORITY_{}", word.to_ascii_uppercase()))
+            .ok_or_else(|| format!("route {name}: priority `{word}` is not known: expected low, normal or high"))?,
+    };
     let read = |field: &str, text: Option<String>| -> Result<Option<Duration>, String> {
         text.map(|text| span(&text).map_err(|error| format!("route {name}: {field}: {error}"))).transpose()
     };
@@ -304,6 +311,7 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
         strategy: strategy.into(),
         count,
         coalesce: coalesce.into(),
+        priority: priority.into(),
         attempts_max,
         deadline: deadline.map(convert::span),
         max_block: max_block.map(convert::span),
@@ -367,6 +375,8 @@ mod tests {
     #[test]
     fn a_slip_in_a_file_is_named() {
         let error = parse("routes: [{name: a, strategy: brodcast}]").unwrap_err();
+        let urgent = parse("routes: [{name: a, strategy: broadcast, priority: urgent}]").unwrap_err();
+        assert!(urgent.contains("priority `urgent`") && urgent.contains("low, normal or high"), "{urgent}");
         assert!(error.contains("brodcast") && error.contains("broadcast"), "{error}");
         assert!(parse("routes: [{name: a, strategy: broadcast, tagets: {}}]").unwrap_err().contains("tagets"));
     }

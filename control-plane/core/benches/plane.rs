@@ -126,6 +126,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         subject: None,
         lane: format!("o/r/pr/{number}").into(),
         repository: None,
+        priority: None,
         actor: None,
         time: None,
         not_before: None,
@@ -133,6 +134,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         digest: [1; 16],
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
+        asked: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }

@@ -6,11 +6,12 @@
 //! Invariants: a waiting delivery at its lane's head is behind a timer, or its lane is queued; a queue with queued lanes is dirty
 //! unless it was found without a free slot since the last one came free.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use mindos_model::{DeliveryId, Timestamp};
 
 use crate::queue::QueueId;
+use crate::rounds::Rounds;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Agenda {
@@ -23,7 +24,7 @@ pub(crate) struct Agenda {
     /// When deliveries expire that still wait then.
     pub(crate) expiries: BTreeSet<(Timestamp, DeliveryId)>,
     /// Queues that may have something to give out.
-    pub(crate) dirty: VecDeque<QueueId>,
+    pub(crate) dirty: Rounds,
     /// Queues whose overflow may have room again.
     pub(crate) overflows: BTreeSet<QueueId>,
     /// Retry times up to here have come. Only grows.

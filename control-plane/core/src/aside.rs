@@ -62,7 +62,7 @@ impl Aside {
 impl Durable {
     /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others wait longer for it.
     pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool) {
-        let (QueueId::Route(route), Some(lane)) = (queue, self.queue(queue).next()) else { return };
+        let (QueueId::Route(route), Some(lane)) = (queue, self.queue_mut(queue).next()) else { return };
         self.queue_mut(queue).turn(false);
         let before = self.routing.rule_mut(route).aside.insert(lane, wanted);
         if let Some(before) = before {

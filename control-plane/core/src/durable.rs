@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Seq, Status, Strategy, Timestamp, Token};
+use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Strategy, Timestamp, Token};
 
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
@@ -26,6 +26,7 @@ use crate::record::{
 use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
 use crate::snapshot::Ending;
+use crate::tenants::{TenantIdx, Tenants};
 use crate::terms::Terms;
 
 /// Everything that the journal says, as it stands after its last record.
@@ -42,6 +43,7 @@ pub struct Durable {
     pub(crate) dedupe: Dedupe,
     pub(crate) recent: Recent,
     pub(crate) held: Held,
+    pub(crate) tenants: Tenants,
     pub(crate) agenda: Agenda,
 }
 
@@ -101,6 +103,7 @@ impl Durable {
             hasher,
             events: Events::default(),
             recent: Recent::default(),
+            tenants: Tenants::default(),
             agenda: Agenda::default(),
         }
     }
@@ -171,8 +174,9 @@ impl Durable {
                 let general = self.registry.general(idx);
                 assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");
                 // Where records are only folded, no queue loses its place in the agenda by being looked at.
-                self.agenda.dirty.retain(|queue| *queue != QueueId::General(idx));
-                self.agenda.overflows.remove(&QueueId::General(idx));
+                let queue = QueueId::General(idx);
+                self.agenda.dirty.remove(self.tenant_of(queue), queue);
+                self.agenda.overflows.remove(&queue);
                 self.routing.leave(idx);
                 self.registry.remove(idx);
                 Change::Removed(idx)
@@ -181,9 +185,11 @@ impl Durable {
             Record::RoutesApplied(record) => {
                 self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
                 self.release_all_aside();
+                self.routing.adopt(&record.tenant, self.tenants.place(&record.tenant));
                 self.time_blocks(&record.tenant);
                 self.all_opened()
             }
+            Record::RouteAsked(record) => self.route_asked(record),
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
                 if let Some(event) = self.events.get_mut(*event) {
                     event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
@@ -205,6 +211,8 @@ impl Durable {
         if record.deliveries.is_empty() {
             return Change::Nothing;
         }
+        let flow = record.repository.as_ref().unwrap_or(&record.source);
+        let mut source = None;
         let mut deliveries = Vec::with_capacity(record.deliveries.len());
         for (ordinal, planned) in (1..).zip(&record.deliveries) {
             let id = DeliveryId::new(seq, ordinal);
@@ -222,20 +230,25 @@ impl Durable {
             let queue = self.queue_mut(queue_id);
             let (lane, phase) = match planned.parked {
                 None => {
-                    let (lane, is_head) = queue.push(&record.lane, id);
+                    let (lane, is_head) = queue.push(&record.lane, flow, id);
                     if is_head && is_due {
                         // A lane that was emptied may stand in turn still.
-                        queue.enqueue(lane);
+                        queue.enqueue(lane, record.priority);
                         self.mark_dirty(queue_id);
                     }
                     (lane, Phase::Waiting { not_before: terms.not_before })
                 }
                 Some(reason) => {
                     let overflows = reason == ParkReason::BacklogFull;
-                    let lane = if overflows { queue.overflow_in(&record.lane, seq, id) } else { LaneIdx::NONE };
+                    let lane = if overflows { queue.overflow_in(&record.lane, flow, seq, id) } else { LaneIdx::NONE };
                     (lane, Phase::Parked { reason, since: at })
                 }
             };
+            if source.is_none() && record.repository.is_none() {
+                // Many events share one source: its text is kept once.
+                let shared = (lane != LaneIdx::NONE).then(|| self.queue(queue_id).flow_of(lane)).flatten();
+                source = Some(shared.filter(|shared| *shared == flow).unwrap_or(flow).clone());
+            }
             let mut delivery = Delivery::new(queue_id, lane, phase, seq);
             if planned.terms.is_some() {
                 delivery.terms.clone_from(&planned.terms);
@@ -243,12 +256,16 @@ impl Durable {
             }
             deliveries.push(delivery);
         }
-        self.routing.rule_mut(route).events += 1;
+        let rule = self.routing.rule_mut(route);
+        rule.events += 1;
+        self.tenants.began(rule.tenant_idx, deliveries.len());
         let event = Event {
             tenant: record.tenant.clone(),
             kind: record.kind.clone(),
             lane: record.lane.clone(),
             repository: record.repository.clone(),
+            source,
+            priority: record.priority,
             route,
             accepted: at,
             payload: PayloadRef { seq, len: length(&record.payload.bytes) },
@@ -385,7 +402,8 @@ impl Durable {
 
     fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
         let DeliveryRedriven { delivery: id, place_before, by } = record;
-        let lane = self.events.get(id.event).expect("records name deliveries created before them").lane.clone();
+        let event = self.events.get(id.event).expect("records name deliveries created before them");
+        let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);
         let Phase::Parked { reason, .. } = delivery.phase else {
             panic!("delivery {id} was redriven while it was not parked")
@@ -404,12 +422,12 @@ impl Durable {
             }
         }
         let queue = self.queue_mut(queue_id);
-        let (lane, is_head) = queue.push(&lane, *id);
+        let (lane, is_head) = queue.push(&lane, &flow, *id);
         if reason == ParkReason::BacklogFull {
             queue.overflow_out(lane, *place_before, *id);
         }
         if is_head {
-            queue.enqueue(lane);
+            queue.enqueue(lane, priority);
             self.mark_dirty(queue_id);
         }
         self.events.delivery_mut(*id).lane = lane;
@@ -429,7 +447,7 @@ impl Durable {
     }
 
     fn general_registered(&mut self, record: &GeneralRegistered) -> Change {
-        let idx = self.registry.register(record, &self.hasher);
+        let idx = self.register(record);
         self.routing.rejoin(idx, &mut self.registry);
         Change::Opened(vec![idx])
     }
@@ -462,7 +480,7 @@ impl Durable {
         }
     }
 
-    fn all_opened(&self) -> Change {
+    pub(crate) fn all_opened(&self) -> Change {
         Change::Opened(self.registry.iter().map(|(idx, _)| idx).collect())
     }
 
@@ -503,9 +521,9 @@ impl Durable {
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let queue = delivery.queue;
         let terms = delivery.terms.is_some().then(|| delivery.terms());
-        if last {
-            self.routing.rule_mut(route).events -= 1;
-        }
+        let rule = self.routing.rule_mut(route);
+        rule.events -= u64::from(last);
+        self.tenants.ended(rule.tenant_idx);
         if let QueueId::General(general) = queue {
             self.registry.general_mut(general).bound -= 1;
         }
@@ -523,8 +541,11 @@ impl Durable {
 
     /// Gives the lane its turn if something at its head may be leased.
     pub(crate) fn touch(&mut self, queue: QueueId, lane: LaneIdx) {
-        if self.first_eligible(queue, lane).is_some() {
-            self.queue_mut(queue).enqueue(lane);
+        if let Some(delivery) = self.first_eligible(queue, lane) {
+            if !self.queue(queue).is_queued(lane) {
+                let priority = self.events.get(delivery.event).map_or(Priority::Normal, |event| event.priority);
+                self.queue_mut(queue).enqueue(lane, priority);
+            }
             // Also when it stands in turn already: what it waited for may have changed.
             self.mark_dirty(queue);
         }
@@ -546,8 +567,22 @@ impl Durable {
         let queue = self.queue_mut(queue_id);
         if !queue.dirty {
             queue.dirty = true;
-            self.agenda.dirty.push_back(queue_id);
+            let served = queue.served;
+            self.agenda.dirty.add(self.tenant_of(queue_id), queue_id, served);
         }
+    }
+
+    pub(crate) fn tenant_of(&self, queue: QueueId) -> TenantIdx {
+        match queue {
+            QueueId::General(general) => self.registry.general(general).tenant_idx,
+            QueueId::Route(route) | QueueId::Shadow(route) => self.routing.rule(route).tenant_idx,
+        }
+    }
+
+    pub(crate) fn register(&mut self, record: &GeneralRegistered) -> GeneralIdx {
+        let idx = self.registry.register(record, &self.hasher);
+        self.registry.general_mut(idx).tenant_idx = self.tenants.place(&record.key.tenant);
+        idx
     }
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status,
-    TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region, RouteName,
+    Seq, Status, TenantName, Timestamp, Token,
 };
 
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 
 /// Ties a reply to its caller; chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +131,8 @@ pub struct NewEvent {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asks for; unset leaves it to the route.
+    pub priority: Option<Priority>,
     pub actor: Option<Arc<str>>,
     pub time: Option<Timestamp>,
     pub key: DedupeKey,
@@ -140,6 +142,8 @@ pub struct NewEvent {
     pub not_before: Option<Timestamp>,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
+    /// The route that it brings along; the table is asked when unset.
+    pub asked: Option<Arc<Route>>,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.
     pub seen: Option<Seen>,
 }

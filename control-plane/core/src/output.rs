@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
-    Token,
+    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, TenantName,
+    Timestamp, Token,
 };
 
 use crate::breaker::BreakerState;
@@ -177,6 +177,8 @@ pub enum Rejection {
     BacklogFull { route: RouteName, waiting: u32, max: u32 },
     #[error("{open} deliveries are open, {max} may")]
     PlaneFull { open: u64, max: u64 },
+    #[error("{open} deliveries of tenant {tenant} are open, {max} may")]
+    TenantFull { tenant: TenantName, open: u64, max: u64 },
     #[error("event concerns {targets} generals, {max} may be")]
     FanoutTooWide { targets: usize, max: usize },
     #[error("none of the generals of route {route} is there, and it does not let events wait")]
@@ -193,6 +195,8 @@ pub enum Rejection {
     GeneralInUse { general: String, instances: usize, open: u32 },
     #[error("routes in force stand at record {current}, not {expected}")]
     RoutesChanged { current: Seq, expected: Seq },
+    #[error("{max} routes that publishers asked for have open work, no more may")]
+    AskedRoutesFull { max: usize },
     #[error(transparent)]
     Routes(#[from] crate::route::RouteError),
 }

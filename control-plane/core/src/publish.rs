@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, Strategy, Timestamp, Token, limits};
+use mindos_model::{DeliveryId, ParkReason, Priority, Strategy, Timestamp, Token, limits};
 use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
@@ -73,9 +73,20 @@ impl Durable {
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
         let (mut targets, mut route, mut strategy, mut fell_back_from) = (Vec::new(), None, None, None);
+        let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed {
-            let matching = self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
-            let idx = matching.expect("every tenant has a table, and it ends with a route that matches everything");
+            let idx = match &event.asked {
+                None => {
+                    let matching =
+                        self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
+                    matching.expect("every tenant has a table, and it ends with a route that matches everything")
+                }
+                Some(asked) => {
+                    let missing = self.asked(&event, asked)?;
+                    debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
+                    self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused")
+                }
+            };
             if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
                 let not_before = event.not_before.unwrap_or_default();
                 return Err(Rejection::TooFarAhead { not_before });
@@ -87,6 +98,7 @@ impl Durable {
             fell_back_from = way.from;
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
+            priority = event.priority.unwrap_or(rule.route.priority);
         }
         let mut deliveries = Vec::with_capacity(targets.len());
         let mut published = Vec::with_capacity(targets.len());
@@ -111,6 +123,7 @@ impl Durable {
             subject,
             lane,
             repository,
+            priority,
             actor,
             time,
             key,
@@ -200,11 +213,15 @@ impl Durable {
         Target { queue, general, superseded, parked: is_full.then_some(ParkReason::BacklogFull), terms }
     }
 
-    /// When the first event came of a burst that goes on: of those that are superseded and were never begun.
+    /// When the first event came of a burst that goes on: of those that are superseded and of which nothing was begun.
     fn burst_since(&self, superseded: &[DeliveryId], now: Timestamp) -> Timestamp {
-        let delivery = |id: &DeliveryId| self.events.delivery(*id).map(|(_, delivery)| delivery);
-        let fresh = superseded.iter().filter_map(delivery).filter(|delivery| delivery.token == Token::default());
-        let since = fresh.map(|delivery| delivery.terms().burst_since).filter(|since| *since > Timestamp(0));
+        let known = superseded.iter().filter_map(|id| self.events.delivery(*id));
+        // Another delivery of the same event may have been begun, where it is for several.
+        let fresh = known.filter(|(event, delivery)| {
+            let mut others = event.deliveries.iter().filter(|other| other.queue == delivery.queue);
+            others.all(|other| other.token == Token::default())
+        });
+        let since = fresh.map(|(_, delivery)| delivery.terms().burst_since).filter(|since| *since > Timestamp(0));
         since.min().unwrap_or(now)
     }
 
@@ -212,6 +229,10 @@ impl Durable {
         let open = self.events.open;
         if open + targets.len() as u64 > context.limits.open_max {
             return Err(Rejection::PlaneFull { open, max: context.limits.open_max });
+        }
+        let (of_tenant, max) = (self.tenants.open(rule.tenant_idx), context.limits.tenant_backlog_max);
+        if of_tenant + targets.len() as u64 > max {
+            return Err(Rejection::TenantFull { tenant: rule.tenant.clone(), open: of_tenant, max });
         }
         let is_full = |target: &Target| target.parked == Some(ParkReason::BacklogFull);
         match targets.first() {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Region, RouteName,
-    Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Priority, Region,
+    RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;
 
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
 pub use crate::terms::Terms;
 
@@ -108,6 +108,7 @@ pub enum Record {
     GeneralRemoved(GeneralRemoved),
     HoldChanged(Box<HoldChanged>),
     RoutesApplied(Box<RoutesApplied>),
+    RouteAsked(Box<RouteAsked>),
     PayloadCarried(PayloadCarried),
     PrefixDropped(PrefixDropped),
     JournalTruncated(JournalTruncated),
@@ -144,6 +145,8 @@ pub struct EventAccepted {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asked for, else its route: the class in which it waits.
+    pub priority: Priority,
     pub actor: Option<Arc<str>>,
     /// When it happened, by its sender.
     pub time: Option<Timestamp>,
@@ -461,6 +464,15 @@ pub struct RoutesApplied {
     pub by: Arc<str>,
 }
 
+/// An event is about to come that brings its own route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteAsked {
+    pub tenant: TenantName,
+    pub route: Arc<Route>,
+    /// The asked route whose place it takes: nothing is open under that.
+    pub replaces: Option<(TenantName, RouteName)>,
+}
+
 /// The payload of an event with open work was copied ahead of a dropped prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadCarried {
@@ -511,6 +523,7 @@ impl Record {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => None,
@@ -537,6 +550,7 @@ impl Record {
             Record::GeneralRemoved(_) => "GeneralRemoved",
             Record::HoldChanged(_) => "HoldChanged",
             Record::RoutesApplied(_) => "RoutesApplied",
+            Record::RouteAsked(_) => "RouteAsked",
             Record::PayloadCarried(_) => "PayloadCarried",
             Record::PrefixDropped(_) => "PrefixDropped",
             Record::JournalTruncated(_) => "JournalTruncated",

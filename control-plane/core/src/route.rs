@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{ClusterName, GeneralName, GeneralType, Region, RouteName, Strategy, limits};
+use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 pub use crate::policy::{DELAY_MAX, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
 
@@ -25,6 +25,8 @@ pub struct Route {
     /// Generals per event under `load_balanced`; 1 otherwise.
     pub count: u32,
     pub coalesce: Coalesce,
+    /// Of events that ask for none.
+    pub priority: Priority,
     /// Attempts before a delivery is parked.
     pub attempts_max: u32,
     /// How long a general may work without progress.
@@ -45,6 +47,7 @@ impl Route {
             strategy,
             count: if strategy == Strategy::LoadBalanced { LOAD_BALANCED_COUNT } else { 1 },
             coalesce: Coalesce::Every,
+            priority: Priority::Normal,
             attempts_max: limits::ATTEMPTS_MAX,
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,
@@ -158,6 +161,10 @@ pub enum RouteError {
     Policy { index: usize, field: &'static str, reason: &'static str },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
+    #[error("routes[{index}].name: `{name}` begins as the names of routes that publishers ask for: expected another than `{prefix}..`", prefix = crate::asked::ASKED_PREFIX)]
+    Reserved { index: usize, name: RouteName },
+    #[error("route `{name}` may not be asked for: expected a name that begins with `{prefix}` and no match", prefix = crate::asked::ASKED_PREFIX)]
+    NotAsked { name: RouteName },
     #[error("routes[{index}].targets: names nothing: expected a type, name, label, cluster or region")]
     NoTargets { index: usize },
 }
@@ -175,6 +182,9 @@ impl RouteTable {
         for (index, route) in self.routes.iter().enumerate() {
             if self.routes[..index].iter().any(|earlier| earlier.name == route.name) {
                 return Err(RouteError::Duplicate { index, name: route.name.clone() });
+            }
+            if route.name.as_str().starts_with(crate::asked::ASKED_PREFIX) {
+                return Err(RouteError::Reserved { index, name: route.name.clone() });
             }
             if let Some(earlier) = earlier_default {
                 let (name, earlier) = (route.name.clone(), earlier.name.clone());
@@ -239,7 +249,7 @@ impl RouteTable {
 }
 
 impl Route {
-    fn check(&self, index: usize) -> Result<(), RouteError> {
+    pub(crate) fn check(&self, index: usize) -> Result<(), RouteError> {
         if self.targets.names_nothing() {
             return Err(RouteError::NoTargets { index });
         }

@@ -12,7 +12,7 @@ use mindos_core::Durable;
 use mindos_core::record::*;
 use mindos_core::route::{Match, Route, RouteTable, Targets};
 use mindos_journal::{EmbeddedJournal, Options, RealDisk};
-use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
 /// That of the server.
 #[global_allocator]
@@ -167,6 +167,7 @@ impl Fill {
             subject: Some(Arc::from(lane)),
             lane: Arc::from(lane),
             repository: Some(Arc::from("acme/widgets")),
+            priority: Priority::Normal,
             actor: Some(Arc::from("octocat")),
             time: Some(AT),
             key: id.try_into().expect("16 bytes"),

@@ -1,6 +1,6 @@
 //! Words of the model and the enum values that stand for them.
 
-use mindos_model::{ParkReason, Status, Strategy};
+use mindos_model::{ParkReason, Priority, Status, Strategy};
 
 use super::Invalid;
 use crate::{delivery, route};
@@ -36,6 +36,7 @@ word!(ParkReason, delivery::v1::ParkReason, "park_reason", {
 word!(Strategy, route::v1::Strategy, "strategy", {
     Broadcast, RoundRobin, LoadBalanced, Sticky, Failover, Race, Split, Shadow
 });
+word!(Priority, route::v1::Priority, "priority", { Low, Normal, High });
 
 /// Reads the number of an enum value as a word; unspecified is `None`.
 ///

@@ -225,6 +225,9 @@ impl Ledger {
             Record::RoutesApplied(record) => {
                 self.routes.extend(record.table.routes.iter().map(|route| (route.name.clone(), route.clone())));
             }
+            Record::RouteAsked(record) => {
+                self.routes.insert(record.route.name.clone(), (*record.route).clone());
+            }
             Record::PayloadCarried(record) => {
                 if let Some(event) = self.events.get_mut(&record.event) {
                     event.payload_at = seq;
@@ -489,6 +492,7 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)

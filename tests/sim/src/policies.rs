@@ -11,13 +11,16 @@ use mindos_model::{DeliveryId, GeneralName, ParkReason, RouteName, Seq, Strategy
 use crate::coverage::Phase;
 use crate::ledger::{Broken, Facts, Ledger, Queue};
 
+/// Queue, lane and kind of what is debounced together.
+type Burst = (Queue, Arc<str>, Arc<str>);
+
 /// What is kept for that.
 #[derive(Debug, Default)]
 pub struct Policies {
     /// Who won, of the races.
     races: HashMap<Seq, Option<DeliveryId>>,
     /// The last event of a debounced lane that began, and when.
-    starts: HashMap<(Queue, Arc<str>, Arc<str>), (Seq, Timestamp)>,
+    starts: HashMap<Burst, (Seq, Timestamp)>,
     /// Where lanes of split routes went, by what the routes said.
     arms: HashMap<(RouteName, String, Arc<str>), GeneralName>,
 }

@@ -42,6 +42,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -97,6 +98,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         if let Some(from) = fell_back_from {
             put_bytes(20, from.as_str().as_bytes(), bytes);
         }
+        put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
 }
 
@@ -226,7 +228,7 @@ fn read_event_accepted(
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
     let mut fell_back_from = "";
-    let mut planned = Vec::new();
+    let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => tenant = value.text()?,
@@ -245,6 +247,7 @@ fn read_event_accepted(
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
             20 => fell_back_from = value.text()?,
+            35 => priority = value.word()?,
             _ => {}
         }
     }
@@ -264,6 +267,7 @@ fn read_event_accepted(
         // Often the same text, which is then shared.
         lane: subject.clone().filter(|subject| **subject == *lane).unwrap_or_else(|| Arc::from(lane)),
         repository: (!repository.is_empty()).then(|| names.text(repository)),
+        priority: words::priority(priority)?,
         actor: (!actor.is_empty()).then(|| names.text(actor)),
         time: (time > 0).then_some(Timestamp(time)),
         key: fixed(key, "dedupe_key")?,

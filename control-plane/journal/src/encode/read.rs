@@ -6,7 +6,8 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
+    Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
@@ -87,6 +88,18 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
             by: by(record.by),
         })),
+        Kind::RouteAsked(record) => {
+            let pb::RouteAsked { tenant, route, replaces, replaces_tenant } = record;
+            let replaces = match replaces.is_empty() {
+                true => None,
+                false => Some((names.tenant(&replaces_tenant)?, parsed(&replaces, "replaces")?)),
+            };
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: names.tenant(&tenant)?,
+                route: Arc::new(route::from_message(required(route, "route")?)?),
+                replaces,
+            }))
+        }
         Kind::PrefixDropped(record) => {
             Record::PrefixDropped(PrefixDropped { through: Seq(record.through), link: fixed(&record.link, "link")? })
         }
@@ -135,6 +148,7 @@ fn read_event_accepted(
         kind: names.text(kind),
         lane: Arc::from(lane),
         repository: text(&record.repository),
+        priority: words::priority(record.priority)?,
         actor: text(&record.actor),
         time: (record.time_ms > 0).then_some(Timestamp(record.time_ms)),
         key: fixed(&record.dedupe_key, "dedupe_key")?,

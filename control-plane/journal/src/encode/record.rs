@@ -7,7 +7,8 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
+    Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -108,6 +109,15 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 tenant: tenant(of),
             })
         }
+        Record::RouteAsked(record) => {
+            let RouteAsked { tenant: of, route, replaces } = &**record;
+            Kind::RouteAsked(pb::RouteAsked {
+                tenant: tenant(of),
+                route: Some(route::to_message(route)),
+                replaces: replaces.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default(),
+                replaces_tenant: replaces.as_ref().map(|(of, _)| tenant(of)).unwrap_or_default(),
+            })
+        }
         Record::PrefixDropped(PrefixDropped { through, link }) => {
             Kind::PrefixDropped(pb::PrefixDropped { through: through.0, link: Bytes::copy_from_slice(link) })
         }
@@ -136,6 +146,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -168,6 +179,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
         fell_back_from: fell_back_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+        priority: words::of_priority(*priority),
     }
 }
 

@@ -9,7 +9,7 @@ use mindos_model::Strategy;
 use mindos_proto::convert::{Invalid, duration, parsed, required, span, word};
 use mindos_proto::route::v1 as pb;
 
-use super::policy;
+use super::{policy, words};
 
 pub(crate) fn table_to_message(table: &RouteTable) -> pb::RouteTable {
     pb::RouteTable { routes: table.routes.iter().map(to_message).collect() }
@@ -28,6 +28,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         strategy,
         count,
         coalesce,
+        priority,
         attempts_max,
         deadline,
         block_max,
@@ -44,6 +45,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        priority: words::of_priority(*priority),
         ..pb::Route::default()
     };
     policy::put(policy, *coalesce, &mut message);
@@ -73,6 +75,7 @@ pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
         attempts_max,
         deadline,
         max_block,
+        priority,
         // The policy is read already; what holds a route is a record of its own.
         ..
     } = route;
@@ -90,6 +93,7 @@ pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
         strategy: required(word::<pb::Strategy, Strategy>(strategy, "strategy")?, "strategy")?,
         count,
         coalesce,
+        priority: words::priority(priority)?,
         attempts_max,
         deadline: time(deadline, "deadline")?,
         block_max: time(max_block, "max_block")?,

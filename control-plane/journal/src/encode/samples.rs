@@ -9,12 +9,12 @@ use mindos_core::output::PayloadRef;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
-use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 20;
+pub(crate) const KINDS: u64 = 21;
 
 fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -215,6 +215,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         subject,
         lane,
         repository: maybe(random, |random| text(random, "repository")),
+        priority: Priority::Normal,
         actor: maybe(random, |random| text(random, "actor")),
         time: maybe(random, time),
         key: digest(random),
@@ -327,7 +328,15 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
-        _ => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        _ => {
+            let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: tenant(random),
+                route: Arc::new(route(random)),
+                replaces,
+            }))
+        }
     };
     Entry { seq: at, at: time(random), record }
 }
@@ -397,6 +406,8 @@ fn event(random: &mut Random) -> EventItem {
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),
+        source: None,
+        priority: Priority::Normal,
         route: "route-2".parse().unwrap(),
         accepted: time(random),
         payload: PayloadRef { seq: seq(random), len: random.below(1 << 20) as u32 },

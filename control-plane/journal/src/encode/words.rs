@@ -1,10 +1,25 @@
 //! Words of the core that a message spreads over several fields.
 
 use mindos_core::record::{CancelReason, Cause, Exclusion, Holds};
-use mindos_model::{FailureKind, ParkReason, Timestamp};
+use mindos_model::{FailureKind, ParkReason, Priority, Timestamp};
 use mindos_proto::convert::{Invalid, word};
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::journal::v1 as pb;
+use mindos_proto::route::v1 as route;
+
+/// A priority; the normal one is left out.
+pub(crate) fn of_priority(priority: Priority) -> i32 {
+    match priority {
+        Priority::Normal => route::Priority::Unspecified as i32,
+        Priority::Low => route::Priority::Low as i32,
+        Priority::High => route::Priority::High as i32,
+    }
+}
+
+/// The other way.
+pub(crate) fn priority(priority: i32) -> Result<Priority, Invalid> {
+    Ok(word::<route::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal))
+}
 
 /// A cause as (what ended it, how it failed, until when it is limited).
 pub(crate) fn of_cause(cause: Cause) -> (i32, i32, u64) {

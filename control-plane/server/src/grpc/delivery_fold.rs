@@ -36,6 +36,7 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)

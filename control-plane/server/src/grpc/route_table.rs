@@ -1,7 +1,7 @@
 //! Routing tables as the API writes them, and back.
 
 use mindos_core::route::{LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
-use mindos_model::{RouteName, Strategy, limits};
+use mindos_model::{Priority, RouteName, Strategy, limits};
 use mindos_proto::convert::{Invalid, duration, parsed, span, word};
 use mindos_proto::route::v1 as wire;
 
@@ -24,7 +24,8 @@ pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
 
 fn route(mut route: wire::Route) -> Result<Route, Invalid> {
     let (coalesce, policy) = route_policy::read(&mut route)?;
-    let wire::Route { name, r#match, targets, strategy, count, attempts_max, deadline, max_block, .. } = route;
+    let wire::Route { name, r#match, targets, strategy, count, priority, .. } = route;
+    let wire::Route { attempts_max, deadline, max_block, .. } = route;
     let wire::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
@@ -38,6 +39,7 @@ fn route(mut route: wire::Route) -> Result<Route, Invalid> {
         coalesce,
         attempts_max: or(attempts_max, limits::ATTEMPTS_MAX),
         deadline: deadline.map_or(Ok(limits::DEADLINE), |span| duration(&span, "deadline"))?,
+        priority: word::<wire::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal),
         block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
         policy,
     })
@@ -82,7 +84,8 @@ pub(super) fn write(table: &RouteTable) -> wire::RouteTable {
 }
 
 fn write_route(route: &Route) -> wire::Route {
-    let Route { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, block_max, policy } = route;
+    let Route { name, matches, targets, strategy, count, coalesce, priority, policy, .. } = route;
+    let Route { attempts_max, deadline, block_max, .. } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let mut written = wire::Route {
         name: name.to_string(),
@@ -94,6 +97,7 @@ fn write_route(route: &Route) -> wire::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        priority: wire::Priority::from(*priority).into(),
         ..wire::Route::default()
     };
     route_policy::write(*coalesce, policy, &mut written);

@@ -58,6 +58,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         tenant: tenant.clone(),
         id: text(event.id),
         repository: event.repository.map(text),
+        priority: event.priority,
         actor: event.actor.map(text),
         time: event.time,
         not_before: event.not_before,
@@ -71,6 +72,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         subject,
         lane,
         routed,
+        asked: None,
         seen: None::<Seen>,
     })
 }

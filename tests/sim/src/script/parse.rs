@@ -211,6 +211,9 @@ impl<'a> Words<'a> {
         if let Some(block) = self.take("block") {
             route.block_max = span(block)?;
         }
+        if let Some(priority) = self.take("priority") {
+            route.priority = priority.parse().map_err(text)?;
+        }
         let mut named = |name: &str| self.take(name);
         policy::read(&mut route, &mut named)?;
         if self.flag("latest") {
@@ -224,6 +227,7 @@ impl<'a> Words<'a> {
         let kind = self.take("kind").unwrap_or("note");
         let ty = self.take("type").unwrap_or(kind);
         let data = self.take("data").unwrap_or("x");
+        let asked = self.take("asked").map(asked).transpose()?;
         let event = NewEvent {
             tenant: words::tenant(),
             source: Arc::from(source),
@@ -232,7 +236,8 @@ impl<'a> Words<'a> {
             kind: Arc::from(kind),
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
-            repository: None,
+            repository: self.take("repository").map(Arc::from),
+            priority: self.take("priority").map(str::parse).transpose().map_err(text)?,
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -240,6 +245,7 @@ impl<'a> Words<'a> {
             payload: words::payload(data),
             not_before: self.take("notbefore").map(|at| self.time(at)).transpose()?,
             routed: !self.flag("unrouted"),
+            asked,
             seen: None,
         };
         Ok(Input::Publish { request: RequestId(0), event: Box::new(event) })
@@ -478,4 +484,14 @@ pub(super) fn span(word: &str) -> Parsed<Duration> {
     let whole: u64 = whole.parse().map_err(|_| bad())?;
     let part: u64 = if part.is_empty() { 0 } else { format!("{part:0<3}").parse().map_err(|_| bad())? };
     Ok(Duration::from_millis(whole * scale + part * scale / 1000))
+}
+
+/// A route that an event brings along: its name, strategy and the types of generals, such as `asked.1:broadcast:a+b`.
+fn asked(item: &str) -> Parsed<Arc<Route>> {
+    let parts: Vec<_> = item.split(':').collect();
+    let [name, strategy, types] = parts[..] else { return Err(format!("`{item}` is not name:strategy:types")) };
+    let types = types.split('+').map(|ty| GeneralType::new(ty).map_err(text)).collect::<Parsed<_>>()?;
+    let targets = Targets { types, ..Targets::default() };
+    let strategy: Strategy = strategy.parse().map_err(text)?;
+    Ok(Arc::new(Route::new(RouteName::new(name).map_err(text)?, Match::default(), targets, strategy)))
 }

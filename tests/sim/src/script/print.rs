@@ -6,7 +6,7 @@ use mindos_core::RATE_POOL_LABEL;
 use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ModelLoad, Query, ReportedOutcome, Selector};
 use mindos_core::record::{Holds, Payload};
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{DeliveryId, FailureKind, GeneralName, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
 
 use super::show;
 
@@ -22,6 +22,12 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             }
             if let Some(at) = event.not_before {
                 let _ = write!(text, " notbefore={}", show::since(at, start));
+            }
+            if let Some(repository) = &event.repository {
+                let _ = write!(text, " repository={repository}");
+            }
+            if let Some(priority) = event.priority {
+                let _ = write!(text, " priority={priority}");
             }
             if !event.routed {
                 text.push_str(" unrouted");
@@ -168,11 +174,13 @@ pub fn route(route: &Route) -> String {
     add("types", route.targets.types.iter().map(ToString::to_string).collect());
     add("clusters", route.targets.clusters.iter().map(ToString::to_string).collect());
     add("names", route.targets.names.iter().map(ToString::to_string).collect());
+    let priority =
+        if route.priority == Priority::Normal { String::new() } else { format!(" priority={}", route.priority) };
     let coalesce = if route.coalesce == Coalesce::Latest { " latest" } else { "" };
     let (deadline, block) = (route.deadline.as_secs(), route.block_max.as_secs());
     let _ = write!(
         text,
-        " strategy={} count={} attempts={} deadline={deadline}s block={block}s{coalesce}",
+        " strategy={} count={} attempts={} deadline={deadline}s block={block}s{priority}{coalesce}",
         route.strategy, route.count, route.attempts_max
     );
     super::policy::print(&mut text, route);

@@ -9,7 +9,7 @@ use mindos_core::output::{
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
 };
-use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, Priority, Timestamp, Token};
 
 /// A record with its place, times counted from `start`.
 #[must_use]
@@ -74,6 +74,10 @@ fn record(record: &Record, start: Timestamp) -> String {
             let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
             write!(out, " {}{}", names.join(","), by(&record.by))
         }
+        Record::RouteAsked(record) => {
+            let replaces = record.replaces.as_ref().map(|(_, name)| format!(" replaces={name}")).unwrap_or_default();
+            write!(out, " {} {}{replaces}", record.route.name, record.route.strategy)
+        }
         Record::PayloadCarried(record) => write!(out, " event={} bytes={}", record.event, record.payload.bytes.len()),
         Record::PrefixDropped(record) => write!(out, " through={}", record.through),
         Record::JournalTruncated(record) => {
@@ -86,6 +90,9 @@ fn record(record: &Record, start: Timestamp) -> String {
 
 fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
+    if record.priority != Priority::Normal {
+        write!(out, " {}", record.priority)?;
+    }
     match (&record.route, record.strategy) {
         (Some(route), Some(strategy)) => write!(out, " route={route} {strategy}")?,
         _ => write!(out, " unrouted")?,
