@@ -128,9 +128,9 @@ fn every_priority_comes_back_and_the_normal_one_takes_no_byte() {
         let item = Item::Event(event);
         let mut bytes = Vec::new();
         state::encode(&item, &mut bytes);
-        let mut back = Vec::new();
-        state::decode(&mut names, &bytes, &mut |item| back.push(item)).unwrap();
-        assert_eq!(back, [item]);
+        let mut read = Vec::new();
+        state::decode(&mut names, &bytes, &mut |item| read.push(item)).unwrap();
+        assert_eq!(read, [item]);
     }
 }
 
