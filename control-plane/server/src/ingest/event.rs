@@ -145,6 +145,12 @@ pub fn key(tenant: &TenantName, source: &str, id: &str) -> DedupeKey {
     hash([tenant.as_str().as_bytes(), source.as_bytes(), id.as_bytes()])
 }
 
+/// The trace that an encoded event says it belongs to.
+#[must_use]
+pub(crate) fn traceparent(encoded: &[u8]) -> Option<&str> {
+    scan(encoded).ok()?.traceparent
+}
+
 /// Type, subject, content type and data; where the data lie in a blob, its address stands for them.
 fn digest(event: &Scanned<'_>) -> ContentDigest {
     let data = event.data.or(event.dataref.map(str::as_bytes)).unwrap_or_default();
