@@ -7,6 +7,7 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
+//! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
@@ -23,6 +24,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
@@ -97,6 +99,8 @@ struct Settings {
     ingest: BTreeMap<String, GenericSetting>,
     github_app: Option<AppSetting>,
     #[serde(default)]
+    quotas: Vec<QuotaSetting>,
+    #[serde(default)]
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
     log: Option<String>,
@@ -107,8 +111,19 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, otlp, log } =
-        &settings;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        sinks,
+        otlp,
+        log,
+    } = &settings;
+    Quotas::new(quotas)?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
     sinks::settings::sinks(sinks)?;
@@ -137,6 +152,8 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// How much each source may send.
+    pub quotas: Arc<ArcSwap<Quotas>>,
     /// Where results leave to.
     pub sinks: Configured,
     /// Where spans go.
@@ -228,9 +245,22 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, sinks: open_sinks, otlp: open_otlp } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, sinks, otlp, log } =
-        settings;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        sinks,
+        otlp,
+        log,
+    } = settings;
+    if let Ok(quotas) = Quotas::new(quotas) {
+        in_use.store(Arc::new(quotas));
+    }
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));

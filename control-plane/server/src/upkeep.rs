@@ -130,10 +130,13 @@ impl Upkeep {
         };
         let spans = tracer.counts.clone();
         let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
+        handle.admission().follow(Arc::clone(&in_force.quotas));
+        let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
             Exposed::new(move |into| spans.expose(into)),
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
+            Exposed::new(move |into| door.admission().expose(into)),
         ];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {

@@ -250,6 +250,9 @@ impl Runner {
                 let reason = match cancelled.reason {
                     CancelReason::Superseded { .. } => "superseded",
                     CancelReason::Requested => "requested",
+                    CancelReason::RaceLost { .. } => "race_lost",
+                    CancelReason::Expired => "expired",
+                    CancelReason::ShadowFailed => "shadow_failed",
                 };
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]
