@@ -14,11 +14,13 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod payloads;
 pub mod reload;
 pub mod run;
 pub mod settings;
 pub mod store;
+pub mod surface;
 pub mod upkeep;
 pub mod views;
 

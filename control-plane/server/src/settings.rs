@@ -5,6 +5,7 @@
 //! github_secret_previous: "the one before, while it is being changed"
 //! log: "info,mindos_control_plane=debug"
 //! ```
+//! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use tracing::warn;
 use crate::http::GithubAccess;
 use crate::ingest::github::Secrets;
 use crate::logging;
+use crate::notify::{DiscordEnv, Notifiers, NotifySection};
 use crate::reload::{ReloadError, Reloaded};
+use crate::surface::gitlens::{GitlensSection, GitlensSettings};
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -76,6 +79,8 @@ struct Settings {
     github_secret: Option<String>,
     github_secret_previous: Option<String>,
     log: Option<String>,
+    gitlens: Option<GitlensSection>,
+    notify: Option<NotifySection>,
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -83,7 +88,7 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, log } = &settings;
+    let Settings { github_secret, github_secret_previous, log, gitlens: _, notify: _ } = &settings;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -93,6 +98,14 @@ fn parse(text: &str) -> Result<Settings, String> {
         logging::check_filter(log).map_err(|error| error.to_string())?;
     }
     Ok(settings)
+}
+
+/// Checks the text of a settings file.
+///
+/// # Errors
+/// Says what is not accepted.
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
 }
 
 fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
@@ -151,6 +164,24 @@ impl LiveSettings {
         Arc::clone(&self.github)
     }
 
+    /// What the surface of the GitLens contract is to be, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn gitlens(&self) -> Result<GitlensSettings, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().gitlens.clone()).unwrap_or_default();
+        GitlensSettings::new(&section).map_err(SettingsError::Invalid)
+    }
+
+    /// Who is to be told what happens, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn notifiers(&self, env: &DiscordEnv) -> Result<Notifiers, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().notify.clone()).unwrap_or_default();
+        Notifiers::new(&section, env).map_err(SettingsError::Invalid)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
         let LiveSettings { github, base, base_log, file } = self;
@@ -182,7 +213,8 @@ impl LiveSettings {
 }
 
 fn apply(github: &ArcSwap<GithubAccess>, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let Settings { github_secret, github_secret_previous, log } = settings;
+    // The surface and the notifiers are set up at the start.
+    let Settings { github_secret, github_secret_previous, log, gitlens: _, notify: _ } = settings;
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
     if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {

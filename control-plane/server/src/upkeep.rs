@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
+use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
@@ -15,8 +16,10 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
+use crate::notify::NoticeCounts;
 use crate::settings::{LiveSettings, SettingsError};
 use crate::store::Reads;
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
 use crate::views::follow::{Follower, Priority, Progress, Source, View};
@@ -39,6 +42,8 @@ pub enum UpkeepError {
     #[error(transparent)]
     BlobRefs(#[from] RefsError),
     #[error(transparent)]
+    Board(#[from] BoardError),
+    #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("failed to start a thread")]
     Thread(#[from] io::Error),
@@ -59,6 +64,10 @@ pub struct Upkeep {
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
     github: Arc<ArcSwap<GithubAccess>>,
+    board: Board,
+    gitlens: Arc<GitlensSettings>,
+    notices: NoticeCounts,
+    senders: Vec<crate::notify::Task>,
 }
 
 impl Upkeep {
@@ -91,6 +100,20 @@ impl Upkeep {
         let view = BlobRefsView::open(&path)?;
         let blob_refs = view.refs();
         views.start(view, Priority::Low)?;
+        let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
+        let board = view.board();
+        views.start(view, Priority::Low)?;
+        let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
+        let notifiers = live.notifiers(&config.discord())?;
+        let notices = notifiers.counts();
+        let senders = match notifiers.is_empty() {
+            true => Vec::new(),
+            false => {
+                let (view, senders) = notifiers.start(handle.durable_seq().next());
+                views.start(view, Priority::Low)?;
+                senders
+            }
+        };
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -106,9 +129,9 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let github = settings.github();
-        let (reads, settings) = (Arc::clone(reads), Some(settings));
+        let github = live.github();
+        let gitlens = Arc::new(live.gitlens()?);
+        let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
             history,
@@ -122,6 +145,10 @@ impl Upkeep {
             retention,
             settings,
             github,
+            board,
+            gitlens,
+            notices,
+            senders,
         })
     }
 
@@ -129,6 +156,15 @@ impl Upkeep {
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        for sender in self.senders.drain(..) {
+            let context = Arc::clone(context);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = sender => {}
+                    () = context.drained() => {}
+                }
+            });
         }
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
@@ -186,9 +222,17 @@ impl Upkeep {
                 journal: self.reads.ledger().reader().clone(),
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
+                notices: self.notices.clone(),
             },
+            gitlens: self.gitlens(context),
             settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
         })
+    }
+
+    /// The surface of the GitLens contract.
+    #[must_use]
+    pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.gitlens)))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -13,6 +13,7 @@ use mindos_journal::{Reader, RealDisk};
 use super::Http;
 use crate::grpc::Context;
 use crate::metrics::{self, Exposition, Kind};
+use crate::notify::NoticeCounts;
 use crate::views::follow::Progress;
 use crate::views::stats::Stats;
 
@@ -28,6 +29,8 @@ pub struct Scraped {
     pub views: Vec<(&'static str, Arc<Progress>)>,
     /// The record of the newest snapshot.
     pub snapshot: Arc<AtomicU64>,
+    /// What people were told.
+    pub notices: NoticeCounts,
 }
 
 pub(super) async fn get(http: &Http) -> Response {
@@ -39,6 +42,8 @@ pub(super) async fn get(http: &Http) -> Response {
     }
     journal(http, &mut into);
     views(http, &mut into);
+    crate::surface::gitlens::expose(&http.gitlens, &mut into).await;
+    http.scraped.notices.expose(&mut into);
     metrics::process().expose(&mut into);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
 }

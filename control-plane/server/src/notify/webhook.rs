@@ -1,0 +1,70 @@
+//! A plain webhook: JSON, signed where a secret is configured.
+//!
+//! ```text
+//! X-Mindos-Timestamp: 1795176000
+//! X-Mindos-Signature: sha256=<hex of HMAC-SHA256 over timestamp, a dot and the body>
+//! ```
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderName, HeaderValue, Uri};
+use serde_json::json;
+use sha2::Sha256;
+
+use super::Notifier;
+use super::client::Outgoing;
+use super::notice::{Notice, Story};
+
+const TIMESTAMP: HeaderName = HeaderName::from_static("x-mindos-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-mindos-signature");
+
+/// Posts every notice to one address.
+pub(super) struct Webhook {
+    pub(super) address: Uri,
+    pub(super) secret: Option<String>,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("host", &self.address.host()).finish_non_exhaustive()
+    }
+}
+
+impl Notifier for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn render(&self, notice: &Notice) -> Option<Outgoing> {
+        let body = match notice {
+            Notice::Event(glimpse) => {
+                let Story { title, event, .. } = Story::of(glimpse);
+                json!({ "notice": "event", "title": title, "event": event })
+            }
+            Notice::Parked { delivery, reason, message, at } => json!({
+                "notice": "parked",
+                "delivery": delivery.to_string(),
+                "reason": reason.as_str(),
+                "message": message,
+                "timestamp": at.to_string(),
+            }),
+        };
+        let body = Bytes::from(body.to_string());
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut headers = vec![(TIMESTAMP, HeaderValue::from(seconds))];
+        if let Some(secret) = &self.secret {
+            headers.push((SIGNATURE, sign(secret, seconds, &body)?));
+        }
+        Some(Outgoing { uri: self.address.clone(), headers, body })
+    }
+}
+
+fn sign(secret: &str, seconds: u64, body: &[u8]) -> Option<HeaderValue> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;
+    mac.update(format!("{seconds}.").as_bytes());
+    mac.update(body);
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::from_str(&format!("sha256={hex}")).ok()
+}
