@@ -126,6 +126,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         subject: None,
         lane: format!("o/r/pr/{number}").into(),
         repository: None,
+        priority: None,
         actor: None,
         time: None,
         key,

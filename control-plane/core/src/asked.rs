@@ -53,7 +53,8 @@ impl Durable {
             assert_eq!(self.routing.rule(idx).events, 0, "route {name} gave its place away with work open");
             self.routing.rename(idx, tenant, &route.name);
         }
-        self.routing.put(tenant, route.clone(), &mut self.registry, &self.hasher);
+        let idx = self.routing.put(tenant, route.clone(), &mut self.registry, &self.hasher);
+        self.routing.rule_mut(idx).tenant_idx = self.tenants.place(tenant);
         self.all_opened()
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Region, RouteName,
-    Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Priority, Region,
+    RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;
 
 use crate::route::{Route, RouteTable};
+pub use crate::score::{Exclusion, Weight};
 
 /// Names a general: a pool of identical agents in one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +144,8 @@ pub struct EventAccepted {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asked for, else its route: the class in which it waits.
+    pub priority: Priority,
     pub actor: Option<Arc<str>>,
     /// When it happened, by its sender.
     pub time: Option<Timestamp>,
@@ -193,9 +196,15 @@ pub struct Choice {
     /// Generals weighed, at most 16; empty under broadcast, where the general is fixed.
     pub generals: Vec<(Arc<GeneralKey>, Load)>,
     /// Instances weighed: the better of at most two drawn at random from those with a free slot.
-    pub instances: SmallVec<[(Arc<InstanceKey>, Load); 2]>,
+    pub instances: SmallVec<[(Arc<InstanceKey>, Weight); 2]>,
     /// Instances of the chosen general that had a free slot.
     pub free: u32,
+    /// Instances of the chosen general that were connected; 0 where it was not noted.
+    pub connected: u32,
+    /// How many of them were not drawn from, for another reason than want of a slot.
+    pub aside: u32,
+    /// The first few of those.
+    pub excluded: Vec<(Arc<InstanceKey>, Exclusion)>,
 }
 
 /// Slots taken and slots in all.

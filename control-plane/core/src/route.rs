@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{ClusterName, GeneralName, GeneralType, Region, RouteName, Strategy, limits};
+use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Route {
     /// Generals per event under `load_balanced`; 1 otherwise.
     pub count: u32,
     pub coalesce: Coalesce,
+    /// Of events that ask for none.
+    pub priority: Priority,
     /// Attempts before a delivery is parked.
     pub attempts_max: u32,
     /// How long a general may work without progress.
@@ -42,6 +44,7 @@ impl Route {
             strategy,
             count: if strategy == Strategy::LoadBalanced { LOAD_BALANCED_COUNT } else { 1 },
             coalesce: Coalesce::Every,
+            priority: Priority::Normal,
             attempts_max: limits::ATTEMPTS_MAX,
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,

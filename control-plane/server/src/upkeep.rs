@@ -5,19 +5,19 @@
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
 use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
 use crate::blobs::{BlobError, BlobStore};
+use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
-use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
-use crate::notify::NoticeCounts;
-use crate::settings::{LiveSettings, SettingsError};
+use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::outgoing::Outgoing;
+use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::store::Reads;
 use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
@@ -63,10 +63,11 @@ pub struct Upkeep {
     reads: Arc<Reads>,
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
-    github: Arc<ArcSwap<GithubAccess>>,
+    in_force: InForce,
+    catch_up: Option<CatchUp>,
+    exposed: Vec<Exposed>,
     board: Board,
     gitlens: Arc<GitlensSettings>,
-    notices: NoticeCounts,
     senders: Vec<crate::notify::Task>,
 }
 
@@ -102,9 +103,10 @@ impl Upkeep {
         views.start(view, Priority::Low)?;
         let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
         let board = view.board();
-        views.start(view, Priority::Low)?;
+        views.start(view, Priority::Normal)?;
         let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let notifiers = live.notifiers(&config.discord())?;
+        let outgoing = Outgoing::new();
+        let notifiers = live.notifiers(&config.discord(), &outgoing)?;
         let notices = notifiers.counts();
         let senders = match notifiers.is_empty() {
             true => Vec::new(),
@@ -129,8 +131,12 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let github = live.github();
+        let in_force = live.in_force();
         let gitlens = Arc::new(live.gitlens()?);
+        let catch_up = CatchUp::new(outgoing, handle.clock());
+        let counts = catch_up.counts();
+        let exposed =
+            vec![Exposed::new(move |into| counts.expose(into)), Exposed::new(move |into| notices.expose(into))];
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
@@ -144,10 +150,11 @@ impl Upkeep {
             reads,
             retention,
             settings,
-            github,
+            in_force,
+            catch_up: Some(catch_up),
+            exposed,
             board,
             gitlens,
-            notices,
             senders,
         })
     }
@@ -165,6 +172,9 @@ impl Upkeep {
                     () = context.drained() => {}
                 }
             });
+        }
+        if let Some(catch_up) = self.catch_up.take() {
+            tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
@@ -222,10 +232,14 @@ impl Upkeep {
                 journal: self.reads.ledger().reader().clone(),
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
-                notices: self.notices.clone(),
+                others: self.exposed.clone(),
             },
             gitlens: self.gitlens(context),
-            settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
+            settings: HttpSettings {
+                github: Arc::clone(&self.in_force.github),
+                doors: Arc::clone(&self.in_force.doors),
+                ..HttpSettings::default()
+            },
         })
     }
 

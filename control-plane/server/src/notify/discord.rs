@@ -1,12 +1,11 @@
 //! Discord: an embed in a channel, as the contract draws it.
 
-use bytes::Bytes;
-use http::{HeaderValue, Uri, header};
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
-use super::Notifier;
-use super::client::Outgoing;
 use super::notice::{Notice, Story, cut};
+use super::{Notifier, post};
+use crate::outgoing::{Request, Target};
 
 /// What Discord takes at most.
 const TITLE_MAX: usize = 256;
@@ -19,9 +18,9 @@ const COLOUR_PARKED: u32 = 0xdc_3545;
 /// Posts as a bot.
 pub(super) struct Discord {
     /// Where messages of the channel for pull requests go.
-    pub(super) events: Uri,
+    pub(super) events: Target,
     /// Where work that was set aside is told of.
-    pub(super) alerts: Uri,
+    pub(super) alerts: Target,
     /// `Bot` and the token; marked as sensitive.
     pub(super) authorization: HeaderValue,
 }
@@ -49,8 +48,8 @@ impl Notifier for Discord {
         "discord"
     }
 
-    fn render(&self, notice: &Notice) -> Option<Outgoing> {
-        let (uri, embed) = match notice {
+    fn render(&self, notice: &Notice) -> Option<Request> {
+        let (target, embed) = match notice {
             Notice::Event(glimpse) => (&self.events, event(&Story::of(glimpse))),
             Notice::Parked { delivery, reason, message, at } => {
                 let description = format!("`{delivery}` was parked: {reason}\n{message}");
@@ -65,8 +64,9 @@ impl Notifier for Discord {
         };
         // A text of somebody else calls nobody.
         let body = json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } });
-        let headers = vec![(header::AUTHORIZATION, self.authorization.clone())];
-        Some(Outgoing { uri: uri.clone(), headers, body: Bytes::from(body.to_string()) })
+        let mut request = post(target, &body);
+        request.headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        Some(request)
     }
 }
 

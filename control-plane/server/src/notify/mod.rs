@@ -7,13 +7,14 @@
 //! Invariants: nothing here makes the plane or an answer wait; a secret is in no log line; every queue has a bound. Notices
 //! are a courtesy: what happened while the process was down is not told afterwards.
 
-mod client;
 mod discord;
 mod notice;
 mod pace;
 mod sender;
 mod settings;
 mod slack;
+#[cfg(test)]
+mod tests;
 mod view;
 mod webhook;
 
@@ -21,13 +22,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poll, Poll as Polled};
 
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+
 use crate::metrics::{Exposition, Kind};
+use crate::outgoing::{Outgoing, Request, Target};
 
 pub(crate) use settings::secret;
 pub use settings::{DiscordEnv, NotifySection};
 pub use view::NotifyView;
 
-use client::Outgoing;
 use notice::Notice;
 use sender::{Counts, Sender};
 
@@ -36,7 +40,15 @@ trait Notifier: Send + Sync + std::fmt::Debug {
     /// For logs and metrics.
     fn name(&self) -> &'static str;
     /// The request that tells of it; `None` when this place does not care.
-    fn render(&self, notice: &Notice) -> Option<Outgoing>;
+    fn render(&self, notice: &Notice) -> Option<Request>;
+}
+
+/// A post of JSON.
+fn post(target: &Target, body: &serde_json::Value) -> Request {
+    let mut request = Request::new(Method::POST, target.clone());
+    request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.body = Bytes::from(body.to_string());
+    request
 }
 
 /// All notifiers of a server, before they run.
@@ -72,10 +84,10 @@ impl Notifiers {
     ///
     /// # Errors
     /// Names the setting and what is accepted.
-    pub fn new(section: &NotifySection, env: &DiscordEnv) -> Result<Notifiers, String> {
+    pub fn new(section: &NotifySection, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, String> {
         let mut notifiers = Notifiers::default();
         for (notifier, pace) in section.notifiers(env)? {
-            let (sender, queue) = Sender::new(notifier, pace);
+            let (sender, queue) = Sender::new(notifier, pace, outgoing.clone());
             notifiers.senders.push(sender);
             notifiers.queues.push(queue);
         }

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Notifier;
-use super::client::{self, Answered};
 use super::notice::Notice;
 use super::pace::{Bucket, Pace};
 use crate::logging::Chain;
+use crate::outgoing::{Answer, Outgoing, Request};
 
 /// Notices that wait for one notifier; further ones are dropped.
 const QUEUE_MAX: usize = 256;
@@ -79,14 +79,15 @@ pub(super) struct Sender {
     pace: Pace,
     notices: mpsc::Receiver<Notice>,
     counts: Arc<Counts>,
+    outgoing: Outgoing,
 }
 
 impl Sender {
-    pub(super) fn new(notifier: Box<dyn Notifier>, pace: Pace) -> (Sender, Queue) {
+    pub(super) fn new(notifier: Box<dyn Notifier>, pace: Pace, outgoing: Outgoing) -> (Sender, Queue) {
         let (sender, notices) = mpsc::channel(QUEUE_MAX);
         let counts = Arc::new(Counts::default());
         let queue = Queue { name: notifier.name(), sender, counts: Arc::clone(&counts) };
-        (Sender { notifier, pace, notices, counts }, queue)
+        (Sender { notifier, pace, notices, counts, outgoing }, queue)
     }
 
     /// Sends until the queue is closed.
@@ -94,9 +95,9 @@ impl Sender {
         let mut bucket = Bucket::new(self.pace, Instant::now());
         let mut warned: Option<Instant> = None;
         while let Some(notice) = self.notices.recv().await {
-            let Some(outgoing) = self.notifier.render(&notice) else { continue };
+            let Some(request) = self.notifier.render(&notice) else { continue };
             tokio::time::sleep_until(bucket.take(Instant::now())).await;
-            match self.deliver(&outgoing).await {
+            match self.deliver(&request).await {
                 Ok(()) => {
                     self.counts.sent.fetch_add(1, Ordering::Relaxed);
                 }
@@ -111,23 +112,23 @@ impl Sender {
         }
     }
 
-    async fn deliver(&self, outgoing: &client::Outgoing) -> Result<(), String> {
+    async fn deliver(&self, request: &Request) -> Result<(), String> {
         let mut wait = RETRY_MIN;
         let mut tries = 0;
         loop {
             tries += 1;
-            let (reason, after) = match client::post(outgoing).await {
-                Ok(Answered { status, .. }) if status.is_success() => return Ok(()),
-                Ok(Answered { status: StatusCode::TOO_MANY_REQUESTS, retry_after }) => {
+            let (reason, after) = match self.outgoing.send(request.clone()).await {
+                Ok(answer) if answer.status.is_success() => return Ok(()),
+                Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     // Told to wait is not a failure of the notice; only so often, though.
                     self.counts.limited.fetch_add(1, Ordering::Relaxed);
-                    ("was told to wait".to_owned(), retry_after.unwrap_or(wait).min(RETRY_AFTER_MAX))
+                    ("was told to wait".to_owned(), told(&answer).unwrap_or(wait).min(RETRY_AFTER_MAX))
                 }
-                Ok(Answered { status, retry_after }) if status.is_server_error() => {
-                    (format!("answered {status}"), retry_after.unwrap_or(wait).min(RETRY_AFTER_MAX))
+                Ok(answer) if answer.status.is_server_error() => {
+                    (format!("answered {}", answer.status), told(&answer).unwrap_or(wait).min(RETRY_AFTER_MAX))
                 }
                 // It would be refused again.
-                Ok(Answered { status, .. }) => return Err(format!("answered {status}")),
+                Ok(answer) => return Err(format!("answered {}", answer.status)),
                 Err(error) => (Chain(&error).to_string(), wait),
             };
             if tries >= TRIES_MAX {
@@ -137,4 +138,12 @@ impl Sender {
             wait *= 2;
         }
     }
+}
+
+/// When to come again: by the header, or by Discord's body.
+fn told(answer: &Answer) -> Option<Duration> {
+    answer.retry_after().or_else(|| {
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+        Duration::try_from_secs_f64(body["retry_after"].as_f64()?).ok()
+    })
 }

@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Notifier;
-use super::client::address;
 use super::discord::Discord;
 use super::pace::Pace;
 use super::slack::Slack;
 use super::webhook::Webhook;
+use crate::outgoing::Target;
 
 /// Where Discord is, unless the settings say otherwise.
 const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -88,6 +88,9 @@ pub struct SlackSection {
 pub struct WebhookSection {
     /// Where to post.
     pub url: String,
+    /// Whether http will do beyond this machine, in the clear. Only https when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<bool>,
     /// Environment variable that holds the secret under which posts are signed. Unsigned when neither is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_env: Option<String>,
@@ -157,12 +160,13 @@ impl NotifySection {
         if let Some(SlackSection { url_env, url_file, per_minute, burst }) = slack {
             let url = secret("notify.slack.url", url_file.as_deref(), url_env.as_deref())?;
             let url = url.ok_or("notify.slack: expected `url_env` or `url_file`")?;
-            let address = address(&url).map_err(|error| format!("notify.slack.url: {error}"))?;
+            let address = Target::parse(&url, false).map_err(|error| format!("notify.slack.url: {error}"))?;
             found.push((Box::new(Slack { address }), pace("slack", *per_minute, *burst)?));
         }
-        if let Some(WebhookSection { url, secret_env, secret_file, per_minute, burst }) = webhook {
+        if let Some(WebhookSection { url, insecure, secret_env, secret_file, per_minute, burst }) = webhook {
             let secret = secret("notify.webhook.secret", secret_file.as_deref(), secret_env.as_deref())?;
-            let address = address(url).map_err(|error| format!("notify.webhook.url: {error}"))?;
+            let address = Target::parse(url, insecure.unwrap_or(false))
+                .map_err(|error| format!("notify.webhook.url: {error}"))?;
             found.push((Box::new(Webhook { address, secret }), pace("webhook", *per_minute, *burst)?));
         }
         Ok(found)
@@ -195,7 +199,7 @@ impl DiscordSection {
                 ));
             }
             let url = format!("{}/channels/{channel}/messages", api.trim_end_matches('/'));
-            address(&url).map_err(|error| format!("notify.discord.api: {error}"))
+            Target::parse(&url, false).map_err(|error| format!("notify.discord.api: {error}"))
         };
         let mut authorization = HeaderValue::from_str(&format!("Bot {}", token.trim()))
             .map_err(|_| "notify.discord.token: expected printable characters".to_owned())?;

@@ -1,19 +1,17 @@
 //! Slack: a message by an incoming webhook, whose address is its secret.
 
-use bytes::Bytes;
-use http::Uri;
 use serde_json::json;
 
-use super::Notifier;
-use super::client::Outgoing;
 use super::notice::{Notice, Story, cut};
+use super::{Notifier, post};
+use crate::outgoing::{Request, Target};
 
 /// What Slack takes at most before it cuts.
 const TEXT_MAX: usize = 4000;
 
 /// Posts to one incoming webhook.
 pub(super) struct Slack {
-    pub(super) address: Uri,
+    pub(super) address: Target,
 }
 
 impl std::fmt::Debug for Slack {
@@ -27,7 +25,7 @@ impl Notifier for Slack {
         "slack"
     }
 
-    fn render(&self, notice: &Notice) -> Option<Outgoing> {
+    fn render(&self, notice: &Notice) -> Option<Request> {
         let text = match notice {
             Notice::Event(glimpse) => {
                 let Story { title, event, lines } = Story::of(glimpse);
@@ -44,8 +42,7 @@ impl Notifier for Slack {
                     .to_owned()
             }
         };
-        let body = json!({ "text": cut(&text, TEXT_MAX) }).to_string();
-        Some(Outgoing { uri: self.address.clone(), headers: Vec::new(), body: Bytes::from(body) })
+        Some(post(&self.address, &json!({ "text": cut(&text, TEXT_MAX) })))
     }
 }
 

@@ -7,28 +7,27 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderName, HeaderValue};
 use serde_json::json;
 use sha2::Sha256;
 
-use super::Notifier;
-use super::client::Outgoing;
 use super::notice::{Notice, Story};
+use super::{Notifier, post};
+use crate::outgoing::{Request, Target};
 
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-mindos-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-mindos-signature");
 
 /// Posts every notice to one address.
 pub(super) struct Webhook {
-    pub(super) address: Uri,
+    pub(super) address: Target,
     pub(super) secret: Option<String>,
 }
 
 impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Webhook").field("host", &self.address.host()).finish_non_exhaustive()
+        f.debug_struct("Webhook").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -37,7 +36,7 @@ impl Notifier for Webhook {
         "webhook"
     }
 
-    fn render(&self, notice: &Notice) -> Option<Outgoing> {
+    fn render(&self, notice: &Notice) -> Option<Request> {
         let body = match notice {
             Notice::Event(glimpse) => {
                 let Story { title, event, .. } = Story::of(glimpse);
@@ -51,13 +50,13 @@ impl Notifier for Webhook {
                 "timestamp": at.to_string(),
             }),
         };
-        let body = Bytes::from(body.to_string());
+        let mut request = post(&self.address, &body);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut headers = vec![(TIMESTAMP, HeaderValue::from(seconds))];
+        request.headers.insert(TIMESTAMP, HeaderValue::from(seconds));
         if let Some(secret) = &self.secret {
-            headers.push((SIGNATURE, sign(secret, seconds, &body)?));
+            request.headers.insert(SIGNATURE, sign(secret, seconds, &request.body)?);
         }
-        Some(Outgoing { uri: self.address.clone(), headers, body })
+        Some(request)
     }
 }
 

@@ -77,6 +77,8 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         }],
         tenant: text("default"),
         free_instances: 3,
+        connected_instances: 4,
+        set_aside: 1,
     };
     let settled = pb::DeliverySettled {
         delivery: delivery(),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::RATE_POOL_LABEL;
 use mindos_core::input::{
-    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome, RequestId,
-    ResultReport, Selector, SessionId,
+    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query, ReportedLoad,
+    ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
@@ -208,6 +209,9 @@ impl<'a> Words<'a> {
         if let Some(block) = self.take("block") {
             route.block_max = span(block)?;
         }
+        if let Some(priority) = self.take("priority") {
+            route.priority = priority.parse().map_err(text)?;
+        }
         if self.flag("latest") {
             route.coalesce = Coalesce::Latest;
         }
@@ -228,7 +232,8 @@ impl<'a> Words<'a> {
             kind: Arc::from(kind),
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
-            repository: None,
+            repository: self.take("repository").map(Arc::from),
+            priority: self.take("priority").map(str::parse).transpose().map_err(text)?,
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -245,13 +250,14 @@ impl<'a> Words<'a> {
         let session = self.session()?;
         let (cluster, instance) = split(self.next("an instance")?)?;
         let key = words::instance(cluster, instance).ok_or("not an instance's name")?;
+        let pool = self.take("pool").map(|name| (Arc::from(RATE_POOL_LABEL), Arc::from(name)));
         let general = |item: &str| {
             let parts: Vec<_> = item.split(':').collect();
             let [name, ty, slots] = parts[..] else { return Err(format!("`{item}` is not name:type:slots")) };
             Ok(HelloGeneral {
                 name: GeneralName::new(name).map_err(text)?,
                 ty: GeneralType::new(ty).map_err(text)?,
-                labels: Vec::new(),
+                labels: pool.iter().cloned().collect(),
                 slots: number(slots)?,
             })
         };
@@ -305,10 +311,25 @@ impl<'a> Words<'a> {
                 let outcome = self.outcome()?;
                 AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() }))
             }
-            "heartbeat" => AgentMessage::Heartbeat { loads: Vec::new() },
+            "heartbeat" => AgentMessage::Heartbeat { loads: self.loads()? },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
             _ => AgentMessage::Draining,
         })
+    }
+
+    /// The load of the model behind one general, or nothing.
+    fn loads(&mut self) -> Parsed<Vec<(GeneralName, ReportedLoad)>> {
+        let Some(general) = self.alone.next() else { return Ok(Vec::new()) };
+        let general = GeneralName::new(general).map_err(text)?;
+        let model = ModelLoad {
+            running: self.take("running").map_or(Ok(0), number)?,
+            queue: self.take("queue").map_or(Ok(0), number)?,
+            cache_permille: self.take("cache").map(number).transpose()?,
+            tokens_per_second: self.take("tokens").map(number).transpose()?,
+            limit_remaining: self.take("remaining").map(number).transpose()?,
+            limit_resets_at: self.take("resets").map(|at| self.time(at)).transpose()?,
+        };
+        Ok(vec![(general, ReportedLoad { model: Some(Box::new(model)), ..ReportedLoad::default() })])
     }
 
     fn outcome(&mut self) -> Parsed<ReportedOutcome> {

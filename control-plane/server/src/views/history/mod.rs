@@ -266,6 +266,7 @@ impl HistoryWriter {
             subject,
             lane,
             repository,
+            priority: _,
             actor,
             time,
             key: _,
