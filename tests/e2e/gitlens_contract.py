@@ -2,12 +2,16 @@
 """Checks the aggregator and the orchestrator of the GitLens contract from outside, by its tables alone.
 
     gitlens_contract.py AGGREGATOR ORCHESTRATOR [DISCORD_PORT]
+    gitlens_contract.py --signed AGGREGATOR SECRET GITHUB_SECRET
 
 The addresses are HOST:PORT of a fleet of the eleven generals in two clusters, all idle. With a third argument it plays
 Discord on that port of this machine, where the control plane has to post with the token `not-a-real-token` to the channel
-1186000000000000001, and checks form, pace, and that its own failures hold nothing up. Needs nothing but Python's library.
+1186000000000000001, and checks form, pace, and that its own failures hold nothing up.
+The second form checks signatures, where both secrets are configured. Needs nothing but Python's library.
 """
 
+import hashlib
+import hmac
 import http.client
 import json
 import re
@@ -342,7 +346,47 @@ def discord(orchestrator, slowest):
     check('outcome="rate_limited"} 1' in text, "and what had to wait")
 
 
+def signed(aggregator, secret, github_secret):
+    event = {"type": "pr_created", "repository": "octo/hello", "user": "ann"}
+    alert = {"status": "firing", "labels": {"alertname": "Down"}, "annotations": {}, "fingerprint": "0123456789abcdef",
+             "startsAt": "2026-11-20T08:30:00Z", "endsAt": "0001-01-01T00:00:00Z", "generatorURL": ""}
+    alerts = {"version": "4", "groupKey": "{}", "status": "firing", "receiver": "mindos", "groupLabels": {},
+              "commonLabels": {}, "commonAnnotations": {}, "externalURL": "", "alerts": [alert]}
+    push = {"ref": "refs/heads/main", "repository": {"full_name": "octo/hello"}, "sender": {"login": "ann"}}
+
+    def sign(body, key):
+        return hmac.new(key.encode(), body.encode(), hashlib.sha256).hexdigest()
+
+    refused_json, refused_text = {"error": "bad sig"}, "bad sig"
+    for path, body, code, refused in [
+        ("/events", event, 202, refused_json),
+        ("/webhook/gitlens", {}, 200, refused_json),
+        ("/event", event, 200, refused_text),
+        ("/alert", alerts, 200, refused_text),
+    ]:
+        body = json.dumps(body)
+        for headers in [{}, {"X-Sig": "0" * 64}, {"X-Sig": sign(body + " ", secret)}, {"X-Sig": sign(body, secret + "x")}]:
+            found = call(aggregator, "POST", path, body, headers)
+            check(found[:2] == (401, refused), f"{path} without its signature", headers, found)
+        for signature in [sign(body, secret), "sha256=" + sign(body, secret)]:
+            found = call(aggregator, "POST", path, body, {"X-Sig": signature})
+            check(found[0] == code, f"{path} with its signature", found)
+            check(path not in ("/event", "/alert") or found[1] == "ok", f"{path} answers ok", found)
+    body = json.dumps(push)
+    for path in ["/webhooks/github", "/git"]:
+        headers = {"X-GitHub-Event": "push", "X-GitHub-Delivery": "1" + path.replace("/", "-")}
+        found = call(aggregator, "POST", path, body, {**headers, "X-Hub-Signature-256": "sha256=" + "0" * 64})
+        check(found[:2] == (401, "bad sig"), path, found)
+        good = {**headers, "X-Hub-Signature-256": "sha256=" + sign(body, github_secret)}
+        check(call(aggregator, "POST", path, body, good)[:2] == (200, "ok"), path)
+    types = call(aggregator, "GET", "/stats")[1]["event_types"]
+    check(types.get("pr_created") == 6 and types.get("commit_graph") == 2, "what was signed is counted", types)
+    print(f"gitlens contract: {checks} checks of signatures passed")
+
+
 def main():
+    if sys.argv[1] == "--signed":
+        return signed(*sys.argv[2:5])
     aggregator, orchestrator = sys.argv[1:3]
     if len(sys.argv) > 3:
         server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[3])), Discord)

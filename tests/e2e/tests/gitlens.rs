@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mindos_e2e::process::Process;
-use mindos_e2e::world::{free_address, http};
+use mindos_e2e::world::{World, free_address, http};
 
 /// How long 22 generals and their sidecars may take to be there.
 const FLEET_MAX: Duration = Duration::from_secs(120);
@@ -30,6 +30,16 @@ async fn fleet(api: &str, up: &mut Process) -> Result<()> {
         ensure!(begun.elapsed() < FLEET_MAX, "22 generals are not there after {FLEET_MAX:?}: {}", up.log_end());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn check(arguments: &[String]) -> Result<()> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("gitlens_contract.py");
+    let arguments = arguments.to_vec();
+    let checked = tokio::task::spawn_blocking(move || Command::new("python3").arg(script).args(arguments).output());
+    let checked = checked.await?.context("failed to run python3")?;
+    ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    println!("{}", String::from_utf8_lossy(&checked.stdout).trim());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,17 +68,24 @@ async fn clients_of_the_contract_find_what_it_says() -> Result<()> {
     let mut up = Process::start(&folder, "up", &words)?;
     fleet(&api, &mut up).await?;
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("gitlens_contract.py");
     let arguments = [aggregator.clone(), api.clone(), port(&discord).to_owned()];
-    let checked = tokio::task::spawn_blocking(move || Command::new("python3").arg(script).args(arguments).output());
-    let checked = checked.await?.context("failed to run python3")?;
-
-    let said = String::from_utf8_lossy(&checked.stderr);
-    ensure!(checked.status.success(), "{said}");
-    println!("{}", String::from_utf8_lossy(&checked.stdout).trim());
+    check(&arguments).await?;
     let log = std::fs::read_to_string(folder.join("data/logs/control-plane.log")).unwrap_or_default();
     ensure!(!log.contains("not-a-real-token"), "the token stands in the log");
     up.terminate(Duration::from_secs(60))?;
     let _ = std::fs::remove_dir_all(folder);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_without_its_signature_where_a_secret_is_configured() -> Result<()> {
+    let aggregator = free_address()?;
+    let mut world = World::new("gitlens-signed", &["--aggregator-address", &aggregator, "--github-secret", "hub"])?;
+    let (secret, settings) = (world.folder().join("secret"), world.folder().join("settings.yaml"));
+    std::fs::write(&secret, "s3cret\n")?;
+    std::fs::write(&settings, format!("gitlens: {{ secret_file: {} }}\n", secret.display()))?;
+    world.add_arguments(&["--settings", &settings.display().to_string()]);
+    world.start_plane().await?;
+
+    check(&["--signed".to_owned(), aggregator, "s3cret".to_owned(), "hub".to_owned()]).await
 }

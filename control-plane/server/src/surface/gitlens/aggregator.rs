@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use mindos_model::Timestamp;
 use serde::Serialize;
@@ -19,6 +20,7 @@ use super::plain::PlainEvent;
 use super::{Gitlens, event};
 use crate::grpc::status;
 use crate::http::HttpError;
+use crate::ingest::alertmanager;
 use crate::ingest::event::accept_incoming;
 
 /// What the older gateway said of a signature that is not good.
@@ -122,6 +124,26 @@ impl Gitlens {
         Ok(event_id)
     }
 
+    /// Takes the alerts of one message.
+    async fn alerts(&self, headers: &HeaderMap, body: &Bytes) -> Result<(), Refusal> {
+        let events = alertmanager::normalise(headers, body)
+            .map_err(|error| Refusal::malformed(EVENT_WORD, error.to_string()))?;
+        for incoming in events {
+            let event =
+                accept_incoming(&self.context.tenant, incoming).map_err(|error| HttpError::from(status::event(&error)));
+            let published = match event {
+                Ok(event) => self.publish(event).await.map(drop),
+                Err(error) => Err(error),
+            };
+            match published {
+                // Its annotations have moved on since it was told: the alert is the same.
+                Err(error) if error.code() != StatusCode::CONFLICT => return Err(Refusal::of(EVENT_WORD, &error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn stats(&self) -> Response {
         self.caught_up().await;
         let shown = self.board.show();
@@ -146,6 +168,13 @@ impl Aggregator {
         if !self.gitlens.settings.access.admits(&parts.headers, &held.bytes) {
             return text(StatusCode::UNAUTHORIZED, BAD_SIGNATURE);
         }
+        if self.gitlens.settings.access.is_signed() {
+            return match self.gitlens.alerts(&parts.headers, &held.bytes).await {
+                Ok(()) => text(StatusCode::OK, "ok"),
+                Err(refusal) => refusal.into_response(),
+            };
+        }
+        // Nothing is signed here: the API's own door decides.
         parts.headers.remove(header::TRANSFER_ENCODING);
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(held.bytes.len()));
         plainly(self.pass("/webhooks/alertmanager", Request::from_parts(parts, Body::from(held.bytes.clone()))).await)

@@ -66,15 +66,15 @@ enum Outcome {
 
 /// What a request asks for.
 #[derive(Debug)]
-struct Asked {
-    event: event::Checked,
+pub(super) struct Asked {
+    pub(super) event: event::Checked,
     clusters: Vec<String>,
     generals: Vec<String>,
     strategy: String,
 }
 
 impl Asked {
-    fn read(body: &[u8], now: Timestamp) -> Result<Asked, String> {
+    pub(super) fn read(body: &[u8], now: Timestamp) -> Result<Asked, String> {
         let object = event::object(body)?;
         let event = match object.get("event") {
             Some(Value::Object(event)) => event,

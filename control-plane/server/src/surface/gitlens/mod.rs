@@ -26,11 +26,13 @@ use axum::body::Body;
 use http::HeaderMap;
 use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
+use mindos_model::Timestamp;
 use mindos_model::limits::MESSAGE_MAX;
 
 use crate::grpc::{Context, status};
 use crate::http::HttpError;
 use crate::http::body::{Bodies, Held};
+use crate::ingest::cloudevents::IncomingEvent;
 
 pub use aggregator::router as aggregator;
 pub use board::{Board, BoardError, BoardView};
@@ -41,6 +43,15 @@ pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a body in each of the forms that this surface takes, up to the events that the plane would get: what noise is fed to.
+#[must_use]
+pub fn decode(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Vec<IncomingEvent> {
+    let Ok(object) = event::object(body) else { return Vec::new() };
+    let asked = distribute::Asked::read(body, now).map(|asked| asked.event);
+    let read = [event::check(&object, now), event::check_webhook(&object, now), asked];
+    read.into_iter().flatten().map(|checked| checked.into_incoming(headers, "", now)).collect()
+}
 
 /// What both surfaces need.
 #[derive(Debug)]

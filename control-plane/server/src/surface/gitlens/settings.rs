@@ -97,6 +97,10 @@ impl GitlensSettings {
 const SIGNATURES: [&str; 3] = ["x-sig", "x-gitlens-signature", "x-hub-signature-256"];
 
 impl GitlensAccess {
+    pub(super) fn is_signed(&self) -> bool {
+        matches!(self, GitlensAccess::Signed(_))
+    }
+
     /// Whether a body may be taken.
     pub(super) fn admits(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let GitlensAccess::Signed(secret) = self else { return true };
