@@ -78,6 +78,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(quota(format!("tenant:{tenant}"), "deliveries of a tenant that may be open")),
         Rejection::FanoutTooWide { targets, max } => new(Code::FailedPrecondition, message)
             .with_reason("FANOUT_TOO_WIDE", [("targets", targets.to_string()), ("max", max.to_string())]),
+        Rejection::NoGeneral { route } => new(Code::FailedPrecondition, message)
+            .with_reason("NO_GENERAL", [("route", route.to_string())])
+            .with(precondition("GENERAL_THERE", route.to_string(), "one of its generals has to be connected")),
+        Rejection::TooFarAhead { .. } => new(Code::InvalidArgument, message.clone())
+            .with_reason("EVENT_TOO_FAR_AHEAD", [])
+            .with(bad_field("event.notbefore".to_owned(), message)),
         Rejection::UnknownDelivery { delivery } => new(Code::NotFound, message)
             .with_reason("DELIVERY_UNKNOWN", [("delivery_id", delivery.to_string())])
             .with(resource("delivery", delivery.to_string())),
