@@ -279,6 +279,8 @@ impl Bench {
                     subject: None,
                     lane,
                     repository: None,
+                    priority: None,
+                    not_before: None,
                     actor: None,
                     time: None,
                     key: words::dedupe_key("bench", &id),
