@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a request may hold is bounded before its body is read.
 
-mod body;
+pub(crate) mod body;
 mod counted;
 mod error;
 mod events;
@@ -27,6 +27,7 @@ use crate::blobs::BlobStore;
 use crate::grpc::Context;
 use crate::ingest::doors::Doors;
 use crate::net::Connection;
+use crate::surface::gitlens::Gitlens;
 use body::Bodies;
 use counted::Counted;
 
@@ -58,6 +59,7 @@ pub struct HttpParts {
     pub blobs: Arc<BlobStore>,
     pub scraped: Scraped,
     pub settings: HttpSettings,
+    pub gitlens: Arc<Gitlens>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ struct Http {
     blobs: Arc<BlobStore>,
     scraped: Scraped,
     settings: HttpSettings,
+    gitlens: Arc<Gitlens>,
     bodies: Bodies,
     counted: Counted,
 }
@@ -74,9 +77,10 @@ type Shared = State<Arc<Http>>;
 
 /// The routes, to be merged with those of gRPC.
 pub fn router(parts: HttpParts) -> Router {
-    let HttpParts { context, blobs, scraped, settings } = parts;
+    let HttpParts { context, blobs, scraped, settings, gitlens } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let http = Arc::new(Http { context, blobs, scraped, settings, bodies, counted: Counted::default() });
+    let counted = Counted::default();
+    let http = Arc::new(Http { context, blobs, scraped, settings, gitlens: Arc::clone(&gitlens), bodies, counted });
     Router::new()
         .route(
             "/events",
@@ -123,6 +127,7 @@ pub fn router(parts: HttpParts) -> Router {
             HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response()
         })
         .with_state(http)
+        .merge(crate::surface::gitlens::orchestrator(gitlens))
 }
 
 fn knock(request: http::Request<Body>) -> hook::Knock {
