@@ -105,6 +105,7 @@ fn publish(number: u64, lanes: &[Arc<str>], payload: &Bytes) -> Input {
         digest: [1; 16],
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
+        asked: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }

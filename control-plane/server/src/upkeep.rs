@@ -135,8 +135,13 @@ impl Upkeep {
         let gitlens = Arc::new(live.gitlens()?);
         let catch_up = CatchUp::new(outgoing, handle.clock());
         let counts = catch_up.counts();
-        let exposed =
-            vec![Exposed::new(move |into| counts.expose(into)), Exposed::new(move |into| notices.expose(into))];
+        handle.admission().follow(Arc::clone(&in_force.quotas));
+        let door = handle.clone();
+        let exposed = vec![
+            Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| notices.expose(into)),
+            Exposed::new(move |into| door.admission().expose(into)),
+        ];
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,

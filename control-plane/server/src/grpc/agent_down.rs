@@ -14,7 +14,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
-use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
+use mindos_core::output::{Assign, Claim, CloseReason, Mode, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
 use mindos_model::limits::{EXTEND_INTERVAL, HEARTBEATS_MISSED_MAX, INLINE_MAX, LEASE, MESSAGE_MAX};
 use mindos_model::{DeliveryId, FailureKind, Seq, Token};
@@ -162,7 +162,7 @@ impl Down {
     }
 
     fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
-        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline } = assign;
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, mode } = assign;
         let in_welcome = lease == self.context.limits.lease;
         ControlWire::Assign(AssignWire {
             delivery_id: delivery.to_string(),
@@ -173,7 +173,11 @@ impl Down {
             attempt,
             lane: String::from(&*lane),
             lane_place: place.0,
-            mode: wire::Mode::Live.into(),
+            mode: (match mode {
+                Mode::Live => wire::Mode::Live,
+                Mode::Shadow => wire::Mode::Shadow,
+            })
+            .into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
             ..AssignWire::default()
@@ -199,6 +203,9 @@ impl Down {
                 let (reason, superseded_by) = match reason {
                     CancelReason::Superseded { by } => (outcome::CancelReason::Superseded, by.to_string()),
                     CancelReason::Requested => (outcome::CancelReason::Human, String::new()),
+                    CancelReason::RaceLost { by } => (outcome::CancelReason::RaceLost, by.to_string()),
+                    CancelReason::Expired => (outcome::CancelReason::Expired, String::new()),
+                    CancelReason::ShadowFailed => (outcome::CancelReason::ShadowFailed, String::new()),
                 };
                 ControlWire::Cancel(wire::Cancel {
                     delivery_id: delivery.to_string(),
