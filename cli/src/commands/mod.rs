@@ -4,6 +4,7 @@ pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod fleet;
+pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod routes;

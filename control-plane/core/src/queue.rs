@@ -262,6 +262,10 @@ impl Queue {
         self.turns.put_back();
     }
 
+    pub(crate) fn flow(&self, idx: LaneIdx) -> FlowIdx {
+        self.lane(idx).flow
+    }
+
     /// Whether a queue that may hold `max` has no room for one more of this flow, once `leaving` of it are gone.
     ///
     /// A flow takes at most [`SHARE`] times what is left free: one alone fills four fifths, and of what remains the next one does.

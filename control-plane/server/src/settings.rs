@@ -13,6 +13,7 @@
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
 //! ```
+//! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
 use std::collections::BTreeMap;
@@ -32,9 +33,12 @@ use crate::ingest::generic::GenericSetting;
 use crate::ingest::github::Secrets;
 use crate::ingest::hook::SecretSetting;
 use crate::logging;
+use crate::notify::{DiscordEnv, Notifiers, NotifySection};
+use crate::outgoing::Outgoing;
 use crate::reload::{ReloadError, Reloaded};
 use crate::sinks::settings::SinkSetting;
 use crate::sinks::{self, Configured};
+use crate::surface::gitlens::{GitlensSection, GitlensSettings};
 use crate::trace;
 use crate::trace::settings::OtlpSetting;
 
@@ -104,6 +108,8 @@ struct Settings {
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
     log: Option<String>,
+    gitlens: Option<GitlensSection>,
+    notify: Option<NotifySection>,
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -122,6 +128,8 @@ fn parse(text: &str) -> Result<Settings, String> {
         sinks,
         otlp,
         log,
+        gitlens: _,
+        notify: _,
     } = &settings;
     Quotas::new(quotas)?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
@@ -137,6 +145,14 @@ fn parse(text: &str) -> Result<Settings, String> {
         logging::check_filter(log).map_err(|error| error.to_string())?;
     }
     Ok(settings)
+}
+
+/// Checks the text of a settings file.
+///
+/// # Errors
+/// Says what is not accepted.
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
 }
 
 fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
@@ -214,6 +230,24 @@ impl LiveSettings {
         self.in_force.clone()
     }
 
+    /// What the surface of the GitLens contract is to be, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn gitlens(&self) -> Result<GitlensSettings, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().gitlens.clone()).unwrap_or_default();
+        GitlensSettings::new(&section).map_err(SettingsError::Invalid)
+    }
+
+    /// Who is to be told what happens, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn notifiers(&self, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().notify.clone()).unwrap_or_default();
+        Notifiers::new(&section, env, outgoing).map_err(SettingsError::Invalid)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
         let LiveSettings { in_force, base, base_log, file } = self;
@@ -246,6 +280,7 @@ impl LiveSettings {
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
     let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
+    // The surface and the notifiers are set up at the start.
     let Settings {
         github_secret,
         github_secret_previous,
@@ -257,6 +292,8 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
         sinks,
         otlp,
         log,
+        gitlens: _,
+        notify: _,
     } = settings;
     if let Ok(quotas) = Quotas::new(quotas) {
         in_use.store(Arc::new(quotas));
