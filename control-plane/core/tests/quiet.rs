@@ -76,6 +76,7 @@ impl World {
             lane: format!("{tenant}:{repository}/pr/{number}").into(),
             repository: Some(repository.into()),
             priority: None,
+            not_before: None,
             actor: None,
             time: None,
             key,
