@@ -134,6 +134,11 @@ fn class_of(priority: Priority) -> usize {
     }
 }
 
+/// What a delivery of this priority costs, where shares are 16:4:1.
+pub(crate) fn cost(priority: Priority) -> u64 {
+    COSTS[class_of(priority)]
+}
+
 /// Deliveries that may leave a queue between two turns of a class that has work.
 fn between(class: usize) -> u64 {
     let others = (0..CLASSES).filter(|other| *other != class);

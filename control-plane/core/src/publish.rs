@@ -194,11 +194,13 @@ impl Durable {
         let shadow = matches!(queue, QueueId::Shadow(_));
         let later = event.not_before.filter(|at| *at > context.now);
         let ttl = rule.route.policy.ttl.or(shadow.then_some(SHADOW_TTL));
-        let expires = ttl.map_or(Timestamp(0), |ttl| later.unwrap_or(context.now) + ttl);
-        let mut terms = Terms { shadow, expires, ..Terms::default() };
+        let mut terms = Terms { shadow, ..Terms::default() };
+        // From when it may begin.
+        let expires = |terms: &Terms| ttl.map_or(Timestamp(0), |ttl| terms.not_before.max(context.now) + ttl);
         if let Some(not_before) = later {
             // It takes its place in the lane when its time comes, so that nothing waits behind it, nor is superseded by it.
             terms.not_before = not_before;
+            terms.expires = expires(&terms);
             return Target { queue, general, superseded: Vec::new(), parked: Some(ParkReason::Delayed), terms };
         }
         let superseded = self.superseded_by(event, queue, rule);
@@ -210,6 +212,7 @@ impl Durable {
                 terms.not_before = (context.now + quiet).min(since + longest);
             }
         }
+        terms.expires = expires(&terms);
         Target { queue, general, superseded, parked: is_full.then_some(ParkReason::BacklogFull), terms }
     }
 

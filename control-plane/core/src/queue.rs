@@ -253,6 +253,10 @@ impl Queue {
         self.turns.put_back();
     }
 
+    pub(crate) fn flow(&self, idx: LaneIdx) -> FlowIdx {
+        self.lane(idx).flow
+    }
+
     /// The name of the lane's flow, one text for all of its lanes.
     pub(crate) fn flow_of(&self, idx: LaneIdx) -> Option<&Arc<str>> {
         self.turns.name(self.lane(idx).flow)

@@ -22,8 +22,10 @@ pub mod payloads;
 pub mod reload;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod store;
 pub mod surface;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

@@ -8,6 +8,9 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
+//! sinks:
+//!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
+//! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
@@ -33,7 +36,11 @@ use crate::logging;
 use crate::notify::{DiscordEnv, Notifiers, NotifySection};
 use crate::outgoing::Outgoing;
 use crate::reload::{ReloadError, Reloaded};
+use crate::sinks::settings::SinkSetting;
+use crate::sinks::{self, Configured};
 use crate::surface::gitlens::{GitlensSection, GitlensSettings};
+use crate::trace;
+use crate::trace::settings::OtlpSetting;
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -97,6 +104,9 @@ struct Settings {
     github_app: Option<AppSetting>,
     #[serde(default)]
     quotas: Vec<QuotaSetting>,
+    #[serde(default)]
+    sinks: BTreeMap<String, SinkSetting>,
+    otlp: Option<OtlpSetting>,
     log: Option<String>,
     gitlens: Option<GitlensSection>,
     notify: Option<NotifySection>,
@@ -115,6 +125,8 @@ fn parse(text: &str) -> Result<Settings, String> {
         ingest,
         github_app,
         quotas,
+        sinks,
+        otlp,
         log,
         gitlens: _,
         notify: _,
@@ -122,6 +134,8 @@ fn parse(text: &str) -> Result<Settings, String> {
     Quotas::new(quotas)?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
+    sinks::settings::sinks(sinks)?;
+    otlp.as_ref().map(OtlpSetting::otlp).transpose()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -156,6 +170,10 @@ pub struct InForce {
     pub app: Arc<ArcSwapOption<App>>,
     /// How much each source may send.
     pub quotas: Arc<ArcSwap<Quotas>>,
+    /// Where results leave to.
+    pub sinks: Configured,
+    /// Where spans go.
+    pub otlp: trace::Configured,
 }
 
 /// The settings in force and what keeps them so.
@@ -261,7 +279,7 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, quotas: in_use } = in_force;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
     // The surface and the notifiers are set up at the start.
     let Settings {
         github_secret,
@@ -271,6 +289,8 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
         ingest,
         github_app,
         quotas,
+        sinks,
+        otlp,
         log,
         gitlens: _,
         notify: _,
@@ -282,6 +302,10 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
     }
+    if let Ok(configured) = sinks::settings::sinks(sinks) {
+        open_sinks.store(Arc::new(configured));
+    }
+    open_otlp.store(otlp.as_ref().and_then(|otlp| otlp.otlp().ok()).map(Arc::new));
     app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));

@@ -287,6 +287,8 @@ impl Bench {
                     routed: true,
                     seen: None,
                     asked: None,
+                    not_before: None,
+                    priority: None,
                 };
                 let request = RequestId(id.parse().expect("a number of ours"));
                 self.offer(Input::Publish { request, event: Box::new(event) });
