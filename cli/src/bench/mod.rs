@@ -20,6 +20,7 @@ mod publisher;
 mod recovery;
 mod stage;
 mod streams;
+mod webhook;
 mod worker;
 
 use std::path::PathBuf;
@@ -71,6 +72,11 @@ Examples:
   mindos bench delay
   mindos bench delay --round-trip 100ms --slots 256 --seconds 20";
 
+const WEBHOOK_EXAMPLES: &str = "\
+Examples:
+  mindos bench webhook --payloads tests/data/github-webhooks
+  mindos bench webhook --payloads tests/data/github-webhooks --rate 1000 --seconds 20";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Events to three generals each, until all is settled.
@@ -91,6 +97,9 @@ pub(crate) enum BenchCommand {
     /// A long way between agent and control plane.
     #[command(after_help = DELAY_EXAMPLES)]
     Delay(delay::DelayArgs),
+    /// Webhooks over HTTP at a rate: from the due time to the durable answer.
+    #[command(after_help = WEBHOOK_EXAMPLES)]
+    Webhook(webhook::WebhookArgs),
     /// A load generator; started by the others.
     #[command(hide = true, subcommand, after_help = "Examples:\n  mindos bench worker agent --help")]
     Worker(worker::WorkerCommand),
@@ -118,6 +127,7 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Streams(args) => streams::run(args).await,
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Delay(args) => delay::run(args).await,
+        BenchCommand::Webhook(args) => webhook::run(args).await,
         BenchCommand::Worker(command) => worker::run(command).await,
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: what a request may hold is bounded before its body is read.
 
 pub(crate) mod body;
+mod counted;
 mod error;
 mod events;
 mod github;
@@ -28,6 +29,7 @@ use crate::ingest::doors::Doors;
 use crate::net::Connection;
 use crate::surface::gitlens::Gitlens;
 use body::Bodies;
+use counted::Counted;
 
 pub use error::HttpError;
 pub use github::GithubAccess;
@@ -68,6 +70,7 @@ struct Http {
     settings: HttpSettings,
     gitlens: Arc<Gitlens>,
     bodies: Bodies,
+    counted: Counted,
 }
 
 type Shared = State<Arc<Http>>;
@@ -76,7 +79,15 @@ type Shared = State<Arc<Http>>;
 pub fn router(parts: HttpParts) -> Router {
     let HttpParts { context, blobs, scraped, settings, gitlens } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let http = Arc::new(Http { context, blobs, scraped, settings, gitlens: Arc::clone(&gitlens), bodies });
+    let http = Arc::new(Http {
+        context,
+        blobs,
+        scraped,
+        settings,
+        gitlens: Arc::clone(&gitlens),
+        bodies,
+        counted: Counted::default(),
+    });
     Router::new()
         .route(
             "/events",
@@ -87,23 +98,25 @@ pub fn router(parts: HttpParts) -> Router {
             post(async |State(http): Shared, request: http::Request<Body>| {
                 let (parts, body) = request.into_parts();
                 let peer = parts.extensions.get::<Connection>();
-                github::post(&http, peer, parts.headers, body).await
+                http.counted.around("github", github::post(&http, peer, parts.headers, body)).await
             }),
         )
         .route(
             "/webhooks/gitlab",
-            post(async |State(http): Shared, request: http::Request<Body>| hook::gitlab(&http, knock(request)).await),
+            post(async |State(http): Shared, request: http::Request<Body>| {
+                http.counted.around("gitlab", hook::gitlab(&http, knock(request))).await
+            }),
         )
         .route(
             "/webhooks/alertmanager",
             post(async |State(http): Shared, request: http::Request<Body>| {
-                hook::alertmanager(&http, knock(request)).await
+                http.counted.around("alertmanager", hook::alertmanager(&http, knock(request))).await
             }),
         )
         .route(
             "/webhooks/generic/{name}",
             post(async |State(http): Shared, Path(name): Path<String>, request: http::Request<Body>| {
-                hook::generic(&http, &name, knock(request)).await
+                http.counted.around("generic", hook::generic(&http, &name, knock(request))).await
             }),
         )
         .route(
