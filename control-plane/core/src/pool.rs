@@ -323,7 +323,7 @@ impl Soft {
             self.set_free(durable, general, false);
         }
         if none_left {
-            if let Some(pool) = self.pools.get_mut(&general) {
+            if let Some(pool) = self.pools.get_mut(general) {
                 pool.left = now;
             }
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));

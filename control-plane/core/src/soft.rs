@@ -371,7 +371,7 @@ impl Soft {
     /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
-        let pool = self.pools.get(&general);
+        let pool = self.pools.get(general);
         now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
     }
 

@@ -107,7 +107,7 @@ impl Upkeep {
         views.start(view, Priority::Low)?;
         let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
         let board = view.board();
-        views.start(view, Priority::Normal)?;
+        views.start(view, Priority::Low)?;
         let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
         let outgoing = Outgoing::new();
         let notifiers = live.notifiers(&config.discord(), &outgoing)?;

@@ -79,8 +79,15 @@ type Shared = State<Arc<Http>>;
 pub fn router(parts: HttpParts) -> Router {
     let HttpParts { context, blobs, scraped, settings, gitlens } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let counted = Counted::default();
-    let http = Arc::new(Http { context, blobs, scraped, settings, gitlens: Arc::clone(&gitlens), bodies, counted });
+    let http = Arc::new(Http {
+        context,
+        blobs,
+        scraped,
+        settings,
+        gitlens: Arc::clone(&gitlens),
+        bodies,
+        counted: Counted::default(),
+    });
     Router::new()
         .route(
             "/events",

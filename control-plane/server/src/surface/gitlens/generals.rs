@@ -1,6 +1,7 @@
 //! Generals as the orchestrator showed them, out of the fleet as it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -33,6 +34,8 @@ const SPECIALIZATIONS: [(&str, &[&str]); 11] = [
     ("general-purpose-general", &["general", "multipurpose"]),
 ];
 
+/// How long the plane may take to show its fleet to a scrape.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Where generals ran in the earlier system.
 const NAMESPACE: &str = "agents";
 
@@ -222,7 +225,7 @@ impl Gitlens {
 
 /// The four series of the contract.
 pub async fn expose(gitlens: &Gitlens, into: &mut Exposition) {
-    let Ok(generals) = gitlens.generals().await else { return };
+    let Ok(Ok(generals)) = tokio::time::timeout(PATIENCE, gitlens.generals()).await else { return };
     let Counts { active, busy, .. } = Counts::of(&generals);
     into.single("mindos_llm_generals_total", Kind::Gauge, "Generals known.", generals.len());
     into.single("mindos_llm_generals_active", Kind::Gauge, "Generals that take work and have room.", active);

@@ -75,10 +75,9 @@ impl Gitlens {
 
     /// Publishes an event; answers once it is on stable storage.
     async fn publish(&self, mut event: NewEvent) -> Result<Published, HttpError> {
-        if self.context.handle.is_tight() {
-            return Err(status::disk_full().into());
-        }
+        self.context.room()?;
         self.context.recall(&mut event);
+        self.context.quota(&event)?;
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(vec![event]).await.map_err(stopped)?;
         match pending.answers().await.map_err(stopped)?.pop() {
