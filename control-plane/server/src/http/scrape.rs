@@ -60,8 +60,13 @@ pub(super) async fn get(http: &Http) -> Response {
     }
     journal(http, &mut into);
     views(http, &mut into);
+<<<<<<< HEAD
+    http.counted.expose(&mut into);
+    crate::surface::gitlens::expose(&http.gitlens, &mut into).await;
+=======
     crate::surface::gitlens::expose(&http.gitlens, &mut into).await;
     http.counted.expose(&mut into);
+>>>>>>> main
     http.scraped.others.iter().for_each(|other| (other.0)(&mut into));
     metrics::process().expose(&mut into);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
