@@ -134,6 +134,11 @@ fn class_of(priority: Priority) -> usize {
     }
 }
 
+/// What a delivery of this priority costs, where shares are 16:4:1.
+pub(crate) fn cost(priority: Priority) -> u64 {
+    COSTS[class_of(priority)]
+}
+
 /// Deliveries that may leave a queue between two turns of a class that has work.
 fn between(class: usize) -> u64 {
     let others = (0..CLASSES).filter(|other| *other != class);
@@ -222,11 +227,11 @@ impl Turns {
                 of_class.paid = of_class.paid.max(self.reached);
             }
             of_class.flows += 1;
-            self.to_back(idx, class);
+            self.line_up(idx, class);
         }
     }
 
-    fn to_back(&mut self, idx: FlowIdx, class: usize) {
+    fn line_up(&mut self, idx: FlowIdx, class: usize) {
         let of_class = &mut self.classes[class];
         of_class.ring.push(&mut self.flow_links[class], idx.0);
         // Those before it, each with its class's part; and where lanes are set aside, a turn of the queue for every few of them.
@@ -295,7 +300,7 @@ impl Turns {
     fn next_flow(&mut self, flow: FlowIdx, class: usize) {
         if self.classes[class].ring.head == flow.0 {
             self.classes[class].ring.pop(&self.flow_links[class]);
-            self.to_back(flow, class);
+            self.line_up(flow, class);
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) enum QueueId {
     General(GeneralIdx),
     /// Under the strategies that choose: what waits for any general of the route.
     Route(RouteIdx),
+    /// Shadows of the route's deliveries, which must not stand in their way.
+    Shadow(RouteIdx),
 }
 
 /// Place of a lane in its queue; given to another lane once this one is empty.
@@ -249,6 +251,10 @@ impl Queue {
     /// The queue's turn is over: lanes that stood aside wait again.
     pub(crate) fn put_back(&mut self) {
         self.turns.put_back();
+    }
+
+    pub(crate) fn flow(&self, idx: LaneIdx) -> FlowIdx {
+        self.lane(idx).flow
     }
 
     /// The name of the lane's flow, one text for all of its lanes.

@@ -3,6 +3,7 @@
 //! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, [`grpc`] and
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
+pub mod admission;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
@@ -15,12 +16,16 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod outgoing;
 pub mod payloads;
 pub mod reload;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod store;
+pub mod surface;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

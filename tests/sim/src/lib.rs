@@ -15,6 +15,7 @@ pub mod ledger;
 mod outputs;
 mod placed;
 pub mod placement;
+mod policies;
 pub mod script;
 mod wire;
 pub mod words;

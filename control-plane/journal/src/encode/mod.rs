@@ -16,6 +16,7 @@ use prost::Message;
 mod fields;
 mod hot;
 mod names;
+mod policy;
 mod read;
 mod record;
 mod route;
@@ -119,6 +120,8 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
     }
 }
 
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]

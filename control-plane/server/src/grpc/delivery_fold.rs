@@ -270,8 +270,8 @@ fn usage(usage: &[Usage]) -> Vec<wire::Usage> {
 
 fn superseded_by(reason: CancelReason) -> String {
     match reason {
-        CancelReason::Superseded { by } => by.to_string(),
-        CancelReason::Requested => String::new(),
+        CancelReason::Superseded { by } | CancelReason::RaceLost { by } => by.to_string(),
+        CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => String::new(),
     }
 }
 

@@ -21,9 +21,10 @@ mod ledger;
 mod model_load;
 mod publish;
 mod route;
+mod route_policy;
 mod route_table;
 pub mod status;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct Context {
     pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
+    /// Where spans go; empty while nothing is traced.
+    pub otlp: crate::trace::Configured,
     reads: Semaphore,
 }
 
@@ -91,16 +94,30 @@ pub struct Parts {
     pub limits: Limits,
     pub plane_id: String,
     pub draining: signal::Receiver<bool>,
+    pub otlp: crate::trace::Configured,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining, otlp } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
-        Context { handle, payloads, source, dedupe, history, limits, plane_id, tenant, principal, draining, reads }
+        Context {
+            handle,
+            payloads,
+            source,
+            dedupe,
+            history,
+            limits,
+            plane_id,
+            tenant,
+            principal,
+            draining,
+            otlp,
+            reads,
+        }
     }
 
     /// Runs something that may wait for a disk.

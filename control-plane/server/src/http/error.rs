@@ -24,8 +24,11 @@ impl HttpError {
     /// A refusal whose code follows from the status.
     #[must_use]
     pub fn new(status: Status) -> HttpError {
-        let too_large = status.detail::<ErrorInfo>().is_some_and(|info| info.reason == "EVENT_TOO_LARGE");
-        let code = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { http_code(Code::from_i32(status.code)) };
+        let code = match status.detail::<ErrorInfo>().as_ref().map(|info| info.reason.as_str()) {
+            Some("EVENT_TOO_LARGE") => StatusCode::PAYLOAD_TOO_LARGE,
+            Some("NO_GENERAL") => StatusCode::SERVICE_UNAVAILABLE,
+            _ => http_code(Code::from_i32(status.code)),
+        };
         HttpError { code, status }
     }
 
@@ -185,6 +188,15 @@ mod tests {
         assert_eq!(of("RetryInfo").unwrap()["retryDelay"], "1s");
         assert_eq!(of("QuotaFailure").unwrap()["violations"][0]["subject"], "route:default");
         assert_eq!(error.into_response().headers()["retry-after"], "1");
+    }
+
+    #[test]
+    fn a_route_without_a_general_is_503() {
+        let route = RouteName::new("default").unwrap();
+        let error = HttpError::new(status::rejection(&Rejection::NoGeneral { route }));
+        assert_eq!(error.code(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = error.to_json();
+        assert_eq!((&body["code"], &body["status"]), (&json!(503), &json!("FAILED_PRECONDITION")));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         priority: event.priority,
         actor: event.actor.map(text),
         time: event.time,
+        not_before: event.not_before,
         key: key(tenant, event.source, event.id),
         digest: digest(&event),
         // A copy of its own: a slice would keep the whole frame that it came in alive.
@@ -142,6 +143,12 @@ pub fn encode(event: IncomingEvent) -> Vec<u8> {
 #[must_use]
 pub fn key(tenant: &TenantName, source: &str, id: &str) -> DedupeKey {
     hash([tenant.as_str().as_bytes(), source.as_bytes(), id.as_bytes()])
+}
+
+/// The trace that an encoded event says it belongs to.
+#[must_use]
+pub(crate) fn traceparent(encoded: &[u8]) -> Option<&str> {
+    scan(encoded).ok()?.traceparent
 }
 
 /// Type, subject, content type and data; where the data lie in a blob, its address stands for them.
@@ -243,6 +250,18 @@ mod tests {
         let other_id = take(IncomingEvent { id: "2".to_owned(), ..incoming() });
         assert_ne!(one.key, other_id.key);
         assert_ne!(one.payload.salt, other_id.payload.salt);
+    }
+
+    #[test]
+    fn an_event_may_ask_for_its_time() {
+        let mut event = incoming();
+        assert_eq!(take(event.clone()).not_before, None);
+        let at = |text: &str| ("notbefore".to_owned(), ExtensionValue::String(text.to_owned()));
+        event.extensions.extend([at("2026-11-21T10:00:00Z")]);
+        assert_eq!(take(event.clone()).not_before, Some("2026-11-21T10:00:00Z".parse().unwrap()));
+        event.extensions.extend([at("tomorrow")]);
+        let refused = accept_incoming(&TenantName::default_tenant(), event).unwrap_err();
+        assert_eq!(refused.to_string(), "notbefore: expected a time from 1970 to 9999");
     }
 
     #[test]
