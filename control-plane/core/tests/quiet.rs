@@ -76,6 +76,7 @@ impl World {
             lane: format!("{tenant}:{repository}/pr/{number}").into(),
             repository: Some(repository.into()),
             priority: None,
+            not_before: None,
             actor: None,
             time: None,
             key,
@@ -83,6 +84,7 @@ impl World {
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             routed: true,
             asked: None,
+            not_before: None,
             seen: None,
         };
         let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };
