@@ -107,7 +107,6 @@ fn publish(number: u64, lanes: &[Arc<str>], payload: &Bytes) -> Input {
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
         asked: None,
-        not_before: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }

@@ -84,7 +84,6 @@ impl World {
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             routed: true,
             asked: None,
-            not_before: None,
             seen: None,
         };
         let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };
