@@ -52,6 +52,7 @@ impl Durable {
         let scan = self.scan()?;
         self.check_queues(&scan)?;
         self.check_counts(&scan)?;
+        self.check_budgets()?;
         self.check_timers()
     }
 
@@ -182,6 +183,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
+        self.durable().check_budget_turns()?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {
             for lane in self.durable().queue(id).in_turn() {

@@ -3,14 +3,19 @@
 //! `decide` reads the state and returns records; `apply` folds a record into the state; [`Plane`] drives both without
 //! waiting, so that the server and the simulator run the very same one. No clock, no chance, no I/O in here.
 
+mod account;
+mod account_check;
 mod agenda;
 mod agents;
+mod allowance;
+pub mod budget;
 mod check;
 mod decide;
 mod dedupe;
 mod delivery;
 mod dispatch;
 mod durable;
+pub mod estimate;
 mod event;
 pub mod input;
 pub mod journal;
@@ -28,9 +33,11 @@ pub mod route;
 mod routing;
 pub mod snapshot;
 mod soft;
+mod spend;
 mod stretch;
 mod view;
 
+pub use account::{AccountIds, OverBudget, Reservation, Tally, Turn};
 pub use dedupe::WINDOW as DEDUPE_WINDOW;
 pub use durable::Durable;
 pub use people::SELECTED_MAX;

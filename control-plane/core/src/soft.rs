@@ -33,6 +33,8 @@ pub(crate) struct Member {
     pub(crate) reported: ReportedLoad,
     /// Neither draining nor held.
     pub(crate) is_open: bool,
+    /// Its general stops at the ceilings that it is given.
+    pub(crate) keeps_ceilings: bool,
     free_at: Option<u32>,
 }
 
@@ -155,6 +157,7 @@ impl Soft {
             | Input::Hold { .. }
             | Input::ApplyRoutes { .. }
             | Input::RemoveGeneral { .. }
+            | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
             | Input::Query { .. }
             | Input::Carry { .. }
@@ -164,7 +167,7 @@ impl Soft {
     }
 
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
-        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, held } = hello;
+        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, keeps_ceilings, held } = hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
         if let Some(older) = replaced {
             self.closed(durable, older, now);
@@ -190,6 +193,7 @@ impl Soft {
                 load: Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots },
                 reported: ReportedLoad::default(),
                 is_open: durable.registry.instance_holds(key).is_none(),
+                keeps_ceilings: *keeps_ceilings,
                 free_at: None,
             };
             members.push((general, self.add(durable, member)));
@@ -223,7 +227,7 @@ impl Soft {
             }
             AgentMessage::Accept { delivery, token } => self.rearm(durable, &key, *delivery, *token, None, now),
             AgentMessage::Extend(extend) => {
-                let Extend { delivery, token, progress, checkpoint: _, usage: _ } = extend.as_ref();
+                let Extend { delivery, token, progress, checkpoint: _, usage: _, wanted: _ } = extend.as_ref();
                 self.rearm(durable, &key, *delivery, *token, Some(*progress), now);
             }
             AgentMessage::Heartbeat { loads } => {

@@ -42,7 +42,7 @@ const PHASES: [&str; 11] = [
     "ended",
 ];
 
-const STEPS: [&str; 36] = [
+const STEPS: [&str; 37] = [
     "accepted",
     "accepted_parked",
     "leased",
@@ -79,9 +79,10 @@ const STEPS: [&str; 36] = [
     "routes_applied",
     "payload_carried",
     "prefix_dropped",
+    "parked_over_budget",
 ];
 
-const OTHERS: [&str; 19] = [
+const OTHERS: [&str; 23] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -101,6 +102,10 @@ const OTHERS: [&str; 19] = [
     "route cordoned",
     "route draining",
     "journal_truncated",
+    "budget_set",
+    "budget_removed",
+    "budget_acknowledged",
+    "budget_crossed",
 ];
 
 /// Hits of each (phase, step).
@@ -119,11 +124,11 @@ impl Default for Coverage {
 fn possible(phase: usize, step: usize) -> bool {
     match phase {
         0 => matches!(step, 0 | 1 | 30..=35),
-        1 => matches!(step, 2 | 20 | 21 | 25 | 28),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36),
         2 => matches!(step, 3..=19 | 22..=24 | 28 | 29),
         3 => matches!(step, 3 | 20 | 21 | 28 | 29),
-        8 => matches!(step, 21 | 26 | 27 | 28),
-        4..=7 | 9 => matches!(step, 21 | 26 | 28),
+        8 | 9 => matches!(step, 21 | 26 | 27 | 28),
+        4..=7 => matches!(step, 21 | 26 | 28),
         _ => step == 28,
     }
 }
@@ -221,6 +226,7 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::Superseded { .. } => 23,
             CancelReason::Requested => 24,
         },
+        Record::DeliveryParked(parked) if parked.over.is_some() => 36,
         Record::DeliveryParked(_) => 25,
         Record::DeliveryRedriven(redriven) => 26 + usize::from(redriven.by.is_empty()),
         Record::ResultRefused(_) => 28,
@@ -235,7 +241,11 @@ fn step_of(record: &Record) -> Option<usize> {
         | Record::EventAccepted(_)
         | Record::HoldChanged(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => return None,
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => return None,
     })
 }
 
@@ -251,6 +261,10 @@ fn other_of(record: &Record) -> Option<usize> {
         Record::EpochStarted(_) => Some(0),
         Record::UpgradeFinalized(_) => Some(1),
         Record::JournalTruncated(_) => Some(18),
+        Record::BudgetSet(_) => Some(19),
+        Record::BudgetRemoved(_) => Some(20),
+        Record::BudgetAcknowledged(_) => Some(21),
+        Record::BudgetCrossed(_) => Some(22),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

@@ -4,15 +4,20 @@
 
 use std::sync::Arc;
 
+use mindos_core::Reservation;
+use mindos_core::budget::Amount;
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
     Usage,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_proto::budget::v1 as budget_pb;
 use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::journal::v1 as pb;
 use mindos_proto::route::v1 as route_pb;
+use prost::Message;
 
+use super::budget;
 use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{blob, fixed};
@@ -99,6 +104,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         attempt,
         lease_ms,
         choice: Choice { generals, instances, free },
+        reservation,
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
@@ -127,11 +133,15 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
             put_bytes(9, general.tenant.as_str().as_bytes(), bytes);
         }
         put_number(10, u64::from(*free), bytes);
+        if let Some(reservation) = reservation {
+            let message = budget::of_reservation(reservation).encode_to_vec();
+            put_message(16, bytes, |bytes| bytes.extend_from_slice(&message));
+        }
     });
 }
 
 pub(crate) fn delivery_settled(of: &Entry, record: &DeliverySettled, bytes: &mut Vec<u8>) {
-    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms } = record;
+    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms, charged } = record;
     entry(of, DELIVERY_SETTLED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
         put_number(3, pb::Outcome::Succeeded as u64, bytes);
@@ -148,6 +158,10 @@ pub(crate) fn delivery_settled(of: &Entry, record: &DeliverySettled, bytes: &mut
         put_bytes(8, output_type.as_deref().unwrap_or_default().as_bytes(), bytes);
         if let Some(digest) = output_ref {
             put_bytes(9, format!("{BLOB}{}", crate::chain::hex(digest)).as_bytes(), bytes);
+        }
+        if let Some(charged) = charged {
+            let message = budget::of_amount(*charged).encode_to_vec();
+            put_message(13, bytes, |bytes| bytes.extend_from_slice(&message));
         }
     });
 }
@@ -281,7 +295,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
     let (mut delivery, mut token, mut general) = (None, None, None);
     let (mut instance, mut boot, mut tenant) = ("", "", "");
     let (mut attempt, mut lease_ms, mut free) = (0, 0, 0);
-    let mut candidates = Vec::new();
+    let (mut candidates, mut reservation) = (Vec::new(), None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -294,6 +308,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             8 => candidates.push(Fields(value.bytes()?)),
             9 => tenant = value.text()?,
             10 => free = value.small()?,
+            16 => reservation = Some(value.bytes()?),
             _ => {}
         }
     }
@@ -325,6 +340,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
         attempt,
         lease_ms,
         choice,
+        reservation: reservation.map(read_reservation).transpose()?,
     })))
 }
 
@@ -335,7 +351,7 @@ fn read_delivery_settled(
 ) -> Result<Record, Invalid> {
     let (mut delivery, mut token, mut outcome, mut took_ms) = (None, None, 0, 0);
     let (mut output_type, mut output_ref) = ("", "");
-    let mut usage = Vec::new();
+    let (mut usage, mut charged) = (Vec::new(), None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -345,6 +361,7 @@ fn read_delivery_settled(
             7 => took_ms = value.number()?,
             8 => output_type = value.text()?,
             9 => output_ref = value.text()?,
+            13 => charged = Some(value.bytes()?),
             _ => {}
         }
     }
@@ -359,7 +376,18 @@ fn read_delivery_settled(
         output_ref: blob(output_ref)?,
         usage,
         took_ms,
+        charged: charged.map(read_amount).transpose()?,
     })))
+}
+
+fn read_reservation(bytes: &[u8]) -> Result<Box<Reservation>, Invalid> {
+    let message = pb::Reservation::decode(bytes).map_err(|error| Invalid::new("reservation", error))?;
+    Ok(Box::new(budget::reservation(message)))
+}
+
+fn read_amount(bytes: &[u8]) -> Result<Amount, Invalid> {
+    let message = budget_pb::Amount::decode(bytes).map_err(|error| Invalid::new("charged", error))?;
+    Ok(budget::amount(message))
 }
 
 fn read_usage(names: &mut Names, mut fields: Fields<'_>) -> Result<Usage, Invalid> {

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::budget::{Budget, Limit, Period, Scope, Thresholds};
 use mindos_core::input::{
-    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome, RequestId,
-    ResultReport, Selector, SessionId,
+    AgentMessage, BudgetChange, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome,
+    RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName, Seq,
-    Strategy, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName,
+    Seq, Strategy, Timestamp, Token,
 };
 
 use crate::words;
@@ -123,6 +124,7 @@ impl<'a> Words<'a> {
                 Input::Redrive { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
             }
             "hold" => self.hold()?,
+            "budget" => self.budget()?,
             "remove" => {
                 let key = split(self.next("a general")?)?;
                 let key = words::general(key.0, key.1).ok_or("not a general's name")?;
@@ -227,7 +229,7 @@ impl<'a> Words<'a> {
             kind: Arc::from(kind),
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
-            repository: None,
+            repository: self.take("repository").map(Arc::from),
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -262,6 +264,7 @@ impl<'a> Words<'a> {
             cluster_labels: Vec::new(),
             generals: self.list("generals", general)?,
             held: self.list("held", claim)?,
+            keeps_ceilings: self.flag("ceilings"),
         })))
     }
 
@@ -296,17 +299,69 @@ impl<'a> Words<'a> {
                 let usage = self.list("usage", |item| {
                     Ok(Usage { model: Arc::from("m"), input_tokens: number(item)?, ..Usage::default() })
                 })?;
-                AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage }))
+                let usage = if usage.is_empty() { self.spent()? } else { usage };
+                let wanted = self.take("wanted").map(number).transpose()?;
+                let wanted = wanted.map(|micros| Limit { micros: Some(micros), ..Limit::default() });
+                AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage, wanted }))
             }
             "result" => {
                 let (delivery, token) = self.lease()?;
                 let outcome = self.outcome()?;
-                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() }))
+                let usage = self.spent()?;
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
             }
             "heartbeat" => AgentMessage::Heartbeat { loads: Vec::new() },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
             _ => AgentMessage::Draining,
         })
+    }
+
+    /// What models were used for, as `micros/tokens`.
+    fn spent(&mut self) -> Parsed<Vec<Usage>> {
+        self.list("spent", |item| {
+            let (micros, tokens) = split(item)?;
+            let (cost_micros, input_tokens) = (number(micros)?, number(tokens)?);
+            Ok(Usage { model: Arc::from("m"), input_tokens, output_tokens: 0, cost_micros })
+        })
+    }
+
+    fn budget(&mut self) -> Parsed<Input> {
+        let verb = self.next("set, remove or ack")?;
+        let name = BudgetName::new(self.next("a name")?).map_err(text)?;
+        let change = match verb {
+            "remove" => BudgetChange::Remove(name),
+            "ack" => BudgetChange::Acknowledge(name),
+            _ => {
+                let repository = self.take("repository").map(|repository| Scope::Repository(Arc::from(repository)));
+                let ty = self.take("type").map(GeneralType::new).transpose().map_err(text)?.map(Scope::GeneralType);
+                let route = self.take("route").map(RouteName::new).transpose().map_err(text)?.map(Scope::Route);
+                let scope = if self.take("scope") == Some("run") { Scope::Run } else { Scope::Tenant };
+                let limit = |words: &mut Self, name| words.take(name).map(number).transpose();
+                let at: Vec<u32> = self.list("at", number)?;
+                let stock = Thresholds::default();
+                BudgetChange::Set(Arc::new(Budget {
+                    name,
+                    scope: repository.or(ty).or(route).unwrap_or(scope),
+                    period: match self.take("period").unwrap_or("total") {
+                        "hour" => Period::Hour,
+                        "day" => Period::Day,
+                        "month" => Period::Month,
+                        _ => Period::Total,
+                    },
+                    limit: Limit {
+                        micros: limit(self, "micros")?,
+                        tokens: limit(self, "tokens")?,
+                        time_ms: limit(self, "time_ms")?,
+                    },
+                    thresholds: match at[..] {
+                        [warn, act, pause] => Thresholds { warn, act, pause },
+                        _ => stock,
+                    },
+                    priority: self.list("priority", |kind| Ok(Arc::from(kind)))?,
+                }))
+            }
+        };
+        Ok(Input::Budget { request: RequestId(0), tenant: words::tenant(), change, by: self.by() })
     }
 
     fn outcome(&mut self) -> Parsed<ReportedOutcome> {
@@ -402,6 +457,7 @@ impl<'a> Words<'a> {
             "totals" => Query::Totals,
             "fleet" => Query::Fleet,
             "routes" => Query::Routes,
+            "budgets" => Query::Budgets,
             "seen" => {
                 let (source, id) = split(self.next("source and id")?)?;
                 Query::Seen { key: words::dedupe_key(source, id) }

@@ -43,7 +43,7 @@ pub(super) enum Asked {
 }
 
 impl World {
-    fn request(&mut self, asked: Asked) -> RequestId {
+    pub(super) fn request(&mut self, asked: Asked) -> RequestId {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.asked.insert(request, asked);
@@ -102,7 +102,10 @@ impl World {
             kind: Arc::from(*kind),
             subject: None,
             lane: lane.clone(),
-            repository: None,
+            repository: lane
+                .strip_prefix('l')
+                .and_then(|lane| lane.parse::<u64>().ok())
+                .map(|lane| Arc::from(format!("acme/{}", lane % 3))),
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -218,7 +221,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(24) {
+        match self.chance.below(28) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -260,6 +263,7 @@ impl World {
                 let end = self.ledger.end;
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
+            21..=24 => self.change_budgets(),
             _ => self.query(),
         }
     }
