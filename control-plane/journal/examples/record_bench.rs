@@ -73,6 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         output_ref: None,
         usage: Vec::new(),
         took_ms: 12,
+        charged: None,
     };
     for record in [
         Record::EventAccepted(Box::new(accepted)),

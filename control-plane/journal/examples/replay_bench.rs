@@ -190,6 +190,7 @@ impl Fill {
             attempt: 1,
             lease_ms: 25_000,
             choice: Choice { generals: Vec::new(), instances: vec![(instance, load)].into(), free: 1 },
+            reservation: None,
         })))
     }
 
@@ -202,6 +203,7 @@ impl Fill {
             output_ref: None,
             usage: Vec::new(),
             took_ms: 12,
+            charged: None,
         })))
     }
 }

@@ -15,6 +15,7 @@ mod memory;
 pub mod metrics;
 pub mod net;
 pub mod payloads;
+pub mod prices;
 pub mod reload;
 pub mod run;
 pub mod settings;

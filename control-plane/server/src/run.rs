@@ -173,6 +173,7 @@ impl Server {
             history: upkeep.history(),
             limits,
             plane_id,
+            prices: upkeep.prices(),
             draining: draining.clone(),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();

@@ -4,6 +4,8 @@
 //! github_secret: "the secret of the webhook"
 //! github_secret_previous: "the one before, while it is being changed"
 //! log: "info,mindos_control_plane=debug"
+//! prices:
+//!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
@@ -18,6 +20,7 @@ use tracing::warn;
 use crate::http::GithubAccess;
 use crate::ingest::github::Secrets;
 use crate::logging;
+use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
 
 /// How webhooks are let in.
@@ -76,6 +79,8 @@ struct Settings {
     github_secret: Option<String>,
     github_secret_previous: Option<String>,
     log: Option<String>,
+    #[serde(default)]
+    prices: Prices,
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -83,7 +88,8 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, log } = &settings;
+    let Settings { github_secret, github_secret_previous, log, prices } = &settings;
+    prices.check()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -103,6 +109,7 @@ fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String>
 #[derive(Debug)]
 pub struct LiveSettings {
     github: Arc<ArcSwap<GithubAccess>>,
+    prices: Arc<ArcSwap<Prices>>,
     base: GithubAccess,
     base_log: String,
     file: Option<Reloaded<Settings>>,
@@ -138,9 +145,11 @@ impl LiveSettings {
         };
         let file = file.map(|path| Reloaded::open(path, parse)).transpose()?;
         let github = Arc::new(ArcSwap::from_pointee(base.clone()));
-        let live = LiveSettings { github, base, base_log: log.to_owned(), file };
+        let prices = Arc::new(ArcSwap::from_pointee(Prices::default()));
+        let live = LiveSettings { github, prices, base, base_log: log.to_owned(), file };
         if let Some(file) = &live.file {
             apply(&live.github, &live.base, &live.base_log, &file.current().load());
+            live.prices.store(Arc::new(file.current().load().prices.clone()));
         }
         Ok(live)
     }
@@ -151,9 +160,15 @@ impl LiveSettings {
         Arc::clone(&self.github)
     }
 
+    /// What models cost, now and after every change.
+    #[must_use]
+    pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
+        Arc::clone(&self.prices)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
-        let LiveSettings { github, base, base_log, file } = self;
+        let LiveSettings { github, prices, base, base_log, file } = self;
         let hurry = Arc::new(Notify::new());
         let mut drained = drain.clone();
         let hangups = async {
@@ -167,7 +182,10 @@ impl LiveSettings {
         let watched = async {
             match file {
                 Some(file) => {
-                    let changed = move |settings: &Settings| apply(&github, &base, &base_log, settings);
+                    let changed = move |settings: &Settings| {
+                        apply(&github, &base, &base_log, settings);
+                        prices.store(Arc::new(settings.prices.clone()));
+                    };
                     file.watch(Arc::clone(&hurry), drain, changed).await;
                 }
                 None => std::future::pending().await,
@@ -182,7 +200,7 @@ impl LiveSettings {
 }
 
 fn apply(github: &ArcSwap<GithubAccess>, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let Settings { github_secret, github_secret_previous, log } = settings;
+    let Settings { github_secret, github_secret_previous, log, prices: _ } = settings;
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
     if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {

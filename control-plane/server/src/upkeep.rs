@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
+use crate::prices::Prices;
 use crate::settings::{LiveSettings, SettingsError};
 use crate::store::Reads;
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
@@ -59,6 +60,7 @@ pub struct Upkeep {
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
     github: Arc<ArcSwap<GithubAccess>>,
+    prices: Arc<ArcSwap<Prices>>,
 }
 
 impl Upkeep {
@@ -107,7 +109,7 @@ impl Upkeep {
             interval: config.upkeep_interval,
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let github = settings.github();
+        let (github, prices) = (settings.github(), settings.prices());
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -122,7 +124,13 @@ impl Upkeep {
             retention,
             settings,
             github,
+            prices,
         })
+    }
+
+    /// What models cost, as the settings say.
+    pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
+        Arc::clone(&self.prices)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
+use mindos_core::budget::Limit;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
 use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
@@ -162,7 +164,7 @@ impl Down {
     }
 
     fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
-        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline } = assign;
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings } = assign;
         let in_welcome = lease == self.context.limits.lease;
         ControlWire::Assign(AssignWire {
             delivery_id: delivery.to_string(),
@@ -176,6 +178,7 @@ impl Down {
             mode: wire::Mode::Live.into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
+            ceilings: ceilings.map(|ceilings| self::ceilings(*ceilings)),
             ..AssignWire::default()
         })
     }
@@ -187,9 +190,10 @@ impl Down {
                 ControlWire::Welcome(self.welcome(epoch, verdicts))
             }
             PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new()),
-            PlaneMessage::Extended { delivery, token } => {
+            PlaneMessage::Extended { delivery, token, ceilings } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
-                ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings: None })
+                let ceilings = ceilings.map(self::ceilings);
+                ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings })
             }
             PlaneMessage::Lost { delivery, token } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
@@ -259,6 +263,12 @@ impl Down {
             plane_id: self.context.plane_id.clone(),
         }
     }
+}
+
+fn ceilings(limit: Limit) -> wire::Ceilings {
+    let Limit { micros, tokens, time_ms } = limit;
+    let time = time_ms.map(|time_ms| span(Duration::from_millis(time_ms)));
+    wire::Ceilings { cost_micros: micros, tokens, calls: None, time }
 }
 
 fn verdicts(verdicts: Vec<(DeliveryId, Token, Claim)>) -> Vec<wire::LeaseVerdict> {
