@@ -64,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             instances: vec![(instance.clone(), load), (instance, load)].into(),
             free: 12,
         },
+        reservation: None,
     };
     let settled = DeliverySettled {
         delivery,
