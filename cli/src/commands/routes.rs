@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mindos_proto::convert;
-use mindos_proto::route::v1::{self as route, CoalescePolicy, Route, RouteMatch, RouteTable, RouteTargets, Strategy};
+use mindos_proto::route::v1::{
+    self as route, CoalescePolicy, Priority, Route, RouteMatch, RouteTable, RouteTargets, Strategy,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -195,6 +197,8 @@ struct RouteFile {
     #[serde(default)]
     coalesce: Option<String>,
     #[serde(default)]
+    priority: Option<String>,
+    #[serde(default)]
     attempts_max: u32,
     #[serde(default)]
     deadline: Option<String>,
@@ -229,8 +233,8 @@ fn parse(text: &str) -> Result<RouteTable, String> {
 }
 
 fn convert_route(file: RouteFile) -> Result<Route, String> {
-    let RouteFile { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused } =
-        file;
+    let RouteFile { name, matches, targets, strategy, count, coalesce, priority, .. } = file;
+    let RouteFile { attempts_max, deadline, max_block, paused, .. } = file;
     let strategy = Strategy::from_str_name(&format!("STRATEGY_{}", strategy.to_ascii_uppercase()))
         .filter(|found| *found != Strategy::Unspecified)
         .ok_or_else(|| {
@@ -242,6 +246,11 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
         None => CoalescePolicy::Unspecified,
         Some(word) => CoalescePolicy::from_str_name(&format!("COALESCE_POLICY_{}", word.to_ascii_uppercase()))
             .ok_or_else(|| format!("route {name}: coalesce `{word}` is not known: expected every or latest"))?,
+    };
+    let priority = match priority {
+        None => Priority::Unspecified,
+        Some(word) => Priority::from_str_name(&format!("PRIORITY_{}", word.to_ascii_uppercase()))
+            .ok_or_else(|| format!("route {name}: priority `{word}` is not known: expected low, normal or high"))?,
     };
     let read = |field: &str, text: Option<String>| -> Result<Option<Duration>, String> {
         text.map(|text| span(&text).map_err(|error| format!("route {name}: {field}: {error}"))).transpose()
@@ -259,6 +268,7 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
         strategy: strategy.into(),
         count,
         coalesce: coalesce.into(),
+        priority: priority.into(),
         attempts_max,
         deadline: deadline.map(convert::span),
         max_block: max_block.map(convert::span),
@@ -293,6 +303,8 @@ mod tests {
     #[test]
     fn a_slip_in_a_file_is_named() {
         let error = parse("routes: [{name: a, strategy: brodcast}]").unwrap_err();
+        let urgent = parse("routes: [{name: a, strategy: broadcast, priority: urgent}]").unwrap_err();
+        assert!(urgent.contains("priority `urgent`") && urgent.contains("low, normal or high"), "{urgent}");
         assert!(error.contains("brodcast") && error.contains("broadcast"), "{error}");
         assert!(parse("routes: [{name: a, strategy: broadcast, tagets: {}}]").unwrap_err().contains("tagets"));
     }

@@ -13,6 +13,7 @@ use crate::queue::Queue;
 use crate::record::{Holds, RoutesApplied};
 use crate::registry::{General, GeneralIdx, Registry};
 use crate::route::{Route, RouteTable, Targets};
+use crate::tenants::TenantIdx;
 
 /// Place of a route in the routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +22,7 @@ pub(crate) struct RouteIdx(pub(crate) u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) tenant: TenantName,
+    pub(crate) tenant_idx: TenantIdx,
     pub(crate) route: Arc<Route>,
     pub(crate) holds: Holds,
     /// The general that round robin chose last.
@@ -135,6 +137,7 @@ impl Routing {
                 let idx = RouteIdx(u32::try_from(self.rules.len()).expect("fewer routes than 2^32 were ever named"));
                 self.rules.push(Rule {
                     tenant: tenant.clone(),
+                    tenant_idx: TenantIdx::default(),
                     route,
                     holds: Holds::NONE,
                     cursor: None,
@@ -150,6 +153,19 @@ impl Routing {
             self.rejoin_one(idx, general, registry);
         }
         idx
+    }
+
+    /// Gives a rule's place to a route of another name.
+    pub(crate) fn rename(&mut self, idx: RouteIdx, tenant: &TenantName, name: &RouteName) {
+        let Rule { tenant: of, route, cursor, .. } = &mut self.rules[idx.0 as usize];
+        self.by_name.remove(&Named(of, &route.name));
+        (*of, *cursor) = (tenant.clone(), None);
+        self.by_name.insert((tenant.clone(), name.clone()), idx);
+    }
+
+    /// Says which place the tenant of its routes has.
+    pub(crate) fn adopt(&mut self, tenant: &TenantName, idx: TenantIdx) {
+        self.rules.iter_mut().filter(|rule| rule.tenant == *tenant).for_each(|rule| rule.tenant_idx = idx);
     }
 
     /// A general appeared or changed: finds the routes that name it.

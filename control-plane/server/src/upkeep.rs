@@ -11,12 +11,14 @@ use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
 use crate::blobs::{BlobError, BlobStore};
+use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
-use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
+use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::outgoing::Outgoing;
 use crate::prices::Prices;
-use crate::settings::{LiveSettings, SettingsError};
+use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::store::Reads;
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -59,8 +61,9 @@ pub struct Upkeep {
     reads: Arc<Reads>,
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
-    github: Arc<ArcSwap<GithubAccess>>,
-    prices: Arc<ArcSwap<Prices>>,
+    in_force: InForce,
+    catch_up: Option<CatchUp>,
+    exposed: Vec<Exposed>,
 }
 
 impl Upkeep {
@@ -109,7 +112,10 @@ impl Upkeep {
             interval: config.upkeep_interval,
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let (github, prices) = (settings.github(), settings.prices());
+        let in_force = settings.in_force();
+        let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
+        let counts = catch_up.counts();
+        let exposed = vec![Exposed::new(move |into| counts.expose(into))];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -123,20 +129,24 @@ impl Upkeep {
             reads,
             retention,
             settings,
-            github,
-            prices,
+            in_force,
+            catch_up: Some(catch_up),
+            exposed,
         })
     }
 
     /// What models cost, as the settings say.
     pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
-        Arc::clone(&self.prices)
+        Arc::clone(&self.in_force.prices)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        if let Some(catch_up) = self.catch_up.take() {
+            tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
@@ -194,8 +204,13 @@ impl Upkeep {
                 journal: self.reads.ledger().reader().clone(),
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
+                others: self.exposed.clone(),
             },
-            settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
+            settings: HttpSettings {
+                github: Arc::clone(&self.in_force.github),
+                doors: Arc::clone(&self.in_force.doors),
+                ..HttpSettings::default()
+            },
         })
     }
 

@@ -8,7 +8,7 @@ use mindos_core::Reservation;
 use mindos_core::budget::Amount;
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
-    Usage,
+    Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::budget::v1 as budget_pb;
@@ -47,6 +47,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -91,6 +92,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(16, strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as u64), bytes);
         put_number(17, u64::from(route.is_none()), bytes);
         put_bytes(19, key, bytes);
+        put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
 }
 
@@ -103,7 +105,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free },
+        choice: Choice { generals, instances, free, connected, aside, excluded },
         reservation,
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
@@ -123,16 +125,30 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
                 put_load(load, bytes);
             });
         }
-        for (instance, load) in instances {
+        for (instance, weight) in instances {
+            let Weight { load, score, latency_ms, model, queue, trial } = weight;
             put_message(8, bytes, |bytes| {
                 put_bytes(2, instance.instance.as_str().as_bytes(), bytes);
+                put_number(3, u64::from(*score), bytes);
                 put_load(load, bytes);
+                put_number(7, u64::from(*latency_ms), bytes);
+                put_number(8, u64::from(*model), bytes);
+                put_number(9, u64::from(*queue), bytes);
+                put_number(10, u64::from(*trial), bytes);
+            });
+        }
+        for (instance, why) in excluded {
+            put_message(8, bytes, |bytes| {
+                put_bytes(2, instance.instance.as_str().as_bytes(), bytes);
+                put_number(4, words::of_exclusion(*why).unsigned_abs().into(), bytes);
             });
         }
         if general.tenant.as_str() != DEFAULT_TENANT {
             put_bytes(9, general.tenant.as_str().as_bytes(), bytes);
         }
         put_number(10, u64::from(*free), bytes);
+        put_number(11, u64::from(*connected), bytes);
+        put_number(12, u64::from(*aside), bytes);
         if let Some(reservation) = reservation {
             let message = budget::of_reservation(reservation).encode_to_vec();
             put_message(16, bytes, |bytes| bytes.extend_from_slice(&message));
@@ -214,7 +230,7 @@ fn read_event_accepted(
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
-    let mut planned = Vec::new();
+    let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => tenant = value.text()?,
@@ -232,6 +248,7 @@ fn read_event_accepted(
             15 => route = value.text()?,
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
+            35 => priority = value.word()?,
             _ => {}
         }
     }
@@ -251,6 +268,7 @@ fn read_event_accepted(
         // Often the same text, which is then shared.
         lane: subject.clone().filter(|subject| **subject == *lane).unwrap_or_else(|| Arc::from(lane)),
         repository: (!repository.is_empty()).then(|| names.text(repository)),
+        priority: words::priority(priority)?,
         actor: (!actor.is_empty()).then(|| names.text(actor)),
         time: (time > 0).then_some(Timestamp(time)),
         key: fixed(key, "dedupe_key")?,
@@ -294,7 +312,7 @@ fn read_general(mut fields: Fields<'_>) -> Result<(&str, &str), Invalid> {
 fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Record, Invalid> {
     let (mut delivery, mut token, mut general) = (None, None, None);
     let (mut instance, mut boot, mut tenant) = ("", "", "");
-    let (mut attempt, mut lease_ms, mut free) = (0, 0, 0);
+    let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
     let (mut candidates, mut reservation) = (Vec::new(), None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -308,27 +326,41 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             8 => candidates.push(Fields(value.bytes()?)),
             9 => tenant = value.text()?,
             10 => free = value.small()?,
+            11 => connected = value.small()?,
+            12 => aside = value.small()?,
             16 => reservation = Some(value.bytes()?),
             _ => {}
         }
     }
     let tenant = names.tenant(tenant)?;
     let (cluster, name) = required(general, "general")?;
-    let mut choice = Choice { free, ..Choice::default() };
+    let mut choice = Choice { free, connected, aside, ..Choice::default() };
     for mut fields in candidates {
-        let (mut general, mut instance, mut load) = (None, "", Load::default());
+        let (mut general, mut instance, mut weight, mut why) = (None, "", Weight::default(), 0);
         while let Some((tag, value)) = fields.next()? {
             match tag {
                 1 => general = Some(read_general(Fields(value.bytes()?))?),
                 2 => instance = value.text()?,
-                5 => load.open = value.small()?,
-                6 => load.capacity = value.small()?,
+                3 => weight.score = value.small()?,
+                4 => why = value.word()?,
+                5 => weight.load.open = value.small()?,
+                6 => weight.load.capacity = value.small()?,
+                7 => weight.latency_ms = value.small()?,
+                8 => weight.model = value.small()?,
+                9 => weight.queue = value.small()?,
+                10 => weight.trial = value.number()? != 0,
                 _ => {}
             }
         }
         match general {
-            Some((cluster, name)) => choice.generals.push((names.general(&tenant, cluster, name)?, load)),
-            None => choice.instances.push((names.instance(&tenant, cluster, instance)?, load)),
+            Some((cluster, name)) => choice.generals.push((names.general(&tenant, cluster, name)?, weight.load)),
+            None => {
+                let instance = names.instance(&tenant, cluster, instance)?;
+                match words::exclusion(why)? {
+                    Some(why) => choice.excluded.push((instance, why)),
+                    None => choice.instances.push((instance, weight)),
+                }
+            }
         }
     }
     Ok(Record::DeliveryLeased(Box::new(DeliveryLeased {

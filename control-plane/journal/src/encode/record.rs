@@ -8,7 +8,7 @@ use mindos_core::record::{
     ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
     EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
     JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
-    ResultRefused, RoutesApplied, UpgradeFinalized, Usage,
+    ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -114,6 +114,15 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 tenant: tenant(of),
             })
         }
+        Record::RouteAsked(record) => {
+            let RouteAsked { tenant: of, route, replaces } = &**record;
+            Kind::RouteAsked(pb::RouteAsked {
+                tenant: tenant(of),
+                route: Some(route::to_message(route)),
+                replaces: replaces.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default(),
+                replaces_tenant: replaces.as_ref().map(|(of, _)| tenant(of)).unwrap_or_default(),
+            })
+        }
         Record::PrefixDropped(PrefixDropped { through, link }) => {
             Kind::PrefixDropped(pb::PrefixDropped { through: through.0, link: Bytes::copy_from_slice(link) })
         }
@@ -166,6 +175,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -196,6 +206,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         unrouted: route.is_none(),
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
+        priority: words::of_priority(*priority),
     }
 }
 
@@ -223,7 +234,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free },
+        choice: Choice { generals, instances, free, connected, aside, excluded },
         reservation,
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
@@ -232,10 +243,24 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         slots: load.capacity,
         ..Default::default()
     });
-    let of_instances = instances.iter().map(|(instance, load)| pb::Candidate {
+    let of_instances = instances.iter().map(|(instance, weight)| {
+        let Weight { load, score, latency_ms, model, queue, trial } = *weight;
+        pb::Candidate {
+            general: None,
+            instance: instance.instance.to_string(),
+            score_milli: score,
+            exclusion: 0,
+            slots_taken: load.open,
+            slots: load.capacity,
+            latency_ms,
+            model_milli: model,
+            model_queue: queue,
+            trial,
+        }
+    });
+    let of_excluded = excluded.iter().map(|(instance, why)| pb::Candidate {
         instance: instance.instance.to_string(),
-        slots_taken: load.open,
-        slots: load.capacity,
+        exclusion: words::of_exclusion(*why),
         ..Default::default()
     });
     pb::DeliveryLeased {
@@ -246,9 +271,11 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot: boot.to_string(),
         attempt: *attempt,
         lease_ms: *lease_ms,
-        candidates: of_generals.chain(of_instances).collect(),
+        candidates: of_generals.chain(of_instances).chain(of_excluded).collect(),
         tenant: tenant(&general.tenant),
         free_instances: *free,
+        connected_instances: *connected,
+        set_aside: *aside,
         reservation: reservation.as_deref().map(budget::of_reservation),
     }
 }

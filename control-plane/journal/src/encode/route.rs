@@ -9,6 +9,8 @@ use mindos_model::Strategy;
 use mindos_proto::convert::{Invalid, duration, parsed, required, span, word};
 use mindos_proto::route::v1 as pb;
 
+use super::words;
+
 pub(crate) fn table_to_message(table: &RouteTable) -> pb::RouteTable {
     pb::RouteTable { routes: table.routes.iter().map(to_message).collect() }
 }
@@ -26,6 +28,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         strategy,
         count,
         coalesce,
+        priority,
         attempts_max,
         deadline,
         block_max,
@@ -45,6 +48,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        priority: words::of_priority(*priority),
     }
 }
 
@@ -70,6 +74,7 @@ pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
         attempts_max,
         deadline,
         max_block,
+        priority,
         // What holds a route is a record of its own.
         paused: _,
     } = route;
@@ -94,6 +99,7 @@ pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
         strategy: required(word::<pb::Strategy, Strategy>(strategy, "strategy")?, "strategy")?,
         count,
         coalesce,
+        priority: words::priority(priority)?,
         attempts_max,
         deadline: time(deadline, "deadline")?,
         block_max: time(max_block, "max_block")?,

@@ -1,7 +1,7 @@
 //! Routing tables as the API writes them, and back.
 
 use mindos_core::route::{Coalesce, LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
-use mindos_model::{RouteName, Strategy, limits};
+use mindos_model::{Priority, RouteName, Strategy, limits};
 use mindos_proto::convert::{Invalid, duration, parsed, span, word};
 use mindos_proto::route::v1 as wire;
 
@@ -21,8 +21,8 @@ pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
 }
 
 fn route(route: wire::Route) -> Result<Route, Invalid> {
-    let wire::Route { name, r#match, targets, strategy, count, coalesce, attempts_max, deadline, max_block, paused: _ } =
-        route;
+    let wire::Route { name, r#match, targets, strategy, count, coalesce, priority, .. } = route;
+    let wire::Route { attempts_max, deadline, max_block, .. } = route;
     let wire::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
@@ -41,6 +41,7 @@ fn route(route: wire::Route) -> Result<Route, Invalid> {
         coalesce,
         attempts_max: or(attempts_max, limits::ATTEMPTS_MAX),
         deadline: deadline.map_or(Ok(limits::DEADLINE), |span| duration(&span, "deadline"))?,
+        priority: word::<wire::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal),
         block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
     })
 }
@@ -83,7 +84,8 @@ pub(super) fn write(table: &RouteTable) -> wire::RouteTable {
 }
 
 fn write_route(route: &Route) -> wire::Route {
-    let Route { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, block_max } = route;
+    let Route { name, matches, targets, strategy, count, coalesce, priority, .. } = route;
+    let Route { attempts_max, deadline, block_max, .. } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let coalesce = match coalesce {
         Coalesce::Every => wire::CoalescePolicy::Every,
@@ -107,6 +109,7 @@ fn write_route(route: &Route) -> wire::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        priority: wire::Priority::from(*priority).into(),
     }
 }
 

@@ -69,6 +69,13 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with_reason("PLANE_FULL", [("open", open.to_string()), ("max", max.to_string())])
             .with(retry(RETRY_BACKLOG))
             .with(quota("plane".to_owned(), "deliveries that may be open")),
+        Rejection::TenantFull { tenant, open, max } => new(Code::ResourceExhausted, message)
+            .with_reason(
+                "TENANT_FULL",
+                [("tenant", tenant.to_string()), ("open", open.to_string()), ("max", max.to_string())],
+            )
+            .with(retry(RETRY_BACKLOG))
+            .with(quota(format!("tenant:{tenant}"), "deliveries of a tenant that may be open")),
         Rejection::FanoutTooWide { targets, max } => new(Code::FailedPrecondition, message)
             .with_reason("FANOUT_TOO_WIDE", [("targets", targets.to_string()), ("max", max.to_string())]),
         Rejection::UnknownDelivery { delivery } => new(Code::NotFound, message)
@@ -89,6 +96,10 @@ pub fn rejection(rejection: &Rejection) -> Status {
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),
         Rejection::Budget(error) => budget(error),
+        Rejection::AskedRoutesFull { max } => new(Code::ResourceExhausted, message)
+            .with_reason("ASKED_ROUTES_FULL", [("max", max.to_string())])
+            .with(retry(RETRY_BACKLOG))
+            .with(quota("plane".to_owned(), "routes that publishers asked for, with open work")),
         Rejection::Routes(error) => routes(error),
     }
 }
@@ -192,7 +203,7 @@ pub fn internal(what: &str) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use mindos_model::{RouteName, Seq};
+    use mindos_model::{RouteName, Seq, TenantName};
     use mindos_proto::rpc::ErrorInfo;
 
     use super::*;
@@ -203,6 +214,7 @@ mod tests {
         let full = [
             rejection(&Rejection::BacklogFull { route, waiting: 7, max: 7 }),
             rejection(&Rejection::PlaneFull { open: 7, max: 7 }),
+            rejection(&Rejection::TenantFull { tenant: TenantName::default_tenant(), open: 7, max: 7 }),
             inbox_full(Full),
             disk_full(),
         ];

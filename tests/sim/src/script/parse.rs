@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Period, Scope, Thresholds};
 use mindos_core::input::{
-    AgentMessage, BudgetChange, DeliveryFilter, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome,
-    RequestId, ResultReport, Selector, SessionId,
+    AgentMessage, BudgetChange, DeliveryFilter, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query,
+    ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
@@ -210,6 +211,9 @@ impl<'a> Words<'a> {
         if let Some(block) = self.take("block") {
             route.block_max = span(block)?;
         }
+        if let Some(priority) = self.take("priority") {
+            route.priority = priority.parse().map_err(text)?;
+        }
         if self.flag("latest") {
             route.coalesce = Coalesce::Latest;
         }
@@ -221,6 +225,7 @@ impl<'a> Words<'a> {
         let kind = self.take("kind").unwrap_or("note");
         let ty = self.take("type").unwrap_or(kind);
         let data = self.take("data").unwrap_or("x");
+        let asked = self.take("asked").map(asked).transpose()?;
         let event = NewEvent {
             tenant: words::tenant(),
             source: Arc::from(source),
@@ -230,12 +235,14 @@ impl<'a> Words<'a> {
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
             repository: self.take("repository").map(Arc::from),
+            priority: self.take("priority").map(str::parse).transpose().map_err(text)?,
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
             digest: words::content_digest(kind, data),
             payload: words::payload(data),
             routed: !self.flag("unrouted"),
+            asked,
             seen: None,
         };
         Ok(Input::Publish { request: RequestId(0), event: Box::new(event) })
@@ -245,13 +252,14 @@ impl<'a> Words<'a> {
         let session = self.session()?;
         let (cluster, instance) = split(self.next("an instance")?)?;
         let key = words::instance(cluster, instance).ok_or("not an instance's name")?;
+        let pool = self.take("pool").map(|name| (Arc::from(RATE_POOL_LABEL), Arc::from(name)));
         let general = |item: &str| {
             let parts: Vec<_> = item.split(':').collect();
             let [name, ty, slots] = parts[..] else { return Err(format!("`{item}` is not name:type:slots")) };
             Ok(HelloGeneral {
                 name: GeneralName::new(name).map_err(text)?,
                 ty: GeneralType::new(ty).map_err(text)?,
-                labels: Vec::new(),
+                labels: pool.iter().cloned().collect(),
                 slots: number(slots)?,
             })
         };
@@ -310,7 +318,7 @@ impl<'a> Words<'a> {
                 let usage = self.spent()?;
                 AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
             }
-            "heartbeat" => AgentMessage::Heartbeat { loads: Vec::new() },
+            "heartbeat" => AgentMessage::Heartbeat { loads: self.loads()? },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
             _ => AgentMessage::Draining,
         })
@@ -362,6 +370,21 @@ impl<'a> Words<'a> {
             }
         };
         Ok(Input::Budget { request: RequestId(0), tenant: words::tenant(), change, by: self.by() })
+    }
+
+    /// The load of the model behind one general, or nothing.
+    fn loads(&mut self) -> Parsed<Vec<(GeneralName, ReportedLoad)>> {
+        let Some(general) = self.alone.next() else { return Ok(Vec::new()) };
+        let general = GeneralName::new(general).map_err(text)?;
+        let model = ModelLoad {
+            running: self.take("running").map_or(Ok(0), number)?,
+            queue: self.take("queue").map_or(Ok(0), number)?,
+            cache_permille: self.take("cache").map(number).transpose()?,
+            tokens_per_second: self.take("tokens").map(number).transpose()?,
+            limit_remaining: self.take("remaining").map(number).transpose()?,
+            limit_resets_at: self.take("resets").map(|at| self.time(at)).transpose()?,
+        };
+        Ok(vec![(general, ReportedLoad { model: Some(Box::new(model)), ..ReportedLoad::default() })])
     }
 
     fn outcome(&mut self) -> Parsed<ReportedOutcome> {
@@ -512,4 +535,14 @@ fn span(word: &str) -> Parsed<Duration> {
     let whole: u64 = whole.parse().map_err(|_| bad())?;
     let part: u64 = if part.is_empty() { 0 } else { format!("{part:0<3}").parse().map_err(|_| bad())? };
     Ok(Duration::from_millis(whole * scale + part * scale / 1000))
+}
+
+/// A route that an event brings along: its name, strategy and the types of generals, such as `asked.1:broadcast:a+b`.
+fn asked(item: &str) -> Parsed<Arc<Route>> {
+    let parts: Vec<_> = item.split(':').collect();
+    let [name, strategy, types] = parts[..] else { return Err(format!("`{item}` is not name:strategy:types")) };
+    let types = types.split('+').map(|ty| GeneralType::new(ty).map_err(text)).collect::<Parsed<_>>()?;
+    let targets = Targets { types, ..Targets::default() };
+    let strategy: Strategy = strategy.parse().map_err(text)?;
+    Ok(Arc::new(Route::new(RouteName::new(name).map_err(text)?, Match::default(), targets, strategy)))
 }

@@ -247,6 +247,8 @@ impl World {
             open_max: chance.within(60, 400),
             reservation_start: Amount { micros: 300, tokens: 300, time_ms: 60_000 },
             reservation_max: Amount { micros: 1000, tokens: 1000, time_ms: 600_000 },
+            // Of many seeds it bites before the plane's own does.
+            tenant_backlog_max: 60 + seed % 400,
             ..Limits::default()
         };
         let mood = faults::Mood::draw(&mut chance);
@@ -452,9 +454,9 @@ impl World {
     fn note(&mut self, line: &dyn Fn() -> String) {
         if self.options.record {
             if self.script.is_empty() {
-                let Limits { lane_backlog_max, queue_backlog_max, open_max, .. } = &self.limits;
+                let Limits { lane_backlog_max, queue_backlog_max, tenant_backlog_max, open_max, .. } = &self.limits;
                 self.script = format!(
-                    "# Inputs of seed {}, with chance of its own.\nlimits lane={lane_backlog_max} queue={queue_backlog_max} open={open_max}\nexact\n",
+                    "# Inputs of seed {}, with chance of its own.\nlimits lane={lane_backlog_max} queue={queue_backlog_max} tenant={tenant_backlog_max} open={open_max}\nexact\n",
                     self.seed
                 );
             }

@@ -6,6 +6,7 @@ use mindos_core::input::{DeliveryFilter, Input, NewEvent, Query, RequestId, Sele
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
     ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, limits,
 };
@@ -102,16 +103,15 @@ impl World {
             kind: Arc::from(*kind),
             subject: None,
             lane: lane.clone(),
-            repository: lane
-                .strip_prefix('l')
-                .and_then(|lane| lane.parse::<u64>().ok())
-                .map(|lane| Arc::from(format!("acme/{}", lane % 3))),
+            repository: words::repository(lane),
+            priority: words::priority(id),
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
             digest: words::content_digest(kind, &data),
             payload: words::payload(&data),
             routed: *kind != "quiet",
+            asked: asked(publication, kind),
             seen: None,
         };
         self.input(Input::Publish { request, event: Box::new(event) });
@@ -384,4 +384,17 @@ impl World {
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
     }
+}
+
+/// Some publishers say themselves whom their events concern, and the same on every try.
+fn asked(publication: usize, kind: &str) -> Option<Arc<Route>> {
+    if kind != "misc" || publication % 3 == 0 {
+        return None;
+    }
+    let number = publication % (ASKED_MAX + 6);
+    let strategy = [Strategy::Broadcast, Strategy::RoundRobin, Strategy::LoadBalanced][number % 3];
+    let types = ["a", "b", "c"][..1 + number / 3 % 3].iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
+    let name = RouteName::new(&format!("{ASKED_PREFIX}{number}")).expect("a name of ours");
+    let targets = Targets { types, ..Targets::default() };
+    Some(Arc::new(Route::new(name, Match::default(), targets, strategy)))
 }
