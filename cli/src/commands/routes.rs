@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mindos_proto::convert;
+use mindos_proto::route::v1::route::FallBack;
 use mindos_proto::route::v1::{
-    self as route, CoalescePolicy, Priority, Route, RouteMatch, RouteTable, RouteTargets, Strategy,
+    self as route, CoalescePolicy, NoGeneralPolicy, Priority, Route, RouteMatch, RouteTable, RouteTargets, Strategy,
+    TargetWeight,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -42,8 +44,8 @@ A file holds the whole table, the first match wins and the last route matches ev
     - name: pr-created
       match: {kinds: [pr_created]}
       targets: {types: [security-general, code-review-general], regions: [eu-west-1]}
-      strategy: broadcast          # broadcast, round_robin or load_balanced
-      coalesce: latest             # every or latest
+      strategy: broadcast          # round_robin, load_balanced, sticky, failover, race, split, shadow
+      coalesce: latest             # every, latest or debounce
       attempts_max: 3
       deadline: 10m
       max_block: 5m
@@ -206,6 +208,24 @@ struct RouteFile {
     max_block: Option<String>,
     #[serde(default)]
     paused: bool,
+    #[serde(default)]
+    debounce_quiet: Option<String>,
+    #[serde(default)]
+    debounce_longest: Option<String>,
+    #[serde(default)]
+    shadow: Option<TargetsFile>,
+    #[serde(default)]
+    ttl: Option<String>,
+    #[serde(default)]
+    retry_first: Option<String>,
+    #[serde(default)]
+    retry_longest: Option<String>,
+    #[serde(default)]
+    no_general: Option<String>,
+    #[serde(default)]
+    fall_back_route: Option<String>,
+    #[serde(default)]
+    fall_back_type: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,6 +243,14 @@ struct TargetsFile {
     names: Vec<String>,
     labels: BTreeMap<String, String>,
     regions: Vec<String>,
+    weights: Vec<WeightFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightFile {
+    target: String,
+    weight: u32,
 }
 
 fn parse(text: &str) -> Result<RouteTable, String> {
@@ -235,17 +263,35 @@ fn parse(text: &str) -> Result<RouteTable, String> {
 fn convert_route(file: RouteFile) -> Result<Route, String> {
     let RouteFile { name, matches, targets, strategy, count, coalesce, priority, .. } = file;
     let RouteFile { attempts_max, deadline, max_block, paused, .. } = file;
+    let RouteFile { debounce_quiet, debounce_longest, shadow, ttl, retry_first, retry_longest, .. } = file;
+    let RouteFile { no_general, fall_back_route, fall_back_type, .. } = file;
     let strategy = Strategy::from_str_name(&format!("STRATEGY_{}", strategy.to_ascii_uppercase()))
         .filter(|found| *found != Strategy::Unspecified)
         .ok_or_else(|| {
-            format!(
-                "route {name}: strategy `{strategy}` is not known: expected broadcast, round_robin or load_balanced"
-            )
+            let expected = "broadcast, round_robin, load_balanced, sticky, failover, race, split or shadow";
+            format!("route {name}: strategy `{strategy}` is not known: expected {expected}")
         })?;
     let coalesce = match coalesce {
         None => CoalescePolicy::Unspecified,
         Some(word) => CoalescePolicy::from_str_name(&format!("COALESCE_POLICY_{}", word.to_ascii_uppercase()))
-            .ok_or_else(|| format!("route {name}: coalesce `{word}` is not known: expected every or latest"))?,
+            .ok_or_else(|| {
+                format!("route {name}: coalesce `{word}` is not known: expected every, latest or debounce")
+            })?,
+    };
+    let no_general = match no_general {
+        None => NoGeneralPolicy::Unspecified,
+        Some(word) => NoGeneralPolicy::from_str_name(&format!("NO_GENERAL_POLICY_{}", word.to_ascii_uppercase()))
+            .ok_or_else(|| {
+                format!("route {name}: no_general `{word}` is not known: expected wait, fall_back or refuse")
+            })?,
+    };
+    let fall_back = match (fall_back_route, fall_back_type) {
+        (None, None) => None,
+        (Some(route), None) => Some(FallBack::FallBackRoute(route)),
+        (None, Some(ty)) => Some(FallBack::FallBackType(ty)),
+        (Some(_), Some(_)) => {
+            return Err(format!("route {name}: expected fall_back_route or fall_back_type, not both"));
+        }
     };
     let priority = match priority {
         None => Priority::Unspecified,
@@ -256,15 +302,12 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
         text.map(|text| span(&text).map_err(|error| format!("route {name}: {field}: {error}"))).transpose()
     };
     let (deadline, max_block) = (read("deadline", deadline)?, read("max_block", max_block)?);
+    let (quiet, longest) = (read("debounce_quiet", debounce_quiet)?, read("debounce_longest", debounce_longest)?);
+    let (first, last) = (read("retry_first", retry_first)?, read("retry_longest", retry_longest)?);
+    let ttl = read("ttl", ttl)?;
     Ok(Route {
         r#match: matches.map(|MatchFile { kinds, subjects }| RouteMatch { kinds, subjects }),
-        targets: targets.map(|TargetsFile { types, clusters, names, labels, regions }| RouteTargets {
-            types,
-            clusters,
-            names,
-            labels: labels.into_iter().collect(),
-            regions,
-        }),
+        targets: targets.map(convert_targets),
         strategy: strategy.into(),
         count,
         coalesce: coalesce.into(),
@@ -273,8 +316,23 @@ fn convert_route(file: RouteFile) -> Result<Route, String> {
         deadline: deadline.map(convert::span),
         max_block: max_block.map(convert::span),
         paused,
+        debounce_quiet: quiet.map(convert::span),
+        debounce_longest: longest.map(convert::span),
+        shadow: shadow.map(convert_targets),
+        ttl: ttl.map(convert::span),
+        retry_first: first.map(convert::span),
+        retry_longest: last.map(convert::span),
+        no_general: no_general.into(),
+        fall_back,
         name,
     })
+}
+
+fn convert_targets(file: TargetsFile) -> RouteTargets {
+    let TargetsFile { types, clusters, names, labels, regions, weights } = file;
+    let weight = |WeightFile { target, weight }| TargetWeight { target, weight };
+    let weights = weights.into_iter().map(weight).collect();
+    RouteTargets { types, clusters, names, labels: labels.into_iter().collect(), regions, weights }
 }
 
 #[cfg(test)]
@@ -298,6 +356,20 @@ mod tests {
         printed["digest"] = json!("00");
         printed["applied_at"] = json!(null);
         assert_eq!(parse(&printed.to_string()), Ok(table));
+    }
+
+    #[test]
+    fn every_policy_of_a_file_reaches_the_table() {
+        let text = "routes: [{name: a, strategy: split, coalesce: debounce, debounce_quiet: 2s, debounce_longest: 30s, \
+                    targets: {types: [v1, v2], weights: [{target: v1, weight: 9}, {target: v2, weight: 1}]}, \
+                    shadow: {types: [v3]}, ttl: 1h, retry_first: 2s, retry_longest: 1m, no_general: fall_back, \
+                    fall_back_type: spare}]";
+        let table = parse(text).unwrap();
+        let route = &table.routes[0];
+        assert_eq!(route.strategy(), Strategy::Split);
+        assert_eq!(route.targets.as_ref().unwrap().weights[0], TargetWeight { target: "v1".to_owned(), weight: 9 });
+        assert_eq!(route.fall_back, Some(FallBack::FallBackType("spare".to_owned())));
+        assert_eq!(parse(&render::json(&table).to_string()), Ok(table));
     }
 
     #[test]

@@ -66,6 +66,14 @@ impl Durable {
     pub(crate) fn check_budget_turns(&self) -> Result<(), String> {
         for (since, account) in self.budgets.iter() {
             let due = Due::Account(since);
+            let end = account.budget.period.end(self.at);
+            let is_looked_at = account.look.is_some_and(|look| end.is_none_or(|end| look <= end));
+            if !account.parked.is_empty() && end.is_some() && !is_looked_at && !self.budgets.due.contains(&due) {
+                return Err(format!(
+                    "work waits for budget {}, and nothing looks at it at its reset",
+                    account.budget.name
+                ));
+            }
             if self.budgets.due.contains(&due) || account.look.is_some_and(|look| look.0 <= self.at.0 + 10_000) {
                 continue;
             }

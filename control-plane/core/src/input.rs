@@ -155,6 +155,8 @@ pub struct NewEvent {
     pub key: DedupeKey,
     pub digest: ContentDigest,
     pub payload: Payload,
+    /// Not to be worked on before; at most [`crate::route::DELAY_MAX`] ahead.
+    pub not_before: Option<Timestamp>,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
     /// The route that it brings along; the table is asked when unset.

@@ -17,6 +17,7 @@ use crate::account::{OverBudget, Reservation, Tally};
 use crate::budget::{Amount, Budget, Level};
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
+pub use crate::terms::Terms;
 
 /// Names a general: a pool of identical agents in one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +167,8 @@ pub struct EventAccepted {
     pub strategy: Option<Strategy>,
     /// Ordinals are the positions, from 1.
     pub deliveries: Vec<PlannedDelivery>,
+    /// The route that matched, when none of its generals was there and `route` took the event instead.
+    pub fell_back_from: Option<RouteName>,
 }
 
 /// First 16 bytes of a SHA-256 over the parts of an event's identity.
@@ -180,6 +183,7 @@ pub struct PlannedDelivery {
     pub general: Option<Arc<GeneralKey>>,
     /// Set when its queue had no room.
     pub parked: Option<ParkReason>,
+    pub terms: Option<Box<Terms>>,
 }
 
 /// An instance got the right to work on a delivery.
@@ -326,6 +330,12 @@ pub enum CancelReason {
     Superseded { by: DeliveryId },
     /// Somebody asked.
     Requested,
+    /// Another delivery of the event succeeded first.
+    RaceLost { by: DeliveryId },
+    /// It was not begun in time.
+    Expired,
+    /// It was a shadow, and came to nothing.
+    ShadowFailed,
 }
 
 /// A waiting delivery was set aside.

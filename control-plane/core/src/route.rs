@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
+pub use crate::policy::{DELAY_MAX, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
+
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteTable {
@@ -31,6 +33,7 @@ pub struct Route {
     pub deadline: Duration,
     /// How long a lane's head may hold it up while not leased.
     pub block_max: Duration,
+    pub policy: Policy,
 }
 
 impl Route {
@@ -48,6 +51,7 @@ impl Route {
             attempts_max: limits::ATTEMPTS_MAX,
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,
+            policy: Policy::default(),
         }
     }
 }
@@ -122,6 +126,8 @@ pub struct Targets {
     pub names: Vec<GeneralName>,
     /// All of them must stand on the general.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Shares under `split`; empty otherwise.
+    pub weights: Vec<Weight>,
 }
 
 /// What a newer event of the same lane and kind does to an older one.
@@ -132,6 +138,8 @@ pub enum Coalesce {
     Every,
     /// Takes its place: cancels it where it waits and where it is leased.
     Latest,
+    /// Takes the place of one that has not begun, and waits until nothing came for `quiet`, at most for `longest` from the first.
+    Debounce { quiet: Duration, longest: Duration },
 }
 
 /// Why a table is refused.
@@ -147,6 +155,10 @@ pub enum RouteError {
     Unreachable { index: usize, name: RouteName, earlier: RouteName },
     #[error("routes[{index}].{field}: {value} is out of range: expected {expected}")]
     Range { index: usize, field: &'static str, value: u64, expected: &'static str },
+    #[error("routes[{index}].{field}: {span:?} is out of range: expected {expected}")]
+    Span { index: usize, field: &'static str, span: Duration, expected: &'static str },
+    #[error("routes[{index}].{field}: {reason}")]
+    Policy { index: usize, field: &'static str, reason: &'static str },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
     #[error("routes[{index}].name: `{name}` begins as the names of routes that publishers ask for: expected another than `{prefix}..`", prefix = crate::asked::ASKED_PREFIX)]
@@ -183,6 +195,7 @@ impl RouteTable {
             }
             route.check(index)?;
         }
+        crate::policy::check_fall_backs(&self.routes)?;
         match (earlier_default, self.routes.last()) {
             (None, Some(last)) => Err(RouteError::NoDefault { name: last.name.clone() }),
             _ => Ok(()),
@@ -237,8 +250,7 @@ impl RouteTable {
 
 impl Route {
     pub(crate) fn check(&self, index: usize) -> Result<(), RouteError> {
-        let Targets { types, clusters, regions, names, labels } = &self.targets;
-        if types.is_empty() && clusters.is_empty() && regions.is_empty() && names.is_empty() && labels.is_empty() {
+        if self.targets.names_nothing() {
             return Err(RouteError::NoTargets { index });
         }
         let seconds = |span: Duration| span.as_secs();
@@ -253,7 +265,7 @@ impl Route {
                 return Err(RouteError::Range { index, field, value, expected });
             }
         }
-        Ok(())
+        self.check_policy(index)
     }
 }
 

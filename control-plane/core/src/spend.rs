@@ -280,12 +280,13 @@ impl Durable {
         })
     }
 
-    /// After something was redriven: when to look again.
-    pub(crate) fn look_at_budget(&mut self, due: Due, now: Timestamp) {
-        if let Due::Account(since) = due
-            && self.budgets.get(since).is_some_and(|account| !account.parked.is_empty())
-        {
-            self.budgets.look_at(since, now + LOOK_AGAIN);
+    /// When to look again: soon after something was redriven, else when the period ends.
+    pub(crate) fn look_at_budget(&mut self, due: Due, redriven: bool, now: Timestamp) {
+        let Due::Account(since) = due else { return };
+        let Some(account) = self.budgets.get(since).filter(|account| !account.parked.is_empty()) else { return };
+        let end = account.budget.period.end(now.max(self.at));
+        if let Some(at) = if redriven { Some(now + LOOK_AGAIN) } else { end } {
+            self.budgets.look_at(since, at);
         }
     }
 }

@@ -83,6 +83,7 @@ impl World {
             digest: [1; 16],
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             routed: true,
+            not_before: None,
             asked: None,
             seen: None,
         };

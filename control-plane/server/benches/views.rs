@@ -80,8 +80,9 @@ fn history(completions: u64) {
                 strategy: Some(Strategy::Broadcast),
                 deliveries: generals
                     .iter()
-                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None })
+                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
                     .collect(),
+                fell_back_from: None,
             })));
             open.extend((1..=3).map(|ordinal| DeliveryId::new(event, ordinal)));
         }
@@ -186,6 +187,7 @@ fn dedupe(count: u64) {
             route: None,
             strategy: None,
             deliveries: vec![],
+            fell_back_from: None,
         };
         let record = Record::EventAccepted(Box::new(event));
         writer.apply(&Entry { seq: Seq(number), at: Timestamp(number), record }).expect("an index that takes keys");

@@ -7,6 +7,7 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
+//! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! log: "info,mindos_control_plane=debug"
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
@@ -92,6 +94,8 @@ struct Settings {
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
     github_app: Option<AppSetting>,
+    #[serde(default)]
+    quotas: Vec<QuotaSetting>,
     log: Option<String>,
     #[serde(default)]
     prices: Prices,
@@ -102,8 +106,18 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log, prices } =
-        &settings;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        log,
+        prices,
+    } = &settings;
+    Quotas::new(quotas)?;
     prices.check()?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
@@ -133,6 +147,8 @@ pub struct InForce {
     pub app: Arc<ArcSwapOption<App>>,
     /// What models cost.
     pub prices: Arc<ArcSwap<Prices>>,
+    /// How much each source may send.
+    pub quotas: Arc<ArcSwap<Quotas>>,
 }
 
 /// The settings in force and what keeps them so.
@@ -220,9 +236,21 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, prices: known } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log, prices } =
-        settings;
+    let InForce { github, doors, app, quotas: in_use, prices: known } = in_force;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        log,
+        prices,
+    } = settings;
+    if let Ok(quotas) = Quotas::new(quotas) {
+        in_use.store(Arc::new(quotas));
+    }
     known.store(Arc::new(prices.clone()));
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {

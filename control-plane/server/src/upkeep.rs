@@ -115,7 +115,12 @@ impl Upkeep {
         let in_force = settings.in_force();
         let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
         let counts = catch_up.counts();
-        let exposed = vec![Exposed::new(move |into| counts.expose(into))];
+        handle.admission().follow(Arc::clone(&in_force.quotas));
+        let door = handle.clone();
+        let exposed = vec![
+            Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| door.admission().expose(into)),
+        ];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,

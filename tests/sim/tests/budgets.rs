@@ -208,6 +208,7 @@ impl World {
             seen: None,
             priority: None,
             asked: None,
+            not_before: None,
         };
         self.offer(Input::Publish { request: RequestId(1), event: Box::new(event) });
     }

@@ -8,7 +8,7 @@ use mindos_core::Reservation;
 use mindos_core::budget::Amount;
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
-    Usage, Weight,
+    Terms, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::budget::v1 as budget_pb;
@@ -56,6 +56,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         route,
         strategy,
         deliveries,
+        fell_back_from,
     } = record;
     entry(of, EVENT_ACCEPTED, bytes, |bytes| {
         let optional = |tag: u32, text: &Option<Arc<str>>, bytes: &mut Vec<u8>| {
@@ -79,19 +80,29 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(10, time.map_or(0, |time| time.0), bytes);
         put_bytes(11, digest, bytes);
         put_number(12, u64::from(payload_len(payload)), bytes);
-        for (ordinal, PlannedDelivery { general, parked }) in (1_u64..).zip(deliveries) {
+        for (ordinal, PlannedDelivery { general, parked, terms }) in (1_u64..).zip(deliveries) {
             put_message(14, bytes, |bytes| {
                 put_number(1, ordinal, bytes);
                 if let Some(general) = general {
                     put_general(2, general, bytes);
                 }
                 put_number(3, words::of_parked(*parked).unsigned_abs().into(), bytes);
+                if let Some(terms) = terms {
+                    let Terms { shadow, not_before, burst_since, expires } = terms.as_ref();
+                    put_number(5, u64::from(*shadow), bytes);
+                    put_number(6, not_before.0, bytes);
+                    put_number(7, burst_since.0, bytes);
+                    put_number(8, expires.0, bytes);
+                }
             });
         }
         put_bytes(15, route.as_ref().map_or("", |route| route.as_str()).as_bytes(), bytes);
         put_number(16, strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as u64), bytes);
         put_number(17, u64::from(route.is_none()), bytes);
         put_bytes(19, key, bytes);
+        if let Some(from) = fell_back_from {
+            put_bytes(20, from.as_str().as_bytes(), bytes);
+        }
         put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
 }
@@ -230,6 +241,7 @@ fn read_event_accepted(
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
+    let mut fell_back_from = "";
     let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -248,6 +260,7 @@ fn read_event_accepted(
             15 => route = value.text()?,
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
+            20 => fell_back_from = value.text()?,
             35 => priority = value.word()?,
             _ => {}
         }
@@ -279,11 +292,13 @@ fn read_event_accepted(
         tenant,
         subject,
         deliveries,
+        fell_back_from: if fell_back_from.is_empty() { None } else { Some(names.route(fell_back_from)?) },
     })))
 }
 
 fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) -> Result<PlannedDelivery, Invalid> {
-    let mut planned = PlannedDelivery { general: None, parked: None };
+    let mut planned = PlannedDelivery { general: None, parked: None, terms: None };
+    let mut terms = Terms::default();
     while let Some((tag, value)) = fields.next()? {
         match tag {
             2 => {
@@ -291,9 +306,14 @@ fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) 
                 planned.general = Some(names.general(tenant, cluster, name)?);
             }
             3 => planned.parked = words::parked(value.word()?)?,
+            5 => terms.shadow = value.number()? != 0,
+            6 => terms.not_before = Timestamp(value.number()?),
+            7 => terms.burst_since = Timestamp(value.number()?),
+            8 => terms.expires = Timestamp(value.number()?),
             _ => {}
         }
     }
+    planned.terms = terms.boxed();
     Ok(planned)
 }
 

@@ -18,6 +18,7 @@ mod budget_state;
 mod fields;
 mod hot;
 mod names;
+mod policy;
 mod read;
 mod record;
 mod route;
@@ -127,6 +128,8 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
 
 #[cfg(test)]
 mod budget_samples;
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]

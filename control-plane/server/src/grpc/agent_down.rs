@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use mindos_core::budget::Limit;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
-use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
+use mindos_core::output::{Assign, Claim, CloseReason, Mode, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
 use mindos_model::limits::{EXTEND_INTERVAL, HEARTBEATS_MISSED_MAX, INLINE_MAX, LEASE, MESSAGE_MAX};
 use mindos_model::{DeliveryId, FailureKind, Seq, Token};
@@ -164,7 +164,8 @@ impl Down {
     }
 
     fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
-        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings } = assign;
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings, mode } =
+            assign;
         let in_welcome = lease == self.context.limits.lease;
         ControlWire::Assign(AssignWire {
             delivery_id: delivery.to_string(),
@@ -175,7 +176,11 @@ impl Down {
             attempt,
             lane: String::from(&*lane),
             lane_place: place.0,
-            mode: wire::Mode::Live.into(),
+            mode: (match mode {
+                Mode::Live => wire::Mode::Live,
+                Mode::Shadow => wire::Mode::Shadow,
+            })
+            .into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
             ceilings: ceilings.map(|ceilings| self::ceilings(*ceilings)),
@@ -203,6 +208,9 @@ impl Down {
                 let (reason, superseded_by) = match reason {
                     CancelReason::Superseded { by } => (outcome::CancelReason::Superseded, by.to_string()),
                     CancelReason::Requested => (outcome::CancelReason::Human, String::new()),
+                    CancelReason::RaceLost { by } => (outcome::CancelReason::RaceLost, by.to_string()),
+                    CancelReason::Expired => (outcome::CancelReason::Expired, String::new()),
+                    CancelReason::ShadowFailed => (outcome::CancelReason::ShadowFailed, String::new()),
                 };
                 ControlWire::Cancel(wire::Cancel {
                     delivery_id: delivery.to_string(),

@@ -22,6 +22,7 @@ mod ledger;
 mod model_load;
 mod publish;
 mod route;
+mod route_policy;
 mod route_table;
 pub mod status;
 mod watch;

@@ -61,9 +61,7 @@ async fn receive(
             return Err(HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "WEBHOOK_SECRET_MISSING", message));
         }
     };
-    if http.context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    http.context.room()?;
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
     let delivery = if held.bytes.len() <= INLINE_READ_MAX {
         normalise(&headers, &held.bytes, secrets)
@@ -76,7 +74,7 @@ async fn receive(
     let routed = delivery.routed;
     debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
     let event = http.inline(github_event(delivery)).await?;
-    let event = accept_incoming(&http.context.tenant, event).map_err(|error| HttpError::from(status::event(&error)))?;
+    let event = accept_incoming(&http.context.tenant, event).map_err(|error| http.invalid(&error))?;
     let event = mindos_core::input::NewEvent { routed, ..event };
     let result = http.publish(vec![event]).await?.pop();
     let published = result.unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;

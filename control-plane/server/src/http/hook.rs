@@ -141,9 +141,7 @@ async fn read(
     body: Body,
     normalise: impl Fn(&HeaderMap, &Bytes) -> Result<Vec<IncomingEvent>, HookError> + Send + 'static,
 ) -> Result<Vec<IncomingEvent>, HttpError> {
-    if http.context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    http.context.room()?;
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
     let read = if held.bytes.len() <= INLINE_READ_MAX {
         normalise(&headers, &held.bytes)
@@ -174,7 +172,7 @@ impl Http {
             debug!(id = event.id, r#type = event.r#type, "webhook received");
             let event = self.inline(event).await?;
             let accepted = accept_incoming(&self.context.tenant, event);
-            events.push(accepted.map_err(|error| HttpError::from(status::event(&error)))?);
+            events.push(accepted.map_err(|error| self.invalid(&error))?);
         }
         self.publish(events).await
     }

@@ -61,6 +61,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         priority: event.priority,
         actor: event.actor.map(text),
         time: event.time,
+        not_before: event.not_before,
         key: key(tenant, event.source, event.id),
         digest: digest(&event),
         // A copy of its own: a slice would keep the whole frame that it came in alive.

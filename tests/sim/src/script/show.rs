@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mindos_core::BreakerState;
 use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, BudgetView, Claim, DeliveryView, FleetView, Output, PlaneMessage, Published, Reply, SettledVerdict,
+    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
@@ -25,7 +25,7 @@ fn record(record: &Record, start: Timestamp) -> String {
     // Writing to a string cannot fail.
     let _ = match record {
         Record::EpochStarted(record) => write!(out, " {} {:?}", record.epoch, record.cause),
-        Record::EventAccepted(record) => event(out, record),
+        Record::EventAccepted(record) => event(out, record, start),
         Record::DeliveryLeased(record) => {
             let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice, reservation } =
                 record.as_ref();
@@ -146,7 +146,7 @@ fn budget(charged: Option<Amount>, over: Option<&OverBudget>, start: Timestamp) 
     charged + &over.unwrap_or_default()
 }
 
-fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
+fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
     if record.priority != Priority::Normal {
         write!(out, " {}", record.priority)?;
@@ -163,6 +163,12 @@ fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
         if let Some(reason) = planned.parked {
             write!(out, ":{reason}")?;
         }
+        if let Some(terms) = &planned.terms {
+            super::policy::show_terms(out, terms, start)?;
+        }
+    }
+    if let Some(from) = &record.fell_back_from {
+        write!(out, " fell_back_from={from}")?;
     }
     Ok(())
 }
@@ -175,6 +181,9 @@ fn reason(reason: CancelReason) -> String {
     match reason {
         CancelReason::Superseded { by } => format!("superseded_by={by}"),
         CancelReason::Requested => "requested".to_owned(),
+        CancelReason::RaceLost { by } => format!("race_lost_to={by}"),
+        CancelReason::Expired => "expired".to_owned(),
+        CancelReason::ShadowFailed => "shadow_failed".to_owned(),
     }
 }
 
@@ -237,10 +246,11 @@ fn message(message: &PlaneMessage) -> String {
     match message {
         PlaneMessage::Welcome { epoch, verdicts } => format!("Welcome epoch={epoch}{}", self::verdicts(verdicts)),
         PlaneMessage::Assign(assign) => {
-            let Assign { delivery, token, general, attempt, lane, place, ceilings, .. } = assign.as_ref();
+            let Assign { delivery, token, general, attempt, lane, place, ceilings, mode, .. } = assign.as_ref();
+            let mode = if *mode == Mode::Shadow { " shadow" } else { "" };
             let ceilings = self::ceilings(ceilings.as_deref());
             format!(
-                "Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{ceilings}"
+                "Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{mode}{ceilings}"
             )
         }
         PlaneMessage::Extended { delivery, token, ceilings } => {

@@ -36,6 +36,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         route: None,
         strategy: None,
         deliveries: vec![],
+        fell_back_from: None,
     };
     Entry { seq: Seq(seq), at: Timestamp(seq), record: Record::EventAccepted(Box::new(event)) }
 }

@@ -277,6 +277,7 @@ impl HistoryWriter {
             route,
             strategy,
             deliveries,
+            fell_back_from: _,
         } = event;
         self.plan.clear();
         for delivery in deliveries {
@@ -435,8 +436,8 @@ impl HistoryWriter {
             }
             Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _ }) => {
                 let superseded_by = match reason {
-                    CancelReason::Superseded { by } => Some(*by),
-                    CancelReason::Requested => None,
+                    CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
+                    CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => None,
                 };
                 self.ended(*delivery, seq, at, Status::Cancelled, Ending { superseded_by, ..Ending::default() })?;
             }
