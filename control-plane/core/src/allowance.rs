@@ -53,7 +53,13 @@ impl Durable {
         let OverBudget { account, budget: _, resets: _, wanted, turn } = over;
         let place = (*turn, seq);
         let over = Over { account: *account, wanted: *wanted, place: Some(place), admitted: false };
-        self.events.delivery_mut(id).setback_mut().over = Some(Box::new(over));
+        let delivery = self.events.delivery_mut(id);
+        delivery.setback_mut().over = Some(Box::new(over));
+        let expires = delivery.terms().expires;
+        if expires > Timestamp(0) {
+            // Its time may have come while it was leased.
+            self.agenda.expiries.insert((expires, id));
+        }
         self.budgets.park(at, *account, place, id);
     }
 

@@ -134,7 +134,7 @@ fn possible(phase: usize, step: usize) -> bool {
         3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36),
         8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
         10 => matches!(step, 21 | 26 | 27),
-        9 => matches!(step, 21 | 26 | 27 | 28 | 36),
+        9 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
         4..=7 => matches!(step, 21 | 26 | 28 | 36),
         _ => step == 28,
     }
