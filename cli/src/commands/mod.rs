@@ -5,11 +5,13 @@ pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod fleet;
+pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod routes;
 pub(crate) mod run;
 pub(crate) mod send;
+pub(crate) mod sinks;
 
 /// How long a watch that broke waits before it goes on where it was.
 const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

@@ -288,7 +288,7 @@ impl Durable {
     pub(crate) fn overflow(&self, queue_id: QueueId, context: Context<'_>) -> Vec<Record> {
         let queue = self.queue(queue_id);
         let max = context.limits.queue_backlog_max;
-        let room = max.saturating_sub(queue.waiting) as usize;
+        let room = queue.room_for_overflow(max) as usize;
         let room_in = |lane: &str| {
             let waiting = queue.lane_named(lane).map_or(0, |lane| lane.waiting);
             context.limits.lane_backlog_max.saturating_sub(waiting)

@@ -23,6 +23,7 @@ mod event;
 mod fair;
 pub mod input;
 pub mod journal;
+mod member;
 pub mod output;
 mod overflow;
 mod people;

@@ -15,9 +15,10 @@ use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
+use crate::member::{Kept, Member};
 use crate::output::InstanceState;
 use crate::plane::Limits;
-use crate::pool::{Kept, Member, MemberIdx, Pool};
+use crate::pool::{MemberIdx, Pools};
 use crate::rate::RatePools;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
@@ -61,7 +62,7 @@ pub struct Soft {
     pub(crate) instances: BTreeMap<Arc<InstanceKey>, Instance>,
     pub(crate) members: Vec<Option<Member>>,
     pub(crate) vacant: Vec<MemberIdx>,
-    pub(crate) pools: BTreeMap<GeneralIdx, Pool>,
+    pub(crate) pools: Pools,
     /// Generals with a free slot that may begin work.
     pub(crate) free: BTreeSet<GeneralIdx>,
     /// The same by the routes that could choose them.
@@ -97,7 +98,7 @@ impl Soft {
             instances: BTreeMap::new(),
             members: Vec::new(),
             vacant: Vec::new(),
-            pools: BTreeMap::new(),
+            pools: Pools::default(),
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
             comebacks: BTreeSet::new(),
@@ -274,7 +275,7 @@ impl Soft {
             }
             Change::Instance(key) => self.refresh_instance(durable, &key, now),
             Change::Removed(general) => {
-                self.pools.remove(&general);
+                self.pools.remove(general);
                 self.free.remove(&general);
                 self.free_of.values_mut().for_each(|of| {
                     of.remove(&general);
@@ -363,7 +364,7 @@ impl Soft {
 
     /// It has work still: looked at again later, unless it is served.
     pub(crate) fn idle_again(&mut self, durable: &Durable, general: GeneralIdx, now: Timestamp) {
-        let is_served = self.pools.get(&general).is_some_and(|pool| pool.members > 0);
+        let is_served = self.pools.get(general).is_some_and(|pool| pool.members > 0);
         if !is_served && durable.registry.get(general).is_some() {
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
         }
@@ -372,7 +373,7 @@ impl Soft {
     /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
-        let pool = self.pools.get(&general);
+        let pool = self.pools.get(general);
         now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
     }
 

@@ -1,6 +1,6 @@
 //! Answers to questions about the state as it is.
 
-use mindos_model::{DeliveryId, TenantName};
+use mindos_model::{DeliveryId, ParkReason, TenantName};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -99,6 +99,7 @@ impl Durable {
             }
             Phase::Parked { reason, since } => {
                 view.parked = Some(*reason);
+                view.not_before = (*reason == ParkReason::Delayed).then(|| delivery.terms().not_before);
                 view.parked_at = Some(*since);
             }
             Phase::Succeeded | Phase::Cancelled => {}

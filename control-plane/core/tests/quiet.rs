@@ -77,14 +77,15 @@ impl World {
             lane: format!("{tenant}:{repository}/pr/{number}").into(),
             repository: Some(repository.into()),
             priority: None,
+            not_before: None,
             actor: None,
             time: None,
             key,
             digest: [1; 16],
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             routed: true,
-            not_before: None,
             asked: None,
+            not_before: None,
             seen: None,
         };
         let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };

@@ -16,13 +16,17 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod outgoing;
 pub mod payloads;
 pub mod prices;
 pub mod reload;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod store;
+pub mod surface;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

@@ -8,10 +8,14 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
+//! sinks:
+//!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
+//! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
+//! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
 use std::collections::BTreeMap;
@@ -31,8 +35,15 @@ use crate::ingest::generic::GenericSetting;
 use crate::ingest::github::Secrets;
 use crate::ingest::hook::SecretSetting;
 use crate::logging;
+use crate::notify::{DiscordEnv, Notifiers, NotifySection};
+use crate::outgoing::Outgoing;
 use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
+use crate::sinks::settings::SinkSetting;
+use crate::sinks::{self, Configured};
+use crate::surface::gitlens::{GitlensSection, GitlensSettings};
+use crate::trace;
+use crate::trace::settings::OtlpSetting;
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -96,7 +107,12 @@ struct Settings {
     github_app: Option<AppSetting>,
     #[serde(default)]
     quotas: Vec<QuotaSetting>,
+    #[serde(default)]
+    sinks: BTreeMap<String, SinkSetting>,
+    otlp: Option<OtlpSetting>,
     log: Option<String>,
+    gitlens: Option<GitlensSection>,
+    notify: Option<NotifySection>,
     #[serde(default)]
     prices: Prices,
 }
@@ -114,13 +130,19 @@ fn parse(text: &str) -> Result<Settings, String> {
         ingest,
         github_app,
         quotas,
+        sinks,
+        otlp,
         log,
         prices,
+        gitlens: _,
+        notify: _,
     } = &settings;
     Quotas::new(quotas)?;
     prices.check()?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
+    sinks::settings::sinks(sinks)?;
+    otlp.as_ref().map(OtlpSetting::otlp).transpose()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -130,6 +152,14 @@ fn parse(text: &str) -> Result<Settings, String> {
         logging::check_filter(log).map_err(|error| error.to_string())?;
     }
     Ok(settings)
+}
+
+/// Checks the text of a settings file.
+///
+/// # Errors
+/// Says what is not accepted.
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
 }
 
 fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
@@ -149,6 +179,10 @@ pub struct InForce {
     pub prices: Arc<ArcSwap<Prices>>,
     /// How much each source may send.
     pub quotas: Arc<ArcSwap<Quotas>>,
+    /// Where results leave to.
+    pub sinks: Configured,
+    /// Where spans go.
+    pub otlp: trace::Configured,
 }
 
 /// The settings in force and what keeps them so.
@@ -205,6 +239,24 @@ impl LiveSettings {
         self.in_force.clone()
     }
 
+    /// What the surface of the GitLens contract is to be, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn gitlens(&self) -> Result<GitlensSettings, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().gitlens.clone()).unwrap_or_default();
+        GitlensSettings::new(&section).map_err(SettingsError::Invalid)
+    }
+
+    /// Who is to be told what happens, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn notifiers(&self, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().notify.clone()).unwrap_or_default();
+        Notifiers::new(&section, env, outgoing).map_err(SettingsError::Invalid)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
         let LiveSettings { in_force, base, base_log, file } = self;
@@ -236,7 +288,8 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, quotas: in_use, prices: known } = in_force;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp, prices: known } = in_force;
+    // The surface and the notifiers are set up at the start.
     let Settings {
         github_secret,
         github_secret_previous,
@@ -245,8 +298,12 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
         ingest,
         github_app,
         quotas,
+        sinks,
+        otlp,
         log,
         prices,
+        gitlens: _,
+        notify: _,
     } = settings;
     if let Ok(quotas) = Quotas::new(quotas) {
         in_use.store(Arc::new(quotas));
@@ -256,6 +313,10 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
     }
+    if let Ok(configured) = sinks::settings::sinks(sinks) {
+        open_sinks.store(Arc::new(configured));
+    }
+    open_otlp.store(otlp.as_ref().and_then(|otlp| otlp.otlp().ok()).map(Arc::new));
     app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
+use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
@@ -19,7 +20,10 @@ use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::outgoing::Outgoing;
 use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
+use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
+use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
 use crate::views::follow::{Follower, Priority, Progress, Source, View};
@@ -42,6 +46,8 @@ pub enum UpkeepError {
     #[error(transparent)]
     BlobRefs(#[from] RefsError),
     #[error(transparent)]
+    Board(#[from] BoardError),
+    #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("failed to start a thread")]
     Thread(#[from] io::Error),
@@ -63,7 +69,12 @@ pub struct Upkeep {
     settings: Option<LiveSettings>,
     in_force: InForce,
     catch_up: Option<CatchUp>,
+    sinks: Sinks,
+    tracer: Tracer,
     exposed: Vec<Exposed>,
+    board: Board,
+    gitlens: Arc<GitlensSettings>,
+    senders: Vec<crate::notify::Task>,
 }
 
 impl Upkeep {
@@ -96,6 +107,21 @@ impl Upkeep {
         let view = BlobRefsView::open(&path)?;
         let blob_refs = view.refs();
         views.start(view, Priority::Low)?;
+        let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
+        let board = view.board();
+        views.start(view, Priority::Normal)?;
+        let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
+        let outgoing = Outgoing::new();
+        let notifiers = live.notifiers(&config.discord(), &outgoing)?;
+        let notices = notifiers.counts();
+        let senders = match notifiers.is_empty() {
+            true => Vec::new(),
+            false => {
+                let (view, senders) = notifiers.start(handle.durable_seq().next());
+                views.start(view, Priority::Low)?;
+                senders
+            }
+        };
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -111,17 +137,33 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let in_force = settings.in_force();
-        let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
-        let counts = catch_up.counts();
+        let in_force = live.in_force();
+        let gitlens = Arc::new(live.gitlens()?);
+        let client = outgoing;
+        let catch_up = CatchUp::new(client.clone(), handle.clock());
+        let sinks = Sinks {
+            configured: Arc::clone(&in_force.sinks),
+            states: SinkStates::default(),
+            dir: config.data_dir.join("sinks"),
+            client,
+        };
+        let tracer = Tracer {
+            configured: Arc::clone(&in_force.otlp),
+            counts: trace::Counts::default(),
+            client: sinks.client.clone(),
+        };
+        let spans = tracer.counts.clone();
+        let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
         handle.admission().follow(Arc::clone(&in_force.quotas));
         let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| spans.expose(into)),
+            Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
             Exposed::new(move |into| door.admission().expose(into)),
+            Exposed::new(move |into| notices.expose(into)),
         ];
-        let (reads, settings) = (Arc::clone(reads), Some(settings));
+        let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
             history,
@@ -136,7 +178,12 @@ impl Upkeep {
             settings,
             in_force,
             catch_up: Some(catch_up),
+            sinks,
+            tracer,
             exposed,
+            board,
+            gitlens,
+            senders,
         })
     }
 
@@ -150,9 +197,20 @@ impl Upkeep {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
+        for sender in self.senders.drain(..) {
+            let context = Arc::clone(context);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = sender => {}
+                    () = context.drained() => {}
+                }
+            });
+        }
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
+        tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
         let retention = Retention {
@@ -168,6 +226,12 @@ impl Upkeep {
             tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Where spans go, if anywhere.
+    #[must_use]
+    pub fn otlp(&self) -> trace::Configured {
+        Arc::clone(&self.in_force.otlp)
     }
 
     /// The index of events that left the core's own window.
@@ -210,13 +274,21 @@ impl Upkeep {
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
                 others: self.exposed.clone(),
+                sinks: self.sinks.states.clone(),
             },
+            gitlens: self.gitlens(context),
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),
                 doors: Arc::clone(&self.in_force.doors),
                 ..HttpSettings::default()
             },
         })
+    }
+
+    /// The surface of the GitLens contract.
+    #[must_use]
+    pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.gitlens)))
     }
 
     /// Ends the threads once the views are closed. Blocks.

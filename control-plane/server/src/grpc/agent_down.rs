@@ -32,6 +32,7 @@ use super::Context;
 use super::agent::Stream;
 use super::agent_up::CLAIMS_MAX;
 use crate::driver::{Ending, Next};
+use crate::trace::of_assignment;
 
 /// A frame is sent once it has this many bytes.
 const FRAME_BYTES: usize = 256 << 10;
@@ -116,16 +117,18 @@ impl Down {
                 PlaneMessage::Assign(assign) => {
                     let payload = self.payloads.pop_front().and_then(|(_, payload)| payload);
                     match payload {
-                        Some(_) if shares_events && self.sent.contains(&assign.delivery.event) => {
+                        Some(payload) if shares_events && self.sent.contains(&assign.delivery.event) => {
                             bytes += assign.lane.len();
-                            self.assign(*assign, Bytes::new())
+                            let traceparent = self.traceparent(&assign, &payload);
+                            self.assign(*assign, Bytes::new(), traceparent)
                         }
                         Some(payload) => {
                             if shares_events {
                                 self.sent.insert(assign.delivery.event);
                             }
                             bytes += payload.len() + assign.lane.len();
-                            self.assign(*assign, payload)
+                            let traceparent = self.traceparent(&assign, &payload);
+                            self.assign(*assign, payload, traceparent)
                         }
                         None => {
                             self.give_up(&assign);
@@ -163,7 +166,14 @@ impl Down {
         let _ = self.stream.handle.offer([Input::Agent { session: self.stream.session, message }]);
     }
 
-    fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
+    /// The trace context of the lease; empty while nothing is traced.
+    fn traceparent(&self, assign: &Assign, event: &[u8]) -> String {
+        let otlp = self.context.otlp.load();
+        let of = |otlp| of_assignment(otlp, &self.context.plane_id, event, assign.delivery, assign.token);
+        otlp.as_deref().map(of).unwrap_or_default()
+    }
+
+    fn assign(&self, assign: Assign, event: Bytes, traceparent: String) -> ControlWire {
         let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings, mode } =
             assign;
         let in_welcome = lease == self.context.limits.lease;
@@ -184,6 +194,7 @@ impl Down {
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
             ceilings: ceilings.map(|ceilings| self::ceilings(*ceilings)),
+            traceparent,
             ..AssignWire::default()
         })
     }
@@ -194,7 +205,7 @@ impl Down {
                 *bytes += verdicts.len() * MESSAGE_BYTES;
                 ControlWire::Welcome(self.welcome(epoch, verdicts))
             }
-            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new()),
+            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new(), String::new()),
             PlaneMessage::Extended { delivery, token, ceilings } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
                 let ceilings = ceilings.map(self::ceilings);

@@ -25,7 +25,7 @@ mod route;
 mod route_policy;
 mod route_table;
 pub mod status;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Context {
     pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
+    /// Where spans go; empty while nothing is traced.
+    pub otlp: crate::trace::Configured,
     reads: Semaphore,
 }
 
@@ -99,13 +101,14 @@ pub struct Parts {
     pub plane_id: String,
     pub prices: Arc<ArcSwap<Prices>>,
     pub draining: signal::Receiver<bool>,
+    pub otlp: crate::trace::Configured,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
         Context {
@@ -120,6 +123,7 @@ impl Context {
             tenant,
             principal,
             draining,
+            otlp,
             reads,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a request may hold is bounded before its body is read.
 
-mod body;
+pub(crate) mod body;
 mod error;
 mod events;
 mod github;
@@ -26,6 +26,7 @@ use crate::blobs::BlobStore;
 use crate::grpc::Context;
 use crate::ingest::doors::Doors;
 use crate::net::Connection;
+use crate::surface::gitlens::Gitlens;
 use body::Bodies;
 
 pub use error::HttpError;
@@ -56,6 +57,7 @@ pub struct HttpParts {
     pub blobs: Arc<BlobStore>,
     pub scraped: Scraped,
     pub settings: HttpSettings,
+    pub gitlens: Arc<Gitlens>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ struct Http {
     blobs: Arc<BlobStore>,
     scraped: Scraped,
     settings: HttpSettings,
+    gitlens: Arc<Gitlens>,
     bodies: Bodies,
 }
 
@@ -71,9 +74,9 @@ type Shared = State<Arc<Http>>;
 
 /// The routes, to be merged with those of gRPC.
 pub fn router(parts: HttpParts) -> Router {
-    let HttpParts { context, blobs, scraped, settings } = parts;
+    let HttpParts { context, blobs, scraped, settings, gitlens } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let http = Arc::new(Http { context, blobs, scraped, settings, bodies });
+    let http = Arc::new(Http { context, blobs, scraped, settings, gitlens: Arc::clone(&gitlens), bodies });
     Router::new()
         .route(
             "/events",
@@ -111,12 +114,14 @@ pub fn router(parts: HttpParts) -> Router {
         )
         .route("/healthz", get(async |State(http): Shared| health::live(&http.context)))
         .route("/readyz", get(async |State(http): Shared| health::ready(&http.context)))
+        .route("/sinks", get(async |State(http): Shared| scrape::sinks(&http)))
         .route("/metrics", get(async |State(http): Shared| scrape::get(&http).await))
         .method_not_allowed_fallback(async || {
             let message = "the path does not take this method";
             HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response()
         })
         .with_state(http)
+        .merge(crate::surface::gitlens::orchestrator(gitlens))
 }
 
 fn knock(request: http::Request<Body>) -> hook::Knock {

@@ -145,6 +145,12 @@ pub fn key(tenant: &TenantName, source: &str, id: &str) -> DedupeKey {
     hash([tenant.as_str().as_bytes(), source.as_bytes(), id.as_bytes()])
 }
 
+/// The trace that an encoded event says it belongs to.
+#[must_use]
+pub(crate) fn traceparent(encoded: &[u8]) -> Option<&str> {
+    scan(encoded).ok()?.traceparent
+}
+
 /// Type, subject, content type and data; where the data lie in a blob, its address stands for them.
 fn digest(event: &Scanned<'_>) -> ContentDigest {
     let data = event.data.or(event.dataref.map(str::as_bytes)).unwrap_or_default();
@@ -244,6 +250,18 @@ mod tests {
         let other_id = take(IncomingEvent { id: "2".to_owned(), ..incoming() });
         assert_ne!(one.key, other_id.key);
         assert_ne!(one.payload.salt, other_id.payload.salt);
+    }
+
+    #[test]
+    fn an_event_may_ask_for_its_time() {
+        let mut event = incoming();
+        assert_eq!(take(event.clone()).not_before, None);
+        let at = |text: &str| ("notbefore".to_owned(), ExtensionValue::String(text.to_owned()));
+        event.extensions.extend([at("2026-11-21T10:00:00Z")]);
+        assert_eq!(take(event.clone()).not_before, Some("2026-11-21T10:00:00Z".parse().unwrap()));
+        event.extensions.extend([at("tomorrow")]);
+        let refused = accept_incoming(&TenantName::default_tenant(), event).unwrap_err();
+        assert_eq!(refused.to_string(), "notbefore: expected a time from 1970 to 9999");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) struct Scanned<'a> {
     pub(super) actor: Option<&'a str>,
     pub(super) lane: Option<&'a str>,
     pub(super) kind: Option<&'a str>,
+    pub(super) traceparent: Option<&'a str>,
     pub(super) data: Option<&'a [u8]>,
 }
 
@@ -117,6 +118,12 @@ fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -
         }
         "id" | "source" | "type" | "specversion" => {
             return Err(Invalid::new(name, "is given twice: it has a field of its own"));
+        }
+        // Of whatever form: one that is not usable begins a new trace.
+        "traceparent" => {
+            if let Attribute::Text(text) = attribute {
+                event.traceparent = Some(text);
+            }
         }
         _ => {
             let fits = (1..=EXTENSION_NAME_MAX).contains(&name.len())

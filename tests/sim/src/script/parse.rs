@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::RATE_POOL_LABEL;
-use mindos_core::budget::{Budget, Limit, Period, Scope, Thresholds};
+use mindos_core::budget::Limit;
 use mindos_core::input::{
-    AgentMessage, BudgetChange, DeliveryFilter, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query,
-    ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
+    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query, ReportedLoad,
+    ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName,
-    Seq, Strategy, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName, Seq,
+    Strategy, Timestamp, Token,
 };
 
 use super::policy;
@@ -58,7 +58,7 @@ pub enum Step {
 }
 
 /// Words of a line: those that stand alone, and those that are named.
-struct Words<'a> {
+pub(super) struct Words<'a> {
     alone: std::vec::IntoIter<&'a str>,
     named: BTreeMap<&'a str, &'a str>,
     start: Timestamp,
@@ -154,11 +154,11 @@ impl<'a> Words<'a> {
         Ok(Step::Input(Box::new(input)))
     }
 
-    fn next(&mut self, what: &str) -> Parsed<&'a str> {
+    pub(super) fn next(&mut self, what: &str) -> Parsed<&'a str> {
         self.alone.next().ok_or_else(|| format!("{what} is missing"))
     }
 
-    fn take(&mut self, name: &str) -> Option<&'a str> {
+    pub(super) fn take(&mut self, name: &str) -> Option<&'a str> {
         self.named.remove(name)
     }
 
@@ -169,7 +169,7 @@ impl<'a> Words<'a> {
         !found.is_empty()
     }
 
-    fn by(&mut self) -> Arc<str> {
+    pub(super) fn by(&mut self) -> Arc<str> {
         Arc::from(self.take("by").unwrap_or_default())
     }
 
@@ -183,7 +183,7 @@ impl<'a> Words<'a> {
         Ok(SessionId(number(digits)?))
     }
 
-    fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
+    pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
         self.take(name).into_iter().flat_map(|list| list.split(',')).filter(|item| !item.is_empty()).map(read).collect()
     }
 
@@ -329,54 +329,6 @@ impl<'a> Words<'a> {
         })
     }
 
-    /// What models were used for, as `micros/tokens`.
-    fn spent(&mut self) -> Parsed<Vec<Usage>> {
-        self.list("spent", |item| {
-            let (micros, tokens) = split(item)?;
-            let (cost_micros, input_tokens) = (number(micros)?, number(tokens)?);
-            Ok(Usage { model: Arc::from("m"), input_tokens, output_tokens: 0, cost_micros })
-        })
-    }
-
-    fn budget(&mut self) -> Parsed<Input> {
-        let verb = self.next("set, remove or ack")?;
-        let name = BudgetName::new(self.next("a name")?).map_err(text)?;
-        let change = match verb {
-            "remove" => BudgetChange::Remove(name),
-            "ack" => BudgetChange::Acknowledge(name),
-            _ => {
-                let repository = self.take("repository").map(|repository| Scope::Repository(Arc::from(repository)));
-                let ty = self.take("type").map(GeneralType::new).transpose().map_err(text)?.map(Scope::GeneralType);
-                let route = self.take("route").map(RouteName::new).transpose().map_err(text)?.map(Scope::Route);
-                let scope = if self.take("scope") == Some("run") { Scope::Run } else { Scope::Tenant };
-                let limit = |words: &mut Self, name| words.take(name).map(number).transpose();
-                let at: Vec<u32> = self.list("at", number)?;
-                let stock = Thresholds::default();
-                BudgetChange::Set(Arc::new(Budget {
-                    name,
-                    scope: repository.or(ty).or(route).unwrap_or(scope),
-                    period: match self.take("period").unwrap_or("total") {
-                        "hour" => Period::Hour,
-                        "day" => Period::Day,
-                        "month" => Period::Month,
-                        _ => Period::Total,
-                    },
-                    limit: Limit {
-                        micros: limit(self, "micros")?,
-                        tokens: limit(self, "tokens")?,
-                        time_ms: limit(self, "time_ms")?,
-                    },
-                    thresholds: match at[..] {
-                        [warn, act, pause] => Thresholds { warn, act, pause },
-                        _ => stock,
-                    },
-                    priority: self.list("priority", |kind| Ok(Arc::from(kind)))?,
-                }))
-            }
-        };
-        Ok(Input::Budget { request: RequestId(0), tenant: words::tenant(), change, by: self.by() })
-    }
-
     /// The load of the model behind one general, or nothing.
     fn loads(&mut self) -> Parsed<Vec<(GeneralName, ReportedLoad)>> {
         let Some(general) = self.alone.next() else { return Ok(Vec::new()) };
@@ -512,7 +464,7 @@ fn claim(item: &str) -> Parsed<(DeliveryId, Token)> {
     Ok((delivery.parse().map_err(text)?, token.parse().map_err(text)?))
 }
 
-fn split(word: &str) -> Parsed<(&str, &str)> {
+pub(super) fn split(word: &str) -> Parsed<(&str, &str)> {
     word.split_once('/').ok_or_else(|| format!("`{word}` has no `/`"))
 }
 

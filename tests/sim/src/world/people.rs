@@ -444,7 +444,7 @@ impl World {
 
 /// Some publishers say themselves whom their events concern, and the same on every try.
 fn asked(publication: usize, kind: &str) -> Option<Arc<Route>> {
-    if kind != "misc" || publication % 3 == 0 {
+    if kind != "misc" || publication.is_multiple_of(3) {
         return None;
     }
     let number = publication % (ASKED_MAX + 6);
