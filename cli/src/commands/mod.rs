@@ -1,5 +1,6 @@
 //! The commands that talk to a control plane or look into a data directory.
 
+pub(crate) mod budgets;
 pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod filter;

@@ -53,6 +53,7 @@ impl Durable {
         let scan = self.scan()?;
         self.check_queues(&scan)?;
         self.check_counts(&scan)?;
+        self.check_budgets()?;
         self.check_terms()?;
         self.check_timers()
     }
@@ -195,6 +196,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
+        self.durable().check_budget_turns()?;
         self.durable().check_aside(self.soft())?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {

@@ -23,6 +23,8 @@ pub(crate) struct Member {
     pub(crate) reported: ReportedLoad,
     /// Neither draining nor held.
     pub(crate) is_open: bool,
+    /// Its general stops at the ceilings that it is given.
+    pub(crate) keeps_ceilings: bool,
     /// What its provider allows nothing until.
     pub(crate) paused_until: Option<Timestamp>,
     pub(crate) breaker: Breaker,
@@ -73,6 +75,7 @@ impl Member {
             load,
             reported: ReportedLoad::default(),
             is_open: true,
+            keeps_ceilings: false,
             paused_until: None,
             breaker: Breaker::default(),
             pace: Pace::default(),

@@ -46,7 +46,7 @@ impl Durable {
                     Record::CancelRequested(CancelRequested { delivery: id, reason, by: by.clone() })
                 }
                 Phase::Waiting { .. } | Phase::Parked { .. } => {
-                    Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: by.clone() })
+                    Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: by.clone(), charged: None })
                 }
                 Phase::Succeeded | Phase::Cancelled => continue,
             };

@@ -299,7 +299,7 @@ impl Durable {
         if is_leased {
             Record::CancelRequested(CancelRequested { delivery: older, reason, by })
         } else {
-            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by })
+            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by, charged: None })
         }
     }
 }

@@ -146,6 +146,7 @@ impl Soft {
             | Input::Hold { .. }
             | Input::ApplyRoutes { .. }
             | Input::RemoveGeneral { .. }
+            | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
             | Input::Query { .. }
             | Input::Carry { .. }
@@ -155,7 +156,7 @@ impl Soft {
     }
 
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
-        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, held } = hello;
+        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, keeps_ceilings, held } = hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
         if let Some(older) = replaced {
             self.closed(durable, older, now);
@@ -178,6 +179,7 @@ impl Soft {
             let load = Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots };
             let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
             member.is_open = durable.registry.instance_holds(key).is_none();
+            member.keeps_ceilings = *keeps_ceilings;
             if let Some(at) = kept.iter().position(|kept| kept.general == general) {
                 member.resume(kept.swap_remove(at));
             }
@@ -213,7 +215,7 @@ impl Soft {
             }
             AgentMessage::Accept { delivery, token } => self.rearm(durable, &key, *delivery, *token, None, now),
             AgentMessage::Extend(extend) => {
-                let Extend { delivery, token, progress, checkpoint: _, usage: _ } = extend.as_ref();
+                let Extend { delivery, token, progress, checkpoint: _, usage: _, wanted: _ } = extend.as_ref();
                 self.rearm(durable, &key, *delivery, *token, Some(*progress), now);
             }
             AgentMessage::Heartbeat { loads } => {

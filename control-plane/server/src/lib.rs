@@ -19,6 +19,7 @@ pub mod net;
 pub mod notify;
 pub mod outgoing;
 pub mod payloads;
+pub mod prices;
 pub mod reload;
 pub mod run;
 pub mod settings;

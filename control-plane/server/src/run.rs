@@ -175,6 +175,7 @@ impl Server {
             history: upkeep.history(),
             limits,
             plane_id,
+            prices: upkeep.prices(),
             draining: draining.clone(),
             otlp: upkeep.otlp(),
         }));

@@ -12,6 +12,8 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
+//! prices:
+//!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
 //! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
@@ -35,6 +37,7 @@ use crate::ingest::hook::SecretSetting;
 use crate::logging;
 use crate::notify::{DiscordEnv, Notifiers, NotifySection};
 use crate::outgoing::Outgoing;
+use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
 use crate::sinks::settings::SinkSetting;
 use crate::sinks::{self, Configured};
@@ -110,6 +113,8 @@ struct Settings {
     log: Option<String>,
     gitlens: Option<GitlensSection>,
     notify: Option<NotifySection>,
+    #[serde(default)]
+    prices: Prices,
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -128,10 +133,12 @@ fn parse(text: &str) -> Result<Settings, String> {
         sinks,
         otlp,
         log,
+        prices,
         gitlens: _,
         notify: _,
     } = &settings;
     Quotas::new(quotas)?;
+    prices.check()?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
     sinks::settings::sinks(sinks)?;
@@ -168,6 +175,8 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// What models cost.
+    pub prices: Arc<ArcSwap<Prices>>,
     /// How much each source may send.
     pub quotas: Arc<ArcSwap<Quotas>>,
     /// Where results leave to.
@@ -279,7 +288,7 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp, prices: known } = in_force;
     // The surface and the notifiers are set up at the start.
     let Settings {
         github_secret,
@@ -292,12 +301,14 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
         sinks,
         otlp,
         log,
+        prices,
         gitlens: _,
         notify: _,
     } = settings;
     if let Ok(quotas) = Quotas::new(quotas) {
         in_use.store(Arc::new(quotas));
     }
+    known.store(Arc::new(prices.clone()));
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
 use mindos_model::TenantName;
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::outgoing::Outgoing;
+use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
@@ -183,6 +185,11 @@ impl Upkeep {
             gitlens,
             senders,
         })
+    }
+
+    /// What models cost, as the settings say.
+    pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
+        Arc::clone(&self.in_force.prices)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.

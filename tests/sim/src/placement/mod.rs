@@ -261,6 +261,7 @@ impl Bench {
             region: None,
             cluster_labels: Vec::new(),
             generals: vec![general],
+            keeps_ceilings: false,
             held: Vec::new(),
         })));
     }
@@ -280,7 +281,8 @@ impl Bench {
             Happens::Extends { instance, delivery, token } => {
                 if self.instances[instance].jobs.iter().any(|job| job.token == token && job.delivery == delivery) {
                     let progress = self.now;
-                    let extend = Extend { delivery, token, progress, checkpoint: None, usage: Vec::new() };
+                    let extend =
+                        Extend { delivery, token, progress, checkpoint: None, usage: Vec::new(), wanted: None };
                     self.say(instance, AgentMessage::Extend(Box::new(extend)));
                     self.at(self.now + EXTEND, Happens::Extends { instance, delivery, token });
                 }

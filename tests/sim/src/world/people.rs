@@ -48,7 +48,7 @@ pub(super) enum Asked {
 }
 
 impl World {
-    fn request(&mut self, asked: Asked) -> RequestId {
+    pub(super) fn request(&mut self, asked: Asked) -> RequestId {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.asked.insert(request, asked);
@@ -229,7 +229,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(24) {
+        match self.chance.below(28) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -271,6 +271,7 @@ impl World {
                 let end = self.ledger.end;
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
+            21..=24 => self.change_budgets(),
             _ => self.query(),
         }
     }

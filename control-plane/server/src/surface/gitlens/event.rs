@@ -17,7 +17,7 @@ use crate::ingest::cloudevents::{ExtensionValue, IncomingEvent};
 use crate::ingest::event::salt;
 
 /// Headers that name one delivery, whatever its content.
-const DELIVERY_IDS: [&str; 4] = ["x-gitlens-delivery", "x-github-delivery", "idempotency-key", "x-request-id"];
+const DELIVERY_IDS: [&str; 3] = ["x-gitlens-delivery", "x-github-delivery", "idempotency-key"];
 /// How the types of such events begin.
 const TYPE_PREFIX: &str = "com.gitlens.";
 
