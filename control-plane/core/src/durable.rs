@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Strategy, Timestamp, Token};
+use mindos_model::{DeliveryId, ParkReason, Seq, Status, Strategy, Timestamp, Token};
 
 use crate::account::{Accounts, Over};
 use crate::agenda::Agenda;
@@ -596,11 +596,12 @@ impl Durable {
 
     /// Gives the lane its turn if something at its head may be leased.
     pub(crate) fn touch(&mut self, queue: QueueId, lane: LaneIdx) {
-        if let Some(delivery) = self.first_eligible(queue, lane) {
-            if !self.queue(queue).is_queued(lane) {
-                let priority = self.events.get(delivery.event).map_or(Priority::Normal, |event| event.priority);
-                self.queue_mut(queue).enqueue(lane, priority);
-            }
+        let found = self.queue(queue).lane(lane).head().find_map(|id| {
+            let (event, delivery) = self.events.delivery(id)?;
+            self.is_eligible(event, delivery).then_some(event.priority)
+        });
+        if let Some(priority) = found {
+            self.queue_mut(queue).enqueue(lane, priority);
             // Also when it stands in turn already: what it waited for may have changed.
             self.mark_dirty(queue);
         }
