@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod routes;
+mod routes_explain;
 pub(crate) mod run;
 pub(crate) mod send;
 

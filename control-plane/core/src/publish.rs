@@ -8,10 +8,13 @@ use smallvec::smallvec;
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Event, Phase};
+use crate::guard::GuardAction;
 use crate::input::{NewEvent, RequestId, Seen};
 use crate::output::{Output, Published, PublishedDelivery, Rejection, Reply};
 use crate::queue::QueueId;
-use crate::record::{CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, PlannedDelivery, Record};
+use crate::record::{
+    CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery, Record,
+};
 use crate::registry::GeneralIdx;
 use crate::route::Coalesce;
 use crate::routing::Rule;
@@ -29,6 +32,9 @@ impl Durable {
     pub(crate) fn publish(&self, request: RequestId, event: NewEvent, context: Context<'_>) -> Decision {
         if let Some(seen) = self.dedupe.get(&event.key).or(event.seen) {
             return Decision::reply(request, self.known(&event, seen));
+        }
+        if self.routing.wants_judging(&event) {
+            return Decision::reply(request, Ok(Reply::Unjudged(Box::new(event))));
         }
         match self.accept(event, context) {
             Ok((published, records)) => {
@@ -69,30 +75,40 @@ impl Durable {
 
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
-        let (mut targets, mut route, mut strategy) = (Vec::new(), None, None);
+        let (mut targets, mut route, mut strategy, mut guarded) = (Vec::new(), None, None, None);
         if event.routed {
-            let matching = self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
-            let idx = matching.expect("every tenant has a table, and it ends with a route that matches everything");
+            let matching = self.routing.matching(&event);
+            let (idx, stopped) =
+                matching.expect("every tenant has a table, and it ends with a route that matches everything");
             let rule = self.routing.rule(idx);
-            targets = self.targets(&event, QueueId::Route(idx), rule, context)?;
-            self.check_room(&targets, rule, context)?;
+            guarded = stopped;
+            if guarded.is_none_or(|guarded| guarded.action == GuardAction::Park) {
+                targets = self.targets(&event, QueueId::Route(idx), rule, context)?;
+                self.check_room(&targets, rule, context)?;
+            }
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
         }
         let mut deliveries = Vec::with_capacity(targets.len());
         let mut published = Vec::with_capacity(targets.len());
         let mut ends = Vec::new();
-        for (ordinal, target) in (1..).zip(targets) {
+        let aside = guarded.map(|_| ParkReason::Guarded);
+        for (ordinal, mut target) in (1..).zip(targets) {
+            if aside.is_some() {
+                // What is not trusted takes nobody's place.
+                target.superseded.clear();
+            }
             let delivery = DeliveryId::new(seq, ordinal);
             let general = target.general.map(|idx| self.registry.general(idx).key.clone());
-            let parked = target.is_full.then_some(ParkReason::BacklogFull);
+            let parked = aside.or(target.is_full.then_some(ParkReason::BacklogFull));
             published.push(PublishedDelivery { delivery, general: general.clone(), parked });
             deliveries.push(PlannedDelivery { general, parked });
             let end = |older| self.supersede(older, delivery);
             ends.extend(target.superseded.into_iter().map(end));
         }
         let NewEvent { tenant, source, id, ty, kind, subject, lane, repository, actor, time, .. } = event;
-        let NewEvent { key, digest, payload, .. } = event;
+        let NewEvent { key, digest, payload, judged, .. } = event;
+        let judgement = Judgement { guarded, conditions_failed: judged.map_or(0, |judged| judged.failed) };
         let accepted = EventAccepted {
             tenant,
             source,
@@ -109,6 +125,7 @@ impl Durable {
             payload,
             route: route.clone(),
             strategy,
+            judgement: (judgement != Judgement::default()).then(|| Box::new(judgement)),
             deliveries,
         };
         let mut records = Vec::with_capacity(1 + ends.len());

@@ -13,6 +13,7 @@ use mindos_model::{
 
 use smallvec::SmallVec;
 
+use crate::guard::Guarded;
 use crate::route::RouteTable;
 
 /// Names a general: a pool of identical agents in one cluster.
@@ -154,8 +155,19 @@ pub struct EventAccepted {
     /// The route that matched; unset when the event is recorded and not routed.
     pub route: Option<RouteName>,
     pub strategy: Option<Strategy>,
+    /// What its route made of its origin, and of conditions; unset where there is nothing to say.
+    pub judgement: Option<Box<Judgement>>,
     /// Ordinals are the positions, from 1.
     pub deliveries: Vec<PlannedDelivery>,
+}
+
+/// What became of an event before it was offered to anybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Set when a guard did not let it pass: its deliveries are parked, or there are none.
+    pub guarded: Option<Guarded>,
+    /// Conditions of routes that could not be evaluated for it, and so did not hold.
+    pub conditions_failed: u32,
 }
 
 /// First 16 bytes of a SHA-256 over the parts of an event's identity.

@@ -48,6 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         payload: body,
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
+        judgement: None,
         deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None }; 3],
     };
     let load = Load { open: 3, capacity: 8 };

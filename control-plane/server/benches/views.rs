@@ -181,6 +181,7 @@ fn dedupe(count: u64) {
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             route: None,
             strategy: None,
+            judgement: None,
             deliveries: vec![],
         };
         let record = Record::EventAccepted(Box::new(event));

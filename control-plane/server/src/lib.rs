@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod net;
 pub mod payloads;
 pub mod reload;
+pub mod routing;
 pub mod run;
 pub mod settings;
 pub mod store;

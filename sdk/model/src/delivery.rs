@@ -67,7 +67,7 @@ impl Status {
 
 words! {
     /// Why a delivery was set aside.
-    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full or over_budget" {
+    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget or guarded" {
         /// The general says that no attempt can succeed.
         Poison = "poison",
         /// The general cannot take an event of this size.
@@ -80,6 +80,8 @@ words! {
         BacklogFull = "backlog_full",
         /// No money was left.
         OverBudget = "over_budget",
+        /// A guard on its event's origin did not let it pass.
+        Guarded = "guarded",
     }
 }
 

@@ -17,7 +17,7 @@ use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{blob, fixed};
 use super::record::{BLOB, default_lane, payload_len};
-use super::words;
+use super::{guard, words};
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.
 const SEQ: u32 = 1;
@@ -49,6 +49,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         payload,
         route,
         strategy,
+        judgement,
         deliveries,
     } = record;
     entry(of, EVENT_ACCEPTED, bytes, |bytes| {
@@ -86,6 +87,12 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(16, strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as u64), bytes);
         put_number(17, u64::from(route.is_none()), bytes);
         put_bytes(19, key, bytes);
+        if let Some(judgement) = judgement {
+            let (guard, action, failed) = guard::of_judgement(Some(judgement));
+            put_number(30, guard.unsigned_abs().into(), bytes);
+            put_number(31, action.unsigned_abs().into(), bytes);
+            put_number(32, u64::from(failed), bytes);
+        }
     });
 }
 
@@ -200,6 +207,7 @@ fn read_event_accepted(
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
+    let (mut guard, mut action, mut failed) = (0, 0, 0);
     let mut planned = Vec::new();
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -218,6 +226,9 @@ fn read_event_accepted(
             15 => route = value.text()?,
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
+            30 => guard = value.word()?,
+            31 => action = value.word()?,
+            32 => failed = value.small()?,
             _ => {}
         }
     }
@@ -244,6 +255,7 @@ fn read_event_accepted(
         payload: required(payload.take(), "payload")?,
         route: if route.is_empty() { None } else { Some(names.route(route)?) },
         strategy: word::<route_pb::Strategy, Strategy>(strategy, "strategy")?,
+        judgement: guard::judgement(guard, action, failed)?,
         tenant,
         subject,
         deliveries,

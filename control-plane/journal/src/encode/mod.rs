@@ -14,6 +14,7 @@ use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
 mod fields;
+pub mod guard;
 mod hot;
 mod names;
 mod read;

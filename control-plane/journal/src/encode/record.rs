@@ -15,7 +15,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, route, words};
+use super::{RECORD_FORMAT, guard, route, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -143,8 +143,10 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         payload,
         route,
         strategy,
+        judgement,
         deliveries,
     } = record;
+    let (guard, guard_action, conditions_failed) = guard::of_judgement(judgement.as_deref());
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
     pb::EventAccepted {
         tenant: of.to_string(),
@@ -166,6 +168,9 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         unrouted: route.is_none(),
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
+        guard,
+        guard_action,
+        conditions_failed,
     }
 }
 

@@ -13,6 +13,7 @@ mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
 mod event;
+mod explain;
 mod first_answer;
 mod fleet;
 mod fleet_view;
@@ -26,6 +27,8 @@ mod watch;
 mod words;
 
 use std::sync::Arc;
+
+pub(crate) use route_table::{read as read_routes, write as write_routes};
 
 use mindos_core::Limits;
 use mindos_core::output::Reply;
@@ -48,6 +51,7 @@ use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
+use crate::routing::Judges;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -71,6 +75,8 @@ pub struct Context {
     pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
+    /// Judge events by the conditions of routes.
+    pub judges: Judges,
     reads: Semaphore,
 }
 
@@ -99,7 +105,21 @@ impl Context {
         let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
-        Context { handle, payloads, source, dedupe, history, limits, plane_id, tenant, principal, draining, reads }
+        let judges = Judges::default();
+        Context {
+            handle,
+            payloads,
+            source,
+            dedupe,
+            history,
+            limits,
+            plane_id,
+            tenant,
+            principal,
+            draining,
+            judges,
+            reads,
+        }
     }
 
     /// Runs something that may wait for a disk.

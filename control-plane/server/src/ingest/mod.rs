@@ -10,6 +10,7 @@ mod event_scan;
 pub mod github;
 mod github_signature;
 mod github_table;
+pub mod github_trust;
 
 /// The stock routing table, as JSON; its last route is the default.
 pub const STOCK_ROUTES: &str = include_str!("stock_routes.json");

@@ -103,7 +103,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
     };
     let route = Route {
         name: text("all"),
-        r#match: Some(RouteMatch { kinds: vec![text("pr_*")], subjects: vec![] }),
+        r#match: Some(RouteMatch { kinds: vec![text("pr_*")], expr: text("data.size > 3"), ..RouteMatch::default() }),
         targets: Some(RouteTargets { types: vec![text("triage-general")], ..RouteTargets::default() }),
         strategy: 3,
         count: 2,
@@ -176,7 +176,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             ..pb::HoldChanged::default()
         }),
         Record::RoutesApplied(pb::RoutesApplied {
-            table: Some(RouteTable { routes: vec![route] }),
+            table: Some(RouteTable { routes: vec![route], ..RouteTable::default() }),
             tenant: text("default"),
             ..pb::RoutesApplied::default()
         }),

@@ -84,6 +84,14 @@ fn record(record: &Record, start: Timestamp) -> String {
 
 fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
+    if let Some(judgement) = &record.judgement {
+        if let Some(guarded) = judgement.guarded {
+            write!(out, " guard={} {}", guarded.guard.as_str(), guarded.action.as_str())?;
+        }
+        if judgement.conditions_failed > 0 {
+            write!(out, " conditions_failed={}", judgement.conditions_failed)?;
+        }
+    }
     match (&record.route, record.strategy) {
         (Some(route), Some(strategy)) => write!(out, " route={route} {strategy}")?,
         _ => write!(out, " unrouted")?,
@@ -209,6 +217,7 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             }
             text
         }
+        Reply::Unjudged(event) => format!("unjudged {}/{}", event.source, event.id),
         Reply::Changed { deliveries } => {
             let ids: String = deliveries.iter().map(|id| format!(" {id}")).collect();
             format!("changed{ids}")

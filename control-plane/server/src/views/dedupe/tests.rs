@@ -34,6 +34,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         payload: Payload { salt: [0; 16], bytes: Bytes::new() },
         route: None,
         strategy: None,
+        judgement: None,
         deliveries: vec![],
     };
     Entry { seq: Seq(seq), at: Timestamp(seq), record: Record::EventAccepted(Box::new(event)) }

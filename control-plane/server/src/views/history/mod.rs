@@ -273,6 +273,7 @@ impl HistoryWriter {
             payload,
             route,
             strategy,
+            judgement: _,
             deliveries,
         } = event;
         self.plan.clear();

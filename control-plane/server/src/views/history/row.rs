@@ -191,6 +191,7 @@ codes!(
     ParkReason::Blocked = 4,
     ParkReason::BacklogFull = 5,
     ParkReason::OverBudget = 6,
+    ParkReason::Guarded = 9,
 );
 codes!(
     strategy_code,
