@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::clock_ns;
 use super::event::due_of;
-use super::histogram::Latencies;
+use super::histogram::Receipts;
 use super::worker::Talk;
 use crate::commands::filter::span;
 use crate::commands::send::random_id;
@@ -62,7 +62,7 @@ struct Seen {
     bytes: u64,
     first_ns: u64,
     last_ns: u64,
-    latencies: Latencies,
+    receipts: Receipts,
 }
 
 /// Answers for a general.
@@ -103,7 +103,7 @@ impl Adapter for Worker {
                 let shared = work.assignment.shared_event().map(|event| &**event);
                 if let Some((due, len)) = due_of(work.assignment.encoded(), shared) {
                     seen.bytes += len as u64;
-                    seen.latencies.record_ns(now.saturating_sub(due));
+                    seen.receipts.record(due, now);
                 }
             }
         }
@@ -138,7 +138,7 @@ pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
         bytes: 0,
         first_ns: 0,
         last_ns: 0,
-        latencies: Latencies::new(),
+        receipts: Receipts::new(),
     }));
     let mut output = vec![0; result_bytes];
     getrandom::fill(&mut output).map_err(|error| bad(&error))?;
@@ -193,7 +193,7 @@ pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
             "bytes": seen.bytes,
             "first_ns": seen.first_ns,
             "last_ns": seen.last_ns,
-            "latencies": seen.latencies.to_pairs(),
+            "receipts": seen.receipts.to_pairs(),
         })
     };
     talk.done(done);

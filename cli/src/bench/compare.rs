@@ -68,10 +68,13 @@ pub(super) async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArg
     if !theirs.is_empty() {
         let median = medians(&theirs);
         let rate = |value: &Value| value["events_per_second"].as_f64().unwrap_or(0.0);
-        let p99 = |value: &Value| value["receipt_latency"]["p99_ms"].as_f64().unwrap_or(0.0);
+        let p99 = |value: &Value, of: &str| value[of]["p99_ms"].as_f64().unwrap_or(0.0);
+        let ratio_of = |of: &str| rounded(p99(&result["mindos"]["median"], of) / p99(&median, of));
+        let (receipt_p99, after_start) = (ratio_of("receipt_latency"), ratio_of("receipt_latency_after_first_second"));
         result["ratio"] = json!({
             "events_per_second": rounded(rate(&result["mindos"]["median"]) / rate(&median)),
-            "receipt_p99": rounded(p99(&result["mindos"]["median"]) / p99(&median)),
+            "receipt_p99": receipt_p99,
+            "receipt_p99_after_first_second": after_start,
             "mindos_durability": "synced before every answer",
             "nats_durability": nats_durability(against.nats_sync),
         });

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::compare::{AgainstArgs, compare, machine};
-use super::histogram::Latencies;
+use super::histogram::{Latencies, Receipts};
 use super::stage::{Data, Stage};
 use super::worker::Worker;
 use super::{StageArgs, clock_ns, rounded, say};
@@ -265,12 +265,12 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
         .await?;
     let caught_up_at = clock_ns();
     let after_history = stage.used();
-    let mut receipts = Latencies::new();
+    let mut receipts = Receipts::new();
     let mut started = 0;
     for agent in agents {
         let done = agent.stop().await?;
         started += done["started"].as_u64().unwrap_or(0);
-        receipts.add_pairs(&done["latencies"]);
+        receipts.add_pairs(&done["receipts"]);
     }
     for publisher in publishers {
         publisher.stop().await?;
@@ -298,7 +298,8 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
         "seconds_publishing": rounded((published - start) as f64 / 1e9),
         "events_per_second": rounded(sum.accepted as f64 / took),
         "deliveries_per_second": rounded(deliveries as f64 / took),
-        "receipt_latency": receipts.to_json(),
+        "receipt_latency": receipts.all(),
+        "receipt_latency_after_first_second": receipts.after_start(),
         "answer_latency": sum.latencies.to_json(),
         "server_cpu_seconds": rounded(cpu),
         "server_cpu_seconds_per_100k_deliveries": rounded(cpu / deliveries.max(1) as f64 * 1e5),

@@ -58,6 +58,54 @@ impl Latencies {
     }
 }
 
+/// What counts as the start of a run, whose receipts are shown apart: memory and caches are touched for the first time.
+const START_NS: u64 = 1_000_000_000;
+
+/// From when events were due until they came to the agents, of the whole run and of all behind its first second.
+#[derive(Clone, Debug)]
+pub(super) struct Receipts {
+    first_due_ns: Option<u64>,
+    all: Latencies,
+    after_start: Latencies,
+}
+
+impl Receipts {
+    pub(super) fn new() -> Receipts {
+        Receipts { first_due_ns: None, all: Latencies::new(), after_start: Latencies::new() }
+    }
+
+    /// An event came.
+    pub(super) fn record(&mut self, due_ns: u64, now_ns: u64) {
+        let first = *self.first_due_ns.get_or_insert(due_ns);
+        let took = now_ns.saturating_sub(due_ns);
+        self.all.record_ns(took);
+        if due_ns >= first.saturating_add(START_NS) {
+            self.after_start.record_ns(took);
+        }
+    }
+
+    /// Both, for another process.
+    pub(super) fn to_pairs(&self) -> Value {
+        json!({"all": self.all.to_pairs(), "after_start": self.after_start.to_pairs()})
+    }
+
+    /// Adds what another process saw.
+    pub(super) fn add_pairs(&mut self, pairs: &Value) {
+        self.all.add_pairs(&pairs["all"]);
+        self.after_start.add_pairs(&pairs["after_start"]);
+    }
+
+    /// Of the whole run.
+    pub(super) fn all(&self) -> Value {
+        self.all.to_json()
+    }
+
+    /// Without its first second.
+    pub(super) fn after_start(&self) -> Value {
+        self.after_start.to_json()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

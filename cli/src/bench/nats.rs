@@ -19,7 +19,7 @@ use tokio_stream::StreamExt;
 use super::compare::{AgainstArgs, NatsSync};
 use super::event::Events;
 use super::fanout::{Load, Sum, within};
-use super::histogram::Latencies;
+use super::histogram::{Latencies, Receipts};
 use super::stage::{Data, free_port};
 use super::worker::{Talk, Worker};
 use super::{StageArgs, clock_ns, rounded};
@@ -202,8 +202,8 @@ async fn run(url: &str, load: &Load, pid: u32) -> Result<Value, Failure> {
     for publisher in publishers {
         publisher.stop().await?;
     }
-    let mut receipts = Latencies::new();
-    receipts.add_pairs(&done["latencies"]);
+    let mut receipts = Receipts::new();
+    receipts.add_pairs(&done["receipts"]);
     let took = (end - start) as f64 / 1e9;
     let deliveries = sum.accepted * CONSUMERS as u64;
     let cpu = (after.cpu - before.cpu).as_secs_f64();
@@ -219,7 +219,8 @@ async fn run(url: &str, load: &Load, pid: u32) -> Result<Value, Failure> {
         "seconds_publishing": rounded((published - start) as f64 / 1e9),
         "events_per_second": rounded(sum.accepted as f64 / took),
         "deliveries_per_second": rounded(deliveries as f64 / took),
-        "receipt_latency": receipts.to_json(),
+        "receipt_latency": receipts.all(),
+        "receipt_latency_after_first_second": receipts.after_start(),
         "answer_latency": sum.latencies.to_json(),
         "server_cpu_seconds": rounded(cpu),
         "server_cpu_seconds_per_100k_deliveries": rounded(cpu / deliveries.max(1) as f64 * 1e5),
@@ -309,7 +310,7 @@ pub(super) async fn run_consumer(args: ConsumerArgs) -> Result<(), Failure> {
     let ConsumerArgs { url, measure } = args;
     let context = connect(&url).await?;
     let open = failed("open a consumer");
-    let seen = Arc::new(Mutex::new((0_u64, Latencies::new())));
+    let seen = Arc::new(Mutex::new((0_u64, Receipts::new())));
     let stream = context.get_stream(STREAM).await.map_err(|error| open(&error))?;
     for number in 0..CONSUMERS {
         let consumer: PullConsumer = stream.get_consumer(&format!("c{number}")).await.map_err(|error| open(&error))?;
@@ -322,7 +323,7 @@ pub(super) async fn run_consumer(args: ConsumerArgs) -> Result<(), Failure> {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     seen.0 += 1;
                     if measure && let Some(due) = message.payload.first_chunk::<8>() {
-                        seen.1.record_ns(clock_ns().saturating_sub(u64::from_le_bytes(*due)));
+                        seen.1.record(u64::from_le_bytes(*due), clock_ns());
                     }
                 }
                 if message.ack().await.is_err() {
@@ -336,7 +337,7 @@ pub(super) async fn run_consumer(args: ConsumerArgs) -> Result<(), Failure> {
     talk.hear("stop").await;
     let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     let counts: BTreeMap<&str, Value> =
-        [("started", json!(seen.0)), ("latencies", seen.1.to_pairs())].into_iter().collect();
+        [("started", json!(seen.0)), ("receipts", seen.1.to_pairs())].into_iter().collect();
     talk.done(json!(counts));
     Ok(())
 }

@@ -126,12 +126,14 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         subject: None,
         lane: format!("o/r/pr/{number}").into(),
         repository: None,
+        priority: None,
         actor: None,
         time: None,
         key,
         digest: [1; 16],
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
+        asked: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }

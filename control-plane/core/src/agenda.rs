@@ -6,11 +6,12 @@
 //! Invariants: a waiting delivery at its lane's head is behind a timer, or its lane is queued; a queue with queued lanes is dirty
 //! unless it was found without a free slot since the last one came free.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use mindos_model::{DeliveryId, Timestamp};
 
 use crate::queue::QueueId;
+use crate::rounds::Rounds;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Agenda {
@@ -19,7 +20,7 @@ pub(crate) struct Agenda {
     /// When a waiting delivery will have held its lane up for too long.
     pub(crate) blocks: BTreeSet<(Timestamp, DeliveryId)>,
     /// Queues that may have something to give out.
-    pub(crate) dirty: VecDeque<QueueId>,
+    pub(crate) dirty: Rounds,
     /// Queues whose overflow may have room again.
     pub(crate) overflows: BTreeSet<QueueId>,
     /// Retry times up to here have come. Only grows.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
 
 use crate::durable::Durable;
 use crate::event::Phase;
@@ -31,6 +31,7 @@ struct Scan {
     leased: BTreeMap<GeneralIdx, u32>,
     bound: BTreeMap<GeneralIdx, u32>,
     events: BTreeMap<RouteIdx, u64>,
+    tenants: BTreeMap<TenantName, u64>,
     open: u64,
 }
 
@@ -88,6 +89,7 @@ impl Durable {
             }
             same!(open, event.open, "open deliveries of event {seq}");
             scan.open += u64::from(open);
+            *scan.tenants.entry(event.tenant.clone()).or_default() += u64::from(open);
         }
         scan.lanes.retain(|_, lane| !lane.entries.is_empty() || lane.overflow > 0);
         scan.lanes.values_mut().for_each(|lane| lane.entries.sort_unstable());
@@ -96,7 +98,7 @@ impl Durable {
 
     fn check_queues(&self, scan: &Scan) -> Result<(), String> {
         let mut dirty: Vec<_> = self.queues().filter(|id| self.queue(*id).dirty).collect();
-        let mut listed: Vec<_> = self.agenda.dirty.iter().copied().collect();
+        let mut listed: Vec<_> = self.agenda.dirty.iter().collect();
         dirty.sort_unstable();
         listed.sort_unstable();
         same!(dirty, listed, "queues in the agenda");
@@ -123,6 +125,7 @@ impl Durable {
                 }
             }
             same!(waiting, queue.waiting, "waiting in {id:?}");
+            queue.check_turns().map_err(|error| format!("{error}, in {id:?}"))?;
             let in_turn: BTreeSet<_> = queue.in_turn().collect();
             same!(in_turn.len(), queue.ready(), "lanes in turn of {id:?}, each once");
             same!(queued, queue.ready(), "queued lanes of {id:?}");
@@ -136,6 +139,8 @@ impl Durable {
 
     fn check_counts(&self, scan: &Scan) -> Result<(), String> {
         same!(scan.open, self.events.open, "open deliveries");
+        let of_tenants = self.tenants.iter().filter(|(_, open)| *open > 0).map(|(name, open)| (name.clone(), open));
+        same!(scan.tenants.clone(), of_tenants.collect(), "open deliveries by tenant");
         for (idx, general) in self.registry.iter() {
             same!(scan.leased.get(&idx).copied().unwrap_or(0), general.leased, "leases of general {}", general.key);
             same!(scan.bound.get(&idx).copied().unwrap_or(0), general.bound, "deliveries bound to {}", general.key);

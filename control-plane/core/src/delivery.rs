@@ -232,6 +232,11 @@ impl Durable {
         let is_head = lane.head().any(|head| head == id);
         let waits = !self.is_eligible(event, delivery);
         let parked = DeliveryParked { delivery: id, reason: ParkReason::Blocked };
+        // While limits of providers hold back whoever could do the work, nobody waits for this one.
+        let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));
+        if too_long && limited.is_some_and(|general| context.soft.is_limited(self, general)) {
+            return None;
+        }
         (too_long && is_head && waits && lane.has_follower()).then_some(Record::DeliveryParked(parked))
     }
 

@@ -16,7 +16,7 @@ impl Durable {
     /// The next delivery of the queue that may be leased. Lanes that have none lose their turn.
     pub(crate) fn next_in(&mut self, queue: QueueId) -> Option<DeliveryId> {
         loop {
-            let lane = self.queue(queue).next()?;
+            let lane = self.queue_mut(queue).next()?;
             if let Some(delivery) = self.first_eligible(queue, lane) {
                 return Some(delivery);
             }
@@ -24,11 +24,26 @@ impl Durable {
         }
     }
 
-    /// Takes the queue in front off the agenda, until something wakes it.
-    pub(crate) fn rest(&mut self, queue: QueueId) {
-        let front = self.agenda.dirty.pop_front();
-        debug_assert_eq!(front, Some(queue), "only the queue in front is looked at");
-        self.queue_mut(queue).dirty = false;
+    /// The lane in front gave out a delivery: the next one is of another flow.
+    pub(crate) fn gave(&mut self, queue: QueueId) {
+        let Some(lane) = self.queue_mut(queue).next() else { return };
+        let has_more = self.first_eligible(queue, lane).is_some();
+        self.queue_mut(queue).gave(has_more);
+    }
+
+    /// Ends the turn of a queue. With `rests` it is off the agenda, until something wakes it.
+    pub(crate) fn end_turn(&mut self, id: QueueId, has_given: bool, rests: bool) {
+        let turn = self.agenda.dirty.end();
+        let queue = self.queue_mut(id);
+        queue.put_back();
+        queue.dirty = !rests;
+        if has_given {
+            queue.served = turn;
+        }
+        if !rests {
+            let served = queue.served;
+            self.agenda.dirty.add(self.tenant_of(id), id, served);
+        }
     }
 
     /// Has every queue with an overflow looked at.

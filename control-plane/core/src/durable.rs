@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp, Token};
+use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Timestamp, Token};
 
 use crate::agenda::Agenda;
+use crate::breaker::Ended as Verdict;
 use crate::dedupe::Dedupe;
 use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
@@ -25,6 +26,7 @@ use crate::record::{
 use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
 use crate::snapshot::Ending;
+use crate::tenants::{TenantIdx, Tenants};
 
 /// Everything that the journal says, as it stands after its last record.
 #[derive(Clone, Debug)]
@@ -40,6 +42,7 @@ pub struct Durable {
     pub(crate) dedupe: Dedupe,
     pub(crate) recent: Recent,
     pub(crate) held: Held,
+    pub(crate) tenants: Tenants,
     pub(crate) agenda: Agenda,
 }
 
@@ -52,6 +55,7 @@ pub(crate) type Held = HashMap<Arc<InstanceKey>, BTreeMap<DeliveryId, GeneralIdx
 pub(crate) enum Change {
     Nothing,
     Leased {
+        delivery: DeliveryId,
         general: GeneralIdx,
         instance: Arc<InstanceKey>,
     },
@@ -59,6 +63,10 @@ pub(crate) enum Change {
         delivery: DeliveryId,
         general: GeneralIdx,
         instance: Arc<InstanceKey>,
+        /// When the lease began.
+        since: Timestamp,
+        /// What its end says of the instance.
+        verdict: Verdict,
     },
     /// Generals may begin work, or no longer.
     Opened(Vec<GeneralIdx>),
@@ -94,6 +102,7 @@ impl Durable {
             hasher,
             events: Events::default(),
             recent: Recent::default(),
+            tenants: Tenants::default(),
             agenda: Agenda::default(),
         }
     }
@@ -164,8 +173,9 @@ impl Durable {
                 let general = self.registry.general(idx);
                 assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");
                 // Where records are only folded, no queue loses its place in the agenda by being looked at.
-                self.agenda.dirty.retain(|queue| *queue != QueueId::General(idx));
-                self.agenda.overflows.remove(&QueueId::General(idx));
+                let queue = QueueId::General(idx);
+                self.agenda.dirty.remove(self.tenant_of(queue), queue);
+                self.agenda.overflows.remove(&queue);
                 self.routing.leave(idx);
                 self.registry.remove(idx);
                 Change::Removed(idx)
@@ -173,9 +183,11 @@ impl Durable {
             Record::HoldChanged(record) => self.hold_changed(record),
             Record::RoutesApplied(record) => {
                 self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
+                self.routing.adopt(&record.tenant, self.tenants.place(&record.tenant));
                 self.time_blocks(&record.tenant);
                 self.all_opened()
             }
+            Record::RouteAsked(record) => self.route_asked(record),
             Record::PayloadCarried(PayloadCarried { event, payload }) => {
                 if let Some(event) = self.events.get_mut(*event) {
                     event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
@@ -197,6 +209,8 @@ impl Durable {
         if record.deliveries.is_empty() {
             return Change::Nothing;
         }
+        let flow = record.repository.as_ref().unwrap_or(&record.source);
+        let mut source = None;
         let mut deliveries = Vec::with_capacity(record.deliveries.len());
         for (ordinal, planned) in (1..).zip(&record.deliveries) {
             let id = DeliveryId::new(seq, ordinal);
@@ -211,28 +225,37 @@ impl Durable {
             let queue = self.queue_mut(queue_id);
             let (lane, phase) = match planned.parked {
                 None => {
-                    let (lane, is_head) = queue.push(&record.lane, id);
+                    let (lane, is_head) = queue.push(&record.lane, flow, id);
                     if is_head {
                         // A lane that was emptied may stand in turn still.
-                        queue.enqueue(lane);
+                        queue.enqueue(lane, record.priority);
                         self.mark_dirty(queue_id);
                     }
                     (lane, Phase::Waiting { not_before: Timestamp(0) })
                 }
                 Some(reason) => {
                     let overflows = reason == ParkReason::BacklogFull;
-                    let lane = if overflows { queue.overflow_in(&record.lane, seq, id) } else { LaneIdx::NONE };
+                    let lane = if overflows { queue.overflow_in(&record.lane, flow, seq, id) } else { LaneIdx::NONE };
                     (lane, Phase::Parked { reason, since: at })
                 }
             };
+            if source.is_none() && record.repository.is_none() {
+                // Many events share one source: its text is kept once.
+                let shared = (lane != LaneIdx::NONE).then(|| self.queue(queue_id).flow_of(lane)).flatten();
+                source = Some(shared.filter(|shared| *shared == flow).unwrap_or(flow).clone());
+            }
             deliveries.push(Delivery::new(queue_id, lane, phase, seq));
         }
-        self.routing.rule_mut(route).events += 1;
+        let rule = self.routing.rule_mut(route);
+        rule.events += 1;
+        self.tenants.began(rule.tenant_idx, deliveries.len());
         let event = Event {
             tenant: record.tenant.clone(),
             kind: record.kind.clone(),
             lane: record.lane.clone(),
             repository: record.repository.clone(),
+            source,
+            priority: record.priority,
             route,
             accepted: at,
             payload: PayloadRef { seq, len: length(&record.payload.bytes) },
@@ -268,12 +291,12 @@ impl Durable {
         self.queue_mut(queue_id).leased(lane);
         self.made_room(queue_id);
         self.registry.general_mut(general).leased += 1;
-        Change::Leased { general, instance }
+        Change::Leased { delivery: *id, general, instance }
     }
 
     fn attempt_ended(&mut self, at: Timestamp, record: &AttemptEnded) -> Change {
         let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
-        let (queue, lane, change) = self.release(*id);
+        let (queue, lane, change) = self.release(*id, Verdict::of(*cause, *counted));
         let delivery = self.events.delivery_mut(*id);
         assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
         delivery.attempts += u32::from(*counted);
@@ -304,7 +327,7 @@ impl Durable {
 
     fn delivery_settled(&mut self, record: &DeliverySettled) -> Change {
         let DeliverySettled { delivery: id, token, .. } = record;
-        let (queue, lane, change) = self.release(*id);
+        let (queue, lane, change) = self.release(*id, Verdict::Good);
         assert_eq!(self.events.delivery_mut(*id).token, *token, "delivery {id} settled under another token");
         if let Change::Released { general, .. } = &change {
             self.events.delivery_mut(*id).done_by = Some(*general);
@@ -332,7 +355,7 @@ impl Durable {
                 self.leave_lane(queue, lane, *id, true);
             }
             Phase::Leased(_) => {
-                (_, _, change) = self.release(*id);
+                (_, _, change) = self.release(*id, Verdict::Other);
                 self.recent.insert(*id, Ended { token, ending: Ending::Held });
                 self.leave_lane(queue, lane, *id, false);
             }
@@ -362,7 +385,8 @@ impl Durable {
 
     fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
         let DeliveryRedriven { delivery: id, place_before, by: _ } = record;
-        let lane = self.events.get(id.event).expect("records name deliveries created before them").lane.clone();
+        let event = self.events.get(id.event).expect("records name deliveries created before them");
+        let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);
         let Phase::Parked { reason, .. } = delivery.phase else {
             panic!("delivery {id} was redriven while it was not parked")
@@ -373,12 +397,12 @@ impl Durable {
         delivery.forgive();
         let queue_id = delivery.queue;
         let queue = self.queue_mut(queue_id);
-        let (lane, is_head) = queue.push(&lane, *id);
+        let (lane, is_head) = queue.push(&lane, &flow, *id);
         if reason == ParkReason::BacklogFull {
             queue.overflow_out(lane, *place_before, *id);
         }
         if is_head {
-            queue.enqueue(lane);
+            queue.enqueue(lane, priority);
             self.mark_dirty(queue_id);
         }
         self.events.delivery_mut(*id).lane = lane;
@@ -398,7 +422,7 @@ impl Durable {
     }
 
     fn general_registered(&mut self, record: &GeneralRegistered) -> Change {
-        let idx = self.registry.register(record, &self.hasher);
+        let idx = self.register(record);
         self.routing.rejoin(idx, &mut self.registry);
         Change::Opened(vec![idx])
     }
@@ -431,19 +455,19 @@ impl Durable {
         }
     }
 
-    fn all_opened(&self) -> Change {
+    pub(crate) fn all_opened(&self) -> Change {
         Change::Opened(self.registry.iter().map(|(idx, _)| idx).collect())
     }
 
     /// Takes the lease off a delivery; its phase is set by the caller.
-    fn release(&mut self, id: DeliveryId) -> (QueueId, LaneIdx, Change) {
+    fn release(&mut self, id: DeliveryId, verdict: Verdict) -> (QueueId, LaneIdx, Change) {
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
         let lane = delivery.lane;
-        let Phase::Leased(Lease { general, instance, .. }) = &delivery.phase else {
+        let Phase::Leased(Lease { general, instance, since, .. }) = &delivery.phase else {
             panic!("lease of delivery {id} ended, and it had none")
         };
-        let (general, instance, queue) = (*general, instance.clone(), delivery.queue);
+        let (general, instance, since, queue) = (*general, instance.clone(), *since, delivery.queue);
         if delivery.setback().cancel.is_some() {
             delivery.setback_mut().cancel = None;
         }
@@ -454,7 +478,7 @@ impl Durable {
             }
         }
         self.registry.general_mut(general).leased -= 1;
-        (queue, lane, Change::Released { delivery: id, general, instance })
+        (queue, lane, Change::Released { delivery: id, general, instance, since, verdict })
     }
 
     fn leave_lane(&mut self, queue: QueueId, lane: LaneIdx, id: DeliveryId, was_waiting: bool) {
@@ -469,9 +493,9 @@ impl Durable {
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (route, last) = (event.route, event.open == 1);
         let queue = event.deliveries[id.ordinal as usize - 1].queue;
-        if last {
-            self.routing.rule_mut(route).events -= 1;
-        }
+        let rule = self.routing.rule_mut(route);
+        rule.events -= u64::from(last);
+        self.tenants.ended(rule.tenant_idx);
         if let QueueId::General(general) = queue {
             self.registry.general_mut(general).bound -= 1;
         }
@@ -486,8 +510,11 @@ impl Durable {
 
     /// Gives the lane its turn if something at its head may be leased.
     pub(crate) fn touch(&mut self, queue: QueueId, lane: LaneIdx) {
-        if self.first_eligible(queue, lane).is_some() {
-            self.queue_mut(queue).enqueue(lane);
+        if let Some(delivery) = self.first_eligible(queue, lane) {
+            if !self.queue(queue).is_queued(lane) {
+                let priority = self.events.get(delivery.event).map_or(Priority::Normal, |event| event.priority);
+                self.queue_mut(queue).enqueue(lane, priority);
+            }
             // Also when it stands in turn already: what it waited for may have changed.
             self.mark_dirty(queue);
         }
@@ -509,8 +536,22 @@ impl Durable {
         let queue = self.queue_mut(queue_id);
         if !queue.dirty {
             queue.dirty = true;
-            self.agenda.dirty.push_back(queue_id);
+            let served = queue.served;
+            self.agenda.dirty.add(self.tenant_of(queue_id), queue_id, served);
         }
+    }
+
+    pub(crate) fn tenant_of(&self, queue: QueueId) -> TenantIdx {
+        match queue {
+            QueueId::General(general) => self.registry.general(general).tenant_idx,
+            QueueId::Route(route) => self.routing.rule(route).tenant_idx,
+        }
+    }
+
+    pub(crate) fn register(&mut self, record: &GeneralRegistered) -> GeneralIdx {
+        let idx = self.registry.register(record, &self.hasher);
+        self.registry.general_mut(idx).tenant_idx = self.tenants.place(&record.key.tenant);
+        idx
     }
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {

@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mindos_model::{BootId, DeliveryId, ParkReason, Seq, Status, TenantName, Timestamp, Token};
+use mindos_model::{BootId, DeliveryId, ParkReason, Priority, Seq, Status, TenantName, Timestamp, Token};
 
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
@@ -31,6 +31,9 @@ pub(crate) struct Event {
     pub(crate) kind: Arc<str>,
     pub(crate) lane: Arc<str>,
     pub(crate) repository: Option<Arc<str>>,
+    /// Kept where there is no repository, whose place it takes in a queue.
+    pub(crate) source: Option<Arc<str>>,
+    pub(crate) priority: Priority,
     pub(crate) route: RouteIdx,
     pub(crate) accepted: Timestamp,
     pub(crate) payload: PayloadRef,
@@ -215,6 +218,11 @@ impl Events {
 }
 
 impl Event {
+    /// Whose turn it takes in a queue. Empty in snapshots of releases that did not know.
+    pub(crate) fn flow(&self) -> Arc<str> {
+        self.repository.as_ref().or(self.source.as_ref()).cloned().unwrap_or_default()
+    }
+
     /// Its deliveries with their ids.
     pub(crate) fn deliveries(&self, seq: Seq) -> impl Iterator<Item = (DeliveryId, &Delivery)> {
         (1..).zip(&self.deliveries).map(move |(ordinal, delivery)| (DeliveryId::new(seq, ordinal), delivery))

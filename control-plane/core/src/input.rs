@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status,
-    TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region, RouteName,
+    Seq, Status, TenantName, Timestamp, Token,
 };
 
 use crate::guard::Trust;
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 
 /// Ties a reply to its caller; chosen by the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +132,8 @@ pub struct NewEvent {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asks for; unset leaves it to the route.
+    pub priority: Option<Priority>,
     pub actor: Option<Arc<str>>,
     pub time: Option<Timestamp>,
     pub key: DedupeKey,
@@ -143,6 +145,8 @@ pub struct NewEvent {
     pub judged: Option<Judged>,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
+    /// The route that it brings along; the table is asked when unset.
+    pub asked: Option<Arc<Route>>,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.
     pub seen: Option<Seen>,
 }
@@ -237,6 +241,25 @@ pub struct ReportedLoad {
     pub queued: u32,
     /// Moving average of the time from assignment to result.
     pub latency: Duration,
+    /// Unset when nothing is known of the models behind the general.
+    pub model: Option<Box<ModelLoad>>,
+}
+
+/// Load of the models behind a general, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelLoad {
+    /// Requests in work.
+    pub running: u32,
+    /// Requests that wait.
+    pub queue: u32,
+    /// Use of the key-value cache, in thousandths.
+    pub cache_permille: Option<u16>,
+    /// Tokens written in a second, all requests together.
+    pub tokens_per_second: Option<u32>,
+    /// Least of what the provider allows until the reset: requests or tokens.
+    pub limit_remaining: Option<u64>,
+    /// When that limit is reset.
+    pub limit_resets_at: Option<Timestamp>,
 }
 
 /// Which deliveries a person means.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
-    Token,
+    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, TenantName,
+    Timestamp, Token,
 };
 
+use crate::breaker::BreakerState;
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
@@ -167,6 +168,8 @@ pub enum Rejection {
     BacklogFull { route: RouteName, waiting: u32, max: u32 },
     #[error("{open} deliveries are open, {max} may")]
     PlaneFull { open: u64, max: u64 },
+    #[error("{open} deliveries of tenant {tenant} are open, {max} may")]
+    TenantFull { tenant: TenantName, open: u64, max: u64 },
     #[error("event concerns {targets} generals, {max} may be")]
     FanoutTooWide { targets: usize, max: usize },
     #[error("delivery {delivery} is not known or has ended")]
@@ -179,6 +182,8 @@ pub enum Rejection {
     GeneralInUse { general: String, instances: usize, open: u32 },
     #[error("routes in force stand at record {current}, not {expected}")]
     RoutesChanged { current: Seq, expected: Seq },
+    #[error("{max} routes that publishers asked for have open work, no more may")]
+    AskedRoutesFull { max: usize },
     #[error(transparent)]
     Routes(#[from] crate::route::RouteError),
 }
@@ -252,6 +257,10 @@ pub struct GeneralView {
     /// Deliveries waiting for it alone.
     pub waiting: u32,
     pub parked_backlog: u32,
+    /// Instances that their breakers keep out.
+    pub ejected: u32,
+    /// The provider's limit that it shares, and until when that holds its work back.
+    pub rate_pool: Option<(Arc<str>, Option<Timestamp>)>,
 }
 
 /// An instance.
@@ -263,7 +272,17 @@ pub struct InstanceView {
     pub state: InstanceState,
     pub since: Timestamp,
     pub holds: Holds,
-    pub generals: Vec<(Arc<GeneralKey>, Load, ReportedLoad)>,
+    pub generals: Vec<(Arc<GeneralKey>, Load, ReportedLoad, Health)>,
+}
+
+/// How well an instance does for one general, as placement sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    pub breaker: BreakerState,
+    /// Its provider's limit is reset then.
+    pub paused_until: Option<Timestamp>,
+    /// With peaks and penalties, in milliseconds; 0 when not known or stale.
+    pub latency_ms: u32,
 }
 
 /// What is known of an instance.

@@ -1,6 +1,7 @@
 //! Placement: which general and which instance get a delivery that may be leased.
 //!
-//! Nothing here grows with the fleet: at most 16 generals and two instances are weighed.
+//! Nothing here grows with the fleet: at most 16 generals and two instances are weighed. Who may not begin work is not among
+//! those drawn from: held or leaving, its breaker open, its provider's limit reached, no free slot (`pool.rs`).
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -12,15 +13,31 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
-use crate::output::{Assign, Output, PlaneMessage};
+use crate::output::{Assign, InstanceState, Output, PlaneMessage};
+use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
 use crate::record::{Choice, DeliveryLeased, Load, Record};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
-use crate::soft::{MemberIdx, Soft};
+use crate::soft::Soft;
 
 /// Generals weighed for one delivery.
 const GENERALS_WEIGHED_MAX: usize = 16;
+
+/// Instances set aside that a record names.
+const EXCLUDED_NAMED_MAX: usize = 4;
+
+/// How an instance is drawn from those with a free slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drawing {
+    /// The better of two drawn at random, by their scores.
+    #[default]
+    BetterOfTwo,
+    /// One after the other.
+    RoundRobin,
+    /// The one with the smallest share of its slots taken, of all.
+    LeastLoaded,
+}
 
 /// Why a delivery was not leased.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +58,7 @@ impl Durable {
             QueueId::General(_) => return Err(Unplaced::NoSlot),
             QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
         };
-        let member = draw(general, context.soft, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
+        let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
         Ok(self.lease(id, event, delivery, general, member, choice, context))
     }
 
@@ -145,19 +162,76 @@ impl Durable {
     }
 }
 
-/// The better of two instances drawn from those with a free slot.
-fn draw(general: GeneralIdx, soft: &Soft, entropy: &mut Entropy, choice: &mut Choice) -> Option<MemberIdx> {
-    let free = &soft.pool(general)?.free;
-    let count = free.len() as u64;
-    let first = *free.get(entropy.below(count) as usize)?;
-    let second = free[entropy.below(count) as usize];
-    let weighed = |idx: MemberIdx| (Arc::clone(&soft.member(idx).instance), soft.member(idx).load);
-    choice.free = u32::try_from(count).unwrap_or(u32::MAX);
-    choice.instances.push(weighed(first));
-    if first == second {
-        return Some(first);
+impl Durable {
+    /// An instance of a general for one more lease.
+    fn draw(
+        &self,
+        general: GeneralIdx,
+        context: Context<'_>,
+        entropy: &mut Entropy,
+        choice: &mut Choice,
+    ) -> Option<MemberIdx> {
+        let Context { soft, limits, now, .. } = context;
+        let pool = soft.pool(general)?;
+        let free = &pool.free;
+        choice.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
+        choice.connected = pool.members;
+        // Whose trial it is waits for nobody's luck: else it would be out for long in a large pool.
+        let trial = pool.trials.last().copied();
+        if !pool.aside.is_empty() {
+            self.note_excluded(pool, trial, soft, choice);
+        }
+        let mut weigh = |idx: MemberIdx, trial: bool| {
+            let mut weight = soft.weight(pool, idx, now);
+            if trial {
+                (weight.score, weight.trial) = (0, true);
+            }
+            choice.instances.push((Arc::clone(&soft.member(idx).instance), weight));
+            weight.score
+        };
+        if let Some(trial) = trial {
+            weigh(trial, true);
+            return Some(trial);
+        }
+        let chosen = match limits.drawing {
+            Drawing::BetterOfTwo => {
+                let count = free.len() as u64;
+                let at = entropy.below(count) as usize;
+                let first = *free.get(at)?;
+                let score = weigh(first, false);
+                if count == 1 {
+                    return Some(first);
+                }
+                // Any but the first.
+                let other = entropy.below(count - 1) as usize;
+                let second = free[other + usize::from(other >= at)];
+                return Some(if weigh(second, false) < score { second } else { first });
+            }
+            Drawing::RoundRobin => {
+                let after = free.iter().filter(|idx| **idx > pool.last).min();
+                *after.or_else(|| free.iter().min())?
+            }
+            Drawing::LeastLoaded => {
+                let begin = entropy.below(free.len() as u64) as usize;
+                let around = free[begin..].iter().chain(&free[..begin]).copied();
+                let load = |idx: MemberIdx| soft.member(idx).load;
+                around.reduce(|best, next| if load(next).is_below(load(best)) { next } else { best })?
+            }
+        };
+        weigh(chosen, false);
+        Some(chosen)
     }
-    choice.instances.push(weighed(second));
-    let better = if soft.member(second).load.is_below(soft.member(first).load) { second } else { first };
-    Some(better)
+
+    /// Names the first few that were not drawn from, and counts all.
+    #[cold]
+    fn note_excluded(&self, pool: &Pool, trial: Option<MemberIdx>, soft: &Soft, choice: &mut Choice) {
+        let aside = pool.aside.iter().copied().filter(|idx| Some(*idx) != trial);
+        choice.aside = u32::try_from(aside.clone().count()).unwrap_or(u32::MAX);
+        for member in aside.map(|idx| soft.member(idx)).take(EXCLUDED_NAMED_MAX) {
+            let leaves = soft.instances.get(&member.instance).is_some_and(|i| i.state == InstanceState::Draining);
+            let draining = leaves || self.registry.instance_holds(&member.instance).draining;
+            let why = member.excluded(draining);
+            choice.excluded.extend(why.map(|why| (member.instance.clone(), why)));
+        }
+    }
 }

@@ -13,18 +13,17 @@ use mindos_model::{DeliveryId, Seq, Status, TenantName, Timestamp, limits};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
-use crate::input::{Entropy, Input};
+use crate::fair::QUEUE_TURN;
+use crate::input::{Entropy, Input, NewEvent};
 use crate::output::{Assign, CloseReason, Output, PlaneMessage};
-use crate::placement::Unplaced;
+use crate::placement::{Drawing, Unplaced};
 use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 use crate::soft::Soft;
 
 /// Batches with the journal at a time, so that one is written while the other is synced.
 pub const IN_FLIGHT_MAX: usize = 2;
-/// Leases given out from one queue before another one gets its turn.
-const QUEUE_TURN: usize = 16;
 /// Lanes tried in one queue when those with a free slot already have another delivery of the event.
 const LANES_TRIED_MAX: usize = 64;
 /// Rough size of a record without its payload.
@@ -37,6 +36,8 @@ pub struct Limits {
     pub lane_backlog_max: u32,
     /// Deliveries that may wait for one general, or for one of a route's.
     pub queue_backlog_max: u32,
+    /// Deliveries of one tenant that may be open: wait, be leased or be parked.
+    pub tenant_backlog_max: u64,
     /// Deliveries that may be open in all.
     pub open_max: u64,
     /// Generals that may be registered.
@@ -46,6 +47,8 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// What idle agents are told.
     pub heartbeat_idle: Duration,
+    /// How an instance is drawn. For measurements only: a plane that serves draws the better of two.
+    pub drawing: Drawing,
 }
 
 impl Default for Limits {
@@ -53,11 +56,13 @@ impl Default for Limits {
         Limits {
             lane_backlog_max: limits::LANE_BACKLOG_MAX,
             queue_backlog_max: limits::QUEUE_BACKLOG_MAX,
+            tenant_backlog_max: limits::TENANT_BACKLOG_MAX,
             open_max: 2_000_000,
             generals_max: 50_000,
             lease: limits::LEASE,
             heartbeat: limits::HEARTBEAT_INTERVAL,
             heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
+            drawing: Drawing::default(),
         }
     }
 }
@@ -112,7 +117,12 @@ impl Plane {
                     self.record(record, now);
                 }
             }
-            Input::Publish { event, .. } => self.ensure_routes(&event.tenant, now),
+            Input::Publish { event, .. } => {
+                self.ensure_routes(&event.tenant, now);
+                if let Some(route) = &event.asked {
+                    self.ensure_asked(event, route, now);
+                }
+            }
             Input::Query { tenant, .. } | Input::Hold { tenant, .. } => self.ensure_routes(&tenant.clone(), now),
             Input::Agent { .. }
             | Input::Closed { .. }
@@ -140,6 +150,7 @@ impl Plane {
             self.urgent = true;
         }
         self.soft.forget(&self.durable, now);
+        self.soft.come_back(&self.durable, now);
         while let Some(general) = self.soft.idle_general(now) {
             if let Some(record) = self.durable.forgotten(general, self.context(now, entropy)) {
                 self.record(record, now);
@@ -270,42 +281,39 @@ impl Plane {
     /// Leases what may be leased to whoever has a slot.
     fn assign(&mut self, now: Timestamp, entropy: &mut Entropy) {
         while !self.is_full() {
-            let Some(&queue) = self.durable.agenda.dirty.front() else { return };
-            self.assign_from(queue, now, entropy);
+            let Some(queue) = self.durable.agenda.dirty.begin() else { return };
+            let mut leased = 0;
+            let rests = self.assign_from(queue, &mut leased, now, entropy);
+            self.durable.end_turn(queue, leased > 0, rests);
         }
     }
 
-    fn assign_from(&mut self, queue: QueueId, now: Timestamp, entropy: &mut Entropy) {
-        let (mut leased, mut lanes_tried) = (0, 0);
-        while leased < QUEUE_TURN {
-            let Some(delivery) = self.durable.next_in(queue) else {
-                self.durable.rest(queue);
-                return;
-            };
+    /// Gives a queue its turn. Says whether there is nothing more to give out until something wakes it.
+    fn assign_from(&mut self, queue: QueueId, leased: &mut usize, now: Timestamp, entropy: &mut Entropy) -> bool {
+        let mut lanes_tried = 0;
+        while *leased < QUEUE_TURN {
+            let Some(delivery) = self.durable.next_in(queue) else { return true };
             let context = self.context(now, Entropy(entropy.draw()));
             match self.durable.place(queue, delivery, context) {
                 Ok(decision) => {
                     self.carry_out(decision, now);
-                    leased += 1;
+                    self.durable.gave(queue);
+                    *leased += 1;
                     if self.is_full() {
-                        return;
+                        return false;
                     }
                 }
-                Err(Unplaced::NoSlot) => {
-                    self.durable.rest(queue);
-                    return;
-                }
+                Err(Unplaced::NoSlot) => return true,
                 Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
-                    if lanes_tried > LANES_TRIED_MAX.min(self.durable.queue(queue).ready()) {
-                        self.durable.rest(queue);
-                        return;
+                    if lanes_tried == LANES_TRIED_MAX {
+                        return true;
                     }
                 }
             }
         }
-        self.durable.agenda.dirty.rotate_left(1);
+        false
     }
 
     /// Every tenant's table stands in the ledger, the stock one too.
@@ -314,6 +322,15 @@ impl Plane {
             let (tenant, table) = (tenant.clone(), Arc::new(RouteTable::stock()));
             let record = RoutesApplied { tenant, table, by: Arc::from("") };
             self.record(Record::RoutesApplied(Box::new(record)), now);
+        }
+    }
+
+    /// The route that an event brings must be known before its work can wait under it.
+    fn ensure_asked(&mut self, event: &NewEvent, route: &Arc<Route>, now: Timestamp) {
+        let known = event.seen.is_some() || self.durable.dedupe.get(&event.key).is_some();
+        // What may not be asked for is refused when the event is decided.
+        if !known && let Ok(Some(record)) = self.durable.asked(event, route) {
+            self.record(record, now);
         }
     }
 

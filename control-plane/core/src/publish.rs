@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, Strategy, limits};
+use mindos_model::{DeliveryId, ParkReason, Priority, Strategy, limits};
 use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
@@ -76,10 +76,19 @@ impl Durable {
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
         let (mut targets, mut route, mut strategy, mut guarded) = (Vec::new(), None, None, None);
+        let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed {
-            let matching = self.routing.matching(&event);
-            let (idx, stopped) =
-                matching.expect("every tenant has a table, and it ends with a route that matches everything");
+            let (idx, stopped) = match &event.asked {
+                None => {
+                    let matching = self.routing.matching(&event);
+                    matching.expect("every tenant has a table, and it ends with a route that matches everything")
+                }
+                Some(asked) => {
+                    let missing = self.asked(&event, asked)?;
+                    debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
+                    (self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused"), None)
+                }
+            };
             let rule = self.routing.rule(idx);
             guarded = stopped;
             if guarded.is_none_or(|guarded| guarded.action == GuardAction::Park) {
@@ -88,6 +97,7 @@ impl Durable {
             }
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
+            priority = event.priority.unwrap_or(rule.route.priority);
         }
         let mut deliveries = Vec::with_capacity(targets.len());
         let mut published = Vec::with_capacity(targets.len());
@@ -118,6 +128,7 @@ impl Durable {
             subject,
             lane,
             repository,
+            priority,
             actor,
             time,
             key,
@@ -170,6 +181,10 @@ impl Durable {
         let open = self.events.open;
         if open + targets.len() as u64 > context.limits.open_max {
             return Err(Rejection::PlaneFull { open, max: context.limits.open_max });
+        }
+        let (of_tenant, max) = (self.tenants.open(rule.tenant_idx), context.limits.tenant_backlog_max);
+        if of_tenant + targets.len() as u64 > max {
+            return Err(Rejection::TenantFull { tenant: rule.tenant.clone(), open: of_tenant, max });
         }
         match targets.first() {
             Some(first) if targets.iter().all(|target| target.is_full) => Err(Rejection::BacklogFull {

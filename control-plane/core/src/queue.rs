@@ -1,17 +1,18 @@
 //! Queues: the deliveries that wait for one general, or for one of a route's, lane by lane.
 //!
 //! Work of one lane keeps its order: only the deliveries of the lane's oldest event may be leased. A lane whose oldest
-//! event has a delivery that may be leased stands once in `ready`, and lanes take turns.
+//! event has a delivery that may be leased stands once in `turns`, in the class of that event's priority.
 //!
-//! Invariants: a lane stands in `ready` if and only if it is marked `queued`; a lane that could give out work is queued.
+//! Invariants: a lane stands in `turns` if and only if it is marked `queued`; a lane that could give out work is queued.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
-use mindos_model::{DeliveryId, Seq};
+use mindos_model::{DeliveryId, Priority, Seq};
 
+use crate::fair::{FlowIdx, Turns};
 use crate::overflow::Overflow;
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
@@ -27,14 +28,14 @@ pub(crate) enum QueueId {
 
 /// Place of a lane in its queue; given to another lane once this one is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct LaneIdx(u32);
+pub(crate) struct LaneIdx(pub(crate) u32);
 
 impl LaneIdx {
     /// Of a delivery that never stood in a lane.
     pub(crate) const NONE: LaneIdx = LaneIdx(u32::MAX);
 }
 
-/// Lanes that may stand in `ready` before anybody looks whether they have work.
+/// Lanes that may wait for their turn before anybody looks whether they have work.
 const READY_MIN: usize = 64;
 /// Entries that an empty lane keeps room for.
 const SPARE_MAX: usize = 4;
@@ -46,11 +47,13 @@ pub(crate) struct Queue {
     by_name: HashMap<Arc<str>, LaneIdx, FixedState>,
     lanes: Vec<Lane>,
     vacant: Vec<LaneIdx>,
-    ready: VecDeque<LaneIdx>,
-    /// Lanes in `ready` at which those without work are taken out.
+    turns: Turns,
+    /// Lanes in turn at which those without work are taken out.
     ready_max: usize,
     /// Whether the queue stands in the agenda.
     pub(crate) dirty: bool,
+    /// The turn of the agenda in which it gave out work last.
+    pub(crate) served: u64,
     /// Deliveries that wait in the lanes.
     pub(crate) waiting: u32,
     /// Parked as `backlog_full`.
@@ -65,6 +68,7 @@ pub(crate) struct Lane {
     pub(crate) waiting: u32,
     /// Its deliveries in the queue's overflow.
     pub(crate) overflow: u32,
+    flow: FlowIdx,
     queued: bool,
 }
 
@@ -87,12 +91,13 @@ impl Lane {
 impl Queue {
     pub(crate) fn new(hasher: FixedState) -> Queue {
         Queue {
-            by_name: HashMap::with_hasher(hasher),
+            by_name: HashMap::with_hasher(hasher.clone()),
             lanes: Vec::new(),
             vacant: Vec::new(),
-            ready: VecDeque::new(),
+            turns: Turns::new(hasher),
             ready_max: READY_MIN,
             dirty: false,
+            served: 0,
             waiting: 0,
             overflow: Overflow::default(),
         }
@@ -110,30 +115,34 @@ impl Queue {
         self.by_name.len()
     }
 
-    /// Puts a waiting delivery at the lane's tail. Says whether it is at the lane's head.
-    pub(crate) fn push(&mut self, name: &Arc<str>, delivery: DeliveryId) -> (LaneIdx, bool) {
+    /// Puts a waiting delivery at the lane's tail. Says whether it is at the lane's head. A lane belongs to the flow of the event
+    /// that began it.
+    pub(crate) fn push(&mut self, name: &Arc<str>, flow: &Arc<str>, delivery: DeliveryId) -> (LaneIdx, bool) {
         self.waiting += 1;
-        let idx = self.lane_for(name);
+        let idx = self.lane_for(name, flow);
         let lane = self.lane_mut(idx);
         lane.waiting += 1;
         lane.entries.push_back(delivery);
         (idx, lane.entries.front().is_some_and(|front| front.event == delivery.event))
     }
 
-    fn lane_for(&mut self, name: &Arc<str>) -> LaneIdx {
+    fn lane_for(&mut self, name: &Arc<str>, flow: &Arc<str>) -> LaneIdx {
         if let Some(idx) = self.by_name.get(name.as_ref()) {
             return *idx;
         }
+        let flow = self.turns.join(flow);
         let idx = match self.vacant.pop() {
             Some(idx) => {
-                self.lanes[idx.0 as usize].name = name.clone();
+                let lane = &mut self.lanes[idx.0 as usize];
+                lane.name = name.clone();
+                lane.flow = flow;
                 idx
             }
             None => {
                 let idx = LaneIdx(u32::try_from(self.lanes.len()).expect("open deliveries are bounded far below"));
                 // Most lanes hold one delivery.
                 let entries = VecDeque::with_capacity(1);
-                self.lanes.push(Lane { name: name.clone(), entries, waiting: 0, overflow: 0, queued: false });
+                self.lanes.push(Lane { name: name.clone(), entries, waiting: 0, overflow: 0, flow, queued: false });
                 idx
             }
         };
@@ -164,9 +173,15 @@ impl Queue {
         self.drop_if_empty(idx);
     }
 
-    pub(crate) fn overflow_in(&mut self, name: &Arc<str>, place: Seq, delivery: DeliveryId) -> LaneIdx {
+    pub(crate) fn overflow_in(
+        &mut self,
+        name: &Arc<str>,
+        flow: &Arc<str>,
+        place: Seq,
+        delivery: DeliveryId,
+    ) -> LaneIdx {
         self.overflow.insert(name, place, delivery);
-        let idx = self.lane_for(name);
+        let idx = self.lane_for(name, flow);
         self.lane_mut(idx).overflow += 1;
         idx
     }
@@ -179,49 +194,66 @@ impl Queue {
         self.drop_if_empty(idx);
     }
 
-    /// Gives the lane its turn, unless it waits for one already.
-    pub(crate) fn enqueue(&mut self, idx: LaneIdx) {
+    /// Has the lane wait for its turn, unless it does already. `priority` is that of its oldest event.
+    pub(crate) fn enqueue(&mut self, idx: LaneIdx, priority: Priority) {
         let lane = self.lane_mut(idx);
         if !std::mem::replace(&mut lane.queued, true) {
-            self.ready.push_back(idx);
-            if self.ready.len() > self.ready_max {
+            let flow = lane.flow;
+            self.turns.push(idx, flow, priority);
+            if self.turns.len() > self.ready_max {
                 self.tidy();
             }
         }
     }
 
-    /// Takes lanes without work out of `ready`. Who only folds, such as a follower, gives no lane its turn.
+    /// Takes lanes without work out of turn. Who only folds, such as a follower, gives no lane its turn.
     fn tidy(&mut self) {
-        for idx in std::mem::take(&mut self.ready) {
-            let lane = self.lane_mut(idx);
-            if lane.entries.is_empty() {
-                lane.queued = false;
-                self.drop_if_empty(idx);
-            } else {
-                self.ready.push_back(idx);
-            }
+        let lanes = &self.lanes;
+        for idx in self.turns.tidy(|idx| lanes[idx.0 as usize].entries.is_empty()) {
+            self.lane_mut(idx).queued = false;
+            self.drop_if_empty(idx);
         }
-        self.ready_max = (2 * self.ready.len()).max(READY_MIN);
+        self.ready_max = (2 * self.turns.len()).max(READY_MIN);
     }
 
     /// The lane whose turn it is.
-    pub(crate) fn next(&self) -> Option<LaneIdx> {
-        self.ready.front().copied()
+    pub(crate) fn next(&mut self) -> Option<LaneIdx> {
+        self.turns.front()
     }
 
     pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
+        self.turns.len()
     }
 
-    /// Ends the turn of the lane in front: it waits for another one, or is out.
+    /// Ends the turn of the lane in front without work given out: it is out, or with `again` stands aside until the queue's turn
+    /// is over, so that others are asked.
     pub(crate) fn turn(&mut self, again: bool) {
-        let Some(idx) = self.ready.pop_front() else { return };
         if again {
-            self.ready.push_back(idx);
-            return;
+            self.turns.set_aside();
+        } else if let Some(idx) = self.turns.drop_front() {
+            self.lane_mut(idx).queued = false;
+            self.drop_if_empty(idx);
         }
-        self.lane_mut(idx).queued = false;
-        self.drop_if_empty(idx);
+    }
+
+    /// Ends the turn of the lane in front, which gave out a delivery. One that has no more is out.
+    pub(crate) fn gave(&mut self, has_more: bool) {
+        let front = self.turns.front().filter(|_| !has_more);
+        self.turns.gave(has_more);
+        if let Some(idx) = front {
+            self.lane_mut(idx).queued = false;
+            self.drop_if_empty(idx);
+        }
+    }
+
+    /// The queue's turn is over: lanes that stood aside wait again.
+    pub(crate) fn put_back(&mut self) {
+        self.turns.put_back();
+    }
+
+    /// The name of the lane's flow, one text for all of its lanes.
+    pub(crate) fn flow_of(&self, idx: LaneIdx) -> Option<&Arc<str>> {
+        self.turns.name(self.lane(idx).flow)
     }
 
     /// All lanes by name, in no order.
@@ -231,7 +263,12 @@ impl Queue {
 
     /// The lanes that wait for their turn.
     pub(crate) fn in_turn(&self) -> impl Iterator<Item = LaneIdx> {
-        self.ready.iter().copied()
+        self.turns.iter()
+    }
+
+    /// As [`Turns::check`].
+    pub(crate) fn check_turns(&self) -> Result<(), String> {
+        self.turns.check()
     }
 
     pub(crate) fn is_queued(&self, idx: LaneIdx) -> bool {
@@ -244,12 +281,14 @@ impl Queue {
 
     fn drop_if_empty(&mut self, idx: LaneIdx) {
         let lane = self.lane_mut(idx);
-        // A lane that stands in `ready` goes when its turn comes, so that it cannot stand there twice.
+        // A lane that waits for its turn goes when that comes, so that it cannot wait twice.
         if lane.entries.is_empty() && lane.overflow == 0 && !lane.queued {
             lane.entries.shrink_to(SPARE_MAX);
             let name = std::mem::take(&mut lane.name);
+            let flow = lane.flow;
             self.by_name.remove(&name);
             self.vacant.push(idx);
+            self.turns.leave(flow);
         }
     }
 }
@@ -262,11 +301,15 @@ mod tests {
         DeliveryId::new(Seq(event), ordinal)
     }
 
+    fn flow() -> Arc<str> {
+        "o/r".into()
+    }
+
     #[test]
     fn only_the_oldest_events_deliveries_are_at_the_head() {
         let mut queue = Queue::new(FixedState::default());
         let lane: Arc<str> = "l".into();
-        let [idx, ..] = [id(1, 1), id(1, 2), id(2, 1)].map(|delivery| queue.push(&lane, delivery).0);
+        let [idx, ..] = [id(1, 1), id(1, 2), id(2, 1)].map(|delivery| queue.push(&lane, &flow(), delivery).0);
 
         assert_eq!(queue.lane(idx).head().collect::<Vec<_>>(), [id(1, 1), id(1, 2)]);
         queue.remove(idx, id(1, 2), true);
@@ -279,8 +322,8 @@ mod tests {
         let mut queue = Queue::new(FixedState::default());
         for event in 1..=1000 {
             let lane: Arc<str> = format!("l{event}").into();
-            let (idx, _) = queue.push(&lane, id(event, 1));
-            queue.enqueue(idx);
+            let (idx, _) = queue.push(&lane, &flow(), id(event, 1));
+            queue.enqueue(idx, Priority::Normal);
             queue.remove(idx, id(event, 1), true);
         }
 
@@ -292,9 +335,9 @@ mod tests {
     fn an_empty_lane_is_forgotten_when_its_turn_is_over() {
         let mut queue = Queue::new(FixedState::default());
         let lane: Arc<str> = "l".into();
-        let (idx, _) = queue.push(&lane, id(1, 1));
-        queue.enqueue(idx);
-        queue.enqueue(idx);
+        let (idx, _) = queue.push(&lane, &flow(), id(1, 1));
+        queue.enqueue(idx, Priority::Normal);
+        queue.enqueue(idx, Priority::Normal);
         assert_eq!(queue.ready(), 1);
 
         queue.remove(idx, id(1, 1), true);

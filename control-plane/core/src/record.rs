@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Region, RouteName,
-    Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Priority, Region,
+    RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;
 
 use crate::guard::Guarded;
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
+pub use crate::score::{Exclusion, Weight};
 
 /// Names a general: a pool of identical agents in one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +108,7 @@ pub enum Record {
     GeneralRemoved(GeneralRemoved),
     HoldChanged(Box<HoldChanged>),
     RoutesApplied(Box<RoutesApplied>),
+    RouteAsked(Box<RouteAsked>),
     PayloadCarried(PayloadCarried),
     PrefixDropped(PrefixDropped),
     JournalTruncated(JournalTruncated),
@@ -143,6 +145,8 @@ pub struct EventAccepted {
     pub subject: Option<Arc<str>>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// What the event asked for, else its route: the class in which it waits.
+    pub priority: Priority,
     pub actor: Option<Arc<str>>,
     /// When it happened, by its sender.
     pub time: Option<Timestamp>,
@@ -204,9 +208,15 @@ pub struct Choice {
     /// Generals weighed, at most 16; empty under broadcast, where the general is fixed.
     pub generals: Vec<(Arc<GeneralKey>, Load)>,
     /// Instances weighed: the better of at most two drawn at random from those with a free slot.
-    pub instances: SmallVec<[(Arc<InstanceKey>, Load); 2]>,
+    pub instances: SmallVec<[(Arc<InstanceKey>, Weight); 2]>,
     /// Instances of the chosen general that had a free slot.
     pub free: u32,
+    /// Instances of the chosen general that were connected; 0 where it was not noted.
+    pub connected: u32,
+    /// How many of them were not drawn from, for another reason than want of a slot.
+    pub aside: u32,
+    /// The first few of those.
+    pub excluded: Vec<(Arc<InstanceKey>, Exclusion)>,
 }
 
 /// Slots taken and slots in all.
@@ -456,6 +466,15 @@ pub struct RoutesApplied {
     pub by: Arc<str>,
 }
 
+/// An event is about to come that brings its own route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteAsked {
+    pub tenant: TenantName,
+    pub route: Arc<Route>,
+    /// The asked route whose place it takes: nothing is open under that.
+    pub replaces: Option<(TenantName, RouteName)>,
+}
+
 /// The payload of an event with open work was copied ahead of a dropped prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadCarried {
@@ -506,6 +525,7 @@ impl Record {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => None,
@@ -532,6 +552,7 @@ impl Record {
             Record::GeneralRemoved(_) => "GeneralRemoved",
             Record::HoldChanged(_) => "HoldChanged",
             Record::RoutesApplied(_) => "RoutesApplied",
+            Record::RouteAsked(_) => "RouteAsked",
             Record::PayloadCarried(_) => "PayloadCarried",
             Record::PrefixDropped(_) => "PrefixDropped",
             Record::JournalTruncated(_) => "JournalTruncated",

@@ -12,6 +12,7 @@ use mindos_model::{ClusterName, GeneralType, InstanceId, Region, TenantName};
 use crate::queue::Queue;
 use crate::record::{GeneralKey, GeneralRegistered, HoldTarget, Holds, InstanceKey, Labels};
 use crate::routing::RouteIdx;
+use crate::tenants::TenantIdx;
 
 /// Place of a general in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +21,7 @@ pub(crate) struct GeneralIdx(pub(crate) u32);
 #[derive(Clone, Debug)]
 pub(crate) struct General {
     pub(crate) key: Arc<GeneralKey>,
+    pub(crate) tenant_idx: TenantIdx,
     pub(crate) ty: GeneralType,
     pub(crate) labels: Labels,
     pub(crate) holds: Holds,
@@ -87,6 +89,7 @@ impl Registry {
         self.by_key.insert(key.clone(), idx);
         self.generals.push(Some(Box::new(General {
             key,
+            tenant_idx: TenantIdx::default(),
             ty: ty.clone(),
             labels: labels.clone(),
             holds: Holds::NONE,

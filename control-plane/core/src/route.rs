@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{ClusterName, GeneralName, GeneralType, Region, RouteName, Strategy, limits};
+use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 use crate::guard::{self, Guards, TrustRules};
 
@@ -27,6 +27,8 @@ pub struct Route {
     /// Generals per event under `load_balanced`; 1 otherwise.
     pub count: u32,
     pub coalesce: Coalesce,
+    /// Of events that ask for none.
+    pub priority: Priority,
     /// Attempts before a delivery is parked.
     pub attempts_max: u32,
     /// How long a general may work without progress.
@@ -48,6 +50,7 @@ impl Route {
             strategy,
             count: if strategy == Strategy::LoadBalanced { LOAD_BALANCED_COUNT } else { 1 },
             coalesce: Coalesce::Every,
+            priority: Priority::Normal,
             attempts_max: limits::ATTEMPTS_MAX,
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,
@@ -167,6 +170,10 @@ pub enum RouteError {
     Condition { index: usize, len: usize },
     #[error("{field}: {text} is not accepted: expected {expected}")]
     Guards { field: String, text: String, expected: String },
+    #[error("routes[{index}].name: `{name}` begins as the names of routes that publishers ask for: expected another than `{prefix}..`", prefix = crate::asked::ASKED_PREFIX)]
+    Reserved { index: usize, name: RouteName },
+    #[error("route `{name}` may not be asked for: expected a name that begins with `{prefix}` and no match", prefix = crate::asked::ASKED_PREFIX)]
+    NotAsked { name: RouteName },
     #[error("routes[{index}].targets: names nothing: expected a type, name, label, cluster or region")]
     NoTargets { index: usize },
 }
@@ -184,6 +191,9 @@ impl RouteTable {
         for (index, route) in self.routes.iter().enumerate() {
             if self.routes[..index].iter().any(|earlier| earlier.name == route.name) {
                 return Err(RouteError::Duplicate { index, name: route.name.clone() });
+            }
+            if route.name.as_str().starts_with(crate::asked::ASKED_PREFIX) {
+                return Err(RouteError::Reserved { index, name: route.name.clone() });
             }
             if let Some(earlier) = earlier_default {
                 let (name, earlier) = (route.name.clone(), earlier.name.clone());
@@ -257,7 +267,7 @@ impl RouteTable {
 }
 
 impl Route {
-    fn check(&self, index: usize) -> Result<(), RouteError> {
+    pub(crate) fn check(&self, index: usize) -> Result<(), RouteError> {
         let Targets { types, clusters, regions, names, labels } = &self.targets;
         if types.is_empty() && clusters.is_empty() && regions.is_empty() && names.is_empty() && labels.is_empty() {
             return Err(RouteError::NoTargets { index });

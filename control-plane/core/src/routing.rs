@@ -16,6 +16,7 @@ use crate::record::{Holds, RoutesApplied};
 use crate::registry::{General, GeneralIdx, Registry};
 use crate::route::{Route, RouteTable, Targets};
 use crate::route_index::{Looked, RouteIndex};
+use crate::tenants::TenantIdx;
 
 /// Place of a route in the routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +25,7 @@ pub(crate) struct RouteIdx(pub(crate) u32);
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     pub(crate) tenant: TenantName,
+    pub(crate) tenant_idx: TenantIdx,
     pub(crate) route: Arc<Route>,
     pub(crate) holds: Holds,
     /// The general that round robin chose last.
@@ -81,7 +83,8 @@ impl Routing {
     /// Whether the event has to be judged against the conditions of the table in force before it can be routed.
     pub(crate) fn wants_judging(&self, event: &NewEvent) -> bool {
         let Some(InForce { at, index, .. }) = self.tenants.get(&event.tenant) else { return false };
-        event.routed && index.is_conditional() && event.judged.is_none_or(|judged| judged.table != *at)
+        let is_matched = event.routed && event.asked.is_none();
+        is_matched && index.is_conditional() && event.judged.is_none_or(|judged| judged.table != *at)
     }
 
     /// The first route that fits, and what stops the event there.
@@ -121,6 +124,7 @@ impl Routing {
                 let idx = RouteIdx(u32::try_from(self.rules.len()).expect("fewer routes than 2^32 were ever named"));
                 self.rules.push(Rule {
                     tenant: tenant.clone(),
+                    tenant_idx: TenantIdx::default(),
                     route,
                     holds: Holds::NONE,
                     cursor: None,
@@ -136,6 +140,19 @@ impl Routing {
             self.rejoin_one(idx, general, registry);
         }
         idx
+    }
+
+    /// Gives a rule's place to a route of another name.
+    pub(crate) fn rename(&mut self, idx: RouteIdx, tenant: &TenantName, name: &RouteName) {
+        let Rule { tenant: of, route, cursor, .. } = &mut self.rules[idx.0 as usize];
+        self.by_name.remove(&Named(of, &route.name));
+        (*of, *cursor) = (tenant.clone(), None);
+        self.by_name.insert((tenant.clone(), name.clone()), idx);
+    }
+
+    /// Says which place the tenant of its routes has.
+    pub(crate) fn adopt(&mut self, tenant: &TenantName, idx: TenantIdx) {
+        self.rules.iter_mut().filter(|rule| rule.tenant == *tenant).for_each(|rule| rule.tenant_idx = idx);
     }
 
     /// A general appeared or changed: finds the routes that name it.

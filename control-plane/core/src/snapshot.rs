@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, RouteName, Seq, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, ParkReason, Priority, RouteName, Seq, TenantName, Timestamp, Token};
 
 use crate::durable::{Durable, held_by};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
@@ -75,6 +75,9 @@ pub struct EventItem {
     pub kind: Arc<str>,
     pub lane: Arc<str>,
     pub repository: Option<Arc<str>>,
+    /// Its source, where it has no repository.
+    pub source: Option<Arc<str>>,
+    pub priority: Priority,
     pub route: RouteName,
     pub accepted: Timestamp,
     pub payload: PayloadRef,
@@ -196,6 +199,8 @@ impl Durable {
             kind: event.kind.clone(),
             lane: event.lane.clone(),
             repository: event.repository.clone(),
+            source: event.source.clone(),
+            priority: event.priority,
             route: self.routing.rule(event.route).route.name.clone(),
             accepted: event.accepted,
             payload: event.payload,
@@ -239,7 +244,7 @@ impl Import {
                 durable.registry.clusters.insert((tenant, cluster), Cluster { region, labels, holds: Holds::NONE });
             }
             Item::General(record) => {
-                durable.registry.register(&record, &durable.hasher);
+                durable.register(&record);
             }
             Item::Hold(HoldChanged { tenant, target, holds, by: _ }) => match &target {
                 HoldTarget::Route(name) => {
@@ -253,9 +258,11 @@ impl Import {
             Item::Routes { tenant, at, table } => {
                 let record = RoutesApplied { tenant, table, by: Arc::from("") };
                 durable.routing.apply(&record, at, &mut durable.registry, &durable.hasher);
+                durable.routing.adopt(&record.tenant, durable.tenants.place(&record.tenant));
             }
             Item::Route { tenant, route, cursor } => {
                 let idx = durable.routing.put(&tenant, route, &mut durable.registry, &durable.hasher);
+                durable.routing.rule_mut(idx).tenant_idx = durable.tenants.place(&tenant);
                 durable.routing.rule_mut(idx).cursor = cursor.and_then(|key| durable.registry.find(&key));
             }
             Item::Event(item) => self.event(*item),
@@ -265,12 +272,14 @@ impl Import {
     }
 
     fn event(&mut self, item: EventItem) {
-        let EventItem { event: seq, tenant, kind, lane, repository, route, accepted, payload, deliveries } = item;
+        let EventItem { event: seq, tenant, kind, lane, repository, source, priority, route, .. } = item;
+        let EventItem { accepted, payload, deliveries, .. } = item;
         let durable = &mut self.durable;
         let route = durable.routing.find(&tenant, &route).expect("routes stand before their events");
         let general = |durable: &Durable, key: &GeneralKey| {
             durable.registry.find(key).expect("generals stand before their deliveries")
         };
+        let flow = repository.as_ref().or(source.as_ref()).cloned().unwrap_or_default();
         let mut imported = Vec::with_capacity(deliveries.len());
         for (ordinal, item) in (1..).zip(deliveries) {
             let id = DeliveryId::new(seq, ordinal);
@@ -300,7 +309,7 @@ impl Import {
                 }
                 PhaseItem::Parked { reason, since } => {
                     if reason == ParkReason::BacklogFull {
-                        lane_idx = durable.queue_mut(queue).overflow_in(&lane, item.place, id);
+                        lane_idx = durable.queue_mut(queue).overflow_in(&lane, &flow, item.place, id);
                         durable.agenda.overflows.insert(queue);
                     }
                     Phase::Parked { reason, since }
@@ -324,9 +333,14 @@ impl Import {
         }
         let open = imported.iter().filter(|delivery| !delivery.status().is_settled()).count();
         let open = u32::try_from(open).expect("fan-out is bounded");
-        durable.routing.rule_mut(route).events += 1;
-        let event = Event { tenant, kind, lane, repository, route, accepted, payload, open, deliveries: imported };
-        durable.events.insert(seq, event);
+        let rule = durable.routing.rule_mut(route);
+        rule.events += 1;
+        durable.tenants.began(rule.tenant_idx, open as usize);
+        let deliveries = imported;
+        durable.events.insert(
+            seq,
+            Event { tenant, kind, lane, repository, source, priority, route, accepted, payload, open, deliveries },
+        );
     }
 
     fn finish(mut self) -> Durable {
@@ -334,8 +348,9 @@ impl Import {
         let durable = &mut self.durable;
         for (_, id) in &self.lanes {
             let (event, delivery) = durable.events.delivery(*id).expect("it was imported");
-            let (lane, queue, is_leased) = (event.lane.clone(), delivery.queue, delivery.lease().is_some());
-            let (lane, _) = durable.queue_mut(queue).push(&lane, *id);
+            let (lane, flow) = (event.lane.clone(), event.flow());
+            let (queue, is_leased) = (delivery.queue, delivery.lease().is_some());
+            let (lane, _) = durable.queue_mut(queue).push(&lane, &flow, *id);
             durable.events.delivery_mut(*id).lane = lane;
             if is_leased {
                 durable.queue_mut(queue).leased(lane);

@@ -3,8 +3,7 @@
 //! It changes in `observe`, before an input is decided, and in `follow`, after a record is applied, which keeps the
 //! indexes of free slots and deadlines. `decide` only reads it.
 //!
-//! Invariants: a member is in its general's free list if and only if it may take work and has a free slot; every open
-//! lease whose assignment has left has one deadline.
+//! Invariant: every open lease whose assignment has left has one deadline. Members and pools stand in `pool.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,36 +14,14 @@ use hashbrown::HashMap;
 use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
-use crate::input::{AgentMessage, Extend, Hello, Input, ReportedLoad, SessionId};
+use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
 use crate::output::InstanceState;
 use crate::plane::Limits;
+use crate::pool::{Kept, Member, MemberIdx, Pool};
+use crate::rate::RatePools;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
-
-/// What an instance may do for one general.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) instance: Arc<InstanceKey>,
-    pub(crate) boot: BootId,
-    pub(crate) session: SessionId,
-    pub(crate) general: GeneralIdx,
-    pub(crate) load: Load,
-    pub(crate) reported: ReportedLoad,
-    /// Neither draining nor held.
-    pub(crate) is_open: bool,
-    free_at: Option<u32>,
-}
-
-/// The members of a general.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pool {
-    pub(crate) free: Vec<MemberIdx>,
-    pub(crate) members: u32,
-    pub(crate) load: Load,
-}
-
-pub(crate) type MemberIdx = u32;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
@@ -62,6 +39,8 @@ pub(crate) struct Instance {
     pub(crate) since: Timestamp,
     pub(crate) session: Option<SessionId>,
     pub(crate) members: Vec<(GeneralIdx, MemberIdx)>,
+    /// What its members were when the stream was lost.
+    pub(crate) kept: Vec<Kept>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,13 +59,16 @@ pub struct Soft {
     limits: Limits,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) instances: BTreeMap<Arc<InstanceKey>, Instance>,
-    members: Vec<Option<Member>>,
-    vacant: Vec<MemberIdx>,
-    pools: BTreeMap<GeneralIdx, Pool>,
+    pub(crate) members: Vec<Option<Member>>,
+    pub(crate) vacant: Vec<MemberIdx>,
+    pub(crate) pools: BTreeMap<GeneralIdx, Pool>,
     /// Generals with a free slot that may begin work.
     pub(crate) free: BTreeSet<GeneralIdx>,
     /// The same by the routes that could choose them.
-    free_of: BTreeMap<RouteIdx, BTreeSet<GeneralIdx>>,
+    pub(crate) free_of: BTreeMap<RouteIdx, BTreeSet<GeneralIdx>>,
+    /// Members that time alone will change.
+    pub(crate) comebacks: BTreeSet<(Timestamp, MemberIdx)>,
+    pub(crate) rates: RatePools,
     /// Generals whose work may move since the plane looked last.
     pub(crate) woken: Vec<GeneralIdx>,
     pub(crate) leases: HashMap<DeliveryId, LeaseClock, FixedState>,
@@ -115,6 +97,8 @@ impl Soft {
             pools: BTreeMap::new(),
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
+            comebacks: BTreeSet::new(),
+            rates: RatePools::default(),
             woken: Vec::new(),
             leases: HashMap::with_hasher(durable.hasher.clone()),
             deadlines: BTreeSet::new(),
@@ -134,6 +118,7 @@ impl Soft {
                     since: now,
                     session: None,
                     members: Vec::new(),
+                    kept: Vec::new(),
                 };
                 soft.instances.entry(lease.instance.clone()).or_insert_with(unknown);
             }
@@ -169,6 +154,8 @@ impl Soft {
         if let Some(older) = replaced {
             self.closed(durable, older, now);
         }
+        let before = self.instances.get_mut(key).filter(|instance| instance.boot == *boot);
+        let mut kept = before.map(|instance| std::mem::take(&mut instance.kept)).unwrap_or_default();
         let mut members = Vec::with_capacity(generals.len());
         for named in generals {
             let general_key = crate::record::GeneralKey {
@@ -182,17 +169,13 @@ impl Soft {
             }
             let held = durable.held.get(key);
             let open = held.map_or(0, |held| held.values().filter(|of| **of == general).count());
-            let member = Member {
-                instance: key.clone(),
-                boot: boot.clone(),
-                session: *session,
-                general,
-                load: Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots },
-                reported: ReportedLoad::default(),
-                is_open: durable.registry.instance_holds(key).is_none(),
-                free_at: None,
-            };
-            members.push((general, self.add(durable, member)));
+            let load = Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots };
+            let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
+            member.is_open = durable.registry.instance_holds(key).is_none();
+            if let Some(at) = kept.iter().position(|kept| kept.general == general) {
+                member.resume(kept.swap_remove(at));
+            }
+            members.push((general, self.add(durable, member, now)));
         }
         self.sessions.insert(*session, Session { instance: key.clone(), last_heard: now, replaced });
         self.silences.insert((now + self.silence_look(), *session));
@@ -203,6 +186,7 @@ impl Soft {
             since: now,
             session: Some(*session),
             members,
+            kept: Vec::new(),
         };
         self.instances.insert(key.clone(), instance);
         // Who claims a lease is told to keep it, and counts from the hello on: so do we.
@@ -218,7 +202,7 @@ impl Soft {
         match message {
             AgentMessage::Grant { general, capacity } => {
                 if let Some(idx) = self.member_named(durable, &key, general.as_str()) {
-                    self.change(durable, idx, |member| member.load.capacity = *capacity);
+                    self.change(durable, idx, now, |member| member.load.capacity = *capacity);
                 }
             }
             AgentMessage::Accept { delivery, token } => self.rearm(durable, &key, *delivery, *token, None, now),
@@ -228,15 +212,14 @@ impl Soft {
             }
             AgentMessage::Heartbeat { loads } => {
                 for (general, load) in loads {
-                    let idx = self.member_named(durable, &key, general.as_str());
-                    if let Some(member) = idx.and_then(|idx| self.members[idx as usize].as_mut()) {
-                        member.reported = load.clone();
+                    if let Some(idx) = self.member_named(durable, &key, general.as_str()) {
+                        self.reported(durable, idx, load, now);
                     }
                 }
             }
             AgentMessage::Draining => {
                 self.set_state(&key, InstanceState::Draining, now);
-                self.refresh_instance(durable, &key);
+                self.refresh_instance(durable, &key, now);
             }
             AgentMessage::Decline { .. } | AgentMessage::Result(_) | AgentMessage::Reconcile { .. } => {}
         }
@@ -252,8 +235,10 @@ impl Soft {
         instance.session = None;
         instance.state = InstanceState::Unknown;
         instance.since = now;
-        for (_, idx) in std::mem::take(&mut instance.members) {
-            self.remove(durable, idx, now);
+        let members = std::mem::take(&mut instance.members);
+        let kept: Vec<_> = members.into_iter().filter_map(|(_, idx)| self.remove(durable, idx, now)).collect();
+        if let Some(instance) = self.instances.get_mut(&key) {
+            instance.kept = kept;
         }
         self.oblivion.insert((now + OBLIVION, key));
     }
@@ -262,10 +247,10 @@ impl Soft {
     pub(crate) fn follow(&mut self, durable: &Durable, change: Change, now: Timestamp) {
         match change {
             Change::Nothing => {}
-            Change::Leased { general, instance } => self.tally(durable, &instance, general, 1),
-            Change::Released { delivery, general, instance } => {
+            Change::Leased { delivery, general, instance } => self.leased(durable, delivery, general, &instance, now),
+            Change::Released { delivery, general, instance, since, verdict } => {
                 self.stop_clock(delivery);
-                self.tally(durable, &instance, general, -1);
+                self.released(durable, (delivery, general), &instance, (verdict, now.since(since)), now);
             }
             Change::Opened(generals) => {
                 for general in generals {
@@ -279,7 +264,7 @@ impl Soft {
                     self.woken.push(general);
                 }
             }
-            Change::Instance(key) => self.refresh_instance(durable, &key),
+            Change::Instance(key) => self.refresh_instance(durable, &key, now),
             Change::Removed(general) => {
                 self.pools.remove(&general);
                 self.free.remove(&general);
@@ -317,10 +302,11 @@ impl Soft {
         let silence = self.silences.first().map(|(at, _)| *at);
         let oblivion = self.oblivion.first().map(|(at, _)| *at);
         let idle = self.idle.first().map(|(at, _)| *at);
+        let comeback = self.comebacks.first().map(|(at, _)| *at);
         // Turns come often while there is anything to time: a gap between two of them means a stall.
         let is_timing = !self.leases.is_empty() || !self.sessions.is_empty();
         let tick = is_timing.then(|| self.last_turn + limits::STALL / 2);
-        [lease, silence, oblivion, idle, tick].into_iter().flatten().min()
+        [lease, silence, oblivion, idle, comeback, self.rates.next_due(), tick].into_iter().flatten().min()
     }
 
     /// Sessions of which nothing was heard for too long. Those heard of meanwhile get a later date.
@@ -375,14 +361,6 @@ impl Soft {
         }
     }
 
-    pub(crate) fn member(&self, idx: MemberIdx) -> &Member {
-        self.members[idx as usize].as_ref().expect("lists name members that are there")
-    }
-
-    pub(crate) fn pool(&self, general: GeneralIdx) -> Option<&Pool> {
-        self.pools.get(&general)
-    }
-
     /// The stream to the instance that holds a lease, if it is open.
     pub(crate) fn session_of(&self, key: &InstanceKey) -> Option<SessionId> {
         self.instances.get(key)?.session
@@ -399,129 +377,10 @@ impl Soft {
         interval * limits::HEARTBEATS_MISSED_MAX
     }
 
-    fn member_named(&self, durable: &Durable, key: &InstanceKey, general: &str) -> Option<MemberIdx> {
-        let members = &self.instances.get(key)?.members;
-        let named = |idx: &GeneralIdx| durable.registry.get(*idx).is_some_and(|g| g.key.name.as_str() == general);
-        members.iter().find(|(idx, _)| named(idx)).map(|(_, member)| *member)
-    }
-
     fn set_state(&mut self, key: &InstanceKey, state: InstanceState, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(key) {
             instance.state = state;
             instance.since = now;
-        }
-    }
-
-    fn refresh_instance(&mut self, durable: &Durable, key: &InstanceKey) {
-        let Some(instance) = self.instances.get(key) else { return };
-        let is_open = instance.state == InstanceState::Ready && durable.registry.instance_holds(key).is_none();
-        let members: Vec<_> = instance.members.iter().map(|(_, idx)| *idx).collect();
-        for idx in members {
-            self.change(durable, idx, |member| member.is_open = is_open);
-        }
-    }
-
-    fn refresh_general(&mut self, durable: &Durable, general: GeneralIdx) {
-        let has_free = self.pools.get(&general).is_some_and(|pool| !pool.free.is_empty());
-        let may = has_free && durable.registry.get(general).is_some() && durable.registry.may_begin(general);
-        if self.set_free(durable, general, may) && may {
-            self.woken.push(general);
-        }
-    }
-
-    /// Lists the general among those that may take work, or not. Says whether that is a change.
-    fn set_free(&mut self, durable: &Durable, general: GeneralIdx, may: bool) -> bool {
-        let changed = if may { self.free.insert(general) } else { self.free.remove(&general) };
-        if changed {
-            for route in durable.registry.get(general).into_iter().flat_map(|general| &general.routes) {
-                let of = self.free_of.entry(*route).or_default();
-                if may {
-                    of.insert(general)
-                } else {
-                    of.remove(&general)
-                };
-            }
-        }
-        changed
-    }
-
-    /// Generals with a free slot that a route could choose.
-    pub(crate) fn free_of(&self, route: RouteIdx) -> Option<&BTreeSet<GeneralIdx>> {
-        self.free_of.get(&route)
-    }
-
-    fn tally(&mut self, durable: &Durable, key: &InstanceKey, general: GeneralIdx, by: i32) {
-        let Some(instance) = self.instances.get(key) else { return };
-        let Some((_, idx)) = instance.members.iter().find(|(of, _)| *of == general) else { return };
-        self.change(durable, *idx, |member| member.load.open = member.load.open.saturating_add_signed(by));
-    }
-
-    fn add(&mut self, durable: &Durable, member: Member) -> MemberIdx {
-        let general = member.general;
-        let load = member.load;
-        let idx = match self.vacant.pop() {
-            Some(idx) => {
-                self.members[idx as usize] = Some(member);
-                idx
-            }
-            None => {
-                self.members.push(Some(member));
-                MemberIdx::try_from(self.members.len() - 1).expect("fewer members than 2^32")
-            }
-        };
-        let pool = self.pools.entry(general).or_default();
-        pool.members += 1;
-        pool.load.open += load.open;
-        pool.load.capacity += load.capacity;
-        self.change(durable, idx, |_| {});
-        idx
-    }
-
-    fn remove(&mut self, durable: &Durable, idx: MemberIdx, now: Timestamp) {
-        let Some(member) = self.members[idx as usize].take() else { return };
-        self.vacant.push(idx);
-        let Some(pool) = self.pools.get_mut(&member.general) else { return };
-        pool.members -= 1;
-        pool.load.open -= member.load.open;
-        pool.load.capacity -= member.load.capacity;
-        if let Some(at) = member.free_at {
-            unlist(pool, &mut self.members, at);
-        }
-        let (none_free, none_left) = (pool.free.is_empty(), pool.members == 0);
-        if none_free {
-            self.set_free(durable, member.general, false);
-        }
-        if none_left {
-            self.idle.insert((now + limits::GENERAL_IDLE_MAX, member.general));
-        }
-    }
-
-    /// Changes a member and puts it where it belongs.
-    fn change(&mut self, durable: &Durable, idx: MemberIdx, change: impl FnOnce(&mut Member)) {
-        let Some(member) = self.members[idx as usize].as_mut() else { return };
-        let before = member.load;
-        change(member);
-        let (general, load, free_at) = (member.general, member.load, member.free_at);
-        let is_free = member.is_open && load.open < load.capacity;
-        let pool = self.pools.entry(general).or_default();
-        pool.load.open = pool.load.open + load.open - before.open;
-        pool.load.capacity = pool.load.capacity + load.capacity - before.capacity;
-        match (is_free, free_at) {
-            (true, None) => {
-                member.free_at = Some(u32::try_from(pool.free.len()).expect("fewer members than 2^32"));
-                pool.free.push(idx);
-                if pool.free.len() == 1 {
-                    self.refresh_general(durable, general);
-                }
-            }
-            (false, Some(at)) => {
-                member.free_at = None;
-                unlist(pool, &mut self.members, at);
-                if pool.free.is_empty() {
-                    self.set_free(durable, general, false);
-                }
-            }
-            (true, Some(_)) | (false, None) => {}
         }
     }
 
@@ -570,14 +429,6 @@ impl Soft {
     }
 }
 
-/// Takes the member at `at` out of the free list; the last one takes its place.
-fn unlist(pool: &mut Pool, members: &mut [Option<Member>], at: u32) {
-    pool.free.swap_remove(at as usize);
-    if let Some(moved) = pool.free.get(at as usize) {
-        members[*moved as usize].as_mut().expect("lists name members that are there").free_at = Some(at);
-    }
-}
-
 /// What the simulator compares the indexes with.
 impl Soft {
     /// Names the first thing in which the indexes differ from a scan of both states.
@@ -585,26 +436,7 @@ impl Soft {
     /// # Errors
     /// With the difference, for a person.
     pub fn check(&self, durable: &Durable) -> Result<(), String> {
-        for (idx, member) in self.members.iter().enumerate().filter_map(|(idx, m)| Some((idx, m.as_ref()?))) {
-            let held = durable.held.get(&member.instance);
-            let open = held.map_or(0, |held| held.values().filter(|of| **of == member.general).count());
-            if open != member.load.open as usize {
-                return Err(format!("{} holds {open} leases, {} are counted", member.instance, member.load.open));
-            }
-            let is_free = member.is_open && member.load.open < member.load.capacity;
-            let listed = self.pools.get(&member.general).is_some_and(|pool| pool.free.contains(&(idx as u32)));
-            if is_free != listed {
-                return Err(format!("{} is free: {is_free}, listed as free: {listed}", member.instance));
-            }
-        }
-        for (general, pool) in &self.pools {
-            let may = !pool.free.is_empty()
-                && durable.registry.get(*general).is_some()
-                && durable.registry.may_begin(*general);
-            if may != self.free.contains(general) {
-                return Err(format!("general {} may take work: {may}, listed otherwise", general.0));
-            }
-        }
+        self.check_pools(durable)?;
         if self.leases.len() != self.deadlines.len() {
             return Err(format!("{} lease clocks, {} deadlines", self.leases.len(), self.deadlines.len()));
         }

@@ -89,6 +89,7 @@ fn setback_of(record: &Record) -> Option<Seq> {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
         | Record::UpgradeFinalized(_) => None,

@@ -7,7 +7,7 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase, Setback};
 use crate::input::{Query, RequestId};
 use crate::output::{
-    ClusterView, DeliveryView, EventView, FleetView, GeneralView, InstanceView, Rejection, Reply, Totals,
+    ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, Rejection, Reply, Totals,
 };
 use crate::record::Load;
 use crate::soft::Soft;
@@ -47,7 +47,7 @@ impl Durable {
                 let views = fitting.map(|(id, event, delivery)| self.view(id, event, delivery, context.soft));
                 Ok(Reply::Deliveries(views.take((limit as usize).min(ROWS_MAX)).collect()))
             }
-            Query::Fleet => Ok(Reply::Fleet(Box::new(self.fleet(tenant, context.soft)))),
+            Query::Fleet => Ok(Reply::Fleet(Box::new(self.fleet(tenant, context)))),
             Query::Routes => {
                 let in_force = self.routing.tenants.get(tenant);
                 let in_force = in_force.expect("every tenant that asks has a table");
@@ -101,7 +101,7 @@ impl Durable {
         view
     }
 
-    fn fleet(&self, tenant: &TenantName, soft: &Soft) -> FleetView {
+    fn fleet(&self, tenant: &TenantName, Context { soft, now, .. }: Context<'_>) -> FleetView {
         let clusters = self.registry.clusters.iter().filter(|((of, _), _)| of == tenant);
         let clusters = clusters.map(|((_, name), cluster)| ClusterView {
             cluster: name.clone(),
@@ -121,13 +121,20 @@ impl Durable {
                 load: Load { open: general.leased, capacity: pool.map_or(0, |pool| pool.load.capacity) },
                 waiting: general.queue.waiting,
                 parked_backlog: u32::try_from(general.queue.overflow.len()).unwrap_or(u32::MAX),
+                ejected: pool.map_or(0, |pool| pool.ejected),
+                rate_pool: crate::rate::pool_of(general).map(|(_, name)| (name, soft.rate_paused(self, idx))),
             }
         });
         let instances = soft.instances.iter().filter(|(key, _)| key.tenant == *tenant);
         let instances = instances.map(|(key, instance)| {
             let members = instance.members.iter().map(|(general, member)| {
                 let member = soft.member(*member);
-                (self.registry.general(*general).key.clone(), member.load, member.reported.clone())
+                let health = Health {
+                    breaker: member.breaker.state(),
+                    paused_until: member.paused_until,
+                    latency_ms: member.pace.fresh(now).unwrap_or(0),
+                };
+                (self.registry.general(*general).key.clone(), member.load, member.reported.clone(), health)
             });
             InstanceView {
                 key: key.clone(),

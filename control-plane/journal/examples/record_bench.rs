@@ -14,7 +14,7 @@ use mindos_core::record::*;
 use mindos_core::snapshot::{DeliveryItem, EventItem, Item, PhaseItem};
 use mindos_journal::encode::{self, Names};
 use mindos_journal::{EmbeddedJournal, Options, Preparation, RealDisk};
-use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 use prost::Message;
 
 const ROUNDS: u32 = 300_000;
@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         subject: Some(Arc::from("acme/widgets/pr/42")),
         lane: Arc::from("acme/widgets/pr/42"),
         repository: Some(Arc::from("acme/widgets")),
+        priority: Priority::Normal,
         actor: Some(Arc::from("octocat")),
         time: Some(at),
         key: [1; 16],
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         judgement: None,
         deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None }; 3],
     };
-    let load = Load { open: 3, capacity: 8 };
+    let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
     let leased = DeliveryLeased {
         delivery,
         token: Token::new(3, 1),
@@ -64,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             generals: Vec::new(),
             instances: vec![(instance.clone(), load), (instance, load)].into(),
             free: 12,
+            ..Choice::default()
         },
     };
     let settled = DeliverySettled {
@@ -115,6 +117,8 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             kind: Arc::from("pr_created"),
             lane: Arc::from(format!("acme/widgets/pr/{}", number % 100_000)),
             repository: Some(Arc::from("acme/widgets")),
+            source: None,
+            priority: Priority::Normal,
             route: "pr-created".parse().expect("a name"),
             accepted: at,
             payload: PayloadRef { seq: Seq(number), len: 1024 },

@@ -12,7 +12,7 @@ use mindos_core::Durable;
 use mindos_core::record::*;
 use mindos_core::route::{Match, Route, RouteTable, Targets};
 use mindos_journal::{EmbeddedJournal, Options, RealDisk};
-use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
 /// That of the server.
 #[global_allocator]
@@ -166,6 +166,7 @@ impl Fill {
             subject: Some(Arc::from(lane)),
             lane: Arc::from(lane),
             repository: Some(Arc::from("acme/widgets")),
+            priority: Priority::Normal,
             actor: Some(Arc::from("octocat")),
             time: Some(AT),
             key: id.try_into().expect("16 bytes"),
@@ -181,7 +182,7 @@ impl Fill {
     fn leased(&mut self, delivery: DeliveryId) -> Result<Seq, Box<dyn Error>> {
         let number = delivery.ordinal as usize;
         let instance = self.instances[number].clone();
-        let load = Load { open: 3, capacity: 1024 };
+        let load = Weight { load: Load { open: 3, capacity: 1024 }, score: 4, latency_ms: 900, ..Weight::default() };
         self.push(Record::DeliveryLeased(Box::new(DeliveryLeased {
             delivery,
             token: Token::new(1, 1),
@@ -190,7 +191,7 @@ impl Fill {
             boot: "6f1c0a52-8a7e".parse()?,
             attempt: 1,
             lease_ms: 25_000,
-            choice: Choice { generals: Vec::new(), instances: vec![(instance, load)].into(), free: 1 },
+            choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
         })))
     }
 

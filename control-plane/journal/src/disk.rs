@@ -74,6 +74,9 @@ pub trait Disk: Clone + Debug + Send + Sync + 'static {
     fn fill_zeroes(&self, name: &str, from: u64, to: u64) -> io::Result<()> {
         write_zeroes(&self.open(name)?, from, to)
     }
+
+    /// What is on the disk of a file need not stay in memory as well: it is long until somebody reads it, if ever.
+    fn let_go(&self, _name: &str) {}
 }
 
 /// An open file of a [`Disk`].
@@ -283,6 +286,13 @@ impl Disk for RealDisk {
                 write_zeroes(&self.open(name)?, from, to)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn let_go(&self, name: &str) {
+        // Advice: where it cannot be given, nothing is lost.
+        if let Ok(file) = fs::File::open(self.path.join(name)) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         }
     }
 }

@@ -264,8 +264,13 @@ impl<D: Disk> Log<D> {
         };
         self.live = Arc::clone(&segment);
         self.offset = FRAMES_AT;
-        self.shared.segments_mut().push(segment);
+        let mut segments = self.shared.segments_mut();
+        segments.push(segment);
+        // A follower that is a little late reads the one that was just filled.
+        let long_filled = segments.iter().rev().nth(2).map(|segment| segment.name.clone());
+        drop(segments);
         self.spares.want();
+        long_filled.into_iter().for_each(|name| self.spares.let_go(name));
         self.shared.measure()
     }
 

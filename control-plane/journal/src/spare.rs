@@ -33,6 +33,8 @@ struct Stock {
     wanted: bool,
     /// Whether an append stands still until there is one.
     awaited: bool,
+    /// A segment that nobody is likely to read, to be let go of on the thread.
+    filled: Option<String>,
     /// Why the last attempt failed, until somebody was told.
     failure: Option<io::Error>,
     stopped: bool,
@@ -157,6 +159,14 @@ impl<D: Disk> Spares<D> {
         self.shared.live_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Has the system forget what it keeps in memory of a segment.
+    pub(crate) fn let_go(&self, segment: String) {
+        if self.thread.is_some() {
+            self.shared.stock().filled = Some(segment);
+            self.shared.changed.notify_all();
+        }
+    }
+
     /// Puts a spare back that was taken and not used.
     pub(crate) fn put_back(&self, name: &str) {
         if let Some(number) = spare_number_in(name) {
@@ -195,11 +205,18 @@ impl<D: Disk> Drop for Spares<D> {
 fn prepare_ahead<D: Disk>(disk: &D, segment_bytes: u64, shared: &Shared) {
     let mut stock = shared.stock();
     loop {
-        while !stock.wanted && !stock.stopped {
+        while !stock.wanted && stock.filled.is_none() && !stock.stopped {
             stock = shared.changed.wait(stock).expect("no holder of the lock panics");
         }
         if stock.stopped {
             return;
+        }
+        if !stock.wanted {
+            let filled = stock.filled.take();
+            drop(stock);
+            filled.into_iter().for_each(|segment| disk.let_go(&segment));
+            stock = shared.stock();
+            continue;
         }
         let number = stock.next_number;
         stock.next_number += 1;

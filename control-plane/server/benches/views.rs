@@ -13,8 +13,8 @@ use mindos_core::record::{
     PlannedDelivery, Record,
 };
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, GeneralName, InstanceId, RouteName, Seq, Status, Strategy, TenantName, Timestamp,
-    Token,
+    BootId, ClusterName, DeliveryId, GeneralName, InstanceId, Priority, RouteName, Seq, Status, Strategy, TenantName,
+    Timestamp, Token,
 };
 
 fn main() {
@@ -70,6 +70,7 @@ fn history(completions: u64) {
                 subject: Some(format!("{}", number % 5000).into()),
                 lane: format!("{repository}/pr/{}", number % 5000).into(),
                 repository: Some(Arc::clone(repository)),
+                priority: Priority::Normal,
                 actor: Some("octocat".into()),
                 time: Some(Timestamp(1_700_000_000_000)),
                 key: key(number),
@@ -174,6 +175,7 @@ fn dedupe(count: u64) {
             subject: None,
             lane: "".into(),
             repository: None,
+            priority: Priority::Normal,
             actor: None,
             time: None,
             key: key(number),

@@ -77,6 +77,10 @@ pub struct Config {
     #[arg(long, env = "MINDOS_QUEUE_BACKLOG_MAX", default_value_t = limits::QUEUE_BACKLOG_MAX, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     pub queue_backlog_max: u32,
 
+    /// Deliveries of one tenant that may be open, waiting and parked ones included, from 1.
+    #[arg(long, env = "MINDOS_TENANT_BACKLOG_MAX", default_value_t = limits::TENANT_BACKLOG_MAX, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
+    pub tenant_backlog_max: u64,
+
     /// Deliveries that may be open in all, from 1.
     #[arg(long, env = "MINDOS_OPEN_MAX", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
     pub open_max: u64,
@@ -197,6 +201,7 @@ impl Config {
         Limits {
             lane_backlog_max: self.lane_backlog_max,
             queue_backlog_max: self.queue_backlog_max,
+            tenant_backlog_max: self.tenant_backlog_max,
             open_max: self.open_max,
             lease: self.lease,
             heartbeat: self.heartbeat,
@@ -222,7 +227,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a span such as `25s`.
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let millis: u64 = match unit {
         "ms" => 1,

@@ -4,6 +4,7 @@
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
 pub mod blobs;
+pub mod catch_up;
 pub mod clock;
 pub mod config;
 pub mod driver;
@@ -14,6 +15,7 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod outgoing;
 pub mod payloads;
 pub mod reload;
 pub mod routing;

@@ -83,7 +83,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// # Errors
 /// As [`run`].
 pub fn run_until_signal(config: Config) -> Result<(), RunError> {
-    crate::memory::keep_freed();
+    crate::memory::prepare();
     let mut builder = if config.net_threads == 1 {
         tokio::runtime::Builder::new_current_thread()
     } else {

@@ -3,20 +3,29 @@
 //! ```yaml
 //! github_secret: "the secret of the webhook"
 //! github_secret_previous: "the one before, while it is being changed"
+//! gitlab: {secret: "the secret token of the webhook", previous: ".."}
+//! alertmanager: {secret: "the credentials of its authorization"}
+//! ingest: {..}                                  # see `ingest::generic`
+//! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
+use crate::ingest::doors::Doors;
+use crate::ingest::generic::GenericSetting;
 use crate::ingest::github::Secrets;
+use crate::ingest::hook::SecretSetting;
 use crate::logging;
 use crate::reload::{ReloadError, Reloaded};
 
@@ -75,6 +84,11 @@ pub enum SettingsError {
 struct Settings {
     github_secret: Option<String>,
     github_secret_previous: Option<String>,
+    gitlab: Option<SecretSetting>,
+    alertmanager: Option<SecretSetting>,
+    #[serde(default)]
+    ingest: BTreeMap<String, GenericSetting>,
+    github_app: Option<AppSetting>,
     log: Option<String>,
 }
 
@@ -83,7 +97,9 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, log } = &settings;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = &settings;
+    Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
+    github_app.as_ref().map(AppSetting::app).transpose()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -99,10 +115,21 @@ fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String>
     Secrets::new(current, previous.map(Into::into)).map_err(|error| error.to_string())
 }
 
+/// Where the settings in force are read, now and after every change.
+#[derive(Clone, Debug, Default)]
+pub struct InForce {
+    /// How GitHub's webhooks are let in.
+    pub github: Arc<ArcSwap<GithubAccess>>,
+    /// How other webhooks are let in.
+    pub doors: Arc<ArcSwap<Doors>>,
+    /// The App whose missed deliveries are asked for.
+    pub app: Arc<ArcSwapOption<App>>,
+}
+
 /// The settings in force and what keeps them so.
 #[derive(Debug)]
 pub struct LiveSettings {
-    github: Arc<ArcSwap<GithubAccess>>,
+    in_force: InForce,
     base: GithubAccess,
     base_log: String,
     file: Option<Reloaded<Settings>>,
@@ -137,23 +164,25 @@ impl LiveSettings {
             None => GithubAccess::Closed,
         };
         let file = file.map(|path| Reloaded::open(path, parse)).transpose()?;
-        let github = Arc::new(ArcSwap::from_pointee(base.clone()));
-        let live = LiveSettings { github, base, base_log: log.to_owned(), file };
-        if let Some(file) = &live.file {
-            apply(&live.github, &live.base, &live.base_log, &file.current().load());
-        }
+        let in_force = InForce::default();
+        let live = LiveSettings { in_force, base, base_log: log.to_owned(), file };
+        let Some(file) = &live.file else {
+            apply(&live.in_force, &live.base, &live.base_log, &Settings::default());
+            return Ok(live);
+        };
+        apply(&live.in_force, &live.base, &live.base_log, &file.current().load());
         Ok(live)
     }
 
-    /// How GitHub's webhooks are let in, now and after every change.
+    /// Where the settings in force are read.
     #[must_use]
-    pub fn github(&self) -> Arc<ArcSwap<GithubAccess>> {
-        Arc::clone(&self.github)
+    pub fn in_force(&self) -> InForce {
+        self.in_force.clone()
     }
 
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
-        let LiveSettings { github, base, base_log, file } = self;
+        let LiveSettings { in_force, base, base_log, file } = self;
         let hurry = Arc::new(Notify::new());
         let mut drained = drain.clone();
         let hangups = async {
@@ -167,7 +196,7 @@ impl LiveSettings {
         let watched = async {
             match file {
                 Some(file) => {
-                    let changed = move |settings: &Settings| apply(&github, &base, &base_log, settings);
+                    let changed = move |settings: &Settings| apply(&in_force, &base, &base_log, settings);
                     file.watch(Arc::clone(&hurry), drain, changed).await;
                 }
                 None => std::future::pending().await,
@@ -181,8 +210,14 @@ impl LiveSettings {
     }
 }
 
-fn apply(github: &ArcSwap<GithubAccess>, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let Settings { github_secret, github_secret_previous, log } = settings;
+fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
+    let InForce { github, doors, app } = in_force;
+    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = settings;
+    // The file was checked when it was read.
+    if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
+        doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
+    }
+    app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
     if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {
@@ -195,7 +230,7 @@ mod tests {
     use super::*;
 
     fn kind(live: &LiveSettings) -> &'static str {
-        match **live.github.load() {
+        match **live.in_force.github.load() {
             GithubAccess::Closed => "closed",
             GithubAccess::Signed(_) => "signed",
             GithubAccess::Unsigned => "unsigned",

@@ -5,17 +5,18 @@
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
 use crate::blobs::{BlobError, BlobStore};
+use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
-use crate::http::{self, GithubAccess, HttpParts, HttpSettings, Scraped};
-use crate::settings::{LiveSettings, SettingsError};
+use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::outgoing::Outgoing;
+use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::store::Reads;
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -58,7 +59,9 @@ pub struct Upkeep {
     reads: Arc<Reads>,
     retention: RetentionSettings,
     settings: Option<LiveSettings>,
-    github: Arc<ArcSwap<GithubAccess>>,
+    in_force: InForce,
+    catch_up: Option<CatchUp>,
+    exposed: Vec<Exposed>,
 }
 
 impl Upkeep {
@@ -107,7 +110,10 @@ impl Upkeep {
             interval: config.upkeep_interval,
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let github = settings.github();
+        let in_force = settings.in_force();
+        let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
+        let counts = catch_up.counts();
+        let exposed = vec![Exposed::new(move |into| counts.expose(into))];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -121,7 +127,9 @@ impl Upkeep {
             reads,
             retention,
             settings,
-            github,
+            in_force,
+            catch_up: Some(catch_up),
+            exposed,
         })
     }
 
@@ -129,6 +137,9 @@ impl Upkeep {
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        if let Some(catch_up) = self.catch_up.take() {
+            tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
@@ -186,8 +197,13 @@ impl Upkeep {
                 journal: self.reads.ledger().reader().clone(),
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
+                others: self.exposed.clone(),
             },
-            settings: HttpSettings { github: Arc::clone(&self.github), ..HttpSettings::default() },
+            settings: HttpSettings {
+                github: Arc::clone(&self.in_force.github),
+                doors: Arc::clone(&self.in_force.doors),
+                ..HttpSettings::default()
+            },
         })
     }
 

@@ -1,6 +1,6 @@
 //! Words of the model and the enum values that stand for them.
 
-use mindos_model::{ParkReason, Status, Strategy};
+use mindos_model::{ParkReason, Priority, Status, Strategy};
 
 use super::Invalid;
 use crate::{delivery, route};
@@ -33,6 +33,7 @@ word!(Status, delivery::v1::DeliveryStatus, "status", { Waiting, Leased, Parked,
 word!(ParkReason, delivery::v1::ParkReason, "park_reason", {
     Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Guarded
 });
+word!(Priority, route::v1::Priority, "priority", { Low, Normal, High });
 word!(Strategy, route::v1::Strategy, "strategy", { Broadcast, RoundRobin, LoadBalanced });
 
 /// Reads the number of an enum value as a word; unspecified is `None`.

@@ -97,6 +97,18 @@ words! {
     }
 }
 
+words! {
+    /// The class in which an event's deliveries wait. While all three wait in a queue they leave it as 16:4:1, so none starves.
+    Priority, "priority", "low, normal or high" {
+        /// For what may take its time.
+        Low = "low",
+        /// Unless something else is asked for.
+        Normal = "normal",
+        /// For what somebody waits for.
+        High = "high",
+    }
+}
+
 /// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {

@@ -8,7 +8,7 @@ pub mod limits;
 mod name;
 mod time;
 
-pub use delivery::{FailureKind, ParkReason, Status, Strategy};
+pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
 pub use id::{DeliveryId, ParseIdError, Seq, Token};
 pub use name::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName};
 pub use time::{ParseTimeError, Timestamp};

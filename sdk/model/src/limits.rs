@@ -33,6 +33,8 @@ pub const ATTEMPTS_MAX: u32 = 5;
 pub const LANE_BACKLOG_MAX: u32 = 100;
 /// Deliveries that may wait for one general or one route.
 pub const QUEUE_BACKLOG_MAX: u32 = 10_000;
+/// Deliveries of one tenant that may be open: half of what the plane takes, so that one tenant never fills it.
+pub const TENANT_BACKLOG_MAX: u64 = 1_000_000;
 /// Largest payload that travels inside a message; a larger one goes by the blob store.
 pub const INLINE_MAX: usize = 256 * 1024;
 /// Largest gRPC message and HTTP body.

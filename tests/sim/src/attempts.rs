@@ -28,7 +28,11 @@ impl Ledger {
         if matches!(cause, Cause::Failed(_) | Cause::Declined) {
             self.ended_by_its_holder(id, token)?;
         }
-        let boot = self.facts_mut(id)?.held.as_ref().map(|(_, _, boot)| boot.clone());
+        let held = self.facts_mut(id)?.held.clone();
+        if let (Cause::Failed(FailureKind::RateLimited { until }), Some(held)) = (cause, &held) {
+            self.limited.met(held, at, *until);
+        }
+        let boot = held.map(|(_, _, boot)| boot);
         // What was handed back to a plane that died over it is told by the next boot.
         let lost = matches!(cause, Cause::Lapsed | Cause::Rebooted) && token.epoch == self.epoch;
         if lost && boot.is_some_and(|boot| self.left.contains(&boot)) && self.started.contains(&(id, token)) {

@@ -234,6 +234,7 @@ fn step_of(record: &Record) -> Option<usize> {
         Record::EpochStarted(_)
         | Record::EventAccepted(_)
         | Record::HoldChanged(_)
+        | Record::RouteAsked(_)
         | Record::JournalTruncated(_)
         | Record::UpgradeFinalized(_) => return None,
     })

@@ -15,6 +15,7 @@ use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, RouteName, Seq, 
 
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
+use crate::placed::Limited;
 
 /// What a broken invariant is reported as.
 pub type Broken = String;
@@ -87,6 +88,7 @@ pub struct Ledger {
     pub stuck: HashSet<(DeliveryId, Token)>,
     /// Records decided before this time say nothing of when: the clock had stood elsewhere.
     pub clock_moved: Timestamp,
+    pub(crate) limited: Limited,
     pub coverage: Coverage,
     /// Kinds of records that came.
     pub kinds: BTreeSet<&'static str>,
@@ -127,9 +129,11 @@ impl Ledger {
                     return Err(format!("epochs_grow: {} follows {}", record.epoch, self.epoch));
                 }
                 self.epoch = record.epoch;
+                self.limited.forget();
             }
             Record::EventAccepted(record) => self.event_accepted(seq, record)?,
             Record::DeliveryLeased(record) => self.delivery_leased(seq, at, phase, record)?,
+            Record::GeneralRegistered(record) => self.limited.registered(record),
             Record::AttemptEnded(record) => self.attempt_ended(seq, at, phase, record)?,
             Record::DeliverySettled(record) => {
                 self.ended_by_its_holder(record.delivery, record.token)?;
@@ -209,6 +213,9 @@ impl Ledger {
             Record::RoutesApplied(record) => {
                 self.routes.extend(record.table.routes.iter().map(|route| (route.name.clone(), route.clone())));
             }
+            Record::RouteAsked(record) => {
+                self.routes.insert(record.route.name.clone(), (*record.route).clone());
+            }
             Record::PayloadCarried(record) => {
                 if let Some(event) = self.events.get_mut(&record.event) {
                     event.payload_at = seq;
@@ -224,7 +231,6 @@ impl Ledger {
             }
             Record::PrefixDropped(_)
             | Record::ClusterRegistered(_)
-            | Record::GeneralRegistered(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => {}
         }
@@ -327,6 +333,8 @@ impl Ledger {
         if at < facts.not_before {
             return Err(format!("retries_wait: {id} was leased at {at}, not before {}", facts.not_before));
         }
+        self.limited.judge(record, at)?;
+        let facts = self.facts_mut(id)?;
         facts.token = token;
         facts.phase = Phase::Leased;
         facts.leased_at = at;
@@ -463,6 +471,7 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)

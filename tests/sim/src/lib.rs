@@ -13,6 +13,7 @@ pub mod histories;
 pub mod home;
 pub mod ledger;
 mod outputs;
+mod placed;
 pub mod script;
 mod wire;
 pub mod words;

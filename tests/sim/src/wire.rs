@@ -1,13 +1,14 @@
 //! Between the two cores: what the stream services of both sides do to a message.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_core::input::{
-    AgentMessage, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
+    AgentMessage, Extend, Hello, HelloGeneral, Input, ModelLoad, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
 };
 use mindos_core::output::{Claim, PlaneMessage, SettledVerdict};
-use mindos_core::record::{CancelReason, InstanceKey, Payload, Usage};
+use mindos_core::record::{CancelReason, InstanceKey, Labels, Payload, Usage};
 use mindos_model::{FailureKind, Timestamp};
 use mindos_sidecar_core as sidecar;
 use mindos_sidecar_core::{Agent, Config, Down, Outcome, Up};
@@ -27,7 +28,7 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
             let generals = config.generals.iter().map(|general| HelloGeneral {
                 name: general.name.clone(),
                 ty: general.ty.clone(),
-                labels: Vec::new(),
+                labels: labels(&general.labels),
                 // Slots come with the first grant.
                 slots: 0,
             });
@@ -76,7 +77,8 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
         }
         Up::Heartbeat { loads, leases: _ } => {
             let loads = config.generals.iter().zip(loads).map(|(general, load)| {
-                let load = ReportedLoad { in_flight: load.in_flight, queued: 0, latency: load.latency };
+                let model = model(load.in_flight);
+                let load = ReportedLoad { in_flight: load.in_flight, queued: 0, latency: load.latency, model };
                 (general.name.clone(), load)
             });
             vec![agent(AgentMessage::Heartbeat { loads: loads.collect() })]
@@ -85,6 +87,19 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
         Up::Reconciled { .. } => Vec::new(),
         Up::Draining { deadline: _, generals: _ } => vec![agent(AgentMessage::Draining)],
     }
+}
+
+fn labels(labels: &BTreeMap<String, String>) -> Labels {
+    labels.iter().map(|(key, value)| (Arc::from(key.as_str()), Arc::from(value.as_str()))).collect()
+}
+
+/// What a model would report that works on so much, two at a time.
+fn model(in_flight: u32) -> Option<Box<ModelLoad>> {
+    let running = in_flight.min(2);
+    let cache = u16::try_from(in_flight * 230).unwrap_or(u16::MAX).min(1000);
+    let queue = in_flight - running;
+    let load = ModelLoad { running, queue, cache_permille: Some(cache), ..ModelLoad::default() };
+    (in_flight > 0).then(|| Box::new(ModelLoad { tokens_per_second: Some(running * 40), ..load }))
 }
 
 /// What a message from the plane is to the agent; none when it names a general that the agent does not have.

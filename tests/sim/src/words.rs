@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mindos_core::input::{Input, RequestId};
 use mindos_core::record::{ContentDigest, DedupeKey, GeneralKey, InstanceKey, Payload};
-use mindos_model::{ClusterName, GeneralName, InstanceId, TenantName};
+use mindos_model::{ClusterName, GeneralName, InstanceId, Priority, TenantName};
 
 /// FNV-1a over parts, each followed by a separator; stands in for the SHA-256 of the server.
 #[must_use]
@@ -40,6 +40,19 @@ fn wide(hash: u64) -> [u8; 16] {
 #[must_use]
 pub fn payload(text: &str) -> Payload {
     Payload { salt: wide(hash(&[text.as_bytes()])), bytes: Bytes::copy_from_slice(text.as_bytes()) }
+}
+
+/// The repository of a lane: some have none.
+#[must_use]
+pub fn repository(lane: &str) -> Option<Arc<str>> {
+    let number = hash(&[lane.as_bytes()]) % 4;
+    (number > 0).then(|| format!("o/{number}").into())
+}
+
+/// What the event of this id asks for: most ask for nothing.
+#[must_use]
+pub fn priority(id: &str) -> Option<Priority> {
+    Priority::ALL.get((hash(&[id.as_bytes()]) % 8) as usize).copied()
 }
 
 /// The default tenant.

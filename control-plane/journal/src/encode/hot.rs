@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
-    Usage,
+    Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::convert::{Invalid, required, word};
@@ -42,6 +42,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -93,6 +94,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
             put_number(31, action.unsigned_abs().into(), bytes);
             put_number(32, u64::from(failed), bytes);
         }
+        put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
 }
 
@@ -105,7 +107,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free },
+        choice: Choice { generals, instances, free, connected, aside, excluded },
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
@@ -124,16 +126,30 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
                 put_load(load, bytes);
             });
         }
-        for (instance, load) in instances {
+        for (instance, weight) in instances {
+            let Weight { load, score, latency_ms, model, queue, trial } = weight;
             put_message(8, bytes, |bytes| {
                 put_bytes(2, instance.instance.as_str().as_bytes(), bytes);
+                put_number(3, u64::from(*score), bytes);
                 put_load(load, bytes);
+                put_number(7, u64::from(*latency_ms), bytes);
+                put_number(8, u64::from(*model), bytes);
+                put_number(9, u64::from(*queue), bytes);
+                put_number(10, u64::from(*trial), bytes);
+            });
+        }
+        for (instance, why) in excluded {
+            put_message(8, bytes, |bytes| {
+                put_bytes(2, instance.instance.as_str().as_bytes(), bytes);
+                put_number(4, words::of_exclusion(*why).unsigned_abs().into(), bytes);
             });
         }
         if general.tenant.as_str() != DEFAULT_TENANT {
             put_bytes(9, general.tenant.as_str().as_bytes(), bytes);
         }
         put_number(10, u64::from(*free), bytes);
+        put_number(11, u64::from(*connected), bytes);
+        put_number(12, u64::from(*aside), bytes);
     });
 }
 
@@ -208,7 +224,7 @@ fn read_event_accepted(
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
     let (mut guard, mut action, mut failed) = (0, 0, 0);
-    let mut planned = Vec::new();
+    let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => tenant = value.text()?,
@@ -229,6 +245,7 @@ fn read_event_accepted(
             30 => guard = value.word()?,
             31 => action = value.word()?,
             32 => failed = value.small()?,
+            35 => priority = value.word()?,
             _ => {}
         }
     }
@@ -248,6 +265,7 @@ fn read_event_accepted(
         // Often the same text, which is then shared.
         lane: subject.clone().filter(|subject| **subject == *lane).unwrap_or_else(|| Arc::from(lane)),
         repository: (!repository.is_empty()).then(|| names.text(repository)),
+        priority: words::priority(priority)?,
         actor: (!actor.is_empty()).then(|| names.text(actor)),
         time: (time > 0).then_some(Timestamp(time)),
         key: fixed(key, "dedupe_key")?,
@@ -292,7 +310,7 @@ fn read_general(mut fields: Fields<'_>) -> Result<(&str, &str), Invalid> {
 fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Record, Invalid> {
     let (mut delivery, mut token, mut general) = (None, None, None);
     let (mut instance, mut boot, mut tenant) = ("", "", "");
-    let (mut attempt, mut lease_ms, mut free) = (0, 0, 0);
+    let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
     let mut candidates = Vec::new();
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -306,26 +324,40 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             8 => candidates.push(Fields(value.bytes()?)),
             9 => tenant = value.text()?,
             10 => free = value.small()?,
+            11 => connected = value.small()?,
+            12 => aside = value.small()?,
             _ => {}
         }
     }
     let tenant = names.tenant(tenant)?;
     let (cluster, name) = required(general, "general")?;
-    let mut choice = Choice { free, ..Choice::default() };
+    let mut choice = Choice { free, connected, aside, ..Choice::default() };
     for mut fields in candidates {
-        let (mut general, mut instance, mut load) = (None, "", Load::default());
+        let (mut general, mut instance, mut weight, mut why) = (None, "", Weight::default(), 0);
         while let Some((tag, value)) = fields.next()? {
             match tag {
                 1 => general = Some(read_general(Fields(value.bytes()?))?),
                 2 => instance = value.text()?,
-                5 => load.open = value.small()?,
-                6 => load.capacity = value.small()?,
+                3 => weight.score = value.small()?,
+                4 => why = value.word()?,
+                5 => weight.load.open = value.small()?,
+                6 => weight.load.capacity = value.small()?,
+                7 => weight.latency_ms = value.small()?,
+                8 => weight.model = value.small()?,
+                9 => weight.queue = value.small()?,
+                10 => weight.trial = value.number()? != 0,
                 _ => {}
             }
         }
         match general {
-            Some((cluster, name)) => choice.generals.push((names.general(&tenant, cluster, name)?, load)),
-            None => choice.instances.push((names.instance(&tenant, cluster, instance)?, load)),
+            Some((cluster, name)) => choice.generals.push((names.general(&tenant, cluster, name)?, weight.load)),
+            None => {
+                let instance = names.instance(&tenant, cluster, instance)?;
+                match words::exclusion(why)? {
+                    Some(why) => choice.excluded.push((instance, why)),
+                    None => choice.instances.push((instance, weight)),
+                }
+            }
         }
     }
     Ok(Record::DeliveryLeased(Box::new(DeliveryLeased {

@@ -70,6 +70,7 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)

@@ -6,7 +6,7 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, UpgradeFinalized, Usage,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
@@ -87,6 +87,18 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
             by: by(record.by),
         })),
+        Kind::RouteAsked(record) => {
+            let pb::RouteAsked { tenant, route, replaces, replaces_tenant } = record;
+            let replaces = match replaces.is_empty() {
+                true => None,
+                false => Some((names.tenant(&replaces_tenant)?, parsed(&replaces, "replaces")?)),
+            };
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: names.tenant(&tenant)?,
+                route: Arc::new(route::from_message(required(route, "route")?)?),
+                replaces,
+            }))
+        }
         Kind::PrefixDropped(record) => {
             Record::PrefixDropped(PrefixDropped { through: Seq(record.through), link: fixed(&record.link, "link")? })
         }
@@ -128,6 +140,7 @@ fn read_event_accepted(
         kind: names.text(kind),
         lane: Arc::from(lane),
         repository: text(&record.repository),
+        priority: words::priority(record.priority)?,
         actor: text(&record.actor),
         time: (record.time_ms > 0).then_some(Timestamp(record.time_ms)),
         key: fixed(&record.dedupe_key, "dedupe_key")?,
@@ -145,13 +158,30 @@ fn read_event_accepted(
 fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result<DeliveryLeased, Invalid> {
     let tenant = names.tenant(&record.tenant)?;
     let general = required(record.general, "general")?;
-    let mut choice = Choice { free: record.free_instances, ..Choice::default() };
+    let mut choice = Choice {
+        free: record.free_instances,
+        connected: record.connected_instances,
+        aside: record.set_aside,
+        ..Choice::default()
+    };
     for candidate in record.candidates {
         let load = Load { open: candidate.slots_taken, capacity: candidate.slots };
         match candidate.general {
             Some(key) => choice.generals.push((names.general(&tenant, &key.cluster, &key.name)?, load)),
             None => {
-                choice.instances.push((names.instance(&tenant, &general.cluster, &candidate.instance)?, load));
+                let instance = names.instance(&tenant, &general.cluster, &candidate.instance)?;
+                let weight = Weight {
+                    load,
+                    score: candidate.score_milli,
+                    latency_ms: candidate.latency_ms,
+                    model: candidate.model_milli,
+                    queue: candidate.model_queue,
+                    trial: candidate.trial,
+                };
+                match words::exclusion(candidate.exclusion)? {
+                    Some(why) => choice.excluded.push((instance, why)),
+                    None => choice.instances.push((instance, weight)),
+                }
             }
         }
     }

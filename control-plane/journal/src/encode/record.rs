@@ -7,7 +7,7 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RoutesApplied, UpgradeFinalized, Usage,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -108,6 +108,15 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 tenant: tenant(of),
             })
         }
+        Record::RouteAsked(record) => {
+            let RouteAsked { tenant: of, route, replaces } = &**record;
+            Kind::RouteAsked(pb::RouteAsked {
+                tenant: tenant(of),
+                route: Some(route::to_message(route)),
+                replaces: replaces.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default(),
+                replaces_tenant: replaces.as_ref().map(|(of, _)| tenant(of)).unwrap_or_default(),
+            })
+        }
         Record::PrefixDropped(PrefixDropped { through, link }) => {
             Kind::PrefixDropped(pb::PrefixDropped { through: through.0, link: Bytes::copy_from_slice(link) })
         }
@@ -136,6 +145,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         subject,
         lane,
         repository,
+        priority,
         actor,
         time,
         key,
@@ -171,6 +181,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         guard,
         guard_action,
         conditions_failed,
+        priority: words::of_priority(*priority),
     }
 }
 
@@ -198,7 +209,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free },
+        choice: Choice { generals, instances, free, connected, aside, excluded },
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
         general: Some(general_to_message(general)),
@@ -206,10 +217,24 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         slots: load.capacity,
         ..Default::default()
     });
-    let of_instances = instances.iter().map(|(instance, load)| pb::Candidate {
+    let of_instances = instances.iter().map(|(instance, weight)| {
+        let Weight { load, score, latency_ms, model, queue, trial } = *weight;
+        pb::Candidate {
+            general: None,
+            instance: instance.instance.to_string(),
+            score_milli: score,
+            exclusion: 0,
+            slots_taken: load.open,
+            slots: load.capacity,
+            latency_ms,
+            model_milli: model,
+            model_queue: queue,
+            trial,
+        }
+    });
+    let of_excluded = excluded.iter().map(|(instance, why)| pb::Candidate {
         instance: instance.instance.to_string(),
-        slots_taken: load.open,
-        slots: load.capacity,
+        exclusion: words::of_exclusion(*why),
         ..Default::default()
     });
     pb::DeliveryLeased {
@@ -220,9 +245,11 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot: boot.to_string(),
         attempt: *attempt,
         lease_ms: *lease_ms,
-        candidates: of_generals.chain(of_instances).collect(),
+        candidates: of_generals.chain(of_instances).chain(of_excluded).collect(),
         tenant: tenant(&general.tenant),
         free_instances: *free,
+        connected_instances: *connected,
+        set_aside: *aside,
     }
 }
 

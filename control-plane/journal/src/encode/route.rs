@@ -9,7 +9,7 @@ use mindos_model::Strategy;
 use mindos_proto::convert::{Invalid, duration, parsed, required, span, word};
 use mindos_proto::route::v1 as pb;
 
-use super::guard;
+use super::{guard, words};
 
 pub(crate) fn table_to_message(table: &RouteTable) -> pb::RouteTable {
     let (guards, own_logins) = guard::trust_to_message(table.trust.as_deref());
@@ -29,6 +29,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         strategy,
         count,
         coalesce,
+        priority,
         attempts_max,
         deadline,
         block_max,
@@ -54,6 +55,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         max_block: Some(span(*block_max)),
         paused: false,
         guards: guards.as_deref().map(guard::guards_to_message),
+        priority: words::of_priority(*priority),
     }
 }
 
@@ -79,6 +81,7 @@ pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
         attempts_max,
         deadline,
         max_block,
+        priority,
         // What holds a route is a record of its own.
         paused: _,
         guards,
@@ -108,6 +111,7 @@ pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
         strategy: required(word::<pb::Strategy, Strategy>(strategy, "strategy")?, "strategy")?,
         count,
         coalesce,
+        priority: words::priority(priority)?,
         attempts_max,
         deadline: time(deadline, "deadline")?,
         block_max: time(max_block, "max_block")?,

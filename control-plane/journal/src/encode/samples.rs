@@ -9,12 +9,12 @@ use mindos_core::output::PayloadRef;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
-use mindos_model::{DeliveryId, FailureKind, ParkReason, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 20;
+pub(crate) const KINDS: u64 = 21;
 
 fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -69,6 +69,26 @@ fn digest<const N: usize>(random: &mut Random) -> [u8; N] {
 fn reason(random: &mut Random) -> ParkReason {
     // The golden file was drawn from the first six.
     ParkReason::ALL[random.below(6) as usize]
+}
+
+fn weight(random: &mut Random) -> Weight {
+    Weight {
+        load: Load::default(),
+        score: random.below(9000) as u32,
+        latency_ms: random.below(90_000) as u32,
+        model: random.below(4000) as u32,
+        queue: random.below(40) as u32,
+        trial: random.below(9) == 0,
+    }
+}
+
+fn exclusion(random: &mut Random) -> Exclusion {
+    match random.below(4) {
+        0 => Exclusion::Held,
+        1 => Exclusion::Draining,
+        2 => Exclusion::BreakerOpen,
+        _ => Exclusion::RateLimited,
+    }
 }
 
 fn load(random: &mut Random) -> Load {
@@ -194,6 +214,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         subject,
         lane,
         repository: maybe(random, |random| text(random, "repository")),
+        priority: Priority::Normal,
         actor: maybe(random, |random| text(random, "actor")),
         time: maybe(random, time),
         key: digest(random),
@@ -211,17 +232,25 @@ fn leased(random: &mut Random) -> DeliveryLeased {
     let tenant = tenant(random);
     let general = general(random, &tenant);
     let generals = (0..random.below(5)).map(|_| (self::general(random, &tenant), load(random))).collect();
-    let instances = (0..random.below(3)).map(|_| (instance(random, &general), load(random))).collect();
-    DeliveryLeased {
+    let instances = (0..random.below(3)).map(|_| (instance(random, &general), load(random)));
+    let instances: Vec<_> = instances.collect();
+    let mut leased = DeliveryLeased {
         delivery: delivery(random),
         token: token(random),
         instance: instance(random, &general),
         boot: format!("boot-{}", random.below(9)).parse().unwrap(),
         attempt: 1 + random.below(5) as u32,
         lease_ms: random.below(1 << 20) as u32,
-        choice: Choice { generals, instances, free: random.below(300) as u32 },
+        choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         general,
-    }
+    };
+    let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));
+    leased.choice.instances = weighed.collect();
+    leased.choice.connected = random.below(300) as u32;
+    leased.choice.aside = random.below(9) as u32;
+    let excluded = (0..random.below(3)).map(|_| (instance(random, &leased.general), exclusion(random)));
+    leased.choice.excluded = excluded.collect();
+    leased
 }
 
 /// A record that brings a table in force.
@@ -304,7 +333,15 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
-        _ => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        _ => {
+            let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
+            Record::RouteAsked(Box::new(RouteAsked {
+                tenant: tenant(random),
+                route: Arc::new(route(random)),
+                replaces,
+            }))
+        }
     };
     Entry { seq: at, at: time(random), record }
 }
@@ -372,6 +409,8 @@ fn event(random: &mut Random) -> EventItem {
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),
+        source: None,
+        priority: Priority::Normal,
         route: "route-2".parse().unwrap(),
         accepted: time(random),
         payload: PayloadRef { seq: seq(random), len: random.below(1 << 20) as u32 },

@@ -79,6 +79,8 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         kind,
         lane,
         repository,
+        source,
+        priority,
         route,
         accepted,
         payload: PayloadRef { seq, len },
@@ -95,6 +97,8 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         payload_seq: seq.0,
         payload_len: *len,
         deliveries: deliveries.iter().map(delivery_to_message).collect(),
+        priority: words::of_priority(*priority),
+        source: source.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
@@ -203,6 +207,8 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         payload_seq,
         payload_len,
         deliveries,
+        priority,
+        source,
     } = message;
     let tenant = names.tenant(&tenant)?;
     let mut items = Vec::with_capacity(deliveries.len());
@@ -214,6 +220,8 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         kind: names.text(&kind),
         lane: names.text(&lane),
         repository: (!repository.is_empty()).then(|| names.text(&repository)),
+        source: (!source.is_empty()).then(|| names.text(&source)),
+        priority: words::priority(priority)?,
         route: names.route(&route)?,
         accepted: Timestamp(accepted_ms),
         payload: PayloadRef { seq: Seq(payload_seq), len: payload_len },

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use mindos_core::record::{Entry, Holds, Record};
-use mindos_model::{Seq, Token};
+use mindos_core::snapshot::Item;
+use mindos_model::{Priority, Seq, Token};
 use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
@@ -90,6 +91,43 @@ fn every_snapshot_item_comes_back() {
         let mut bytes = Vec::new();
         state::encode(&item, &mut bytes);
 
+        let mut read = Vec::new();
+        state::decode(&mut names, &bytes, &mut |item| read.push(item)).unwrap();
+        assert_eq!(read, [item]);
+    }
+}
+
+#[test]
+fn every_priority_comes_back_and_the_normal_one_takes_no_byte() {
+    let mut names = Names::default();
+    let mut random = Random::new(6);
+    let (mut accepted, mut routes) = (0, 0);
+    for number in 0..8 * KINDS {
+        let mut entry = samples::entry(&mut random, number % KINDS, Seq(1 + number));
+        let plain = encoded(&entry).len();
+        for priority in Priority::ALL {
+            match &mut entry.record {
+                Record::EventAccepted(record) => (record.priority, accepted) = (*priority, accepted + 1),
+                Record::RoutesApplied(record) => {
+                    let table = std::sync::Arc::make_mut(&mut record.table);
+                    table.routes.iter_mut().for_each(|route| (route.priority, routes) = (*priority, routes + 1));
+                }
+                _ => {}
+            }
+            let bytes = encoded(&entry);
+            assert_eq!(bytes, message(&entry).encode_to_vec());
+            assert_eq!(decoded(&mut names, &entry, &bytes).unwrap().as_ref(), Some(&entry));
+            assert!(*priority != Priority::Normal || bytes.len() == plain);
+        }
+    }
+    assert!(accepted > 0 && routes > 0);
+    while accepted > 0 {
+        let Item::Event(mut event) = samples::item(&mut random) else { continue };
+        accepted -= 1;
+        (event.priority, event.source) = (Priority::ALL[accepted % 3], Some("/here".into()));
+        let item = Item::Event(event);
+        let mut bytes = Vec::new();
+        state::encode(&item, &mut bytes);
         let mut read = Vec::new();
         state::decode(&mut names, &bytes, &mut |item| read.push(item)).unwrap();
         assert_eq!(read, [item]);

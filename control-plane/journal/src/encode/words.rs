@@ -1,10 +1,25 @@
 //! Words of the core that a message spreads over several fields.
 
-use mindos_core::record::{CancelReason, Cause, Holds};
-use mindos_model::{FailureKind, ParkReason, Timestamp};
+use mindos_core::record::{CancelReason, Cause, Exclusion, Holds};
+use mindos_model::{FailureKind, ParkReason, Priority, Timestamp};
 use mindos_proto::convert::{Invalid, word};
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::journal::v1 as pb;
+use mindos_proto::route::v1 as route;
+
+/// A priority; the normal one is left out.
+pub(crate) fn of_priority(priority: Priority) -> i32 {
+    match priority {
+        Priority::Normal => route::Priority::Unspecified as i32,
+        Priority::Low => route::Priority::Low as i32,
+        Priority::High => route::Priority::High as i32,
+    }
+}
+
+/// The other way.
+pub(crate) fn priority(priority: i32) -> Result<Priority, Invalid> {
+    Ok(word::<route::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal))
+}
 
 /// A cause as (what ended it, how it failed, until when it is limited).
 pub(crate) fn of_cause(cause: Cause) -> (i32, i32, u64) {
@@ -51,6 +66,34 @@ pub(crate) fn cause(ended_by: i32, failure: i32, until: u64) -> Result<Option<Ca
             })
         }
     }))
+}
+
+/// Why an instance was set aside.
+pub(crate) fn of_exclusion(why: Exclusion) -> i32 {
+    let word = match why {
+        Exclusion::Held => pb::Exclusion::Cordoned,
+        Exclusion::Draining => pb::Exclusion::Draining,
+        Exclusion::BreakerOpen => pb::Exclusion::BreakerOpen,
+        Exclusion::RateLimited => pb::Exclusion::RateLimited,
+    };
+    word as i32
+}
+
+/// The other way; `None` if it was not set aside.
+pub(crate) fn exclusion(why: i32) -> Result<Option<Exclusion>, Invalid> {
+    let unknown = || Invalid::new("exclusion", format_args!("value {why} is not accepted here"));
+    match pb::Exclusion::try_from(why).map_err(|_| unknown())? {
+        pb::Exclusion::Unspecified => Ok(None),
+        pb::Exclusion::Cordoned => Ok(Some(Exclusion::Held)),
+        pb::Exclusion::Draining => Ok(Some(Exclusion::Draining)),
+        pb::Exclusion::BreakerOpen => Ok(Some(Exclusion::BreakerOpen)),
+        pb::Exclusion::RateLimited => Ok(Some(Exclusion::RateLimited)),
+        pb::Exclusion::Paused
+        | pb::Exclusion::NoSlot
+        | pb::Exclusion::Unknown
+        | pb::Exclusion::Taken
+        | pb::Exclusion::LaneBusy => Err(unknown()),
+    }
 }
 
 /// A reason to cancel as (reason, what takes its place).

@@ -208,6 +208,12 @@ impl Handle {
         self.shared.followers.subscribe()
     }
 
+    /// The clock that decisions go by.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
     /// The plane's time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

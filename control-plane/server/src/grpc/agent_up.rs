@@ -170,9 +170,10 @@ impl Up {
     }
 
     fn load(&self, load: wire::GeneralLoad) -> Result<(GeneralName, ReportedLoad), Invalid> {
-        let wire::GeneralLoad { general, in_flight, queued, latency, models: _ } = load;
+        let wire::GeneralLoad { general, in_flight, queued, latency, models } = load;
         let latency = latency.map(|latency| duration(&latency, "latency")).transpose()?.unwrap_or_default();
-        Ok((self.general(&general)?, ReportedLoad { in_flight, queued, latency }))
+        let model = super::model_load::read(models)?.map(Box::new);
+        Ok((self.general(&general)?, ReportedLoad { in_flight, queued, latency, model }))
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Invariant: a delivery's `seq` is that of the last record folded, so of two states the one with the higher is the later.
 
+use std::fmt::Write as _;
+
 use mindos_core::record::{
-    AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Next, Record, Usage,
+    AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Exclusion, Next, Record,
+    Usage, Weight,
 };
 use mindos_model::{DeliveryId, FailureKind, Seq, Status, Timestamp, Token};
 use mindos_proto::convert::time;
@@ -33,6 +36,7 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::GeneralRemoved(_)
         | Record::HoldChanged(_)
         | Record::RoutesApplied(_)
+        | Record::RouteAsked(_)
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
@@ -134,20 +138,56 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         chosen: weighed == general,
         ..wire::ConsideredCandidate::default()
     });
-    let instances = choice.instances.iter().map(|(weighed, load)| wire::ConsideredCandidate {
+    let instances = choice.instances.iter().map(|(weighed, weight)| wire::ConsideredCandidate {
         general: Some(words::general_name(general)),
         instance_id: weighed.instance.to_string(),
-        score: share(*load),
+        // Records of before there were scores have the share of slots alone.
+        score: if weight.score > 0 { f64::from(weight.score) / 1000.0 } else { share(weight.load) },
         chosen: weighed == instance,
         ..wire::ConsideredCandidate::default()
     });
-    let summary = format!(
-        "{general} at {}: the less loaded of {} drawn from {} with a free slot",
-        instance.instance,
-        choice.instances.len(),
-        choice.free
-    );
-    delivery.explanation = Some(wire::Explanation { summary, considered: generals.chain(instances).collect() });
+    let excluded = choice.excluded.iter().map(|(other, why)| wire::ConsideredCandidate {
+        general: Some(words::general_name(general)),
+        instance_id: other.instance.to_string(),
+        excluded: match why {
+            Exclusion::Held => "cordoned",
+            Exclusion::Draining => "draining",
+            Exclusion::BreakerOpen => "breaker_open",
+            Exclusion::RateLimited => "rate_limited",
+        }
+        .to_owned(),
+        ..wire::ConsideredCandidate::default()
+    });
+    let considered = generals.chain(instances).chain(excluded).collect();
+    delivery.explanation = Some(wire::Explanation { summary: summary(record), considered });
+}
+
+/// Why this instance, in a sentence.
+fn summary(record: &DeliveryLeased) -> String {
+    let DeliveryLeased { general, instance, choice, .. } = record;
+    let mut text = format!("{general} at {}: ", instance.instance);
+    let weight = choice.instances.iter().find(|(weighed, _)| weighed == instance).map(|(_, weight)| *weight);
+    let Weight { load, score, latency_ms, model, queue, trial } = weight.unwrap_or_default();
+    // Writing to a string cannot fail.
+    let _ = if trial {
+        write!(text, "its breaker is open, and this shows whether it is well")
+    } else {
+        write!(text, "the better of {} drawn from {} with a free slot", choice.instances.len(), choice.free)
+    };
+    if score > 0 {
+        let _ =
+            write!(text, ", score {:.3}: {} of {} slots in use", f64::from(score) / 1000.0, load.open, load.capacity);
+    }
+    if latency_ms > 0 {
+        let _ = write!(text, ", latency {latency_ms} ms");
+    }
+    if model > 0 {
+        let _ = write!(text, ", its model at {:.2} with {queue} waiting", f64::from(model) / 1000.0);
+    }
+    if choice.aside > 0 {
+        let _ = write!(text, "; {} of {} set aside", choice.aside, choice.connected);
+    }
+    text
 }
 
 fn attempt_ended(delivery: &mut wire::Delivery, record: &AttemptEnded, at: Timestamp) {

@@ -97,7 +97,7 @@ fn leases_at(fleet: &FleetView, target: &HoldTarget) -> u64 {
         HoldTarget::General(_, name) => general.name == *name,
         _ => true,
     });
-    loads.map(|(_, load, _)| u64::from(load.open)).sum()
+    loads.map(|(_, load, ..)| u64::from(load.open)).sum()
 }
 
 impl Fleet {

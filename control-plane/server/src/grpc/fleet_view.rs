@@ -1,8 +1,12 @@
 //! The fleet as the API shows it, and which part of it is meant.
 
+use std::time::Duration;
+
+use mindos_core::BreakerState;
+use mindos_core::input::ModelLoad;
 use mindos_core::output::{ClusterView, FleetView, GeneralView, InstanceState, InstanceView};
 use mindos_proto::convert::{span, time};
-use mindos_proto::fleet::v1::{Cluster, FleetFilter, General, Instance, InstanceGeneral, Liveness};
+use mindos_proto::fleet::v1::{Cluster, FleetFilter, General, Instance, InstanceGeneral, Liveness, ModelPressure};
 use tonic::Status;
 
 use super::words;
@@ -101,7 +105,7 @@ fn cluster_of(view: &ClusterView, fleet: &FleetView) -> Cluster {
 }
 
 fn general_of(view: &GeneralView, fleet: &FleetView) -> General {
-    let GeneralView { key, ty, labels, holds, instances: _, load, waiting, parked_backlog } = view;
+    let GeneralView { key, ty, labels, holds, instances: _, load, waiting, parked_backlog, ejected, rate_pool } = view;
     let serves = |instance: &&InstanceView| instance.generals.iter().any(|(served, ..)| served == key);
     let (instances_connected, instances_unknown) = count(fleet.instances.iter().filter(serves));
     let liveness = match (instances_connected, instances_unknown) {
@@ -124,18 +128,44 @@ fn general_of(view: &GeneralView, fleet: &FleetView) -> General {
         instances_unknown,
         holds: words::holds(*holds),
         registered_at: None,
+        instances_ejected: *ejected,
+        rate_pool: rate_pool.as_ref().map(|(name, _)| name.to_string()).unwrap_or_default(),
+        rate_paused_until: rate_pool.as_ref().and_then(|(_, until)| until.map(time)),
+    }
+}
+
+fn pressure(load: &ModelLoad) -> ModelPressure {
+    let ModelLoad { running, queue, cache_permille, tokens_per_second, limit_remaining, limit_resets_at } = load;
+    ModelPressure {
+        running: *running,
+        queue: *queue,
+        cache_use: cache_permille.map(|permille| f64::from(permille) / 1000.0),
+        tokens_per_second: *tokens_per_second,
+        limit_remaining: *limit_remaining,
+        limit_resets_at: limit_resets_at.map(time),
     }
 }
 
 fn instance_of(view: &InstanceView) -> Instance {
     let InstanceView { key, boot, version, state, since, holds, generals } = view;
-    let served = generals.iter().map(|(general, load, reported)| InstanceGeneral {
+    let served = generals.iter().map(|(general, load, reported, health)| InstanceGeneral {
         name: general.name.to_string(),
         capacity: load.capacity,
         leases: load.open,
         latency: (!reported.latency.is_zero()).then(|| span(reported.latency)),
-        breaker_open: false,
+        breaker_open: matches!(health.breaker, BreakerState::Open { .. } | BreakerState::Trial { .. }),
         queued: reported.queued,
+        breaker_open_until: match health.breaker {
+            BreakerState::Open { until } => Some(time(until)),
+            BreakerState::Closed | BreakerState::Trial { .. } | BreakerState::Reentry { .. } => None,
+        },
+        reentry_tenths: match health.breaker {
+            BreakerState::Reentry { step, .. } => step,
+            BreakerState::Closed | BreakerState::Open { .. } | BreakerState::Trial { .. } => 0,
+        },
+        rate_paused_until: health.paused_until.map(time),
+        placement_latency: (health.latency_ms > 0).then(|| span(Duration::from_millis(health.latency_ms.into()))),
+        model: reported.model.as_deref().map(pressure),
     });
     Instance {
         cluster: key.cluster.to_string(),

@@ -19,6 +19,7 @@ mod fleet;
 mod fleet_view;
 mod fleet_watch;
 mod ledger;
+mod model_load;
 mod publish;
 mod route;
 mod route_table;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mindos_core::route::{Coalesce, LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
 use mindos_journal::encode::guard::{guards_from_message, guards_to_message, trust_from_message, trust_to_message};
-use mindos_model::{RouteName, Strategy, limits};
+use mindos_model::{Priority, RouteName, Strategy, limits};
 use mindos_proto::convert::{Invalid, duration, parsed, span, word};
 use mindos_proto::route::v1 as wire;
 
@@ -27,19 +27,8 @@ pub(crate) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
 }
 
 fn route(route: wire::Route) -> Result<Route, Invalid> {
-    let wire::Route {
-        name,
-        r#match,
-        targets,
-        strategy,
-        count,
-        coalesce,
-        attempts_max,
-        deadline,
-        max_block,
-        paused: _,
-        guards,
-    } = route;
+    let wire::Route { name, r#match, targets, strategy, count, coalesce, priority, .. } = route;
+    let wire::Route { attempts_max, deadline, max_block, guards, .. } = route;
     let wire::RouteMatch { kinds, subjects, expr } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
@@ -62,6 +51,7 @@ fn route(route: wire::Route) -> Result<Route, Invalid> {
         coalesce,
         attempts_max: or(attempts_max, limits::ATTEMPTS_MAX),
         deadline: deadline.map_or(Ok(limits::DEADLINE), |span| duration(&span, "deadline"))?,
+        priority: word::<wire::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal),
         block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
         guards: guards.map(guards_from_message).transpose()?.map(Box::new),
     })
@@ -115,7 +105,8 @@ pub(crate) fn write(table: &RouteTable) -> wire::RouteTable {
 }
 
 fn write_route(route: &Route) -> wire::Route {
-    let Route { name, matches, targets, strategy, count, coalesce, attempts_max, deadline, block_max, guards } = route;
+    let Route { name, matches, targets, strategy, count, coalesce, priority, .. } = route;
+    let Route { attempts_max, deadline, block_max, guards, .. } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let coalesce = match coalesce {
         Coalesce::Every => wire::CoalescePolicy::Every,
@@ -144,6 +135,7 @@ fn write_route(route: &Route) -> wire::Route {
         max_block: Some(span(*block_max)),
         paused: false,
         guards: guards.as_deref().map(guards_to_message),
+        priority: wire::Priority::from(*priority).into(),
     }
 }
 

@@ -68,6 +68,13 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with_reason("PLANE_FULL", [("open", open.to_string()), ("max", max.to_string())])
             .with(retry(RETRY_BACKLOG))
             .with(quota("plane".to_owned(), "deliveries that may be open")),
+        Rejection::TenantFull { tenant, open, max } => new(Code::ResourceExhausted, message)
+            .with_reason(
+                "TENANT_FULL",
+                [("tenant", tenant.to_string()), ("open", open.to_string()), ("max", max.to_string())],
+            )
+            .with(retry(RETRY_BACKLOG))
+            .with(quota(format!("tenant:{tenant}"), "deliveries of a tenant that may be open")),
         Rejection::FanoutTooWide { targets, max } => new(Code::FailedPrecondition, message)
             .with_reason("FANOUT_TOO_WIDE", [("targets", targets.to_string()), ("max", max.to_string())]),
         Rejection::UnknownDelivery { delivery } => new(Code::NotFound, message)
@@ -87,6 +94,10 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(precondition("GENERAL_IDLE", general.clone(), "has to be without instances and open deliveries")),
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),
+        Rejection::AskedRoutesFull { max } => new(Code::ResourceExhausted, message)
+            .with_reason("ASKED_ROUTES_FULL", [("max", max.to_string())])
+            .with(retry(RETRY_BACKLOG))
+            .with(quota("plane".to_owned(), "routes that publishers asked for, with open work")),
         Rejection::Routes(error) => routes(error),
     }
 }
@@ -181,7 +192,7 @@ pub fn internal(what: &str) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use mindos_model::{RouteName, Seq};
+    use mindos_model::{RouteName, Seq, TenantName};
     use mindos_proto::rpc::ErrorInfo;
 
     use super::*;
@@ -192,6 +203,7 @@ mod tests {
         let full = [
             rejection(&Rejection::BacklogFull { route, waiting: 7, max: 7 }),
             rejection(&Rejection::PlaneFull { open: 7, max: 7 }),
+            rejection(&Rejection::TenantFull { tenant: TenantName::default_tenant(), open: 7, max: 7 }),
             inbox_full(Full),
             disk_full(),
         ];

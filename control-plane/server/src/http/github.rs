@@ -18,6 +18,8 @@ use crate::net::Connection;
 
 /// Largest delivery: what GitHub itself sends at most.
 const BODY_MAX: usize = 25 << 20;
+/// Bodies above this are read on a thread that may take its time, so that others do not wait.
+const INLINE_READ_MAX: usize = 256 << 10;
 
 /// How deliveries are verified.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +65,14 @@ async fn receive(
         return Err(status::disk_full().into());
     }
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
-    let delivery = normalise(&headers, &held.bytes, secrets).map_err(|error| refused(&error))?;
+    let delivery = if held.bytes.len() <= INLINE_READ_MAX {
+        normalise(&headers, &held.bytes, secrets)
+    } else {
+        let (secrets, bytes) = (secrets.cloned(), held.bytes.clone());
+        let read = tokio::task::spawn_blocking(move || normalise(&headers, &bytes, secrets.as_ref())).await;
+        read.map_err(|_| HttpError::from(status::internal("a webhook was not read")))?
+    };
+    let delivery = delivery.map_err(|error| refused(&error))?;
     let routed = delivery.routed;
     debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
     let event = http.inline(github_event(delivery)).await?;

@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod github;
 mod health;
+mod hook;
 mod scrape;
 mod upgrade;
 
@@ -16,19 +17,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
 
 use crate::blobs::BlobStore;
 use crate::grpc::Context;
+use crate::ingest::doors::Doors;
 use crate::net::Connection;
 use body::Bodies;
 
 pub use error::HttpError;
 pub use github::GithubAccess;
-pub use scrape::Scraped;
+pub use scrape::{Exposed, Scraped};
 
 /// How the HTTP side behaves.
 #[derive(Clone, Debug)]
@@ -37,11 +39,13 @@ pub struct HttpSettings {
     pub body_timeout: Duration,
     /// Swapped when the secrets change.
     pub github: Arc<ArcSwap<GithubAccess>>,
+    /// The doors for other webhooks, swapped likewise.
+    pub doors: Arc<ArcSwap<Doors>>,
 }
 
 impl Default for HttpSettings {
     fn default() -> HttpSettings {
-        HttpSettings { body_timeout: Duration::from_secs(30), github: Arc::default() }
+        HttpSettings { body_timeout: Duration::from_secs(30), github: Arc::default(), doors: Arc::default() }
     }
 }
 
@@ -84,6 +88,22 @@ pub fn router(parts: HttpParts) -> Router {
             }),
         )
         .route(
+            "/webhooks/gitlab",
+            post(async |State(http): Shared, request: http::Request<Body>| hook::gitlab(&http, knock(request)).await),
+        )
+        .route(
+            "/webhooks/alertmanager",
+            post(async |State(http): Shared, request: http::Request<Body>| {
+                hook::alertmanager(&http, knock(request)).await
+            }),
+        )
+        .route(
+            "/webhooks/generic/{name}",
+            post(async |State(http): Shared, Path(name): Path<String>, request: http::Request<Body>| {
+                hook::generic(&http, &name, knock(request)).await
+            }),
+        )
+        .route(
             "/upgrade/finalize",
             post(async |State(http): Shared, headers: HeaderMap, body: Body| {
                 upgrade::finalize(&http, headers, body).await
@@ -97,4 +117,9 @@ pub fn router(parts: HttpParts) -> Router {
             HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response()
         })
         .with_state(http)
+}
+
+fn knock(request: http::Request<Body>) -> hook::Knock {
+    let (mut parts, body) = request.into_parts();
+    hook::Knock { peer: parts.extensions.remove::<Connection>(), headers: parts.headers, body }
 }

@@ -19,6 +19,23 @@ use crate::views::stats::Stats;
 /// How long the plane may take to count what is open.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Families that are written elsewhere.
+#[derive(Clone)]
+pub struct Exposed(Arc<dyn Fn(&mut Exposition) + Send + Sync>);
+
+impl Exposed {
+    /// Wraps what writes them.
+    pub fn new(write: impl Fn(&mut Exposition) + Send + Sync + 'static) -> Exposed {
+        Exposed(Arc::new(write))
+    }
+}
+
+impl std::fmt::Debug for Exposed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exposed")
+    }
+}
+
 /// What a scrape reads, beside the plane itself.
 #[derive(Clone, Debug)]
 pub struct Scraped {
@@ -28,6 +45,7 @@ pub struct Scraped {
     pub views: Vec<(&'static str, Arc<Progress>)>,
     /// The record of the newest snapshot.
     pub snapshot: Arc<AtomicU64>,
+    pub others: Vec<Exposed>,
 }
 
 pub(super) async fn get(http: &Http) -> Response {
@@ -44,6 +62,7 @@ pub(super) async fn get(http: &Http) -> Response {
     into.single("mindos_events_judged_again_total", Kind::Counter, help, again);
     journal(http, &mut into);
     views(http, &mut into);
+    http.scraped.others.iter().for_each(|other| (other.0)(&mut into));
     metrics::process().expose(&mut into);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
 }

@@ -61,6 +61,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         tenant: tenant.clone(),
         id: text(event.id),
         repository: event.repository.map(text),
+        priority: event.priority,
         actor: event.actor.map(text),
         time: event.time,
         key: key(tenant, event.source, event.id),
@@ -75,6 +76,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         trust: trust(&event),
         judged: None,
         routed,
+        asked: None,
         seen: None::<Seen>,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whatever it takes, a protobuf decoder takes too; it is stricter, never laxer, and refuses fields given twice.
 
-use mindos_model::Timestamp;
+use mindos_model::{Priority, Timestamp};
 use mindos_proto::convert::Invalid;
 
 use super::cloudevents::{EXTENSION_NAME_MAX, EXTENSIONS_MAX};
@@ -19,6 +19,7 @@ pub(super) struct Scanned<'a> {
     pub(super) datacontenttype: Option<&'a str>,
     pub(super) dataref: Option<&'a str>,
     pub(super) repository: Option<&'a str>,
+    pub(super) priority: Option<Priority>,
     pub(super) actor: Option<&'a str>,
     pub(super) lane: Option<&'a str>,
     pub(super) kind: Option<&'a str>,
@@ -141,6 +142,13 @@ fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -
         "echo" => event.echo = attribute.is_so(),
         "association" => event.association = known(attribute)?,
         "hops" => event.hops = attribute.count(),
+        "priority" => {
+            let priority = match attribute {
+                Attribute::Text(text) => text.parse().ok(),
+                Attribute::Boolean(_) | Attribute::Integer(_) | Attribute::Time(..) | Attribute::Other => None,
+            };
+            event.priority = Some(priority.ok_or_else(|| Invalid::new(name, "expected low, normal or high"))?);
+        }
         "time" => {
             let time = match attribute {
                 Attribute::Time(seconds, nanos) => attribute_time(*seconds, *nanos),
@@ -403,6 +411,27 @@ mod tests {
         let doubled = [full().encode_to_vec(), full().encode_to_vec()].concat();
         assert!(scan(&doubled).is_err());
         assert!(scan(&[]).is_err());
+    }
+
+    #[test]
+    fn a_priority_is_one_of_three_words() {
+        let with = |value| {
+            let mut event = IncomingEvent {
+                id: "e-1".to_owned(),
+                source: "/s".to_owned(),
+                r#type: "t".to_owned(),
+                ..IncomingEvent::default()
+            };
+            event.extensions.insert("priority".to_owned(), value);
+            encode(event)
+        };
+        let text = |word: &str| ExtensionValue::String(word.to_owned());
+        assert_eq!(scan(&with(text("high"))).unwrap().priority, Some(Priority::High));
+        assert_eq!(scan(&sample()).unwrap().priority, None);
+        for bad in [text("urgent"), text(""), text("HIGH"), ExtensionValue::Integer(1), ExtensionValue::Boolean(true)] {
+            let error = scan(&with(bad)).unwrap_err();
+            assert_eq!((error.field.as_str(), error.reason.as_str()), ("priority", "expected low, normal or high"));
+        }
     }
 
     fn full() -> CloudEvent {

@@ -144,3 +144,44 @@ fn conditions_of_other_kinds_are_not_evaluated() {
 
     assert_eq!((first, judged.table, judged.holds, judged.failed), (Some(1), Seq(7), Some(1), 0));
 }
+
+#[test]
+fn conditions_and_guards_tell_real_payloads_apart() {
+    use crate::ingest::event::accept_github;
+    use crate::ingest::github::normalise;
+
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/github-webhooks");
+    let judge = Judge::new(
+        Arc::new(table(&[
+            "type.startsWith('com.github.pull_request.') && data.pull_request.commits >= 1 && !data.pull_request.merged",
+            "data.commits.exists(c, c.message.matches('(?i)update|create|change'))",
+            "data.issue.labels.exists(l, l.name == 'bug')",
+            "actor == 'Codertocat' && has(data.comment)",
+        ])),
+        Seq(1),
+    );
+    let mut routed = BTreeMap::new();
+    let (mut bots, mut forks, mut associations, mut files) = (0, 0, 0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|it| it != "json") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap().to_owned();
+        let mut headers = http::HeaderMap::new();
+        headers.insert("X-GitHub-Event", name.parse().unwrap());
+        headers.insert("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958".parse().unwrap());
+        headers.insert("Content-Type", "application/json".parse().unwrap());
+        let delivery = normalise(&headers, &std::fs::read(&path).unwrap().into(), None).unwrap();
+        let event = accept_github(&TenantName::default_tenant(), delivery).unwrap();
+        let (first, _) = judge.route(&Facts::from(&event), |_, reason| assert!(!reason.contains("panicked"), "{reason}"));
+        *routed.entry(first.unwrap()).or_insert(0) += 1;
+        let trust = event.trust.unwrap_or_default();
+        bots += u32::from(trust.bot);
+        forks += u32::from(trust.fork);
+        associations += u32::from(trust.association.is_some());
+        files += 1;
+    }
+    assert!((0..5).all(|place| routed.contains_key(&place)), "{routed:?}");
+    assert!(bots > 0 && forks > 0 && associations > 10, "{bots} {forks} {associations} of {files}");
+}

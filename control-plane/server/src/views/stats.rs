@@ -215,6 +215,7 @@ impl StatsView {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PayloadCarried(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)

@@ -9,8 +9,8 @@ use mindos_core::record::{
     Payload, PlannedDelivery, Record, Usage,
 };
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, InstanceId, RouteName, Seq, Strategy, TenantName,
-    Timestamp, Token,
+    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, InstanceId, Priority, RouteName, Seq, Strategy,
+    TenantName, Timestamp, Token,
 };
 
 use super::follow::Source;
@@ -46,6 +46,7 @@ impl Records {
             subject: Some("7".into()),
             lane: format!("{repository}/pr/7").into(),
             repository: Some(repository.into()),
+            priority: Priority::Normal,
             actor: Some("octocat".into()),
             time: Some(Timestamp(500)),
             key,

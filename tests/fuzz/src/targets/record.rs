@@ -77,6 +77,8 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         }],
         tenant: text("default"),
         free_instances: 3,
+        connected_instances: 4,
+        set_aside: 1,
     };
     let settled = pb::DeliverySettled {
         delivery: delivery(),
@@ -110,6 +112,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         attempts_max: 5,
         ..Route::default()
     };
+    let asked = Route { name: text("asked.all"), ..route.clone() };
     let kinds = [
         Record::EventAccepted(accepted),
         Record::DeliveryLeased(leased),
@@ -180,6 +183,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             tenant: text("default"),
             ..pb::RoutesApplied::default()
         }),
+        Record::RouteAsked(pb::RouteAsked { route: Some(asked), tenant: text("default"), ..pb::RouteAsked::default() }),
         Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7 }),
         Record::PrefixDropped(pb::PrefixDropped { through: 6, link: vec![4; 32].into() }),
         Record::JournalTruncated(pb::JournalTruncated { kept_through: 6, lost_through: 8, by: text("me"), bytes: 100 }),

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::RATE_POOL_LABEL;
 use mindos_core::guard::{GuardAction, Guards, Trust};
 use mindos_core::input::{
-    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, NewEvent, Query, ReportedOutcome,
-    RequestId, ResultReport, Selector, SessionId,
+    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent, Query, ReportedLoad,
+    ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
@@ -214,6 +215,9 @@ impl<'a> Words<'a> {
             route.block_max = span(block)?;
         }
         route.guards = self.guards()?;
+        if let Some(priority) = self.take("priority") {
+            route.priority = priority.parse().map_err(text)?;
+        }
         if self.flag("latest") {
             route.coalesce = Coalesce::Latest;
         }
@@ -260,6 +264,7 @@ impl<'a> Words<'a> {
         let kind = self.take("kind").unwrap_or("note");
         let ty = self.take("type").unwrap_or(kind);
         let data = self.take("data").unwrap_or("x");
+        let asked = self.take("asked").map(asked).transpose()?;
         let event = NewEvent {
             tenant: words::tenant(),
             source: Arc::from(source),
@@ -268,7 +273,8 @@ impl<'a> Words<'a> {
             kind: Arc::from(kind),
             subject: self.take("subject").map(Arc::from),
             lane: Arc::from(self.take("lane").unwrap_or(source)),
-            repository: None,
+            repository: self.take("repository").map(Arc::from),
+            priority: self.take("priority").map(str::parse).transpose().map_err(text)?,
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -277,6 +283,7 @@ impl<'a> Words<'a> {
             trust: self.trust()?,
             judged: self.judged()?,
             routed: !self.flag("unrouted"),
+            asked,
             seen: None,
         };
         Ok(Input::Publish { request: RequestId(0), event: Box::new(event) })
@@ -286,13 +293,14 @@ impl<'a> Words<'a> {
         let session = self.session()?;
         let (cluster, instance) = split(self.next("an instance")?)?;
         let key = words::instance(cluster, instance).ok_or("not an instance's name")?;
+        let pool = self.take("pool").map(|name| (Arc::from(RATE_POOL_LABEL), Arc::from(name)));
         let general = |item: &str| {
             let parts: Vec<_> = item.split(':').collect();
             let [name, ty, slots] = parts[..] else { return Err(format!("`{item}` is not name:type:slots")) };
             Ok(HelloGeneral {
                 name: GeneralName::new(name).map_err(text)?,
                 ty: GeneralType::new(ty).map_err(text)?,
-                labels: Vec::new(),
+                labels: pool.iter().cloned().collect(),
                 slots: number(slots)?,
             })
         };
@@ -346,10 +354,25 @@ impl<'a> Words<'a> {
                 let outcome = self.outcome()?;
                 AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() }))
             }
-            "heartbeat" => AgentMessage::Heartbeat { loads: Vec::new() },
+            "heartbeat" => AgentMessage::Heartbeat { loads: self.loads()? },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
             _ => AgentMessage::Draining,
         })
+    }
+
+    /// The load of the model behind one general, or nothing.
+    fn loads(&mut self) -> Parsed<Vec<(GeneralName, ReportedLoad)>> {
+        let Some(general) = self.alone.next() else { return Ok(Vec::new()) };
+        let general = GeneralName::new(general).map_err(text)?;
+        let model = ModelLoad {
+            running: self.take("running").map_or(Ok(0), number)?,
+            queue: self.take("queue").map_or(Ok(0), number)?,
+            cache_permille: self.take("cache").map(number).transpose()?,
+            tokens_per_second: self.take("tokens").map(number).transpose()?,
+            limit_remaining: self.take("remaining").map(number).transpose()?,
+            limit_resets_at: self.take("resets").map(|at| self.time(at)).transpose()?,
+        };
+        Ok(vec![(general, ReportedLoad { model: Some(Box::new(model)), ..ReportedLoad::default() })])
     }
 
     fn outcome(&mut self) -> Parsed<ReportedOutcome> {
@@ -499,4 +522,14 @@ fn span(word: &str) -> Parsed<Duration> {
     let whole: u64 = whole.parse().map_err(|_| bad())?;
     let part: u64 = if part.is_empty() { 0 } else { format!("{part:0<3}").parse().map_err(|_| bad())? };
     Ok(Duration::from_millis(whole * scale + part * scale / 1000))
+}
+
+/// A route that an event brings along: its name, strategy and the types of generals, such as `asked.1:broadcast:a+b`.
+fn asked(item: &str) -> Parsed<Arc<Route>> {
+    let parts: Vec<_> = item.split(':').collect();
+    let [name, strategy, types] = parts[..] else { return Err(format!("`{item}` is not name:strategy:types")) };
+    let types = types.split('+').map(|ty| GeneralType::new(ty).map_err(text)).collect::<Parsed<_>>()?;
+    let targets = Targets { types, ..Targets::default() };
+    let strategy: Strategy = strategy.parse().map_err(text)?;
+    Ok(Arc::new(Route::new(RouteName::new(name).map_err(text)?, Match::default(), targets, strategy)))
 }

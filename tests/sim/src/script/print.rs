@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use mindos_core::input::{AgentMessage, DeliveryFilter, Input, Query, ReportedOutcome, Selector};
+use mindos_core::RATE_POOL_LABEL;
+use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ModelLoad, Query, ReportedOutcome, Selector};
 use mindos_core::record::{Holds, Payload};
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
 
 use super::show;
 
@@ -19,6 +20,12 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(subject) = &event.subject {
                 let _ = write!(text, " subject={subject}");
             }
+            if let Some(repository) = &event.repository {
+                let _ = write!(text, " repository={repository}");
+            }
+            if let Some(priority) = event.priority {
+                let _ = write!(text, " priority={priority}");
+            }
             if !event.routed {
                 text.push_str(" unrouted");
             }
@@ -31,6 +38,10 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             let _ = write!(text, " generals={}", generals.collect::<Vec<_>>().join(","));
             if let Some(region) = &hello.region {
                 let _ = write!(text, " region={region}");
+            }
+            let labels = hello.generals.iter().flat_map(|general| &general.labels);
+            if let Some((_, pool)) = { labels }.find(|(key, _)| &**key == RATE_POOL_LABEL) {
+                let _ = write!(text, " pool={pool}");
             }
             if !hello.held.is_empty() {
                 let _ = write!(text, " held={}", claims(&hello.held));
@@ -89,10 +100,28 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
             };
             format!("result s{session} {} {} {outcome}", report.delivery, report.token)
         }
-        AgentMessage::Heartbeat { .. } => format!("heartbeat s{session}"),
+        AgentMessage::Heartbeat { loads } => {
+            // One line for each general, as if each had come by itself.
+            let lines = loads.iter().filter_map(|(general, load)| Some((general, load.model.as_ref()?)));
+            let lines: Vec<_> = lines.map(|(general, model)| heartbeat(session, general, model, start)).collect();
+            if lines.is_empty() { format!("heartbeat s{session}") } else { lines.join("\n") }
+        }
         AgentMessage::Reconcile { held } => format!("reconcile s{session} held={}", claims(held)),
         AgentMessage::Draining => format!("draining s{session}"),
     }
+}
+
+fn heartbeat(session: u64, general: &GeneralName, model: &ModelLoad, start: Timestamp) -> String {
+    let ModelLoad { running, queue, cache_permille, tokens_per_second, limit_remaining, limit_resets_at } = model;
+    let mut text = format!("heartbeat s{session} {general} running={running} queue={queue}");
+    let mut add = |name: &str, value: Option<String>| {
+        let _ = value.map(|value| write!(text, " {name}={value}"));
+    };
+    add("cache", cache_permille.map(|value| value.to_string()));
+    add("tokens", tokens_per_second.map(|value| value.to_string()));
+    add("remaining", limit_remaining.map(|value| value.to_string()));
+    add("resets", limit_resets_at.map(|at| show::since(at, start)));
+    text
 }
 
 fn query(query: &Query) -> String {
@@ -142,11 +171,13 @@ pub fn route(route: &Route) -> String {
     add("types", route.targets.types.iter().map(ToString::to_string).collect());
     add("clusters", route.targets.clusters.iter().map(ToString::to_string).collect());
     add("names", route.targets.names.iter().map(ToString::to_string).collect());
+    let priority =
+        if route.priority == Priority::Normal { String::new() } else { format!(" priority={}", route.priority) };
     let coalesce = if route.coalesce == Coalesce::Latest { " latest" } else { "" };
     let (deadline, block) = (route.deadline.as_secs(), route.block_max.as_secs());
     let _ = write!(
         text,
-        " strategy={} count={} attempts={} deadline={deadline}s block={block}s{coalesce}",
+        " strategy={} count={} attempts={} deadline={deadline}s block={block}s{priority}{coalesce}",
         route.strategy, route.count, route.attempts_max
     );
     text

@@ -168,6 +168,7 @@ impl Runner {
             match name.as_str() {
                 "lane" => self.limits.lane_backlog_max = *value,
                 "queue" => self.limits.queue_backlog_max = *value,
+                "tenant" => self.limits.tenant_backlog_max = u64::from(*value),
                 "open" => self.limits.open_max = u64::from(*value),
                 other => return Err(format!("limit `{other}` is not known")),
             }

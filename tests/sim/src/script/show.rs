@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
+use mindos_core::BreakerState;
 use mindos_core::output::{
     Assign, Claim, DeliveryView, FleetView, Output, PlaneMessage, Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
-    AttemptEnded, CancelReason, Cause, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
+    AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
 };
-use mindos_model::{DeliveryId, FailureKind, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, Priority, Timestamp, Token};
 
 /// A record with its place, times counted from `start`.
 #[must_use]
@@ -24,10 +25,11 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::EpochStarted(record) => write!(out, " {} {:?}", record.epoch, record.cause),
         Record::EventAccepted(record) => event(out, record),
         Record::DeliveryLeased(record) => {
-            let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice: _ } =
+            let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice } =
                 record.as_ref();
             write!(out, " {delivery} {token} general={general} instance={instance} boot={boot} attempt={attempt}")
                 .and_then(|()| if *lease_ms == 25_000 { Ok(()) } else { write!(out, " lease={lease_ms}ms") })
+                .and_then(|()| self::choice(out, choice))
         }
         Record::AttemptEnded(record) => {
             let AttemptEnded { delivery, token, cause, message, counted, next } = record.as_ref();
@@ -72,6 +74,10 @@ fn record(record: &Record, start: Timestamp) -> String {
             let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
             write!(out, " {}{}", names.join(","), by(&record.by))
         }
+        Record::RouteAsked(record) => {
+            let replaces = record.replaces.as_ref().map(|(_, name)| format!(" replaces={name}")).unwrap_or_default();
+            write!(out, " {} {}{replaces}", record.route.name, record.route.strategy)
+        }
         Record::PayloadCarried(record) => write!(out, " event={} bytes={}", record.event, record.payload.bytes.len()),
         Record::PrefixDropped(record) => write!(out, " through={}", record.through),
         Record::JournalTruncated(record) => {
@@ -91,6 +97,9 @@ fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
         if judgement.conditions_failed > 0 {
             write!(out, " conditions_failed={}", judgement.conditions_failed)?;
         }
+    }
+    if record.priority != Priority::Normal {
+        write!(out, " {}", record.priority)?;
     }
     match (&record.route, record.strategy) {
         (Some(route), Some(strategy)) => write!(out, " route={route} {strategy}")?,
@@ -238,7 +247,7 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             let rows: String = views.iter().map(|view| format!("\n  {}", row(view, start))).collect();
             format!("{} deliveries{rows}", views.len())
         }
-        Reply::Fleet(fleet) => self::fleet(fleet),
+        Reply::Fleet(fleet) => self::fleet(fleet, start),
         Reply::Routes { table, at } => format!("{} routes since #{at}", table.routes.len()),
         Reply::Totals(totals) => format!(
             "events={} waiting={} leased={} parked={} lanes={} sessions={} generals={} seq=#{} epoch={}",
@@ -275,7 +284,18 @@ fn row(view: &DeliveryView, start: Timestamp) -> String {
     text
 }
 
-fn fleet(fleet: &FleetView) -> String {
+/// What is out of the ordinary about a choice.
+fn choice(out: &mut String, choice: &Choice) -> std::fmt::Result {
+    if choice.instances.iter().any(|(_, weight)| weight.trial) {
+        write!(out, " trial")?;
+    }
+    for (instance, why) in &choice.excluded {
+        write!(out, " without={}:{why:?}", instance.instance)?;
+    }
+    Ok(())
+}
+
+fn fleet(fleet: &FleetView, start: Timestamp) -> String {
     let mut text = "fleet".to_owned();
     for cluster in &fleet.clusters {
         let _ = write!(text, "\n  cluster {} {:?}", cluster.cluster, cluster.holds);
@@ -293,6 +313,13 @@ fn fleet(fleet: &FleetView) -> String {
             general.waiting,
             general.parked_backlog
         );
+        if general.ejected > 0 {
+            let _ = write!(text, " ejected={}", general.ejected);
+        }
+        if let Some((name, until)) = &general.rate_pool {
+            let until = until.map_or("open".to_owned(), |at| since(at, start));
+            let _ = write!(text, " rate_pool={name}:{until}");
+        }
     }
     for instance in &fleet.instances {
         let _ = write!(
@@ -300,6 +327,26 @@ fn fleet(fleet: &FleetView) -> String {
             "\n  instance {} {:?} {:?} boot={}",
             instance.key, instance.state, instance.holds, instance.boot
         );
+        for (general, _, _, health) in &instance.generals {
+            match health.breaker {
+                BreakerState::Closed => {}
+                BreakerState::Open { until } => {
+                    let _ = write!(text, " {}=open:{}", general.name, since(until, start));
+                }
+                BreakerState::Trial { with: None } => {
+                    let _ = write!(text, " {}=trial", general.name);
+                }
+                BreakerState::Trial { with: Some(delivery) } => {
+                    let _ = write!(text, " {}=trial:{delivery}", general.name);
+                }
+                BreakerState::Reentry { step, .. } => {
+                    let _ = write!(text, " {}=reentry:{step}", general.name);
+                }
+            }
+            if let Some(until) = health.paused_until {
+                let _ = write!(text, " {}=limited:{}", general.name, since(until, start));
+            }
+        }
     }
     text
 }

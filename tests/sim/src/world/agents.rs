@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::RATE_POOL_LABEL;
 use mindos_core::output::PlaneMessage;
 use mindos_core::record::InstanceKey;
 use mindos_model::{BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Token};
@@ -59,10 +60,12 @@ pub(super) fn fleet(chance: &mut Chance, seed: u64) -> Vec<Host> {
         [("c1", "i1", &["a", "b"]), ("c1", "i2", &["a", "c"]), ("c2", "i3", &["a", "b", "c"])];
     let mut hosts = Vec::new();
     for (cluster, instance, generals) in shapes {
+        // One of them may carry it while another one of the same general does not: the newest hello holds.
+        let shared = chance.permille(200).then(|| (RATE_POOL_LABEL.to_owned(), "key-1".to_owned()));
         let generals = generals.iter().map(|name| GeneralConfig {
             name: GeneralName::new(name).expect("a letter is a name"),
             ty: GeneralType::new(name).expect("a letter is a name"),
-            labels: BTreeMap::new(),
+            labels: shared.iter().cloned().collect(),
             slots: chance.within(1, 4) as u32,
         });
         let mut config = Config::new(

@@ -243,6 +243,8 @@ impl World {
             lane_backlog_max: chance.within(3, 12) as u32,
             queue_backlog_max: chance.within(10, 40) as u32,
             open_max: chance.within(60, 400),
+            // Of many seeds it bites before the plane's own does.
+            tenant_backlog_max: 60 + seed % 400,
             ..Limits::default()
         };
         let mood = faults::Mood::draw(&mut chance);
@@ -448,9 +450,9 @@ impl World {
     fn note(&mut self, line: &dyn Fn() -> String) {
         if self.options.record {
             if self.script.is_empty() {
-                let Limits { lane_backlog_max, queue_backlog_max, open_max, .. } = &self.limits;
+                let Limits { lane_backlog_max, queue_backlog_max, tenant_backlog_max, open_max, .. } = &self.limits;
                 self.script = format!(
-                    "# Inputs of seed {}, with chance of its own.\nlimits lane={lane_backlog_max} queue={queue_backlog_max} open={open_max}\nexact\n",
+                    "# Inputs of seed {}, with chance of its own.\nlimits lane={lane_backlog_max} queue={queue_backlog_max} tenant={tenant_backlog_max} open={open_max}\nexact\n",
                     self.seed
                 );
             }

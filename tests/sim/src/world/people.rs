@@ -7,6 +7,7 @@ use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, Request
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
 use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
     ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, limits,
 };
@@ -118,7 +119,8 @@ impl World {
             kind: Arc::from(*kind),
             subject: None,
             lane: lane.clone(),
-            repository: None,
+            repository: words::repository(lane),
+            priority: words::priority(id),
             actor: None,
             time: None,
             key: words::dedupe_key(source, id),
@@ -127,6 +129,7 @@ impl World {
             trust: trust.clone(),
             judged: *judged,
             routed: *kind != "quiet",
+            asked: asked(publication, kind),
             seen: None,
         };
         self.input(Input::Publish { request, event: Box::new(event) });
@@ -434,4 +437,17 @@ fn judge(table: &RouteTable, at: Seq, kind: &str, publication: usize) -> Judged 
         }
     }
     judged
+}
+
+/// Some publishers say themselves whom their events concern, and the same on every try.
+fn asked(publication: usize, kind: &str) -> Option<Arc<Route>> {
+    if kind != "misc" || publication % 3 == 0 {
+        return None;
+    }
+    let number = publication % (ASKED_MAX + 6);
+    let strategy = [Strategy::Broadcast, Strategy::RoundRobin, Strategy::LoadBalanced][number % 3];
+    let types = ["a", "b", "c"][..1 + number / 3 % 3].iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
+    let name = RouteName::new(&format!("{ASKED_PREFIX}{number}")).expect("a name of ours");
+    let targets = Targets { types, ..Targets::default() };
+    Some(Arc::new(Route::new(name, Match::default(), targets, strategy)))
 }

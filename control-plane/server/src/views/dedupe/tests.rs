@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use mindos_core::record::{EventAccepted, Payload};
-use mindos_model::TenantName;
+use mindos_model::{Priority, TenantName};
 
 use super::*;
 
@@ -27,6 +27,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         subject: None,
         lane: "l".into(),
         repository: None,
+        priority: Priority::Normal,
         actor: None,
         time: None,
         key,

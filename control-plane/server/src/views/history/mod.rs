@@ -266,6 +266,7 @@ impl HistoryWriter {
             subject,
             lane,
             repository,
+            priority: _,
             actor,
             time,
             key: _,
@@ -456,6 +457,7 @@ impl HistoryWriter {
             | Record::GeneralRemoved(_)
             | Record::HoldChanged(_)
             | Record::RoutesApplied(_)
+            | Record::RouteAsked(_)
             | Record::PayloadCarried(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)

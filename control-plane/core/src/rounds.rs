@@ -1,0 +1,155 @@
+//! Rounds: the queues that may have something to give out, and which of them goes next.
+//!
+//! The slots of a general are shared by its own queue and those of all routes that could choose it, and the plane's time by all tenants.
+//! So tenants take turns, and within a tenant its queues do: the one that gave out work the longest ago goes first. One that
+//! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them.
+//!
+//! Invariants: a queue stands here at most once; a tenant stands in `ready` if and only if it has queues and none of them has its turn.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::queue::QueueId;
+use crate::tenants::TenantIdx;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rounds {
+    /// By their places.
+    tenants: Vec<Tenant>,
+    /// Tenants by the turn that was theirs last.
+    ready: BinaryHeap<Reverse<(u64, TenantIdx)>>,
+    /// The turn that was begun last.
+    turn: u64,
+    queues: usize,
+    /// Whose turn it is.
+    current: Option<(QueueId, TenantIdx)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tenant {
+    /// Queues by the turn in which they gave out work last.
+    queues: BinaryHeap<Reverse<(u64, QueueId)>>,
+    served: u64,
+}
+
+impl Rounds {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues == 0 && self.current.is_none()
+    }
+
+    /// The queue is to get a turn; it gave out work last in the turn `served`.
+    pub(crate) fn add(&mut self, tenant: TenantIdx, queue: QueueId, served: u64) {
+        let place = tenant.0 as usize;
+        if self.tenants.len() <= place {
+            self.tenants.resize_with(place + 1, Tenant::default);
+        }
+        let known = &mut self.tenants[place];
+        let is_first = known.queues.is_empty();
+        known.queues.push(Reverse((served, queue)));
+        self.queues += 1;
+        if is_first && self.current.is_none_or(|(_, of)| of != tenant) {
+            self.ready.push(Reverse((known.served, tenant)));
+        }
+    }
+
+    /// Begins the next turn.
+    pub(crate) fn begin(&mut self) -> Option<QueueId> {
+        debug_assert!(self.current.is_none(), "one turn ends before the next one begins");
+        loop {
+            let Reverse((_, tenant)) = self.ready.pop()?;
+            // The last queue may have been removed.
+            let Some(Reverse((_, queue))) = self.tenants[tenant.0 as usize].queues.pop() else { continue };
+            self.queues -= 1;
+            self.turn += 1;
+            self.current = Some((queue, tenant));
+            return Some(queue);
+        }
+    }
+
+    /// Ends the turn, and says which one it was. The queue is out, until it is added again.
+    pub(crate) fn end(&mut self) -> u64 {
+        if let Some((_, tenant)) = self.current.take() {
+            let known = &mut self.tenants[tenant.0 as usize];
+            known.served = self.turn;
+            if !known.queues.is_empty() {
+                self.ready.push(Reverse((known.served, tenant)));
+            }
+        }
+        self.turn
+    }
+
+    /// Takes a queue out that does not exist any more.
+    pub(crate) fn remove(&mut self, tenant: TenantIdx, queue: QueueId) {
+        let Some(known) = self.tenants.get_mut(tenant.0 as usize) else { return };
+        let before = known.queues.len();
+        known.queues.retain(|Reverse((_, of))| *of != queue);
+        self.queues -= before - known.queues.len();
+        if known.queues.is_empty() {
+            self.ready.retain(|Reverse((_, of))| *of != tenant);
+        }
+    }
+
+    /// All that are to get a turn, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = QueueId> + '_ {
+        self.tenants.iter().flat_map(|tenant| tenant.queues.iter().map(|Reverse((_, queue))| *queue))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::GeneralIdx;
+
+    fn queue(number: u32) -> QueueId {
+        QueueId::General(GeneralIdx(number))
+    }
+
+    /// Gives turns to whoever is ready, each of which is ready again at once.
+    fn turns(rounds: &mut Rounds, count: usize, tenant_of: impl Fn(QueueId) -> TenantIdx) -> Vec<QueueId> {
+        let one = |_| {
+            let queue = rounds.begin().unwrap();
+            let turn = rounds.end();
+            rounds.add(tenant_of(queue), queue, turn);
+            queue
+        };
+        (0..count).map(one).collect()
+    }
+
+    #[test]
+    fn whoever_was_served_the_longest_ago_goes_first() {
+        let mut rounds = Rounds::default();
+        (1..=3).for_each(|number| rounds.add(TenantIdx(0), queue(number), 0));
+        assert_eq!(turns(&mut rounds, 6, |_| TenantIdx(0)), [1, 2, 3, 1, 2, 3].map(queue));
+        rounds.add(TenantIdx(0), queue(4), 0);
+        assert_eq!(turns(&mut rounds, 3, |_| TenantIdx(0)), [4, 1, 2].map(queue));
+    }
+
+    #[test]
+    fn a_tenant_with_a_thousand_queues_has_the_turns_of_a_tenant_with_one() {
+        let mut rounds = Rounds::default();
+        (0..1000).for_each(|number| rounds.add(TenantIdx(0), queue(number), 0));
+        turns(&mut rounds, 10, |_| TenantIdx(0));
+        let quiet = queue(5000);
+        rounds.add(TenantIdx(1), quiet, 0);
+        let tenant_of = |of| TenantIdx(u32::from(of == quiet));
+        let next = turns(&mut rounds, 10, tenant_of);
+        assert_eq!(next[0], quiet);
+        assert_eq!(next.iter().filter(|of| **of == quiet).count(), 5);
+    }
+
+    #[test]
+    fn a_queue_that_is_removed_leaves_no_turn_behind() {
+        let mut rounds = Rounds::default();
+        rounds.add(TenantIdx(1), queue(1), 0);
+        rounds.add(TenantIdx(1), queue(2), 0);
+        rounds.remove(TenantIdx(1), queue(1));
+        assert_eq!(rounds.iter().collect::<Vec<_>>(), [queue(2)]);
+        rounds.remove(TenantIdx(1), queue(2));
+        assert!(rounds.is_empty() && rounds.begin().is_none());
+        rounds.add(TenantIdx(1), queue(3), 0);
+        assert_eq!(rounds.begin(), Some(queue(3)));
+        assert!(!rounds.is_empty());
+        rounds.end();
+        assert!(rounds.is_empty());
+    }
+}

@@ -1,0 +1,69 @@
+//! What a lease's record says of the choice, and whom a provider's limit keeps from work.
+//!
+//! Invariants: the chosen instance is the better of those weighed, or on trial; none that was set aside is chosen; an instance
+//! whose provider wants no more begins nothing before the reset, for as long as plane and instance remember it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mindos_core::RATE_POOL_LABEL;
+use mindos_core::record::{Choice, DeliveryLeased, GeneralKey, GeneralRegistered, InstanceKey};
+use mindos_model::{BootId, Timestamp};
+
+use crate::ledger::Broken;
+
+/// A limit is looked at no longer than this: then an instance without a stream may have been forgotten.
+const REMEMBERED_MS: u64 = 40_000;
+
+type Served = (Arc<GeneralKey>, Arc<InstanceKey>, BootId);
+
+/// Limits that instances met, and generals that ever shared one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Limited {
+    until: BTreeMap<Served, (Timestamp, Timestamp)>,
+    shared: BTreeSet<GeneralKey>,
+}
+
+impl Limited {
+    pub(crate) fn registered(&mut self, record: &GeneralRegistered) {
+        if record.labels.iter().any(|(key, _)| &**key == RATE_POOL_LABEL) {
+            self.shared.insert(record.key.clone());
+        }
+    }
+
+    /// Another process of the plane knows nothing of it.
+    pub(crate) fn forget(&mut self) {
+        self.until.clear();
+    }
+
+    pub(crate) fn met(&mut self, (general, instance, boot): &Served, at: Timestamp, until: Timestamp) {
+        let served = (general.clone(), instance.clone(), boot.clone());
+        let (_, known) = self.until.entry(served).or_insert((at, until));
+        *known = until.max(*known);
+    }
+
+    /// Judges a lease given at `at`.
+    pub(crate) fn judge(&self, record: &DeliveryLeased, at: Timestamp) -> Result<(), Broken> {
+        let DeliveryLeased { delivery, general, instance, boot, choice, .. } = record;
+        let Choice { generals: _, instances, free, connected, aside, excluded } = choice;
+        let Some((_, chosen)) = instances.iter().find(|(weighed, _)| weighed == instance) else {
+            return Err(format!("the_chosen_one_was_weighed: {delivery} went to {instance}: {instances:?}"));
+        };
+        if instances.iter().any(|(_, weight)| weight.score < chosen.score && !chosen.trial) {
+            return Err(format!("the_better_one_is_chosen: {delivery} went to {instance}: {instances:?}"));
+        }
+        if excluded.iter().any(|(other, _)| other == instance) || excluded.len() > *aside as usize {
+            return Err(format!("none_set_aside_is_chosen: {delivery} went to {instance}: {aside} of {excluded:?}"));
+        }
+        if *free == 0 || free > connected {
+            return Err(format!("free_ones_are_connected: {delivery}: {free} of {connected} were free"));
+        }
+        let served = (general.clone(), instance.clone(), boot.clone());
+        match self.until.get(&served).filter(|_| !self.shared.contains(&**general)) {
+            Some((met, until)) if *until > at && at.since(*met).as_millis() < u128::from(REMEMBERED_MS) => {
+                Err(format!("limits_are_waited_for: {delivery} went to {instance} at {at}, limited until {until}"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
