@@ -71,6 +71,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Clusters(command) => wait(commands::fleet::clusters(command, global)),
         Command::Instances(command) => wait(commands::fleet::instances(command, global)),
         Command::Routes(command) => wait(commands::routes::run(command, global)),
+        Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),
         Command::Journal(command) => commands::journal::run(command, global),
         Command::Backup(args) => commands::journal::backup(&args, global),

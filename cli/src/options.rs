@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{deliveries, events, fleet, journal, ledger, routes, run, send};
+use crate::commands::{deliveries, events, fleet, journal, ledger, routes, run, send, sinks};
 use crate::render::Output;
 use crate::{bench, top, up};
 
@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Read, replace, pause and resume the routes.
     #[command(subcommand, after_help = routes::EXAMPLES)]
     Routes(routes::RoutesCommand),
+    /// Look at where results leave to.
+    #[command(subcommand, after_help = sinks::EXAMPLES)]
+    Sinks(sinks::SinksCommand),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),

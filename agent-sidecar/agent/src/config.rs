@@ -57,7 +57,16 @@ pub struct Config {
     /// Largest output of a general, in bytes; above it the delivery is parked as too large
     #[arg(long, env = "MINDOS_OUTPUT_MAX", value_name = "BYTES", default_value_t = 16 * 1024 * 1024)]
     pub output_max: usize,
+
+    /// Prometheus metrics of the model server behind the generals, vLLM or llama.cpp; without a path `/metrics`. Read every few
+    /// seconds, so that work goes where the model is less busy [default: none]
+    #[arg(long, env = "MINDOS_MODEL_METRICS", value_name = "URL")]
+    pub model_metrics: Option<MetricsUrl>,
 }
+
+/// Where a model server shows its metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsUrl(pub Uri);
 
 /// One general and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +104,8 @@ pub enum ConfigError {
     Slots(String),
     #[error("url={0}: expected http://<host>:<port>")]
     Url(String),
+    #[error("`{0}` as an address of model metrics: expected http://<host>:<port>/<path>")]
+    MetricsUrl(String),
     #[error("a general needs a name or a type")]
     Nameless,
     #[error("general {0} needs either url= or command=")]
@@ -111,6 +122,24 @@ impl FromStr for Label {
             Some((key, value)) if !key.is_empty() => Ok(Label(key.to_owned(), value.to_owned())),
             _ => Err(ConfigError::Label(text.to_owned())),
         }
+    }
+}
+
+impl FromStr for MetricsUrl {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<MetricsUrl, ConfigError> {
+        let refused = || ConfigError::MetricsUrl(text.to_owned());
+        let uri: Uri = text.parse().map_err(|_| refused())?;
+        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
+            return Err(refused());
+        }
+        if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
+            return Ok(MetricsUrl(uri));
+        }
+        let mut parts = uri.into_parts();
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/metrics"));
+        Uri::from_parts(parts).map(MetricsUrl).map_err(|_| refused())
     }
 }
 
@@ -202,6 +231,17 @@ mod tests {
         let spec: GeneralSpec = "type=triage-general,command=jq '{a: .id, b: 1}' -c".parse().unwrap();
         assert_eq!((spec.name.as_str(), spec.slots), ("triage-general", 1));
         assert_eq!(spec.target, Target::Command("jq '{a: .id, b: 1}' -c".to_owned()));
+    }
+
+    #[test]
+    fn model_metrics_are_at_their_usual_path_unless_another_is_given() {
+        let read = |text: &str| text.parse::<MetricsUrl>().map(|MetricsUrl(uri)| uri.to_string());
+        assert_eq!(read("http://h:8000").unwrap(), "http://h:8000/metrics");
+        assert_eq!(read("http://h:8000/").unwrap(), "http://h:8000/metrics");
+        assert_eq!(read("http://h:8000/m?x=1").unwrap(), "http://h:8000/m?x=1");
+        for url in ["h:1", "https://h/metrics", "/metrics", ""] {
+            assert!(read(url).unwrap_err().to_string().contains("expected http://"), "{url}");
+        }
     }
 
     #[test]

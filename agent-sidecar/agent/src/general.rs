@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use mindos_sdk::model::ClusterName;
-use mindos_sdk::{Failure, General, Output, Work};
+use mindos_sdk::{Failure, General, ModelLoad, Output, Work};
 
 use crate::command::Command;
 use crate::http_adapter::Http;
+use crate::model_metrics::Scraper;
+use crate::provider_limit::Limits;
 
 /// What the sidecar says about itself and the general with each piece of work.
 #[derive(Clone, Debug)]
@@ -17,25 +19,47 @@ pub(crate) struct About {
     pub(crate) output_max: usize,
 }
 
+/// A general and the model server behind it.
 #[derive(Debug)]
-pub(crate) enum Adapter {
+pub(crate) struct Adapter {
+    pub(crate) reached: Reached,
+    /// Where its metrics are known. Several generals may share one.
+    pub(crate) scraper: Option<Arc<Scraper>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Reached {
     Http(Box<Http>),
     Command(Command),
 }
 
 impl General for Adapter {
     async fn process(&self, work: Work) -> Result<Output, Failure> {
-        match self {
-            Adapter::Http(http) => http.process(work).await,
-            Adapter::Command(command) => command.process(work).await,
+        match &self.reached {
+            Reached::Http(http) => http.process(work).await,
+            Reached::Command(command) => command.process(work).await,
         }
     }
 
+    async fn models(&self) -> Vec<ModelLoad> {
+        let limits = match &self.reached {
+            Reached::Http(http) => http.limits(),
+            Reached::Command(_) => Limits::default(),
+        };
+        let scraped = match &self.scraper {
+            Some(scraper) => scraper.scrape().await,
+            None => None,
+        };
+        let Limits { requests, tokens } = limits;
+        let known = scraped.is_some() || limits != Limits::default();
+        known.then(|| ModelLoad { requests, tokens, ..scraped.unwrap_or_default() }).into_iter().collect()
+    }
+
     async fn ready(&self) -> bool {
-        match self {
-            Adapter::Http(http) => http.ready().await,
+        match &self.reached {
+            Reached::Http(http) => http.ready().await,
             // Started anew for each piece of work: nothing has to be up.
-            Adapter::Command(_) => true,
+            Reached::Command(_) => true,
         }
     }
 }

@@ -3,12 +3,13 @@
 //! | answer | outcome |
 //! |---|---|
 //! | 2xx | succeeded, the body is the output |
-//! | 429 | rate limited until `Retry-After` (seconds or a date), else for a minute |
+//! | 429 | rate limited until `Retry-After` (seconds or a date), else until the provider's reset, else for a minute |
 //! | 408, 425, 5xx, no answer | transient |
 //! | 413 | too large |
 //! | anything else | poison |
 
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ use serde_json::value::RawValue;
 
 use crate::cloudevent;
 use crate::general::{About, excerpt};
+use crate::provider_limit::{Limits, retry_after};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a connection is kept for the next piece of work.
@@ -42,6 +44,8 @@ pub(crate) struct Http {
     ready: Uri,
     about: About,
     clock: Clock,
+    /// What the provider behind it allows, as its answers say.
+    limits: Mutex<Limits>,
 }
 
 /// The body of `POST /process`.
@@ -81,7 +85,14 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .build(connector);
-        Http { client, process: at("/process"), ready: at("/ready"), about, clock: Clock::start() }
+        Http {
+            client,
+            process: at("/process"),
+            ready: at("/ready"),
+            about,
+            clock: Clock::start(),
+            limits: Mutex::default(),
+        }
     }
 
     pub(crate) async fn ready(&self) -> bool {
@@ -116,6 +127,11 @@ impl Http {
             |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let (parts, body) = response.into_parts();
+        let heard = Limits::read(&parts.headers, self.clock.now());
+        if heard != Limits::default() {
+            let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+            *limits = heard.or(*limits);
+        }
         if !parts.status.is_success() {
             let said = read(body, EXCERPT).await.unwrap_or_default();
             return Err(failure(parts.status, &parts.headers, &said, self.clock.now()));
@@ -138,6 +154,11 @@ impl Http {
             other => Cow::Owned(other.chars().take(255).collect()),
         };
         Ok(Output { data, content_type, usage: Vec::new() })
+    }
+
+    /// What the provider behind it allows still, as far as answers said.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).at(self.clock.now())
     }
 
     fn body(&self, work: &Work) -> Result<Bytes, Failure> {
@@ -176,6 +197,7 @@ fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp)
     match status {
         StatusCode::TOO_MANY_REQUESTS => {
             let until = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+            let until = until.or_else(|| Limits::read(headers, now).used_up_until());
             Failure::rate_limited(until.unwrap_or(now + RATE_LIMIT_WAIT), message)
         }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Failure::transient(message),
@@ -185,24 +207,13 @@ fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp)
     }
 }
 
-/// `120`, or `Fri, 20 Nov 2026 18:30:00 GMT`.
-fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Ok(seconds) = value.trim().parse::<u32>() {
-        return Some(now + Duration::from_secs(u64::from(seconds)));
-    }
-    let mut words = value.split_ascii_whitespace().skip(1);
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()
-}
-
-enum ReadError {
+pub(crate) enum ReadError {
     TooLarge,
     Broken(hyper::Error),
 }
 
-async fn read(mut body: Incoming, max: usize) -> Result<Bytes, ReadError> {
+/// The body, if it has at most `max` bytes.
+pub(crate) async fn read(mut body: Incoming, max: usize) -> Result<Bytes, ReadError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() {
@@ -215,7 +226,7 @@ async fn read(mut body: Incoming, max: usize) -> Result<Bytes, ReadError> {
     Ok(bytes.freeze())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -263,5 +274,11 @@ mod tests {
         assert_eq!(until(Some("Fri, 20 Nov 2026 12:01:30 GMT")), 90);
         assert_eq!(until(Some("soon")), 60);
         assert_eq!(until(None), 60);
+
+        let mut headers = HeaderMap::new();
+        headers.insert("x-ratelimit-remaining-tokens", HeaderValue::from_static("0"));
+        headers.insert("x-ratelimit-reset-tokens", HeaderValue::from_static("2m0s"));
+        let reset = failure(StatusCode::TOO_MANY_REQUESTS, &headers, b"no", NOW).kind;
+        assert_eq!(reset, FailureKind::RateLimited { until: NOW + Duration::from_secs(120) });
     }
 }

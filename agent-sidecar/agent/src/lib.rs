@@ -12,7 +12,9 @@ mod config;
 mod general;
 mod http_adapter;
 pub mod logs;
+mod model_metrics;
+mod provider_limit;
 mod run;
 
-pub use config::{Config, ConfigError, GeneralSpec, Target};
+pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
 pub use run::{RunError, run};

@@ -7,9 +7,10 @@ use mindos_sdk::{Counts, GeneralConfig, Options, serve_all};
 use tracing::info;
 
 use crate::command::Command;
-use crate::config::{Config, ConfigError, GeneralSpec, Label, Target, host_instance};
-use crate::general::{About, Adapter};
+use crate::config::{Config, ConfigError, GeneralSpec, Label, MetricsUrl, Target, host_instance};
+use crate::general::{About, Adapter, Reached};
 use crate::http_adapter::Http;
+use crate::model_metrics::Scraper;
 
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +37,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         generals,
         drain_grace,
         output_max,
+        model_metrics,
     } = config;
     let instance = match instance {
         Some(instance) => instance,
         None => host_instance()?,
     };
+    let scraper = model_metrics.map(|MetricsUrl(address)| Arc::new(Scraper::new(address)));
     let adapters = generals
         .into_iter()
         .map(|GeneralSpec { name, ty, slots, labels, target }| {
@@ -50,10 +53,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
                 ty: Arc::from(ty.as_str()),
                 output_max,
             };
-            let adapter = match target {
-                Target::Http(base) => Adapter::Http(Box::new(Http::new(&base, about))),
-                Target::Command(command) => Adapter::Command(Command::new(command, about)),
+            let reached = match target {
+                Target::Http(base) => Reached::Http(Box::new(Http::new(&base, about))),
+                Target::Command(command) => Reached::Command(Command::new(command, about)),
             };
+            let adapter = Adapter { reached, scraper: scraper.clone() };
             (GeneralConfig { name, ty, labels, slots }, adapter)
         })
         .collect::<Vec<_>>();

@@ -10,6 +10,7 @@ pub(crate) mod routes;
 mod routes_explain;
 pub(crate) mod run;
 pub(crate) mod send;
+pub(crate) mod sinks;
 
 /// How long a watch that broke waits before it goes on where it was.
 const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

@@ -129,6 +129,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         priority: None,
         actor: None,
         time: None,
+        not_before: None,
         key,
         digest: [1; 16],
         payload: Payload { salt: [0; 16], bytes: payload.clone() },

@@ -19,6 +19,10 @@ pub(crate) struct Agenda {
     pub(crate) retries: BTreeSet<(Timestamp, DeliveryId)>,
     /// When a waiting delivery will have held its lane up for too long.
     pub(crate) blocks: BTreeSet<(Timestamp, DeliveryId)>,
+    /// When deliveries that were accepted before their time enter their lanes.
+    pub(crate) later: BTreeSet<(Timestamp, DeliveryId)>,
+    /// When deliveries expire that still wait then.
+    pub(crate) expiries: BTreeSet<(Timestamp, DeliveryId)>,
     /// Queues that may have something to give out.
     pub(crate) dirty: Rounds,
     /// Queues whose overflow may have room again.
@@ -32,6 +36,8 @@ impl Agenda {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let block = self.blocks.first().map(|(at, _)| *at);
-        retry.into_iter().chain(block).min()
+        let later = self.later.first().map(|(at, _)| *at);
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        [retry, block, later, expiry].into_iter().flatten().min()
     }
 }

@@ -53,6 +53,7 @@ impl Durable {
         let scan = self.scan()?;
         self.check_queues(&scan)?;
         self.check_counts(&scan)?;
+        self.check_terms()?;
         self.check_timers()
     }
 
@@ -120,7 +121,8 @@ impl Durable {
                 same!(found.map_or(0, |lane| lane.overflow), lane.overflow, "overflow of lane `{name}` of {id:?}");
                 waiting += lane.waiting;
                 queued += usize::from(queue.is_queued(idx));
-                if self.first_eligible(id, idx).is_some() && !queue.is_queued(idx) {
+                let may_begin = self.first_eligible(id, idx).is_some();
+                if may_begin && !queue.is_queued(idx) && !self.is_aside(id, idx) {
                     return Err(format!("lane `{name}` of {id:?} could give out work and is not queued"));
                 }
             }
@@ -187,6 +189,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
+        self.durable().check_aside(self.soft())?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {
             for lane in self.durable().queue(id).in_turn() {
@@ -207,6 +210,10 @@ impl Plane {
         let route = match queue {
             QueueId::General(general) => return self.soft().free.contains(&general),
             QueueId::Route(route) => route,
+            QueueId::Shadow(route) => {
+                let side = self.durable().routing.rule(route).shadow.as_ref();
+                return side.is_some_and(|side| side.members.iter().any(|idx| self.soft().free.contains(idx)));
+            }
         };
         let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };
         let taken = |general: &GeneralIdx| {

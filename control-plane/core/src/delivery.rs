@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{DeliveryId, FailureKind, ParkReason, Timestamp, Token, limits};
+use mindos_model::{DeliveryId, FailureKind, ParkReason, Timestamp, Token};
 use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
@@ -12,10 +12,12 @@ use crate::event::{Delivery, Event, Lease};
 use crate::input::{AgentMessage, Entropy, Extend, ReportedOutcome, ResultReport, SessionId};
 use crate::output::{Claim, Output, PlaneMessage, SettledVerdict};
 use crate::queue::QueueId;
+use crate::race;
 use crate::record::{
     AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
     LeaseExtended, Next, Record, ResultRefused,
 };
+use crate::shadow;
 use crate::snapshot::Ending;
 
 /// Bytes of a message from the agent side that are kept.
@@ -91,7 +93,7 @@ impl Durable {
         if !was_given(token) {
             return settled(SettledVerdict::Unknown);
         }
-        let Some((_, delivery)) = self.held_lease(key, id, token) else {
+        let Some((event, delivery)) = self.held_lease(key, id, token) else {
             return match (self.recent.get(id), self.events.delivery(id)) {
                 // Repeated after a lost reply: already true, so there is nothing to record.
                 (Some(by), _) if by.ending != Ending::Unanswered && by.token == token => {
@@ -104,6 +106,12 @@ impl Durable {
             };
         };
         let record = match outcome {
+            ReportedOutcome::Succeeded { .. } if event.winner(id.event).is_some() => {
+                let winner = event.winner(id.event).expect("it was just found");
+                let mut decision = settled(SettledVerdict::Settled);
+                decision.records = race::second(id, token, winner, usage).into();
+                return decision;
+            }
             ReportedOutcome::Succeeded { output, output_type, output_ref } => {
                 let since = delivery.lease().map_or(context.now, |lease: &Lease| lease.since);
                 let took_ms = u64::try_from(context.now.since(since).as_millis()).unwrap_or(u64::MAX);
@@ -114,7 +122,12 @@ impl Durable {
                 self.lease_ended(id, delivery, Cause::Failed(kind), &message, None, context)
             }
         };
-        settled(SettledVerdict::Settled).with(record)
+        let has_won = event.race && matches!(record, Record::DeliverySettled(_));
+        let mut decision = settled(SettledVerdict::Settled).with(record);
+        if has_won {
+            decision.records.extend(event.lost(id));
+        }
+        decision
     }
 
     fn refuse(
@@ -165,9 +178,13 @@ impl Durable {
             Cause::Declined => Next::Wait { not_before: not_before.unwrap_or(context.now + DECLINED_WAIT) },
             Cause::Undelivered | Cause::Lapsed | Cause::Rebooted => Next::Wait { not_before: context.now },
             Cause::Failed(FailureKind::Transient | FailureKind::Lost | FailureKind::Cancelled) | Cause::Deadline => {
-                Next::Wait { not_before: context.now + backoff(attempts, context.entropy) }
+                let most = self.rule_of(id).policy.retry.most(attempts);
+                Next::Wait { not_before: context.now + backoff(most, context.entropy) }
             }
         };
+        if delivery.terms().shadow && matches!(next, Next::Park { .. }) {
+            return shadow::failed(id);
+        }
         let message = shorten(message);
         let token = delivery.token;
         Record::AttemptEnded(Box::new(AttemptEnded { delivery: id, token, cause, message, counted, next }))
@@ -231,13 +248,18 @@ impl Durable {
         let too_long = u128::from(held) >= self.rule_of(id).block_max.as_millis();
         let is_head = lane.head().any(|head| head == id);
         let waits = !self.is_eligible(event, delivery);
-        let parked = DeliveryParked { delivery: id, reason: ParkReason::Blocked };
-        // While limits of providers hold back whoever could do the work, nobody waits for this one.
-        let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));
-        if too_long && limited.is_some_and(|general| context.soft.is_limited(self, general)) {
+        if !(too_long && is_head && waits && lane.has_follower()) {
             return None;
         }
-        (too_long && is_head && waits && lane.has_follower()).then_some(Record::DeliveryParked(parked))
+        if delivery.terms().shadow {
+            return Some(shadow::failed(id));
+        }
+        // While limits of providers hold back whoever could do the work, nobody waits for this one.
+        let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));
+        if limited.is_some_and(|general| context.soft.is_limited(self, general)) {
+            return None;
+        }
+        Some(Record::DeliveryParked(DeliveryParked { delivery: id, reason: ParkReason::Blocked }))
     }
 
     /// Deliveries parked for want of room that have room again.
@@ -262,10 +284,9 @@ fn was_given(token: Token) -> bool {
     token.epoch > 0 && token.term > 0
 }
 
-/// How long to wait before the attempt after `attempts`: doubles, with full jitter.
-fn backoff(attempts: u32, mut entropy: Entropy) -> Duration {
-    let doubled = limits::RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-    let most = u64::try_from(doubled.min(limits::RETRY_MAX).as_millis()).unwrap_or(u64::MAX);
+/// How long to wait before another attempt, at most so long: full jitter.
+fn backoff(most: Duration, mut entropy: Entropy) -> Duration {
+    let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(1 + entropy.below(most))
 }
 

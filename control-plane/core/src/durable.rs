@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
-use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Timestamp, Token};
+use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Strategy, Timestamp, Token};
 
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
@@ -27,6 +27,7 @@ use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
 use crate::snapshot::Ending;
 use crate::tenants::{TenantIdx, Tenants};
+use crate::terms::Terms;
 
 /// Everything that the journal says, as it stands after its last record.
 #[derive(Clone, Debug)]
@@ -183,6 +184,7 @@ impl Durable {
             Record::HoldChanged(record) => self.hold_changed(record),
             Record::RoutesApplied(record) => {
                 self.routing.apply(record, *seq, &mut self.registry, &self.hasher);
+                self.release_all_aside();
                 self.routing.adopt(&record.tenant, self.tenants.place(&record.tenant));
                 self.time_blocks(&record.tenant);
                 self.all_opened()
@@ -214,24 +216,27 @@ impl Durable {
         let mut deliveries = Vec::with_capacity(record.deliveries.len());
         for (ordinal, planned) in (1..).zip(&record.deliveries) {
             let id = DeliveryId::new(seq, ordinal);
+            let terms = planned.terms.as_deref().copied().unwrap_or_default();
             let queue_id = match &planned.general {
                 Some(key) => {
                     let general = self.registry.find(key).expect("records name generals registered before them");
                     self.registry.general_mut(general).bound += 1;
                     QueueId::General(general)
                 }
+                None if terms.shadow => QueueId::Shadow(route),
                 None => QueueId::Route(route),
             };
+            let is_due = terms.not_before <= self.agenda.fired;
             let queue = self.queue_mut(queue_id);
             let (lane, phase) = match planned.parked {
                 None => {
                     let (lane, is_head) = queue.push(&record.lane, flow, id);
-                    if is_head {
+                    if is_head && is_due {
                         // A lane that was emptied may stand in turn still.
                         queue.enqueue(lane, record.priority);
                         self.mark_dirty(queue_id);
                     }
-                    (lane, Phase::Waiting { not_before: Timestamp(0) })
+                    (lane, Phase::Waiting { not_before: terms.not_before })
                 }
                 Some(reason) => {
                     let overflows = reason == ParkReason::BacklogFull;
@@ -244,7 +249,12 @@ impl Durable {
                 let shared = (lane != LaneIdx::NONE).then(|| self.queue(queue_id).flow_of(lane)).flatten();
                 source = Some(shared.filter(|shared| *shared == flow).unwrap_or(flow).clone());
             }
-            deliveries.push(Delivery::new(queue_id, lane, phase, seq));
+            let mut delivery = Delivery::new(queue_id, lane, phase, seq);
+            if planned.terms.is_some() {
+                delivery.terms.clone_from(&planned.terms);
+                self.time_terms(id, terms, &delivery.phase);
+            }
+            deliveries.push(delivery);
         }
         let rule = self.routing.rule_mut(route);
         rule.events += 1;
@@ -261,6 +271,7 @@ impl Durable {
             payload: PayloadRef { seq, len: length(&record.payload.bytes) },
             open: u32::try_from(deliveries.len()).expect("fan-out is bounded"),
             deliveries,
+            race: record.strategy == Some(Strategy::Race),
         };
         self.events.insert(seq, event);
         Change::Nothing
@@ -305,6 +316,12 @@ impl Durable {
             Next::Wait { not_before } => {
                 delivery.phase = Phase::Waiting { not_before };
                 delivery.setback_mut().held_since = Some(at);
+                let expires = delivery.terms().expires;
+                if expires > Timestamp(0) {
+                    // It may have passed while the delivery was leased.
+                    self.agenda.expiries.insert((expires, *id));
+                }
+                let delivery = self.events.delivery_mut(*id);
                 let held_ms = delivery.setback().held_ms;
                 self.queue_mut(queue).unleased(lane);
                 if not_before > self.agenda.fired {
@@ -384,7 +401,7 @@ impl Durable {
     }
 
     fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
-        let DeliveryRedriven { delivery: id, place_before, by: _ } = record;
+        let DeliveryRedriven { delivery: id, place_before, by } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);
@@ -392,10 +409,18 @@ impl Durable {
             panic!("delivery {id} was redriven while it was not parked")
         };
         assert_eq!(delivery.place, *place_before, "delivery {id} stood elsewhere");
+        let (by_itself, terms) = (by.is_empty(), delivery.terms());
+        delivery.redriven(by_itself);
         delivery.phase = Phase::Waiting { not_before: Timestamp(0) };
         delivery.place = seq;
         delivery.forgive();
         let queue_id = delivery.queue;
+        if terms != Terms::default() {
+            self.agenda.later.remove(&(terms.not_before, *id));
+            if !by_itself && !terms.shadow {
+                self.agenda.expiries.remove(&(terms.expires, *id));
+            }
+        }
         let queue = self.queue_mut(queue_id);
         let (lane, is_head) = queue.push(&lane, &flow, *id);
         if reason == ParkReason::BacklogFull {
@@ -486,18 +511,24 @@ impl Durable {
         self.touch(queue, lane);
         if was_waiting {
             self.made_room(queue);
+            self.left_aside(queue);
         }
     }
 
     fn end(&mut self, id: DeliveryId, phase: Phase) {
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (route, last) = (event.route, event.open == 1);
-        let queue = event.deliveries[id.ordinal as usize - 1].queue;
+        let delivery = &event.deliveries[id.ordinal as usize - 1];
+        let queue = delivery.queue;
+        let terms = delivery.terms.is_some().then(|| delivery.terms());
         let rule = self.routing.rule_mut(route);
         rule.events -= u64::from(last);
         self.tenants.ended(rule.tenant_idx);
         if let QueueId::General(general) = queue {
             self.registry.general_mut(general).bound -= 1;
+        }
+        if let Some(terms) = terms {
+            self.untime_terms(id, terms);
         }
         self.events.end(id, phase);
     }
@@ -544,7 +575,7 @@ impl Durable {
     pub(crate) fn tenant_of(&self, queue: QueueId) -> TenantIdx {
         match queue {
             QueueId::General(general) => self.registry.general(general).tenant_idx,
-            QueueId::Route(route) => self.routing.rule(route).tenant_idx,
+            QueueId::Route(route) | QueueId::Shadow(route) => self.routing.rule(route).tenant_idx,
         }
     }
 
@@ -556,13 +587,16 @@ impl Durable {
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
         let generals = self.registry.iter().map(|(idx, _)| QueueId::General(idx));
-        generals.chain(self.routing.iter().map(|(idx, _)| QueueId::Route(idx)))
+        let shadows = self.routing.iter().filter(|(_, rule)| rule.shadow.is_some());
+        let routes = self.routing.iter().map(|(idx, _)| QueueId::Route(idx));
+        generals.chain(routes).chain(shadows.map(|(idx, _)| QueueId::Shadow(idx)))
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> &Queue {
         match id {
             QueueId::General(general) => &self.registry.general(general).queue,
             QueueId::Route(route) => &self.routing.rule(route).queue,
+            QueueId::Shadow(route) => self.routing.rule(route).shadow_queue(),
         }
     }
 
@@ -570,6 +604,7 @@ impl Durable {
         match id {
             QueueId::General(general) => &mut self.registry.general_mut(general).queue,
             QueueId::Route(route) => &mut self.routing.rule_mut(route).queue,
+            QueueId::Shadow(route) => &mut self.routing.rule_mut(route).shadow_side(&self.hasher).queue,
         }
     }
 

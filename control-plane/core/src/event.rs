@@ -24,6 +24,7 @@ use crate::queue::{LaneIdx, QueueId};
 use crate::record::{CancelReason, Cause, InstanceKey};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
+use crate::terms::Terms;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -40,6 +41,8 @@ pub(crate) struct Event {
     /// Deliveries that have not ended.
     pub(crate) open: u32,
     pub(crate) deliveries: Vec<Delivery>,
+    /// The first delivery that succeeds cancels the others.
+    pub(crate) race: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct Delivery {
     setback: Option<Box<Setback>>,
     /// Where it succeeded.
     pub(crate) done_by: Option<GeneralIdx>,
+    /// What few have.
+    pub(crate) terms: Option<Box<Terms>>,
 }
 
 /// What kept a delivery from going straight through.
@@ -94,7 +99,7 @@ pub(crate) struct Lease {
 impl Delivery {
     pub(crate) fn new(queue: QueueId, lane: LaneIdx, phase: Phase, place: Seq) -> Delivery {
         let token = Token::default();
-        Delivery { queue, lane, phase, token, attempts: 0, place, setback: None, done_by: None }
+        Delivery { queue, lane, phase, token, attempts: 0, place, setback: None, done_by: None, terms: None }
     }
 
     pub(crate) fn setback(&self) -> &Setback {

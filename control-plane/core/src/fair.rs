@@ -222,11 +222,11 @@ impl Turns {
                 of_class.paid = of_class.paid.max(self.reached);
             }
             of_class.flows += 1;
-            self.to_back(idx, class);
+            self.line_up(idx, class);
         }
     }
 
-    fn to_back(&mut self, idx: FlowIdx, class: usize) {
+    fn line_up(&mut self, idx: FlowIdx, class: usize) {
         let of_class = &mut self.classes[class];
         of_class.ring.push(&mut self.flow_links[class], idx.0);
         // Those before it, each with its class's part; and where lanes are set aside, a turn of the queue for every few of them.
@@ -295,7 +295,7 @@ impl Turns {
     fn next_flow(&mut self, flow: FlowIdx, class: usize) {
         if self.classes[class].ring.head == flow.0 {
             self.classes[class].ring.pop(&self.flow_links[class]);
-            self.to_back(flow, class);
+            self.line_up(flow, class);
         }
     }
 

@@ -143,6 +143,8 @@ pub struct NewEvent {
     pub trust: Option<Box<Trust>>,
     /// Which condition holds for it; unset where the table had none when it was judged.
     pub judged: Option<Judged>,
+    /// Not to be worked on before; at most [`crate::route::DELAY_MAX`] ahead.
+    pub not_before: Option<Timestamp>,
     /// Recorded and deduplicated only, when false.
     pub routed: bool,
     /// The route that it brings along; the table is asked when unset.

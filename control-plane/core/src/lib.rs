@@ -5,6 +5,7 @@
 
 mod agenda;
 mod agents;
+mod aside;
 mod asked;
 mod breaker;
 mod check;
@@ -23,9 +24,11 @@ mod overflow;
 mod people;
 mod placement;
 mod plane;
+mod policy;
 mod pool;
 mod publish;
 mod queue;
+mod race;
 mod rate;
 mod recent;
 pub mod record;
@@ -35,10 +38,14 @@ pub mod route;
 pub mod route_index;
 mod routing;
 mod score;
+mod shadow;
 pub mod snapshot;
 mod soft;
+mod strategy;
 mod stretch;
 mod tenants;
+mod terms;
+mod there;
 mod view;
 
 pub use asked::{ASKED_MAX, ASKED_PREFIX};

@@ -126,6 +126,17 @@ pub struct Assign {
     pub payload: PayloadRef,
     pub lease: Duration,
     pub deadline: Duration,
+    pub mode: Mode,
+}
+
+/// What the work of a lease leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The result counts, and effects are carried out.
+    #[default]
+    Live,
+    /// The result is recorded for comparison, and effects are dropped.
+    Shadow,
 }
 
 /// What becomes of a lease that an agent claims.
@@ -172,6 +183,10 @@ pub enum Rejection {
     TenantFull { tenant: TenantName, open: u64, max: u64 },
     #[error("event concerns {targets} generals, {max} may be")]
     FanoutTooWide { targets: usize, max: usize },
+    #[error("none of the generals of route {route} is there, and it does not let events wait")]
+    NoGeneral { route: RouteName },
+    #[error("event is not to be worked on before {not_before}: at most 30 days ahead are accepted")]
+    TooFarAhead { not_before: Timestamp },
     #[error("delivery {delivery} is not known or has ended")]
     UnknownDelivery { delivery: DeliveryId },
     #[error("delivery {delivery} is {status}, only parked ones can be redriven")]

@@ -143,7 +143,7 @@ impl Durable {
     pub(crate) fn general_of(&self, delivery: &Delivery) -> Option<&Arc<GeneralKey>> {
         let bound = match delivery.queue {
             QueueId::General(general) => Some(general),
-            QueueId::Route(_) => delivery.lease().map(|lease| lease.general).or(delivery.done_by),
+            QueueId::Route(_) | QueueId::Shadow(_) => delivery.lease().map(|lease| lease.general).or(delivery.done_by),
         };
         bound.and_then(|idx| self.registry.get(idx)).map(|general| &general.key)
     }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use mindos_model::{DeliveryId, Strategy, Token};
 use smallvec::smallvec;
 
+use crate::aside::Wanted;
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
-use crate::output::{Assign, InstanceState, Output, PlaneMessage};
+use crate::output::{Assign, InstanceState, Mode, Output, PlaneMessage};
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
 use crate::record::{Choice, DeliveryLeased, Load, Record};
@@ -22,7 +23,7 @@ use crate::routing::RouteIdx;
 use crate::soft::Soft;
 
 /// Generals weighed for one delivery.
-const GENERALS_WEIGHED_MAX: usize = 16;
+pub(crate) const GENERALS_WEIGHED_MAX: usize = 16;
 
 /// Instances set aside that a record names.
 const EXCLUDED_NAMED_MAX: usize = 4;
@@ -46,6 +47,8 @@ pub(crate) enum Unplaced {
     NoSlot,
     /// Those with a free slot have another delivery of the event.
     Taken,
+    /// The general or arm that the lane wants has no free slot, or others wait longer for it.
+    Aside { wanted: Wanted, behind: bool },
 }
 
 impl Durable {
@@ -56,6 +59,10 @@ impl Durable {
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
             QueueId::General(_) => return Err(Unplaced::NoSlot),
+            QueueId::Route(route) if self.lists_generals(route) => {
+                self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)?
+            }
+            QueueId::Shadow(route) => self.choose_shadow(route, context.soft, &mut entropy, &mut choice)?,
             QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
         };
         let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
@@ -98,6 +105,7 @@ impl Durable {
             payload: event.payload,
             lease,
             deadline: route.deadline,
+            mode: if delivery.terms().shadow { Mode::Shadow } else { Mode::Live },
         };
         let message = PlaneMessage::Assign(Box::new(assign));
         Decision {
@@ -124,7 +132,13 @@ impl Durable {
                 self.weigh(general, soft, choice);
                 Ok(general)
             }
-            Strategy::Broadcast | Strategy::LoadBalanced => {
+            Strategy::Broadcast
+            | Strategy::LoadBalanced
+            | Strategy::Race
+            | Strategy::Shadow
+            | Strategy::Sticky
+            | Strategy::Failover
+            | Strategy::Split => {
                 let siblings = |phase: &Phase| match phase {
                     Phase::Leased(lease) => Some(lease.general),
                     Phase::Waiting { .. } | Phase::Parked { .. } | Phase::Succeeded | Phase::Cancelled => None,
@@ -155,7 +169,12 @@ impl Durable {
         }
     }
 
-    fn weigh(&self, general: GeneralIdx, soft: &Soft, choice: &mut Choice) -> Load {
+    fn lists_generals(&self, route: RouteIdx) -> bool {
+        let strategy = self.routing.rule(route).route.strategy;
+        matches!(strategy, Strategy::Sticky | Strategy::Failover | Strategy::Split)
+    }
+
+    pub(crate) fn weigh(&self, general: GeneralIdx, soft: &Soft, choice: &mut Choice) -> Load {
         let load = soft.pool(general).map(|pool| pool.load).unwrap_or_default();
         choice.generals.push((self.registry.general(general).key.clone(), load));
         load

@@ -225,7 +225,8 @@ impl Plane {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let agenda = &self.durable.agenda;
-        let waits = !agenda.dirty.is_empty() || !agenda.overflows.is_empty() || !self.soft.woken.is_empty();
+        let waits = !agenda.dirty.is_empty() || !agenda.overflows.is_empty();
+        let waits = waits || !self.soft.woken.is_empty() || !self.soft.moved.is_empty();
         if waits {
             return Some(Timestamp(0));
         }
@@ -273,8 +274,30 @@ impl Plane {
                 self.record(record, now);
             }
         }
+        self.fire_terms(now);
+        for general in std::mem::take(&mut self.soft.moved) {
+            self.durable.release_for(general);
+        }
         for general in std::mem::take(&mut self.soft.woken) {
             self.durable.wake(general);
+            self.durable.wake_shadows(general);
+            self.durable.call_for(general);
+        }
+    }
+
+    /// Deliveries whose own time has come, and those whose time to live is over.
+    fn fire_terms(&mut self, now: Timestamp) {
+        while !self.is_full() {
+            let Some((_, delivery)) = due(&mut self.durable.agenda.expiries, now) else { break };
+            if let Some(record) = self.durable.expired(delivery) {
+                self.record(record, now);
+            }
+        }
+        while !self.is_full() {
+            let Some((_, delivery)) = due(&mut self.durable.agenda.later, now) else { break };
+            if let Some(record) = self.durable.come(delivery) {
+                self.record(record, now);
+            }
         }
     }
 
@@ -292,18 +315,25 @@ impl Plane {
     fn assign_from(&mut self, queue: QueueId, leased: &mut usize, now: Timestamp, entropy: &mut Entropy) -> bool {
         let mut lanes_tried = 0;
         while *leased < QUEUE_TURN {
-            let Some(delivery) = self.durable.next_in(queue) else { return true };
+            let Some(delivery) = self.durable.next_in(queue) else {
+                if self.durable.recall(queue, &self.soft) {
+                    continue;
+                }
+                return true;
+            };
             let context = self.context(now, Entropy(entropy.draw()));
             match self.durable.place(queue, delivery, context) {
                 Ok(decision) => {
                     self.carry_out(decision, now);
                     self.durable.gave(queue);
+                    self.durable.placed(queue, delivery);
                     *leased += 1;
                     if self.is_full() {
                         return false;
                     }
                 }
                 Err(Unplaced::NoSlot) => return true,
+                Err(Unplaced::Aside { wanted, behind }) => self.durable.set_aside(queue, wanted, behind),
                 Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
@@ -350,10 +380,10 @@ impl Plane {
         self.outbox.extend(outputs.into_iter().map(|output| (rests_on, output)));
     }
 
-    /// The agent side is told to stop what a newer event takes the place of.
+    /// The agent side is told to stop what a newer event takes the place of, and what has lost a race.
     fn cancel_leased(&mut self, record: &Record) {
         let Record::CancelRequested(request) = record else { return };
-        let CancelReason::Superseded { .. } = request.reason else { return };
+        let (CancelReason::Superseded { .. } | CancelReason::RaceLost { .. }) = request.reason else { return };
         let Some((_, known)) = self.durable.events.delivery(request.delivery) else { return };
         let session = known.lease().and_then(|lease| self.soft.session_of(&lease.instance));
         let Some(session) = session else { return };

@@ -83,6 +83,8 @@ pub(crate) struct Pool {
     serving: u32,
     limited: u32,
     pub(crate) ejected: u32,
+    /// When the last member left; zero before.
+    pub(crate) left: Timestamp,
 }
 
 pub(crate) type MemberIdx = u32;
@@ -327,7 +329,7 @@ impl Soft {
         if let Some(speed) = speed_of(model) {
             pool.speed = if pool.speed == 0 { speed } else { (pool.speed / 8 * 7).saturating_add(speed / 8).max(1) };
         }
-        member.pressure = Pressure::of(model, pool.speed, now);
+        member.pressure = Pressure::of(model, member.load.open, pool.speed, now);
         let ModelLoad { limit_remaining, limit_resets_at, .. } = *model;
         if let (Some(0), Some(until)) = (limit_remaining, limit_resets_at) {
             self.limited(durable, general, Some(idx), until, now);
@@ -388,6 +390,9 @@ impl Soft {
         pool.load.open -= member.load.open;
         pool.load.capacity -= member.load.capacity;
         pool.moved(member.standing, Standing::Unable);
+        if member.standing != Standing::Unable && pool.able() == 0 {
+            self.moved.push(general);
+        }
         if member.is_aside {
             pool.aside.retain(|listed| *listed != idx);
         }
@@ -402,6 +407,9 @@ impl Soft {
             self.set_free(durable, general, false);
         }
         if none_left {
+            if let Some(pool) = self.pools.get_mut(&general) {
+                pool.left = now;
+            }
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
         }
         self.keep_serving(durable, general, now);
@@ -443,7 +451,11 @@ impl Soft {
         member.standing = member.stands();
         let moved = member.standing != stood;
         if moved {
+            let able = pool.able();
             pool.moved(stood, member.standing);
+            if (able == 0) != (pool.able() == 0) {
+                self.moved.push(general);
+            }
         }
         match (is_free, free_at) {
             (true, None) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, Priority, Strategy, limits};
+use mindos_model::{DeliveryId, ParkReason, Priority, Strategy, Timestamp, Token, limits};
 use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
@@ -16,8 +16,10 @@ use crate::record::{
     CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery, Record,
 };
 use crate::registry::GeneralIdx;
-use crate::route::Coalesce;
+use crate::route::{Coalesce, DELAY_MAX, SHADOW_TTL};
 use crate::routing::Rule;
+use crate::terms::Terms;
+use crate::there::Way;
 
 /// Where one delivery of an event is to wait.
 struct Target {
@@ -25,7 +27,8 @@ struct Target {
     general: Option<GeneralIdx>,
     /// Older deliveries that it takes the place of.
     superseded: Vec<DeliveryId>,
-    is_full: bool,
+    parked: Option<ParkReason>,
+    terms: Terms,
 }
 
 impl Durable {
@@ -56,7 +59,7 @@ impl Durable {
             let general = |queue| match queue {
                 // One whose work here has ended may be gone.
                 QueueId::General(general) => self.registry.get(general).map(|general| general.key.clone()),
-                QueueId::Route(_) => None,
+                QueueId::Route(_) | QueueId::Shadow(_) => None,
             };
             let parked = |phase: &Phase| match phase {
                 Phase::Parked { reason, .. } => Some(*reason),
@@ -75,7 +78,8 @@ impl Durable {
 
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
-        let (mut targets, mut route, mut strategy, mut guarded) = (Vec::new(), None, None, None);
+        let (mut targets, mut route, mut strategy, mut fell_back_from) = (Vec::new(), None, None, None);
+        let mut guarded = None;
         let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed {
             let (idx, stopped) = match &event.asked {
@@ -89,12 +93,19 @@ impl Durable {
                     (self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused"), None)
                 }
             };
-            let rule = self.routing.rule(idx);
+            if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
+                let not_before = event.not_before.unwrap_or_default();
+                return Err(Rejection::TooFarAhead { not_before });
+            }
             guarded = stopped;
-            if guarded.is_none_or(|guarded| guarded.action == GuardAction::Park) {
-                targets = self.targets(&event, QueueId::Route(idx), rule, context)?;
+            let is_dropped = guarded.is_some_and(|guarded| guarded.action == GuardAction::Drop);
+            let way = if is_dropped { Way::straight(idx) } else { self.way(idx, context)? };
+            let rule = self.routing.rule(way.route);
+            if !is_dropped {
+                targets = self.targets(&event, &way, rule, context)?;
                 self.check_room(&targets, rule, context)?;
             }
+            fell_back_from = way.from;
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
             priority = event.priority.unwrap_or(rule.route.priority);
@@ -105,14 +116,15 @@ impl Durable {
         let aside = guarded.map(|_| ParkReason::Guarded);
         for (ordinal, mut target) in (1..).zip(targets) {
             if aside.is_some() {
-                // What is not trusted takes nobody's place.
+                // What is not trusted takes nobody's place, and has no time but that at which a person lets it go on.
                 target.superseded.clear();
+                target.terms = Terms { shadow: target.terms.shadow, expires: target.terms.expires, ..Terms::default() };
             }
             let delivery = DeliveryId::new(seq, ordinal);
             let general = target.general.map(|idx| self.registry.general(idx).key.clone());
-            let parked = aside.or(target.is_full.then_some(ParkReason::BacklogFull));
+            let parked = aside.or(target.parked);
             published.push(PublishedDelivery { delivery, general: general.clone(), parked });
-            deliveries.push(PlannedDelivery { general, parked });
+            deliveries.push(PlannedDelivery { general, parked, terms: target.terms.boxed() });
             let end = |older| self.supersede(older, delivery);
             ends.extend(target.superseded.into_iter().map(end));
         }
@@ -138,6 +150,7 @@ impl Durable {
             strategy,
             judgement: (judgement != Judgement::default()).then(|| Box::new(judgement)),
             deliveries,
+            fell_back_from,
         };
         let mut records = Vec::with_capacity(1 + ends.len());
         records.push(Record::EventAccepted(Box::new(accepted)));
@@ -148,17 +161,17 @@ impl Durable {
     fn targets(
         &self,
         event: &NewEvent,
-        route_queue: QueueId,
+        way: &Way,
         rule: &Rule,
         context: Context<'_>,
     ) -> Result<Vec<Target>, Rejection> {
-        let target = |queue, general| {
-            let superseded = self.superseded_by(event, queue, rule);
-            let is_full = self.is_full(queue, &event.lane, superseded.len(), context);
-            Target { queue, general, superseded, is_full }
-        };
+        let route_queue = QueueId::Route(way.route);
+        let target = |queue, general| self.target(event, queue, general, rule, context);
+        if let Some(general) = way.general {
+            return Ok(vec![target(QueueId::General(general), Some(general))]);
+        }
         match rule.route.strategy {
-            Strategy::Broadcast => {
+            Strategy::Broadcast | Strategy::Race => {
                 let given = rule.members.iter().filter(|idx| self.registry.may_be_given(**idx));
                 let given: Vec<GeneralIdx> = given.copied().collect();
                 if given.len() > limits::FANOUT_MAX {
@@ -166,7 +179,9 @@ impl Durable {
                 }
                 Ok(given.into_iter().map(|idx| target(QueueId::General(idx), Some(idx))).collect())
             }
-            Strategy::RoundRobin => Ok(vec![target(route_queue, None)]),
+            Strategy::RoundRobin | Strategy::Sticky | Strategy::Failover | Strategy::Split => {
+                Ok(vec![target(route_queue, None)])
+            }
             Strategy::LoadBalanced => {
                 let count = (rule.route.count as usize).min(rule.members.len().max(1));
                 let mut targets: Vec<_> = (0..count).map(|_| target(route_queue, None)).collect();
@@ -174,7 +189,58 @@ impl Durable {
                 targets.iter_mut().skip(1).for_each(|target| target.superseded.clear());
                 Ok(targets)
             }
+            Strategy::Shadow => {
+                let mut targets = vec![target(route_queue, None)];
+                // Without anybody to compare with, or without room, there is none: it must not be in the way.
+                if rule.shadow.as_ref().is_some_and(|side| !side.members.is_empty()) {
+                    let shadow = target(QueueId::Shadow(way.route), None);
+                    targets.extend(Some(shadow).filter(|shadow| shadow.parked != Some(ParkReason::BacklogFull)));
+                }
+                Ok(targets)
+            }
         }
+    }
+
+    fn target(
+        &self,
+        event: &NewEvent,
+        queue: QueueId,
+        general: Option<GeneralIdx>,
+        rule: &Rule,
+        context: Context<'_>,
+    ) -> Target {
+        let shadow = matches!(queue, QueueId::Shadow(_));
+        let later = event.not_before.filter(|at| *at > context.now);
+        let ttl = rule.route.policy.ttl.or(shadow.then_some(SHADOW_TTL));
+        let expires = ttl.map_or(Timestamp(0), |ttl| later.unwrap_or(context.now) + ttl);
+        let mut terms = Terms { shadow, expires, ..Terms::default() };
+        if let Some(not_before) = later {
+            // It takes its place in the lane when its time comes, so that nothing waits behind it, nor is superseded by it.
+            terms.not_before = not_before;
+            return Target { queue, general, superseded: Vec::new(), parked: Some(ParkReason::Delayed), terms };
+        }
+        let superseded = self.superseded_by(event, queue, rule);
+        let is_full = self.is_full(queue, &event.lane, superseded.len(), context);
+        if let Coalesce::Debounce { quiet, longest } = rule.route.coalesce {
+            let since = self.burst_since(&superseded, context.now);
+            terms.burst_since = since;
+            if !is_full {
+                terms.not_before = (context.now + quiet).min(since + longest);
+            }
+        }
+        Target { queue, general, superseded, parked: is_full.then_some(ParkReason::BacklogFull), terms }
+    }
+
+    /// When the first event came of a burst that goes on: of those that are superseded and of which nothing was begun.
+    fn burst_since(&self, superseded: &[DeliveryId], now: Timestamp) -> Timestamp {
+        let known = superseded.iter().filter_map(|id| self.events.delivery(*id));
+        // Another delivery of the same event may have been begun, where it is for several.
+        let fresh = known.filter(|(event, delivery)| {
+            let mut others = event.deliveries.iter().filter(|other| other.queue == delivery.queue);
+            others.all(|other| other.token == Token::default())
+        });
+        let since = fresh.map(|(_, delivery)| delivery.terms().burst_since).filter(|since| *since > Timestamp(0));
+        since.min().unwrap_or(now)
     }
 
     fn check_room(&self, targets: &[Target], rule: &Rule, context: Context<'_>) -> Result<(), Rejection> {
@@ -186,12 +252,16 @@ impl Durable {
         if of_tenant + targets.len() as u64 > max {
             return Err(Rejection::TenantFull { tenant: rule.tenant.clone(), open: of_tenant, max });
         }
+        let is_full = |target: &Target| target.parked == Some(ParkReason::BacklogFull);
         match targets.first() {
-            Some(first) if targets.iter().all(|target| target.is_full) => Err(Rejection::BacklogFull {
-                route: rule.route.name.clone(),
-                waiting: self.queue(first.queue).waiting,
-                max: context.limits.queue_backlog_max,
-            }),
+            // A shadow has room, or it is not there.
+            Some(first) if targets.iter().filter(|target| !target.terms.shadow).all(is_full) => {
+                Err(Rejection::BacklogFull {
+                    route: rule.route.name.clone(),
+                    waiting: self.queue(first.queue).waiting,
+                    max: context.limits.queue_backlog_max,
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -219,6 +289,17 @@ impl Durable {
                     let Some((known, delivery)) = self.events.delivery(*id) else { return false };
                     let Event { kind, .. } = known;
                     *kind == event.kind && delivery.setback().cancel.is_none()
+                };
+                lane.entries.iter().copied().filter(older).collect()
+            }
+            Coalesce::Debounce { .. } => {
+                let Some(lane) = self.queue(queue).lane_named(&event.lane) else { return Vec::new() };
+                // What has begun goes on.
+                let older = |id: &DeliveryId| {
+                    let known = self.events.delivery(*id);
+                    known.is_some_and(|(known, delivery)| {
+                        known.kind == event.kind && matches!(delivery.phase, Phase::Waiting { .. })
+                    })
                 };
                 lane.entries.iter().copied().filter(older).collect()
             }

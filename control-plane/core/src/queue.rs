@@ -24,6 +24,8 @@ pub(crate) enum QueueId {
     General(GeneralIdx),
     /// Under the strategies that choose: what waits for any general of the route.
     Route(RouteIdx),
+    /// Shadows of the route's deliveries, which must not stand in their way.
+    Shadow(RouteIdx),
 }
 
 /// Place of a lane in its queue; given to another lane once this one is empty.

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::guard::Guarded;
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
+pub use crate::terms::Terms;
 
 /// Names a general: a pool of identical agents in one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,6 +164,8 @@ pub struct EventAccepted {
     pub judgement: Option<Box<Judgement>>,
     /// Ordinals are the positions, from 1.
     pub deliveries: Vec<PlannedDelivery>,
+    /// The route that matched, when none of its generals was there and `route` took the event instead.
+    pub fell_back_from: Option<RouteName>,
 }
 
 /// What became of an event before it was offered to anybody.
@@ -186,6 +189,7 @@ pub struct PlannedDelivery {
     pub general: Option<Arc<GeneralKey>>,
     /// Set when its queue had no room.
     pub parked: Option<ParkReason>,
+    pub terms: Option<Box<Terms>>,
 }
 
 /// An instance got the right to work on a delivery.
@@ -320,6 +324,12 @@ pub enum CancelReason {
     Superseded { by: DeliveryId },
     /// Somebody asked.
     Requested,
+    /// Another delivery of the event succeeded first.
+    RaceLost { by: DeliveryId },
+    /// It was not begun in time.
+    Expired,
+    /// It was a shadow, and came to nothing.
+    ShadowFailed,
 }
 
 /// A waiting delivery was set aside.

@@ -28,6 +28,10 @@ pub(crate) struct General {
     pub(crate) queue: Queue,
     /// Routes that could choose it.
     pub(crate) routes: Vec<RouteIdx>,
+    /// Routes whose shadows could go to it.
+    pub(crate) shadows: Vec<RouteIdx>,
+    /// What stands for it where lanes are spread over generals.
+    pub(crate) mark: u64,
     /// Deliveries leased to its instances.
     pub(crate) leased: u32,
     /// Deliveries that are its alone and have not ended.
@@ -88,6 +92,7 @@ impl Registry {
         let key = Arc::new(key.clone());
         self.by_key.insert(key.clone(), idx);
         self.generals.push(Some(Box::new(General {
+            mark: crate::strategy::mark(&key),
             key,
             tenant_idx: TenantIdx::default(),
             ty: ty.clone(),
@@ -95,6 +100,7 @@ impl Registry {
             holds: Holds::NONE,
             queue: Queue::new(hasher.clone()),
             routes: Vec::new(),
+            shadows: Vec::new(),
             leased: 0,
             bound: 0,
         })));

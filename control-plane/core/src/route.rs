@@ -8,6 +8,7 @@ use std::time::Duration;
 use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 use crate::guard::{self, Guards, TrustRules};
+pub use crate::policy::{DELAY_MAX, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
 
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct Route {
     pub block_max: Duration,
     /// What it asks of an event's origin, where that differs from what the table asks.
     pub guards: Option<Box<Guards>>,
+    pub policy: Policy,
 }
 
 impl Route {
@@ -55,6 +57,7 @@ impl Route {
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,
             guards: None,
+            policy: Policy::default(),
         }
     }
 }
@@ -139,6 +142,8 @@ pub struct Targets {
     pub names: Vec<GeneralName>,
     /// All of them must stand on the general.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Shares under `split`; empty otherwise.
+    pub weights: Vec<Weight>,
 }
 
 /// What a newer event of the same lane and kind does to an older one.
@@ -149,6 +154,8 @@ pub enum Coalesce {
     Every,
     /// Takes its place: cancels it where it waits and where it is leased.
     Latest,
+    /// Takes the place of one that has not begun, and waits until nothing came for `quiet`, at most for `longest` from the first.
+    Debounce { quiet: Duration, longest: Duration },
 }
 
 /// Why a table is refused.
@@ -164,6 +171,10 @@ pub enum RouteError {
     Unreachable { index: usize, name: RouteName, earlier: RouteName },
     #[error("routes[{index}].{field}: {value} is out of range: expected {expected}")]
     Range { index: usize, field: &'static str, value: u64, expected: &'static str },
+    #[error("routes[{index}].{field}: {span:?} is out of range: expected {expected}")]
+    Span { index: usize, field: &'static str, span: Duration, expected: &'static str },
+    #[error("routes[{index}].{field}: {reason}")]
+    Policy { index: usize, field: &'static str, reason: &'static str },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
     #[error("routes[{index}].match.expr: has {len} bytes: expected 1 to {CONDITION_MAX}")]
@@ -214,6 +225,7 @@ impl RouteTable {
                 return Err(RouteError::Guards { field: "own_logins".to_owned(), text, expected });
             }
         }
+        crate::policy::check_fall_backs(&self.routes)?;
         match (earlier_default, self.routes.last()) {
             (None, Some(last)) => Err(RouteError::NoDefault { name: last.name.clone() }),
             _ => Ok(()),
@@ -268,8 +280,7 @@ impl RouteTable {
 
 impl Route {
     pub(crate) fn check(&self, index: usize) -> Result<(), RouteError> {
-        let Targets { types, clusters, regions, names, labels } = &self.targets;
-        if types.is_empty() && clusters.is_empty() && regions.is_empty() && names.is_empty() && labels.is_empty() {
+        if self.targets.names_nothing() {
             return Err(RouteError::NoTargets { index });
         }
         if let Some(condition) = &self.matches.condition
@@ -292,7 +303,7 @@ impl Route {
                 return Err(RouteError::Range { index, field, value, expected });
             }
         }
-        Ok(())
+        self.check_policy(index)
     }
 }
 

@@ -9,6 +9,7 @@ use foldhash::quality::FixedState;
 use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
+use crate::aside::Aside;
 use crate::guard::{self, Guarded};
 use crate::input::NewEvent;
 use crate::queue::Queue;
@@ -16,6 +17,8 @@ use crate::record::{Holds, RoutesApplied};
 use crate::registry::{General, GeneralIdx, Registry};
 use crate::route::{Route, RouteTable, Targets};
 use crate::route_index::{Looked, RouteIndex};
+use crate::shadow::ShadowSide;
+use crate::strategy::{self, Ranks};
 use crate::tenants::TenantIdx;
 
 /// Place of a route in the routing.
@@ -35,6 +38,10 @@ pub(crate) struct Rule {
     pub(crate) queue: Queue,
     /// Events open under it.
     pub(crate) events: u64,
+    pub(crate) ranks: Ranks,
+    /// Lanes whose general has no free slot.
+    pub(crate) aside: Aside,
+    pub(crate) shadow: Option<Box<ShadowSide>>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,11 +138,17 @@ impl Routing {
                     members: BTreeSet::new(),
                     queue: Queue::new(hasher.clone()),
                     events: 0,
+                    ranks: Ranks::default(),
+                    aside: Aside::default(),
+                    shadow: None,
                 });
                 self.by_name.insert(key, idx);
                 idx
             }
         };
+        if self.rule(idx).route.policy.shadow.is_some() {
+            self.rule_mut(idx).shadow_side(hasher);
+        }
         for general in registry.iter().map(|(general, _)| general).collect::<Vec<_>>() {
             self.rejoin_one(idx, general, registry);
         }
@@ -165,6 +178,10 @@ impl Routing {
     pub(crate) fn leave(&mut self, general: GeneralIdx) {
         for rule in &mut self.rules {
             rule.members.remove(&general);
+            rule.ranks.set(general, None);
+            if let Some(side) = &mut rule.shadow {
+                side.members.remove(&general);
+            }
             if rule.cursor == Some(general) {
                 rule.cursor = None;
             }
@@ -180,10 +197,24 @@ impl Routing {
         } else {
             rule.members.remove(&general_idx)
         };
-        let routes = &mut registry.general_mut(general_idx).routes;
-        routes.retain(|route| *route != idx);
+        rule.ranks.set(general_idx, if fits { strategy::rank(&rule.route, general) } else { None });
+        let shadowed = rule.tenant == general.key.tenant
+            && rule.route.policy.shadow.as_ref().is_some_and(|targets| names(targets, general, registry));
+        if let Some(side) = &mut rule.shadow {
+            if shadowed {
+                side.members.insert(general_idx)
+            } else {
+                side.members.remove(&general_idx)
+            };
+        }
+        let general = registry.general_mut(general_idx);
+        general.routes.retain(|route| *route != idx);
         if fits {
-            routes.push(idx);
+            general.routes.push(idx);
+        }
+        general.shadows.retain(|route| *route != idx);
+        if shadowed {
+            general.shadows.push(idx);
         }
     }
 
@@ -193,7 +224,7 @@ impl Routing {
 }
 
 fn names(targets: &Targets, general: &General, registry: &Registry) -> bool {
-    let Targets { types, clusters, regions, names, labels } = targets;
+    let Targets { types, clusters, regions, names, labels, weights: _ } = targets;
     let cluster = registry.clusters.get(&(general.key.tenant.clone(), general.key.cluster.clone()));
     let region = cluster.and_then(|cluster| cluster.region.as_ref());
     (types.is_empty() || types.contains(&general.ty))

@@ -1,7 +1,7 @@
 //! Scores: how soon an instance will have done one more piece of work, beside the others of its general.
 //!
 //! ```text
-//!  score = (leases + 1 + what waits at its model) / slots  x  latency / mean latency of the pool  x  load of its model
+//!  score = (leases + 1 + what else is at its model) / slots  x  latency / mean latency of the pool  x  load of its model
 //! ```
 //! in thousandths; the lower the better. A part of which nothing is known, or nothing fresh, counts as the mean: 1000.
 //! Invariant: whole numbers only, so that equal states give equal scores everywhere.
@@ -20,12 +20,16 @@ pub(crate) const LATENCY_STALE: Duration = Duration::from_secs(60);
 pub(crate) const MODEL_STALE: Duration = Duration::from_secs(15);
 /// How fast a peak is forgotten: after this time without another it counts half.
 const PEAK_HALF: Duration = Duration::from_secs(10);
+/// A result above the latency moves it by one part in so many: at once, and yet one long piece of work is no slow instance.
+const PEAK_RISE: u32 = 4;
 /// A failure counts as so many mean latencies, however quick it was.
 const FAILURE_PENALTY: u32 = 4;
 /// A result moves the mean of a pool by one part in so many.
 const MEAN_WEIGHT: i64 = 32;
+/// Shares of the mean latency between which one says nothing, in thousandths: work differs as much by itself.
+const EVEN: (u64, u64) = (500, 2000);
 /// How far from the mean a latency is taken to be, in thousandths.
-const RATIO: (u64, u64) = (125, 64_000);
+const RATIO_MAX: u64 = 64_000;
 /// Use of the model's cache above which requests begin to be put off, in thousandths.
 const CACHE_TIGHT: u32 = 800;
 /// What a full cache counts on top, in thousandths.
@@ -45,7 +49,7 @@ pub struct Weight {
     pub latency_ms: u32,
     /// Load of the model behind it, in thousandths of a free one; 0 when not known or stale.
     pub model: u32,
-    /// Work that waits at the model.
+    /// Requests at the model that are not its own leases'; 0 when there are none, or the load is not known or stale.
     pub queue: u32,
     /// It was not compared: its breaker let it have one delivery, to see whether it is well.
     pub trial: bool,
@@ -87,7 +91,8 @@ impl Pace {
                 let weight = |drop: u64| drop * passed / (passed + PEAK_HALF.as_millis() as u64);
                 before - u32::try_from(weight(u64::from(before - sample))).unwrap_or(0)
             }
-            Some(_) | None => sample,
+            Some(before) => before + (sample - before) / PEAK_RISE,
+            None => sample,
         };
         self.at = now;
     }
@@ -130,8 +135,8 @@ pub(crate) struct Pressure {
 }
 
 impl Pressure {
-    /// Reads a report; `speed_mean` is how many tokens a request in work yields in a second in the pool, 0 when not known.
-    pub(crate) fn of(load: &ModelLoad, speed_mean: u32, now: Timestamp) -> Pressure {
+    /// Reads a report of an instance that holds `open` leases: they are known without it. `speed_mean` is how many tokens a request in work yields in a second in the pool, 0 when not known.
+    pub(crate) fn of(load: &ModelLoad, open: u32, speed_mean: u32, now: Timestamp) -> Pressure {
         let tight = u32::from(load.cache_permille.unwrap_or(0)).saturating_sub(CACHE_TIGHT);
         let cache = NEUTRAL + tight * CACHE_FULL / (1000 - CACHE_TIGHT);
         let speed = match (speed_of(load), speed_mean) {
@@ -139,11 +144,26 @@ impl Pressure {
             (Some(_) | None, _) => u64::from(NEUTRAL),
         };
         let factor = u64::from(cache) * speed / 1000;
-        Pressure { factor: u32::try_from(factor).unwrap_or(u32::MAX), queue: load.queue, at: now }
+        Pressure {
+            factor: u32::try_from(factor).unwrap_or(u32::MAX),
+            queue: load.running.saturating_add(load.queue).saturating_sub(open),
+            at: now,
+        }
     }
 
     fn fresh(&self, now: Timestamp) -> Option<(u32, u32)> {
         (self.factor > 0 && now.since(self.at) <= MODEL_STALE).then_some((self.factor, self.queue))
+    }
+}
+
+/// What a latency counts that is `ratio` of the mean, both in thousandths.
+fn beside(ratio: u64) -> u64 {
+    if ratio < EVEN.0 {
+        (ratio * 2).max(EVEN.0 / 4)
+    } else if ratio <= EVEN.1 {
+        1000
+    } else {
+        (ratio - 1000).min(RATIO_MAX)
     }
 }
 
@@ -160,7 +180,7 @@ pub(crate) fn weigh(load: Load, pace: Pace, mean: Mean, pressure: Pressure, now:
     let (factor, queue) = model.unwrap_or((NEUTRAL, 0));
     let taken = (u64::from(load.open) + 1 + u64::from(queue)) * 1000 / u64::from(load.capacity.max(1));
     let ratio = match (latency, mean.fresh(now)) {
-        (Some(own), Some(mean)) => (u64::from(own) * 1000 / u64::from(mean)).clamp(RATIO.0, RATIO.1),
+        (Some(own), Some(mean)) => beside(u64::from(own) * 1000 / u64::from(mean)),
         (Some(_) | None, _) => u64::from(NEUTRAL),
     };
     let score = taken.saturating_mul(ratio).saturating_mul(u64::from(factor)) / 1_000_000;
@@ -204,7 +224,9 @@ mod tests {
     fn a_slow_instance_needs_far_fewer_leases_to_be_chosen() {
         assert_eq!(score(0, pace(1000), Pressure::default(), T0), 250);
         assert_eq!(score(3, pace(1000), Pressure::default(), T0), 1000);
-        assert_eq!(score(0, pace(10_000), Pressure::default(), T0), 2500);
+        assert_eq!(score(0, pace(10_000), Pressure::default(), T0), 2250);
+        assert_eq!(score(0, pace(1900), Pressure::default(), T0), 250, "as far from the mean as work is by itself");
+        assert_eq!(score(3, pace(300), Pressure::default(), T0), 600);
     }
 
     #[test]
@@ -218,26 +240,28 @@ mod tests {
     fn a_peak_shows_at_once_and_fades() {
         let mut pace = pace(1000);
         pace.note(Duration::from_millis(9000), Ended::Good, mean(1000), after(1));
-        assert_eq!(pace.fresh(after(1)), Some(9000));
+        assert_eq!(pace.fresh(after(1)), Some(3000), "one long piece of work");
+        pace.note(Duration::from_millis(9000), Ended::Good, mean(1000), after(1));
+        assert_eq!(pace.fresh(after(1)), Some(4500));
 
-        pace.note(Duration::from_millis(1000), Ended::Good, mean(1000), after(11));
+        pace.note(Duration::from_millis(500), Ended::Good, mean(1000), after(11));
 
-        assert_eq!(pace.fresh(after(11)), Some(5000));
+        assert_eq!(pace.fresh(after(11)), Some(2500));
     }
 
     #[test]
     fn a_quick_failure_is_no_recommendation() {
         let mut pace = pace(1000);
         pace.note(Duration::from_millis(3), Ended::Bad, mean(1000), T0);
-        assert_eq!(pace.fresh(T0), Some(4000));
+        assert_eq!(pace.fresh(T0), Some(1750));
         pace.note(Duration::from_millis(90_000), Ended::Other, mean(1000), T0);
-        assert_eq!(pace.fresh(T0), Some(4000), "what says nothing of the instance changes nothing");
+        assert_eq!(pace.fresh(T0), Some(1750), "what says nothing of the instance changes nothing");
     }
 
     #[test]
     fn stale_parts_count_for_nothing() {
         let load = ModelLoad { queue: 12, cache_permille: Some(1000), ..ModelLoad::default() };
-        let pressure = Pressure::of(&load, 0, T0);
+        let pressure = Pressure::of(&load, 0, 0, T0);
         assert_eq!(score(0, Pace::default(), pressure, T0), 250 * 13 * 4);
         assert_eq!(score(0, Pace::default(), pressure, after(16)), 250);
         assert_eq!(score(0, pace(10_000), pressure, after(61)), 250);
@@ -251,7 +275,7 @@ mod tests {
             tokens_per_second: Some(tokens),
             ..ModelLoad::default()
         };
-        let factor = |load: &ModelLoad| Pressure::of(load, 50, T0).factor;
+        let factor = |load: &ModelLoad| Pressure::of(load, 4, 50, T0).factor;
         assert_eq!(factor(&load(500, 200)), 1000);
         assert_eq!(factor(&load(900, 200)), 2500);
         assert_eq!(factor(&load(500, 100)), 2000);

@@ -18,6 +18,7 @@ use crate::record::{
 };
 use crate::registry::Cluster;
 use crate::route::{Route, RouteTable};
+use crate::terms::Terms;
 
 /// One piece of the state. Items come in the order of the variants, but for holds, which follow what they hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +83,8 @@ pub struct EventItem {
     pub accepted: Timestamp,
     pub payload: PayloadRef,
     pub deliveries: Vec<DeliveryItem>,
+    /// The first delivery that succeeds cancels the others.
+    pub race: bool,
 }
 
 /// A delivery of an event with open work.
@@ -100,6 +103,7 @@ pub struct DeliveryItem {
     pub held_since: Option<Timestamp>,
     pub cancel: Option<CancelReason>,
     pub last_cause: Option<Cause>,
+    pub terms: Option<Box<Terms>>,
 }
 
 /// Where a delivery stands.
@@ -171,7 +175,7 @@ impl Durable {
         let item = |delivery: &Delivery| DeliveryItem {
             general: match delivery.queue {
                 QueueId::General(idx) => key(idx),
-                QueueId::Route(_) => None,
+                QueueId::Route(_) | QueueId::Shadow(_) => None,
             },
             phase: match &delivery.phase {
                 Phase::Waiting { not_before } => PhaseItem::Waiting { not_before: *not_before },
@@ -192,6 +196,7 @@ impl Durable {
             held_since: delivery.setback().held_since,
             cancel: delivery.setback().cancel,
             last_cause: delivery.setback().last_cause,
+            terms: delivery.terms.clone(),
         };
         EventItem {
             event: seq,
@@ -205,6 +210,7 @@ impl Durable {
             accepted: event.accepted,
             payload: event.payload,
             deliveries: event.deliveries.iter().map(item).collect(),
+            race: event.race,
         }
     }
 
@@ -273,7 +279,7 @@ impl Import {
 
     fn event(&mut self, item: EventItem) {
         let EventItem { event: seq, tenant, kind, lane, repository, source, priority, route, .. } = item;
-        let EventItem { accepted, payload, deliveries, .. } = item;
+        let EventItem { accepted, payload, deliveries, race, .. } = item;
         let durable = &mut self.durable;
         let route = durable.routing.find(&tenant, &route).expect("routes stand before their events");
         let general = |durable: &Durable, key: &GeneralKey| {
@@ -283,8 +289,10 @@ impl Import {
         let mut imported = Vec::with_capacity(deliveries.len());
         for (ordinal, item) in (1..).zip(deliveries) {
             let id = DeliveryId::new(seq, ordinal);
+            let terms = item.terms.as_deref().copied().unwrap_or_default();
             let queue = match &item.general {
                 Some(key) => QueueId::General(general(durable, key)),
+                None if terms.shadow => QueueId::Shadow(route),
                 None => QueueId::Route(route),
             };
             let (mut done_by, mut lane_idx) = (None, LaneIdx::NONE);
@@ -323,6 +331,12 @@ impl Import {
             let DeliveryItem { token, attempts, place, held_ms, held_since, cancel, last_cause, .. } = item;
             let mut delivery = Delivery::new(queue, lane_idx, phase, place);
             (delivery.token, delivery.attempts, delivery.done_by) = (token, attempts, done_by);
+            if item.terms.is_some() {
+                delivery.terms = item.terms;
+                if !delivery.status().is_settled() {
+                    durable.time_terms(id, terms, &delivery.phase);
+                }
+            }
             if held_ms > 0 || held_since.is_some() || cancel.is_some() || last_cause.is_some() {
                 *delivery.setback_mut() = Setback { held_ms, held_since, cancel, last_cause };
             }
@@ -339,7 +353,20 @@ impl Import {
         let deliveries = imported;
         durable.events.insert(
             seq,
-            Event { tenant, kind, lane, repository, source, priority, route, accepted, payload, open, deliveries },
+            Event {
+                tenant,
+                kind,
+                lane,
+                repository,
+                source,
+                priority,
+                route,
+                accepted,
+                payload,
+                open,
+                deliveries,
+                race,
+            },
         );
     }
 

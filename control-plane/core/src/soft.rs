@@ -71,6 +71,9 @@ pub struct Soft {
     pub(crate) rates: RatePools,
     /// Generals whose work may move since the plane looked last.
     pub(crate) woken: Vec<GeneralIdx>,
+    /// Generals that came or went, or may be chosen otherwise, since the plane looked last.
+    pub(crate) moved: Vec<GeneralIdx>,
+    began: Timestamp,
     pub(crate) leases: HashMap<DeliveryId, LeaseClock, FixedState>,
     pub(crate) deadlines: BTreeSet<(Timestamp, DeliveryId)>,
     pub(crate) silences: BTreeSet<(Timestamp, SessionId)>,
@@ -100,6 +103,8 @@ impl Soft {
             comebacks: BTreeSet::new(),
             rates: RatePools::default(),
             woken: Vec::new(),
+            moved: Vec::new(),
+            began: now,
             leases: HashMap::with_hasher(durable.hasher.clone()),
             deadlines: BTreeSet::new(),
             silences: BTreeSet::new(),
@@ -261,6 +266,7 @@ impl Soft {
                         of.remove(&general);
                     });
                     self.refresh_general(durable, general);
+                    self.moved.push(general);
                     self.woken.push(general);
                 }
             }
@@ -359,6 +365,13 @@ impl Soft {
         if !is_served && durable.registry.get(general).is_some() {
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
         }
+    }
+
+    /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
+    pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
+        let grace = crate::policy::THERE_GRACE;
+        let pool = self.pools.get(&general);
+        now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
     }
 
     /// The stream to the instance that holds a lease, if it is open.

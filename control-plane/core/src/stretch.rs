@@ -126,7 +126,8 @@ impl Durable {
                 let Some(event) = stretch.passing(delivery.event) else { return self.apply(entry) };
                 self.advance_to(entry);
                 let planned = &event.deliveries[delivery.ordinal as usize - 1];
-                if let (None, Some(route)) = (&planned.general, &event.route) {
+                let is_shadow = planned.terms.as_deref().is_some_and(|terms| terms.shadow);
+                if let (None, Some(route), false) = (&planned.general, &event.route, is_shadow) {
                     let route =
                         self.routing.find(&event.tenant, route).expect("records name routes applied before them");
                     self.routing.rule_mut(route).cursor = self.registry.find(general);

@@ -159,7 +159,8 @@ impl Durable {
         let generals = || self.registry.iter().map(|(_, general)| general);
         let routes = || self.routing.iter().map(|(_, rule)| rule);
         let waiting = generals().map(|g| u64::from(g.queue.waiting)).sum::<u64>()
-            + routes().map(|rule| u64::from(rule.queue.waiting)).sum::<u64>();
+            + routes().map(|rule| u64::from(rule.queue.waiting)).sum::<u64>()
+            + routes().filter_map(|rule| rule.shadow.as_ref()).map(|side| u64::from(side.queue.waiting)).sum::<u64>();
         let leased = generals().map(|general| u64::from(general.leased)).sum();
         let lanes = generals().map(|general| general.queue.len()).sum::<usize>()
             + routes().map(|rule| rule.queue.len()).sum::<usize>();

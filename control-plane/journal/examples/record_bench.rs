@@ -50,7 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
         judgement: None,
-        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None }; 3],
+        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
+        fell_back_from: None,
     };
     let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
     let leased = DeliveryLeased {
@@ -110,6 +111,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             held_since: None,
             cancel: None,
             last_cause: None,
+            terms: None,
         };
         Item::Event(Box::new(EventItem {
             event: Seq(number),
@@ -123,6 +125,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             accepted: at,
             payload: PayloadRef { seq: Seq(number), len: 1024 },
             deliveries: vec![waiting],
+            race: false,
         }))
     };
     let seen = |number: u64| Item::Seen {

@@ -155,7 +155,8 @@ impl Fill {
     fn event(&mut self, lane: &str, generals: std::ops::Range<usize>) -> Result<Seq, Box<dyn Error>> {
         let number = self.durable.seq().0;
         let id = [number.to_le_bytes(), number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()].concat();
-        let planned = |general: &Arc<GeneralKey>| PlannedDelivery { general: Some(general.clone()), parked: None };
+        let planned =
+            |general: &Arc<GeneralKey>| PlannedDelivery { general: Some(general.clone()), parked: None, terms: None };
         let deliveries = self.generals[generals].iter().map(planned).collect();
         self.push(Record::EventAccepted(Box::new(EventAccepted {
             tenant: TenantName::default_tenant(),
@@ -176,6 +177,7 @@ impl Fill {
             strategy: Some(Strategy::Broadcast),
             judgement: None,
             deliveries,
+            fell_back_from: None,
         })))
     }
 

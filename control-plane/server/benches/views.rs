@@ -78,10 +78,12 @@ fn history(completions: u64) {
                 payload: Payload { salt: [0; 16], bytes: Bytes::from_static(b"{}") },
                 route: Some(RouteName::new("pr-created").expect("a name")),
                 strategy: Some(Strategy::Broadcast),
+                judgement: None,
                 deliveries: generals
                     .iter()
-                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None })
+                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
                     .collect(),
+                fell_back_from: None,
             })));
             open.extend((1..=3).map(|ordinal| DeliveryId::new(event, ordinal)));
         }
@@ -185,6 +187,7 @@ fn dedupe(count: u64) {
             strategy: None,
             judgement: None,
             deliveries: vec![],
+            fell_back_from: None,
         };
         let record = Record::EventAccepted(Box::new(event));
         writer.apply(&Entry { seq: Seq(number), at: Timestamp(number), record }).expect("an index that takes keys");

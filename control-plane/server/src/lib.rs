@@ -3,6 +3,7 @@
 //! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, [`grpc`] and
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
+pub mod admission;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
@@ -21,7 +22,9 @@ pub mod reload;
 pub mod routing;
 pub mod run;
 pub mod settings;
+pub mod sinks;
 pub mod store;
+pub mod trace;
 pub mod upkeep;
 pub mod views;
 

@@ -193,6 +193,21 @@ mod tests {
         assert!(!cache.found.contains_key(&Seq(6)));
     }
 
+    /// 100,000 deliveries of 64 KiB that all wait: 6 GiB pass through, and memory holds what it may.
+    #[test]
+    fn a_hundred_thousand_large_payloads_that_wait_take_no_more_than_the_bound() {
+        const BOUND: usize = 16 << 20;
+        let mut cache = cache(BOUND);
+        for seq in 1..=100_000 {
+            cache.insert(Seq(seq), Bytes::from(vec![1; 64 << 10]), 1);
+            assert!(cache.bytes <= BOUND);
+        }
+        let held: usize = cache.found.values().map(|kept| kept.bytes.len()).sum();
+        assert!(held <= BOUND && cache.found.len() == 255, "{held} bytes in {}", cache.found.len());
+        assert!(cache.order.len() <= ORDER_MIN + 2 * cache.found.len());
+        assert!(cache.take(Seq(1)).is_none() && cache.take(Seq(100_000)).is_some());
+    }
+
     #[test]
     fn a_payload_leaves_with_its_last_delivery_and_so_does_its_place() {
         let mut cache = cache(1 << 30);

@@ -174,6 +174,7 @@ impl Server {
             limits,
             plane_id,
             draining: draining.clone(),
+            otlp: upkeep.otlp(),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;

@@ -7,6 +7,10 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
+//! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
+//! sinks:
+//!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
+//! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
 //! ```
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
@@ -20,6 +24,7 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
@@ -28,6 +33,10 @@ use crate::ingest::github::Secrets;
 use crate::ingest::hook::SecretSetting;
 use crate::logging;
 use crate::reload::{ReloadError, Reloaded};
+use crate::sinks::settings::SinkSetting;
+use crate::sinks::{self, Configured};
+use crate::trace;
+use crate::trace::settings::OtlpSetting;
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -89,6 +98,11 @@ struct Settings {
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
     github_app: Option<AppSetting>,
+    #[serde(default)]
+    quotas: Vec<QuotaSetting>,
+    #[serde(default)]
+    sinks: BTreeMap<String, SinkSetting>,
+    otlp: Option<OtlpSetting>,
     log: Option<String>,
 }
 
@@ -97,9 +111,23 @@ fn parse(text: &str) -> Result<Settings, String> {
         return Ok(Settings::default());
     }
     let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = &settings;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        sinks,
+        otlp,
+        log,
+    } = &settings;
+    Quotas::new(quotas)?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
+    sinks::settings::sinks(sinks)?;
+    otlp.as_ref().map(OtlpSetting::otlp).transpose()?;
     match (github_secret, github_secret_previous) {
         (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
         (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
@@ -124,6 +152,12 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// How much each source may send.
+    pub quotas: Arc<ArcSwap<Quotas>>,
+    /// Where results leave to.
+    pub sinks: Configured,
+    /// Where spans go.
+    pub otlp: trace::Configured,
 }
 
 /// The settings in force and what keeps them so.
@@ -211,12 +245,30 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app } = in_force;
-    let Settings { github_secret, github_secret_previous, gitlab, alertmanager, ingest, github_app, log } = settings;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
+    let Settings {
+        github_secret,
+        github_secret_previous,
+        gitlab,
+        alertmanager,
+        ingest,
+        github_app,
+        quotas,
+        sinks,
+        otlp,
+        log,
+    } = settings;
+    if let Ok(quotas) = Quotas::new(quotas) {
+        in_use.store(Arc::new(quotas));
+    }
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
     }
+    if let Ok(configured) = sinks::settings::sinks(sinks) {
+        open_sinks.store(Arc::new(configured));
+    }
+    open_otlp.store(otlp.as_ref().and_then(|otlp| otlp.otlp().ok()).map(Arc::new));
     app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
     let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
     github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));

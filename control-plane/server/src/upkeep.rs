@@ -17,7 +17,9 @@ use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::outgoing::Outgoing;
 use crate::settings::{InForce, LiveSettings, SettingsError};
+use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
+use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
 use crate::views::follow::{Follower, Priority, Progress, Source, View};
@@ -61,6 +63,8 @@ pub struct Upkeep {
     settings: Option<LiveSettings>,
     in_force: InForce,
     catch_up: Option<CatchUp>,
+    sinks: Sinks,
+    tracer: Tracer,
     exposed: Vec<Exposed>,
 }
 
@@ -111,9 +115,29 @@ impl Upkeep {
         };
         let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
         let in_force = settings.in_force();
-        let catch_up = CatchUp::new(Outgoing::new(), handle.clock());
-        let counts = catch_up.counts();
-        let exposed = vec![Exposed::new(move |into| counts.expose(into))];
+        let client = Outgoing::new();
+        let catch_up = CatchUp::new(client.clone(), handle.clock());
+        let sinks = Sinks {
+            configured: Arc::clone(&in_force.sinks),
+            states: SinkStates::default(),
+            dir: config.data_dir.join("sinks"),
+            client,
+        };
+        let tracer = Tracer {
+            configured: Arc::clone(&in_force.otlp),
+            counts: trace::Counts::default(),
+            client: sinks.client.clone(),
+        };
+        let spans = tracer.counts.clone();
+        let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
+        handle.admission().follow(Arc::clone(&in_force.quotas));
+        let door = handle.clone();
+        let exposed = vec![
+            Exposed::new(move |into| counts.expose(into)),
+            Exposed::new(move |into| spans.expose(into)),
+            Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
+            Exposed::new(move |into| door.admission().expose(into)),
+        ];
         let (reads, settings) = (Arc::clone(reads), Some(settings));
         Ok(Upkeep {
             dedupe,
@@ -129,6 +153,8 @@ impl Upkeep {
             settings,
             in_force,
             catch_up: Some(catch_up),
+            sinks,
+            tracer,
             exposed,
         })
     }
@@ -141,6 +167,8 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
+        tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
             |name| self.progress.iter().find(|(view, _)| *view == name).map(|(_, progress)| Arc::clone(progress));
         let retention = Retention {
@@ -156,6 +184,12 @@ impl Upkeep {
             tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Where spans go, if anywhere.
+    #[must_use]
+    pub fn otlp(&self) -> trace::Configured {
+        Arc::clone(&self.in_force.otlp)
     }
 
     /// The index of events that left the core's own window.
@@ -198,6 +232,7 @@ impl Upkeep {
                 views: self.progress.clone(),
                 snapshot: self.snapshots.newest(),
                 others: self.exposed.clone(),
+                sinks: self.sinks.states.clone(),
             },
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),

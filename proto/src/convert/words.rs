@@ -31,10 +31,12 @@ macro_rules! word {
 
 word!(Status, delivery::v1::DeliveryStatus, "status", { Waiting, Leased, Parked, Succeeded, Cancelled });
 word!(ParkReason, delivery::v1::ParkReason, "park_reason", {
-    Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Guarded
+    Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Delayed, Guarded
+});
+word!(Strategy, route::v1::Strategy, "strategy", {
+    Broadcast, RoundRobin, LoadBalanced, Sticky, Failover, Race, Split, Shadow
 });
 word!(Priority, route::v1::Priority, "priority", { Low, Normal, High });
-word!(Strategy, route::v1::Strategy, "strategy", { Broadcast, RoundRobin, LoadBalanced });
 
 /// Reads the number of an enum value as a word; unspecified is `None`.
 ///

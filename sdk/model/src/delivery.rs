@@ -67,7 +67,7 @@ impl Status {
 
 words! {
     /// Why a delivery was set aside.
-    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget or guarded" {
+    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget, delayed or guarded" {
         /// The general says that no attempt can succeed.
         Poison = "poison",
         /// The general cannot take an event of this size.
@@ -80,6 +80,8 @@ words! {
         BacklogFull = "backlog_full",
         /// No money was left.
         OverBudget = "over_budget",
+        /// Its time has not come; redriven by itself when it does.
+        Delayed = "delayed",
         /// A guard on its event's origin did not let it pass.
         Guarded = "guarded",
     }
@@ -87,13 +89,23 @@ words! {
 
 words! {
     /// How the generals of a delivery are chosen.
-    Strategy, "strategy", "broadcast, round_robin or load_balanced" {
+    Strategy, "strategy", "broadcast, round_robin, load_balanced, sticky, failover, race, split or shadow" {
         /// Every general that the route names, fixed when the event is accepted.
         Broadcast = "broadcast",
         /// One general, each in its turn, bound at the lease.
         RoundRobin = "round_robin",
         /// The least loaded generals, as many as the route's `count`, bound at the lease.
         LoadBalanced = "load_balanced",
+        /// The same general for the same lane while it is there, by rendezvous hash; bound at the lease.
+        Sticky = "sticky",
+        /// The first target, in the order written, that can take it when it is leased.
+        Failover = "failover",
+        /// Every general that the route names; the first success wins and the others are cancelled.
+        Race = "race",
+        /// One of the targets, by lane, in the shares given.
+        Split = "split",
+        /// The least loaded general, and one more whose effects are dropped.
+        Shadow = "shadow",
     }
 }
 

@@ -24,6 +24,40 @@ pub trait General: Send + Sync + 'static {
     fn ready(&self) -> impl Future<Output = bool> + Send {
         async { true }
     }
+
+    /// Load of the models behind it, where it is known; none otherwise. Asked every few seconds; goes with the next heartbeat,
+    /// and the control plane prefers instances whose models are less busy.
+    fn models(&self) -> impl Future<Output = Vec<ModelLoad>> + Send {
+        async { Vec::new() }
+    }
+}
+
+/// What a model server or a provider reports about its load.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelLoad {
+    /// Name of the model, for people. May be empty.
+    pub model: String,
+    /// Requests in work.
+    pub running: u32,
+    /// Requests that wait.
+    pub queue: u32,
+    /// Use of the key-value cache, 0 to 1.
+    pub cache_use: Option<f64>,
+    /// Tokens written in a second, all requests together.
+    pub tokens_per_second: Option<f64>,
+    /// Requests that the provider allows until the reset. None left, with a time to come, keeps work away until then.
+    pub requests: Option<ProviderLimit>,
+    /// The same of tokens.
+    pub tokens: Option<ProviderLimit>,
+}
+
+/// What a provider allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProviderLimit {
+    /// How much is left.
+    pub remaining: u64,
+    /// When there is more; unset when not known.
+    pub resets_at: Option<Timestamp>,
 }
 
 /// One delivery to work on.

@@ -146,6 +146,10 @@ async fn probe<G: General>(general: Arc<G>, name: GeneralName, index: GeneralInd
             info!(general = %name, ready, "general probed");
             was = Some(ready);
         }
+        let models = timeout(READY_MAX, general.models()).await.unwrap_or_default();
+        if !models.is_empty() {
+            handle.models(index, models);
+        }
         sleep(if ready { READY_INTERVAL } else { READY_WAIT }).await;
     }
 }

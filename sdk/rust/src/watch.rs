@@ -209,8 +209,10 @@ fn has_ended(delivery: &delivery::Delivery) -> Result<bool, Error> {
         convert::word::<delivery::ParkReason, ParkReason>(delivery.park_reason, "park_reason").map_err(protocol)?;
     Ok(match status {
         Some(Word::Succeeded | Word::Cancelled) => true,
-        // These two are redriven by themselves.
-        Some(Word::Parked) => !matches!(reason, Some(ParkReason::BacklogFull | ParkReason::OverBudget)),
+        // These are redriven by themselves.
+        Some(Word::Parked) => {
+            !matches!(reason, Some(ParkReason::BacklogFull | ParkReason::OverBudget | ParkReason::Delayed))
+        }
         Some(Word::Waiting | Word::Leased) | None => false,
     })
 }

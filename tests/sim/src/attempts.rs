@@ -1,7 +1,7 @@
 //! How attempts end: what is counted, how long the next one waits, and when there is none.
 
 use mindos_core::record::{AttemptEnded, Cause, Next};
-use mindos_model::{FailureKind, ParkReason, Seq, Timestamp, limits};
+use mindos_model::{FailureKind, ParkReason, Seq, Timestamp};
 
 use crate::coverage::Phase;
 use crate::ledger::{Broken, Ledger};
@@ -51,7 +51,9 @@ impl Ledger {
             return Err(format!("attempts_are_counted: {id} {cause:?} counted: {counted}"));
         }
         let route = self.events.get(&id.event).and_then(|event| event.route.clone());
-        let attempts_max = route.and_then(|name| self.routes.get(&name)).map(|route| route.attempts_max);
+        let route = route.and_then(|name| self.routes.get(&name));
+        let attempts_max = route.map(|route| route.attempts_max);
+        let retry = route.map(|route| route.policy.retry).unwrap_or_default();
         if let Cause::Failed(_) = cause {
             self.facts_mut(id)?.answered.push(token);
         }
@@ -67,12 +69,12 @@ impl Ledger {
             _ => None,
         };
         match (*next, wanted) {
-            (Next::Park { reason }, Some(wanted)) if reason == wanted => {
+            (Next::Park { reason }, Some(wanted)) if reason == wanted && !facts.plan.terms.shadow => {
                 facts.phase = Phase::Parked(reason);
                 Ok(())
             }
             (Next::Wait { not_before }, None) => {
-                check_wait(id, *cause, attempts, at, not_before)?;
+                check_wait(id, *cause, retry.most(attempts), at, not_before)?;
                 self.waits_again(id, not_before)
             }
             _ => Err(format!("failures_lead_where_they_must: {id} {cause:?} at attempt {attempts} led to {next:?}")),
@@ -83,17 +85,16 @@ impl Ledger {
 fn check_wait(
     id: mindos_model::DeliveryId,
     cause: Cause,
-    attempts: u32,
+    most: std::time::Duration,
     at: Timestamp,
     not_before: Timestamp,
 ) -> Result<(), Broken> {
     let wait = not_before.since(at);
-    let most = limits::RETRY_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(limits::RETRY_MAX);
     let fits = match cause {
         Cause::Failed(FailureKind::RateLimited { until }) => not_before >= until,
         Cause::Failed(_) | Cause::Deadline => wait <= most,
         Cause::Lapsed | Cause::Rebooted | Cause::Undelivered => wait.is_zero(),
         Cause::Declined => true,
     };
-    if fits { Ok(()) } else { Err(format!("retries_wait: {id} {cause:?} at attempt {attempts} waits {wait:?}")) }
+    if fits { Ok(()) } else { Err(format!("retries_wait: {id} {cause:?} waits {wait:?}, at most {most:?}")) }
 }

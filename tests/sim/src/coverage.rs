@@ -23,12 +23,12 @@ impl Phase {
             Phase::Leased => 2,
             Phase::Cancelling => 3,
             Phase::Parked(reason) => 4 + reason as usize,
-            Phase::Ended => 10,
+            Phase::Ended => PHASES.len() - 1,
         }
     }
 }
 
-const PHASES: [&str; 11] = [
+const PHASES: [&str; 5 + ParkReason::ALL.len()] = [
     "new",
     "waiting",
     "leased",
@@ -39,10 +39,12 @@ const PHASES: [&str; 11] = [
     "parked:blocked",
     "parked:backlog_full",
     "parked:over_budget",
+    "parked:delayed",
+    "parked:guarded",
     "ended",
 ];
 
-const STEPS: [&str; 36] = [
+const STEPS: [&str; 40] = [
     "accepted",
     "accepted_parked",
     "leased",
@@ -79,6 +81,10 @@ const STEPS: [&str; 36] = [
     "routes_applied",
     "payload_carried",
     "prefix_dropped",
+    "cancelled_race_lost",
+    "cancel_race_lost",
+    "cancelled_expired",
+    "cancelled_shadow_failed",
 ];
 
 const OTHERS: [&str; 19] = [
@@ -119,11 +125,12 @@ impl Default for Coverage {
 fn possible(phase: usize, step: usize) -> bool {
     match phase {
         0 => matches!(step, 0 | 1 | 30..=35),
-        1 => matches!(step, 2 | 20 | 21 | 25 | 28),
-        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29),
-        3 => matches!(step, 3 | 20 | 21 | 28 | 29),
-        8 => matches!(step, 21 | 26 | 27 | 28),
-        4..=7 | 9 => matches!(step, 21 | 26 | 28),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38),
+        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37 | 39),
+        3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36),
+        8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
+        10 => matches!(step, 21 | 26 | 27),
+        4..=7 | 9 => matches!(step, 21 | 26 | 28 | 36),
         _ => step == 28,
     }
 }
@@ -216,10 +223,14 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::Superseded { .. } => 20,
             CancelReason::Requested if &*cancelled.by == "agent" => 22,
             CancelReason::Requested => 21,
+            CancelReason::RaceLost { .. } => 36,
+            CancelReason::Expired => 38,
+            CancelReason::ShadowFailed => 39,
         },
         Record::CancelRequested(request) => match request.reason {
             CancelReason::Superseded { .. } => 23,
-            CancelReason::Requested => 24,
+            CancelReason::RaceLost { .. } => 37,
+            CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => 24,
         },
         Record::DeliveryParked(_) => 25,
         Record::DeliveryRedriven(redriven) => 26 + usize::from(redriven.by.is_empty()),

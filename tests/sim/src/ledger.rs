@@ -16,6 +16,7 @@ use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, RouteName, Seq, 
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
 use crate::placed::Limited;
+use crate::policies::{Plan, Policies};
 
 /// What a broken invariant is reported as.
 pub type Broken = String;
@@ -25,6 +26,8 @@ pub type Broken = String;
 pub enum Queue {
     General(Arc<GeneralKey>),
     Route(RouteName),
+    /// Shadows of a route's deliveries.
+    Shadow(RouteName),
 }
 
 /// What is known of an event.
@@ -51,6 +54,7 @@ pub struct Facts {
     pub answered: Vec<Token>,
     /// The lease that ended with the delivery itself.
     pub settled_by: Option<Token>,
+    pub plan: Plan,
 }
 
 /// What stands in the lanes of a queue, with its place there.
@@ -89,6 +93,7 @@ pub struct Ledger {
     /// Records decided before this time say nothing of when: the clock had stood elsewhere.
     pub clock_moved: Timestamp,
     pub(crate) limited: Limited,
+    pub policies: Policies,
     pub coverage: Coverage,
     /// Kinds of records that came.
     pub kinds: BTreeSet<&'static str>,
@@ -137,6 +142,7 @@ impl Ledger {
             Record::AttemptEnded(record) => self.attempt_ended(seq, at, phase, record)?,
             Record::DeliverySettled(record) => {
                 self.ended_by_its_holder(record.delivery, record.token)?;
+                self.policies_of_success(record.delivery)?;
                 self.ends_lease(record.delivery, record.token, phase, seq, at)?;
                 let facts = self.facts(record.delivery)?;
                 facts.answered.push(record.token);
@@ -144,6 +150,7 @@ impl Ledger {
                 self.end_delivery(record.delivery)?;
             }
             Record::DeliveryCancelled(record) => {
+                self.policies_of_cancel(at, phase, record)?;
                 match phase {
                     Phase::Leased | Phase::Cancelling => {
                         let token = self.facts(record.delivery)?.token;
@@ -172,6 +179,7 @@ impl Ledger {
                 if phase != Phase::Waiting {
                     return Err(format!("parked_while_waiting: delivery {} is {phase:?}", record.delivery));
                 }
+                self.parks(record.delivery)?;
                 self.leave_lane(record.delivery)?;
                 self.facts(record.delivery)?.phase = Phase::Parked(record.reason);
             }
@@ -184,6 +192,10 @@ impl Ledger {
                 facts.place = seq;
                 facts.attempts = 0;
                 facts.not_before = Timestamp(0);
+                if !record.by.is_empty() && !facts.plan.terms.shadow {
+                    // A person wants it, however old it is.
+                    facts.plan.terms.expires = Timestamp(0);
+                }
                 self.enter_lane(record.delivery)?;
             }
             Record::ResultRefused(record) => {
@@ -253,15 +265,21 @@ impl Ledger {
         }
         let facts = EventFacts { digest: record.digest, route: record.route.clone(), payload_at: seq };
         self.events.insert(seq, facts);
+        self.policies_of_event(seq, record)?;
+        let route = record.route.as_ref().and_then(|name| self.routes.get(name)).cloned();
         for (ordinal, planned) in (1..).zip(&record.deliveries) {
             let id = DeliveryId::new(seq, ordinal);
             let queue = match (&planned.general, &record.route) {
                 (Some(general), _) => Queue::General(general.clone()),
+                (None, Some(route)) if planned.terms.as_deref().is_some_and(|terms| terms.shadow) => {
+                    Queue::Shadow(route.clone())
+                }
                 (None, Some(route)) => Queue::Route(route.clone()),
                 (None, None) => return Err(format!("routed_deliveries_have_a_queue: {id}")),
             };
             self.coverage.accepted(planned.parked.is_some());
             let phase = planned.parked.map_or(Phase::Waiting, Phase::Parked);
+            let plan = Plan::new(record, planned, route.as_ref());
             self.deliveries.insert(
                 id,
                 Facts {
@@ -271,11 +289,12 @@ impl Ledger {
                     lane: record.lane.clone(),
                     queue,
                     place: seq,
-                    not_before: Timestamp(0),
+                    not_before: plan.terms.not_before,
                     leased_at: Timestamp(0),
                     held: None,
                     answered: Vec::new(),
                     settled_by: None,
+                    plan,
                 },
             );
             self.open.insert(id);
@@ -335,11 +354,13 @@ impl Ledger {
         }
         self.limited.judge(record, at)?;
         let facts = self.facts_mut(id)?;
-        facts.token = token;
+        let before = std::mem::replace(&mut facts.token, token);
         facts.phase = Phase::Leased;
         facts.leased_at = at;
         facts.held = Some((general.clone(), instance.clone(), boot.clone()));
         let (queue, lane, place) = (facts.queue.clone(), facts.lane.clone(), facts.place);
+        let facts = facts.clone();
+        self.policies_of_lease(at, &facts, before, record)?;
         if let Queue::General(bound) = &queue
             && **bound != **general
         {

@@ -14,6 +14,8 @@ pub mod home;
 pub mod ledger;
 mod outputs;
 mod placed;
+pub mod placement;
+mod policies;
 pub mod script;
 mod wire;
 pub mod words;

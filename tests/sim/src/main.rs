@@ -6,14 +6,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use mindos_sim::coverage::Coverage;
 use mindos_sim::faults::Counts;
+use mindos_sim::placement::{self, Setting};
 use mindos_sim::{Failure, Options, Report, run};
 
 /// Runs the plane and its agents under many seeds.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How many seeds to run.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
@@ -52,6 +56,28 @@ struct Args {
     json: bool,
 }
 
+/// Measurements.
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Time in queue with one slow and one failing instance, against other ways of drawing one; prints JSON.
+    Placement {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Connected instances of the one general.
+        #[arg(long, default_value_t = 100)]
+        instances: u32,
+        /// Seconds for which events come.
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Lanes that events are spread over.
+        #[arg(long, default_value_t = 1000)]
+        lanes: u64,
+        /// Most load, in percent of what the models can do.
+        #[arg(long, default_value_t = 90)]
+        load: u64,
+    },
+}
+
 #[derive(Default)]
 struct Sum {
     seeds: u64,
@@ -84,6 +110,11 @@ impl Sum {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Placement { seed, instances, seconds, lanes, load }) = args.command {
+        let setting = Setting { seed, instances, seconds, lanes, load: (30.min(load), load), ..Setting::default() };
+        println!("{}", placement::report(setting));
+        return ExitCode::SUCCESS;
+    }
     let options =
         Options { inputs_min: args.inputs, real_journal: args.real_journal.then_some(true), ..Options::default() };
     if let Some(folder) = &args.history {

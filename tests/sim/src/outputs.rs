@@ -1,6 +1,6 @@
 //! What leaves the plane, held against what is durable.
 
-use mindos_core::output::{Output, PlaneMessage, Published, Rejection, Reply, SettledVerdict};
+use mindos_core::output::{Mode, Output, PlaneMessage, Published, Rejection, Reply, SettledVerdict};
 use mindos_model::{DeliveryId, Seq, Token};
 
 use crate::ledger::{Broken, Ledger};
@@ -80,6 +80,10 @@ impl Ledger {
             }
             PlaneMessage::Assign(assign) => {
                 self.has_token(assign.delivery, assign.token, "assignment")?;
+                let facts = self.deliveries.get(&assign.delivery);
+                if facts.is_some_and(|facts| facts.plan.terms.shadow != (assign.mode == Mode::Shadow)) {
+                    return Err(format!("shadows_are_told_that_they_are: {} as {:?}", assign.delivery, assign.mode));
+                }
                 if assign.payload.seq <= self.dropped {
                     return Err(format!(
                         "payloads_of_open_work_are_kept: {} of {}",

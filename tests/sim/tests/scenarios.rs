@@ -66,6 +66,54 @@ fn a_full_lane_keeps_no_other_out_of_the_room_there_is() {
     assert!(after.contains("98 deliveries"), "{after}");
 }
 
+/// Publishes to one lane under `debounce` 2 s / 30 s, so many at even times over so many seconds; says when which event began.
+fn storm(pushes: u64, seconds: u64) -> Vec<String> {
+    let mut story = String::from(
+        "route w kinds=push types=worker strategy=broadcast debounce=2s/30s\n\
+         route rest types=worker strategy=round_robin\n\
+         apply\n\
+         hello s1 c1/i1 generals=g:worker:8\n",
+    );
+    let gap = seconds * 1000 / pushes;
+    for number in 1..=pushes {
+        story.push_str(&format!("publish src/{number} kind=push lane=pr\nadvance {gap}ms\n"));
+        // What has begun is done before the next one.
+        if number % 50 == 0 {
+            story.push_str(&format!("result s1 e{number}.1 1.1 ok\nheartbeat s1\n"));
+        }
+    }
+    // The last push came one gap ago.
+    let left = 2000 - gap - 1;
+    story.push_str(&format!("advance {left}ms\nquery totals\nadvance 1ms\nquery totals\nadvance 8s\n"));
+
+    let ran = script::run(&story).unwrap();
+
+    assert_eq!(ran.broken, None);
+    let came = ran.text.split_once("\n----\n").unwrap().1;
+    assert_eq!(came.matches(" EventAccepted ").count() as u64, pushes, "every push is in the ledger");
+    let at_last: Vec<_> = came.lines().filter(|line| line.starts_with("events=1 ")).collect();
+    assert!(at_last[0].contains("waiting=1 leased=0") && at_last[1].contains("waiting=0 leased=1"), "{at_last:?}");
+    let starts = came.lines().filter(|line| line.contains(" DeliveryLeased "));
+    let starts: Vec<_> = starts.map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect();
+    let linked = came.matches(" superseded_by=").count();
+    assert_eq!((linked + starts.len()) as u64, pushes, "and linked to the one that took its place");
+    starts
+}
+
+#[test]
+fn a_storm_of_a_thousand_pushes_in_ten_seconds_is_one_start() {
+    let starts = storm(1000, 10);
+
+    assert_eq!(starts.len(), 1, "{starts:?}");
+}
+
+#[test]
+fn a_storm_kept_up_for_65_seconds_is_three_starts() {
+    let starts = storm(650, 65);
+
+    assert_eq!(starts.len(), 3, "{starts:?}");
+}
+
 fn difference(recorded: &str, came: &str) -> String {
     let pairs = recorded.lines().zip(came.lines()).enumerate();
     let first = pairs.into_iter().find(|(_, (recorded, came))| recorded != came);

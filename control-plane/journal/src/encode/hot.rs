@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
-    Usage, Weight,
+    Terms, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::convert::{Invalid, required, word};
@@ -52,6 +52,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         strategy,
         judgement,
         deliveries,
+        fell_back_from,
     } = record;
     entry(of, EVENT_ACCEPTED, bytes, |bytes| {
         let optional = |tag: u32, text: &Option<Arc<str>>, bytes: &mut Vec<u8>| {
@@ -75,19 +76,29 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(10, time.map_or(0, |time| time.0), bytes);
         put_bytes(11, digest, bytes);
         put_number(12, u64::from(payload_len(payload)), bytes);
-        for (ordinal, PlannedDelivery { general, parked }) in (1_u64..).zip(deliveries) {
+        for (ordinal, PlannedDelivery { general, parked, terms }) in (1_u64..).zip(deliveries) {
             put_message(14, bytes, |bytes| {
                 put_number(1, ordinal, bytes);
                 if let Some(general) = general {
                     put_general(2, general, bytes);
                 }
                 put_number(3, words::of_parked(*parked).unsigned_abs().into(), bytes);
+                if let Some(terms) = terms {
+                    let Terms { shadow, not_before, burst_since, expires } = terms.as_ref();
+                    put_number(5, u64::from(*shadow), bytes);
+                    put_number(6, not_before.0, bytes);
+                    put_number(7, burst_since.0, bytes);
+                    put_number(8, expires.0, bytes);
+                }
             });
         }
         put_bytes(15, route.as_ref().map_or("", |route| route.as_str()).as_bytes(), bytes);
         put_number(16, strategy.map_or(0, |strategy| route_pb::Strategy::from(strategy) as u64), bytes);
         put_number(17, u64::from(route.is_none()), bytes);
         put_bytes(19, key, bytes);
+        if let Some(from) = fell_back_from {
+            put_bytes(20, from.as_str().as_bytes(), bytes);
+        }
         if let Some(judgement) = judgement {
             let (guard, action, failed) = guard::of_judgement(Some(judgement));
             put_number(30, guard.unsigned_abs().into(), bytes);
@@ -224,6 +235,7 @@ fn read_event_accepted(
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
     let (mut guard, mut action, mut failed) = (0, 0, 0);
+    let mut fell_back_from = "";
     let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -245,6 +257,7 @@ fn read_event_accepted(
             30 => guard = value.word()?,
             31 => action = value.word()?,
             32 => failed = value.small()?,
+            20 => fell_back_from = value.text()?,
             35 => priority = value.word()?,
             _ => {}
         }
@@ -277,11 +290,13 @@ fn read_event_accepted(
         tenant,
         subject,
         deliveries,
+        fell_back_from: if fell_back_from.is_empty() { None } else { Some(names.route(fell_back_from)?) },
     })))
 }
 
 fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) -> Result<PlannedDelivery, Invalid> {
-    let mut planned = PlannedDelivery { general: None, parked: None };
+    let mut planned = PlannedDelivery { general: None, parked: None, terms: None };
+    let mut terms = Terms::default();
     while let Some((tag, value)) = fields.next()? {
         match tag {
             2 => {
@@ -289,9 +304,14 @@ fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) 
                 planned.general = Some(names.general(tenant, cluster, name)?);
             }
             3 => planned.parked = words::parked(value.word()?)?,
+            5 => terms.shadow = value.number()? != 0,
+            6 => terms.not_before = Timestamp(value.number()?),
+            7 => terms.burst_since = Timestamp(value.number()?),
+            8 => terms.expires = Timestamp(value.number()?),
             _ => {}
         }
     }
+    planned.terms = terms.boxed();
     Ok(planned)
 }
 

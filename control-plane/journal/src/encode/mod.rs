@@ -17,6 +17,7 @@ mod fields;
 pub mod guard;
 mod hot;
 mod names;
+mod policy;
 mod read;
 mod record;
 mod route;
@@ -120,6 +121,8 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
     }
 }
 
+#[cfg(test)]
+mod policy_tests;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]

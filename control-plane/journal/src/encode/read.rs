@@ -6,7 +6,8 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
+    Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
@@ -129,6 +130,13 @@ fn read_event_accepted(
         Ok(PlannedDelivery {
             general: general.map(|general| names.general(&tenant, &general.cluster, &general.name)).transpose()?,
             parked: words::parked(delivery.parked)?,
+            terms: Terms {
+                shadow: delivery.shadow,
+                not_before: Timestamp(delivery.not_before_ms),
+                burst_since: Timestamp(delivery.burst_since_ms),
+                expires: Timestamp(delivery.expires_ms),
+            }
+            .boxed(),
         })
     });
     let deliveries = deliveries.collect::<Result<_, Invalid>>()?;
@@ -152,6 +160,7 @@ fn read_event_accepted(
         tenant,
         subject,
         deliveries,
+        fell_back_from: text(&record.fell_back_from).map(|route| names.route(&route)).transpose()?,
     })
 }
 

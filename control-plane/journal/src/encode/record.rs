@@ -7,7 +7,8 @@ use mindos_core::record::{
     AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
     DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
     GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, UpgradeFinalized, Usage, Weight,
+    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
+    Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -155,6 +156,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         strategy,
         judgement,
         deliveries,
+        fell_back_from,
     } = record;
     let (guard, guard_action, conditions_failed) = guard::of_judgement(judgement.as_deref());
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
@@ -181,6 +183,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         guard,
         guard_action,
         conditions_failed,
+        fell_back_from: fell_back_from.as_ref().map(ToString::to_string).unwrap_or_default(),
         priority: words::of_priority(*priority),
     }
 }
@@ -191,12 +194,17 @@ pub(crate) fn default_lane<'a>(subject: Option<&'a str>, source: &'a str) -> &'a
 }
 
 fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
-    let PlannedDelivery { general, parked } = delivery;
+    let PlannedDelivery { general, parked, terms } = delivery;
+    let Terms { shadow, not_before, burst_since, expires } = terms.as_deref().copied().unwrap_or_default();
     pb::PlannedDelivery {
         ordinal,
         general: general.as_deref().map(general_to_message),
         parked: words::of_parked(*parked),
         supersedes: Vec::new(),
+        shadow,
+        not_before_ms: not_before.0,
+        burst_since_ms: burst_since.0,
+        expires_ms: expires.0,
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::Labels;
-use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::Strategy;
 use mindos_proto::convert::{Invalid, duration, parsed, required, span, word};
 use mindos_proto::route::v1 as pb;
 
-use super::{guard, words};
+use super::{guard, policy, words};
 
 pub(crate) fn table_to_message(table: &RouteTable) -> pb::RouteTable {
     let (guards, own_logins) = guard::trust_to_message(table.trust.as_deref());
@@ -34,9 +34,10 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         deadline,
         block_max,
         guards,
+        policy,
     } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
-    pb::Route {
+    let mut message = pb::Route {
         name: name.to_string(),
         r#match: Some(pb::RouteMatch {
             kinds: texts(kinds),
@@ -46,56 +47,49 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         targets: Some(targets_to_message(targets)),
         strategy: pb::Strategy::from(*strategy) as i32,
         count: *count,
-        coalesce: (match coalesce {
-            Coalesce::Every => pb::CoalescePolicy::Every,
-            Coalesce::Latest => pb::CoalescePolicy::Latest,
-        }) as i32,
         attempts_max: *attempts_max,
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
         guards: guards.as_deref().map(guard::guards_to_message),
         priority: words::of_priority(*priority),
-    }
+        ..pb::Route::default()
+    };
+    policy::put(policy, *coalesce, &mut message);
+    message
 }
 
-fn targets_to_message(targets: &Targets) -> pb::RouteTargets {
-    let Targets { types, clusters, regions, names, labels } = targets;
+pub(crate) fn targets_to_message(targets: &Targets) -> pb::RouteTargets {
+    let Targets { types, clusters, regions, names, labels, weights: _ } = targets;
     pb::RouteTargets {
         types: types.iter().map(ToString::to_string).collect(),
         clusters: clusters.iter().map(ToString::to_string).collect(),
         names: names.iter().map(ToString::to_string).collect(),
         labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         regions: regions.iter().map(ToString::to_string).collect(),
+        weights: policy::weights_to_message(targets),
     }
 }
 
-pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
+pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
+    let (policy, coalesce) = policy::take(&mut route)?;
     let pb::Route {
         name,
         r#match,
         targets,
         strategy,
         count,
-        coalesce,
         attempts_max,
         deadline,
         max_block,
         priority,
-        // What holds a route is a record of its own.
-        paused: _,
         guards,
+        // The policy is read already; what holds a route is a record of its own.
+        ..
     } = route;
     let pb::RouteMatch { kinds, subjects, expr } = r#match.unwrap_or_default();
     let patterns = |texts: Vec<String>, field: &'static str| -> Result<Vec<Pattern>, Invalid> {
         texts.iter().map(|text| Pattern::new(text).map_err(|error| Invalid::new(field, error))).collect()
-    };
-    let coalesce = match pb::CoalescePolicy::try_from(coalesce) {
-        Ok(pb::CoalescePolicy::Every) => Coalesce::Every,
-        Ok(pb::CoalescePolicy::Latest) => Coalesce::Latest,
-        Ok(pb::CoalescePolicy::Unspecified) | Err(_) => {
-            return Err(Invalid::new("coalesce", format_args!("value {coalesce} is not known")));
-        }
     };
     let time = |span: Option<prost_types::Duration>, field: &'static str| -> Result<Duration, Invalid> {
         duration(&required(span, field)?, field)
@@ -116,17 +110,19 @@ pub(crate) fn from_message(route: pb::Route) -> Result<Route, Invalid> {
         deadline: time(deadline, "deadline")?,
         block_max: time(max_block, "max_block")?,
         guards: guards.map(guard::guards_from_message).transpose()?.map(Box::new),
+        policy,
     })
 }
 
-fn targets_from_message(targets: pb::RouteTargets) -> Result<Targets, Invalid> {
-    let pb::RouteTargets { types, clusters, names, labels, regions } = targets;
+pub(crate) fn targets_from_message(targets: pb::RouteTargets) -> Result<Targets, Invalid> {
+    let pb::RouteTargets { types, clusters, names, labels, regions, weights } = targets;
     Ok(Targets {
         types: all(&types, "types")?,
         clusters: all(&clusters, "clusters")?,
         regions: all(&regions, "regions")?,
         names: all(&names, "names")?,
         labels: labels.into_iter().map(|(key, value)| (Arc::from(key), Arc::from(value))).collect(),
+        weights: policy::weights_from_message(weights),
     })
 }
 

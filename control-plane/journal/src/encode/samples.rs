@@ -67,7 +67,7 @@ fn digest<const N: usize>(random: &mut Random) -> [u8; N] {
 }
 
 fn reason(random: &mut Random) -> ParkReason {
-    // The golden file was drawn from the first six.
+    // Those of the first release, so that its bytes stay as they were drawn.
     ParkReason::ALL[random.below(6) as usize]
 }
 
@@ -148,6 +148,7 @@ fn route(random: &mut Random) -> Route {
             regions: (0..random.below(2)).map(|number| format!("region-{number}").parse().unwrap()).collect(),
             names: (0..random.below(2)).map(|number| format!("general-{number}").parse().unwrap()).collect(),
             labels: labels(random),
+            weights: Vec::new(),
         },
         Strategy::ALL[random.below(3) as usize],
     );
@@ -204,6 +205,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
     let deliveries = (0..random.below(13)).map(|_| PlannedDelivery {
         general: random.chance(50).then(|| general(random, &tenant)),
         parked: maybe(random, reason),
+        terms: None,
     });
     let deliveries = deliveries.collect();
     EventAccepted {
@@ -224,6 +226,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         strategy: maybe(random, |random| Strategy::ALL[random.below(3) as usize]),
         judgement: None,
         deliveries,
+        fell_back_from: None,
         tenant,
     }
 }
@@ -400,12 +403,14 @@ fn event(random: &mut Random) -> EventItem {
             held_since: maybe(random, |random| if random.chance(20) { Timestamp(0) } else { time(random) }),
             cancel: maybe(random, cancel),
             last_cause: maybe(random, cause),
+            terms: None,
         }
     });
     let deliveries = deliveries.collect();
     EventItem {
         event: seq(random),
         deliveries,
+        race: false,
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),

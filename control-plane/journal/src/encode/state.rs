@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mindos_core::input::Seen;
 use mindos_core::output::PayloadRef;
-use mindos_core::record::GeneralKey;
+use mindos_core::record::{GeneralKey, Terms};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{Seq, Status, TenantName, Timestamp};
 use mindos_proto::convert::{Invalid, required, word};
@@ -85,6 +85,7 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         accepted,
         payload: PayloadRef { seq, len },
         deliveries,
+        race,
     } = event;
     pb::EventState {
         seq: event.0,
@@ -97,13 +98,15 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         payload_seq: seq.0,
         payload_len: *len,
         deliveries: deliveries.iter().map(delivery_to_message).collect(),
+        race: *race,
         priority: words::of_priority(*priority),
         source: source.as_deref().unwrap_or_default().to_owned(),
     }
 }
 
 fn delivery_to_message(item: &DeliveryItem) -> pb::DeliveryState {
-    let DeliveryItem { general, phase, token, attempts, place, held_ms, held_since, cancel, last_cause } = item;
+    let DeliveryItem { general, phase, token, attempts, place, held_ms, held_since, cancel, last_cause, terms } = item;
+    let Terms { shadow, not_before, burst_since, expires } = terms.as_deref().copied().unwrap_or_default();
     let (cancel, superseded_by) = cancel.map_or((0, None), words::of_cancel);
     let (ended_by, cause, rate_limited_until_ms) = last_cause.map_or((0, 0, 0), words::of_cause);
     let mut message = pb::DeliveryState {
@@ -118,6 +121,10 @@ fn delivery_to_message(item: &DeliveryItem) -> pb::DeliveryState {
         ended_by,
         cause,
         rate_limited_until_ms,
+        shadow,
+        planned_not_before_ms: not_before.0,
+        burst_since_ms: burst_since.0,
+        expires_ms: expires.0,
         ..Default::default()
     };
     let status = match phase {
@@ -207,6 +214,7 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         payload_seq,
         payload_len,
         deliveries,
+        race,
         priority,
         source,
     } = message;
@@ -226,6 +234,7 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         accepted: Timestamp(accepted_ms),
         payload: PayloadRef { seq: Seq(payload_seq), len: payload_len },
         deliveries: items,
+        race,
         tenant,
     })
 }
@@ -259,5 +268,12 @@ fn delivery_from_message(
         held_since: message.held_since_ms.map(Timestamp),
         cancel: words::cancel(message.cancel, message.superseded_by)?,
         last_cause: words::cause(message.ended_by, message.cause, message.rate_limited_until_ms)?,
+        terms: Terms {
+            shadow: message.shadow,
+            not_before: Timestamp(message.planned_not_before_ms),
+            burst_since: Timestamp(message.burst_since_ms),
+            expires: Timestamp(message.expires_ms),
+        }
+        .boxed(),
     })
 }

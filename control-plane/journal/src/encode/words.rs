@@ -101,6 +101,9 @@ pub(crate) fn of_cancel(reason: CancelReason) -> (i32, Option<pb::DeliveryRef>) 
     match reason {
         CancelReason::Superseded { by } => (delivery::CancelReason::Superseded as i32, Some(by.into())),
         CancelReason::Requested => (delivery::CancelReason::Human as i32, None),
+        CancelReason::RaceLost { by } => (delivery::CancelReason::RaceLost as i32, Some(by.into())),
+        CancelReason::Expired => (delivery::CancelReason::Expired as i32, None),
+        CancelReason::ShadowFailed => (delivery::CancelReason::ShadowFailed as i32, None),
     }
 }
 
@@ -114,7 +117,11 @@ pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Res
         (Reason::Superseded, Some(by)) => Ok(Some(CancelReason::Superseded { by: by.try_into()? })),
         (Reason::Superseded, None) => Err(Invalid::new("superseded_by", "is required")),
         (Reason::Human, _) => Ok(Some(CancelReason::Requested)),
-        (other @ (Reason::Budget | Reason::Drain | Reason::Deadline | Reason::RaceLost), _) => {
+        (Reason::RaceLost, Some(by)) => Ok(Some(CancelReason::RaceLost { by: by.try_into()? })),
+        (Reason::RaceLost, None) => Err(Invalid::new("superseded_by", "is required")),
+        (Reason::Expired, _) => Ok(Some(CancelReason::Expired)),
+        (Reason::ShadowFailed, _) => Ok(Some(CancelReason::ShadowFailed)),
+        (other @ (Reason::Budget | Reason::Drain | Reason::Deadline), _) => {
             Err(Invalid::new("reason", format_args!("{} is not accepted here", other.as_str_name())))
         }
     }

@@ -24,6 +24,7 @@ use mindos_core::output::{Rejection, Reply};
 use mindos_model::{Seq, Timestamp};
 use tokio::sync::{Notify, oneshot};
 
+use crate::admission::Admission;
 use crate::clock::Clock;
 
 pub use follow::{FOLLOW_BATCHES_MAX, FOLLOW_ENTRIES_MAX, Followed, Follower};
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     failure: Mutex<Option<String>>,
     /// The plane's thread has ended.
     ended: Notify,
+    admission: Admission,
 }
 
 /// Answers to a batch of publishes that are on their way.
@@ -128,6 +130,7 @@ impl Handle {
             tight: AtomicBool::new(false),
             failure: Mutex::default(),
             ended: Notify::new(),
+            admission: Admission::default(),
         };
         Handle { shared: Arc::new(shared) }
     }
@@ -224,6 +227,12 @@ impl Handle {
     #[must_use]
     pub fn is_tight(&self) -> bool {
         self.shared.tight.load(Ordering::Relaxed)
+    }
+
+    /// What becomes of events at the door.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
     }
 
     /// How many streams of agents are open.

@@ -225,6 +225,7 @@ impl Turns {
         for output in outputs {
             match output {
                 Output::Reply { request, reply } => {
+                    shared.admission.answered(&reply);
                     requests.get_or_insert_with(|| shared.requests.lock()).complete(request, *reply);
                 }
                 Output::Send { session, message } => post.send(session, message),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
-use mindos_core::output::{Assign, Claim, CloseReason, PlaneMessage, SettledVerdict};
+use mindos_core::output::{Assign, Claim, CloseReason, Mode, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
 use mindos_model::limits::{EXTEND_INTERVAL, HEARTBEATS_MISSED_MAX, INLINE_MAX, LEASE, MESSAGE_MAX};
 use mindos_model::{DeliveryId, FailureKind, Seq, Token};
@@ -30,6 +30,7 @@ use super::Context;
 use super::agent::Stream;
 use super::agent_up::CLAIMS_MAX;
 use crate::driver::{Ending, Next};
+use crate::trace::of_assignment;
 
 /// A frame is sent once it has this many bytes.
 const FRAME_BYTES: usize = 256 << 10;
@@ -114,16 +115,18 @@ impl Down {
                 PlaneMessage::Assign(assign) => {
                     let payload = self.payloads.pop_front().and_then(|(_, payload)| payload);
                     match payload {
-                        Some(_) if shares_events && self.sent.contains(&assign.delivery.event) => {
+                        Some(payload) if shares_events && self.sent.contains(&assign.delivery.event) => {
                             bytes += assign.lane.len();
-                            self.assign(*assign, Bytes::new())
+                            let traceparent = self.traceparent(&assign, &payload);
+                            self.assign(*assign, Bytes::new(), traceparent)
                         }
                         Some(payload) => {
                             if shares_events {
                                 self.sent.insert(assign.delivery.event);
                             }
                             bytes += payload.len() + assign.lane.len();
-                            self.assign(*assign, payload)
+                            let traceparent = self.traceparent(&assign, &payload);
+                            self.assign(*assign, payload, traceparent)
                         }
                         None => {
                             self.give_up(&assign);
@@ -161,8 +164,15 @@ impl Down {
         let _ = self.stream.handle.offer([Input::Agent { session: self.stream.session, message }]);
     }
 
-    fn assign(&self, assign: Assign, event: Bytes) -> ControlWire {
-        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline } = assign;
+    /// The trace context of the lease; empty while nothing is traced.
+    fn traceparent(&self, assign: &Assign, event: &[u8]) -> String {
+        let otlp = self.context.otlp.load();
+        let of = |otlp| of_assignment(otlp, &self.context.plane_id, event, assign.delivery, assign.token);
+        otlp.as_deref().map(of).unwrap_or_default()
+    }
+
+    fn assign(&self, assign: Assign, event: Bytes, traceparent: String) -> ControlWire {
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, mode } = assign;
         let in_welcome = lease == self.context.limits.lease;
         ControlWire::Assign(AssignWire {
             delivery_id: delivery.to_string(),
@@ -173,9 +183,14 @@ impl Down {
             attempt,
             lane: String::from(&*lane),
             lane_place: place.0,
-            mode: wire::Mode::Live.into(),
+            mode: (match mode {
+                Mode::Live => wire::Mode::Live,
+                Mode::Shadow => wire::Mode::Shadow,
+            })
+            .into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
+            traceparent,
             ..AssignWire::default()
         })
     }
@@ -186,7 +201,7 @@ impl Down {
                 *bytes += verdicts.len() * MESSAGE_BYTES;
                 ControlWire::Welcome(self.welcome(epoch, verdicts))
             }
-            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new()),
+            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new(), String::new()),
             PlaneMessage::Extended { delivery, token } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
                 ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings: None })
@@ -199,6 +214,9 @@ impl Down {
                 let (reason, superseded_by) = match reason {
                     CancelReason::Superseded { by } => (outcome::CancelReason::Superseded, by.to_string()),
                     CancelReason::Requested => (outcome::CancelReason::Human, String::new()),
+                    CancelReason::RaceLost { by } => (outcome::CancelReason::RaceLost, by.to_string()),
+                    CancelReason::Expired => (outcome::CancelReason::Expired, String::new()),
+                    CancelReason::ShadowFailed => (outcome::CancelReason::ShadowFailed, String::new()),
                 };
                 ControlWire::Cancel(wire::Cancel {
                     delivery_id: delivery.to_string(),

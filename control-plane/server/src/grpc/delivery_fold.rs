@@ -182,7 +182,7 @@ fn summary(record: &DeliveryLeased) -> String {
         let _ = write!(text, ", latency {latency_ms} ms");
     }
     if model > 0 {
-        let _ = write!(text, ", its model at {:.2} with {queue} waiting", f64::from(model) / 1000.0);
+        let _ = write!(text, ", its model at {:.2} with {queue} other requests", f64::from(model) / 1000.0);
     }
     if choice.aside > 0 {
         let _ = write!(text, "; {} of {} set aside", choice.aside, choice.connected);
@@ -270,8 +270,8 @@ fn usage(usage: &[Usage]) -> Vec<wire::Usage> {
 
 fn superseded_by(reason: CancelReason) -> String {
     match reason {
-        CancelReason::Superseded { by } => by.to_string(),
-        CancelReason::Requested => String::new(),
+        CancelReason::Superseded { by } | CancelReason::RaceLost { by } => by.to_string(),
+        CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => String::new(),
     }
 }
 

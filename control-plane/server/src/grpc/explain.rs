@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mindos_core::ASKED_PREFIX;
 use mindos_core::guard::{self, GuardAction, Guarded};
 use mindos_core::journal::JournalError;
 use mindos_core::output::{FleetView, GeneralView};
@@ -217,7 +218,9 @@ fn begin(context: &Context, since: Timestamp, end: Seq) -> Result<Seq, JournalEr
 impl Counts {
     /// Counts an event, and says what is to be shown of it.
     fn look(&mut self, asked: &Asked, entry: &Entry, accepted: &EventAccepted) -> Option<ExplainedEvent> {
-        let is_routed = accepted.route.is_some();
+        // Where its publisher asked for a route itself, no table has a say.
+        let is_asked = accepted.route.as_ref().is_some_and(|route| route.as_str().starts_with(ASKED_PREFIX));
+        let is_routed = accepted.route.is_some() && !is_asked;
         let mut failed = Vec::new();
         let failures = &mut self.failures;
         let would = if is_routed {
@@ -237,10 +240,14 @@ impl Counts {
         let route = place.map(|place| &table.routes[place]);
         let was_guarded = accepted.judgement.as_ref().and_then(|judgement| judgement.guarded);
         let is_fixed = route.is_some_and(|route| route.strategy == Strategy::Broadcast) && guarded.is_none();
-        let differs = route.map(|route| &route.name) != accepted.route.as_ref()
-            || route.map(|route| route.strategy) != accepted.strategy
-            || guarded != was_guarded
-            || is_fixed && place.is_some_and(|place| !same(&asked.ways[place].generals, accepted));
+        // One whose generals were not there went another way than that of the route that matched.
+        let matched = accepted.fell_back_from.as_ref().or(accepted.route.as_ref());
+        let is_straight = accepted.fell_back_from.is_none();
+        let differs = !is_asked
+            && (route.map(|route| &route.name) != matched
+                || is_straight && route.map(|route| route.strategy) != accepted.strategy
+                || guarded != was_guarded
+                || is_straight && is_fixed && place.is_some_and(|place| !same(&asked.ways[place].generals, accepted)));
         self.summary.differ += u64::from(differs);
         let mut flow = (accepted.route.clone(), place.unwrap_or(usize::MAX));
         if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&flow) {
@@ -272,11 +279,11 @@ impl Counts {
     fn finish(self, asked: &Asked) -> ExplainSummary {
         let routes = &asked.judge.table.routes;
         let name = |place: usize| routes.get(place).map(|route| route.name.to_string()).unwrap_or_default();
-        let flows = self.flows.into_iter().map(|((went, place), (events, guarded))| ExplainFlow {
-            went: went.map(|went| went.to_string()).unwrap_or_default(),
-            would_go: name(place),
-            events,
-            guarded,
+        let flows = self.flows.into_iter().map(|((went, place), (events, guarded))| {
+            let went = went.map(|went| went.to_string()).unwrap_or_default();
+            // Without a place its publisher asked for the route, and would get it again.
+            let would_go = if place == usize::MAX { went.clone() } else { name(place) };
+            ExplainFlow { went, would_go, events, guarded }
         });
         let failures = self.failures.into_iter().map(|(place, (events, example))| ExplainFailure {
             route: name(place as usize),

@@ -22,9 +22,10 @@ mod ledger;
 mod model_load;
 mod publish;
 mod route;
+mod route_policy;
 mod route_table;
 pub mod status;
-mod watch;
+pub(crate) mod watch;
 mod words;
 
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub struct Context {
     pub draining: signal::Receiver<bool>,
     /// Judge events by the conditions of routes.
     pub judges: Judges,
+    /// Where spans go; empty while nothing is traced.
+    pub otlp: crate::trace::Configured,
     reads: Semaphore,
 }
 
@@ -97,13 +100,14 @@ pub struct Parts {
     pub limits: Limits,
     pub plane_id: String,
     pub draining: signal::Receiver<bool>,
+    pub otlp: crate::trace::Configured,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining, otlp } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
         let judges = Judges::default();
@@ -119,6 +123,7 @@ impl Context {
             principal,
             draining,
             judges,
+            otlp,
             reads,
         }
     }

@@ -16,7 +16,8 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use super::{Context, status, words};
-use crate::driver::{Answer, Handle, Pending};
+use crate::admission::Verdict;
+use crate::driver::{Answer, CallError, Handle, Pending};
 use crate::ingest::event::{EventError, accept};
 use crate::logging::Chain;
 
@@ -28,9 +29,24 @@ const EVENTS_MAX: usize = 1000;
 impl Context {
     /// Checks an encoded event and looks up whether the index on disk knows it.
     pub(crate) fn admit(&self, encoded: &[u8]) -> Result<NewEvent, EventError> {
-        let mut event = accept(&self.tenant, encoded, true)?;
+        let accepted = accept(&self.tenant, encoded, true);
+        let mut event = accepted.inspect_err(|_| self.handle.admission().count(Verdict::Invalid))?;
         self.recall(&mut event);
         Ok(event)
+    }
+
+    /// Checks that the journal has room for events.
+    pub(crate) fn room(&self) -> Result<(), rpc::Status> {
+        if self.handle.is_tight() {
+            self.handle.admission().count(Verdict::DiskFull);
+            return Err(status::disk_full());
+        }
+        Ok(())
+    }
+
+    /// Takes an event's part of its source's quota.
+    pub(crate) fn quota(&self, event: &NewEvent) -> Result<(), rpc::Status> {
+        self.handle.admission().take(event).map_err(|exceeded| status::quota_exceeded(&exceeded))
     }
 
     /// Notes what the index on disk knows of an event that left the core's own window, and which conditions hold for it.
@@ -46,13 +62,18 @@ impl Context {
 
 /// Publishes one event.
 pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
-    if context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
     let event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
+    context.quota(&event)?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
-    match context.publish_one(event).await.map_err(|error| status::call(&error))? {
+    let reply = context.publish_one(event).await;
+    let is_full = |error: &CallError| {
+        if matches!(error, CallError::Full(_)) {
+            context.handle.admission().count(Verdict::InboxFull);
+        }
+    };
+    match reply.inspect_err(is_full).map_err(|error| status::call(&error))? {
         Reply::Published(published) => {
             let published = context.first_answer(published).await;
             let result = PublishResult { source, id, ..result(published, true) };
@@ -206,10 +227,17 @@ async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64
     let mut names = Vec::new();
     for encoded in events {
         if tight {
+            context.handle.admission().count(Verdict::DiskFull);
             results.push(Some(refused(status::disk_full())));
             continue;
         }
         match context.admit(&encoded) {
+            Ok(event) if let Err(exceeded) = context.quota(&event) => {
+                if explain {
+                    names.push(Default::default());
+                }
+                results.push(Some(refused(exceeded)));
+            }
             Ok(event) => {
                 if explain {
                     names.push((event.source.to_string(), event.id.to_string()));

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use mindos_core::route::{Coalesce, LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::route::{LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
 use mindos_journal::encode::guard::{guards_from_message, guards_to_message, trust_from_message, trust_to_message};
 use mindos_model::{Priority, RouteName, Strategy, limits};
 use mindos_proto::convert::{Invalid, duration, parsed, span, word};
 use mindos_proto::route::v1 as wire;
 
+use super::route_policy;
 use crate::routing::condition::Condition;
 
 /// Reads a table, filling in its defaults; also names the routes that it starts paused.
@@ -26,17 +27,13 @@ pub(crate) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
     Ok((RouteTable { routes, trust }, paused))
 }
 
-fn route(route: wire::Route) -> Result<Route, Invalid> {
-    let wire::Route { name, r#match, targets, strategy, count, coalesce, priority, .. } = route;
+fn route(mut route: wire::Route) -> Result<Route, Invalid> {
+    let (coalesce, policy) = route_policy::read(&mut route)?;
+    let wire::Route { name, r#match, targets, strategy, count, priority, .. } = route;
     let wire::Route { attempts_max, deadline, max_block, guards, .. } = route;
     let wire::RouteMatch { kinds, subjects, expr } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
-    let coalesce = match wire::CoalescePolicy::try_from(coalesce) {
-        Ok(wire::CoalescePolicy::Unspecified | wire::CoalescePolicy::Every) => Coalesce::Every,
-        Ok(wire::CoalescePolicy::Latest) => Coalesce::Latest,
-        Err(_) => return Err(Invalid::new("coalesce", format!("value {coalesce} is not known"))),
-    };
     let or = |given: u32, default: u32| if given == 0 { default } else { given };
     Ok(Route {
         name: parsed(&name, "name")?,
@@ -54,6 +51,7 @@ fn route(route: wire::Route) -> Result<Route, Invalid> {
         priority: word::<wire::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal),
         block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
         guards: guards.map(guards_from_message).transpose()?.map(Box::new),
+        policy,
     })
 }
 
@@ -71,8 +69,8 @@ fn patterns(texts: &[String], field: &'static str) -> Result<Vec<Pattern>, Inval
     texts.iter().map(|text| Pattern::new(text).map_err(|error| Invalid::new(field, error))).collect()
 }
 
-fn targets(targets: wire::RouteTargets) -> Result<Targets, Invalid> {
-    let wire::RouteTargets { types, clusters, names, labels, regions } = targets;
+pub(super) fn targets(targets: wire::RouteTargets) -> Result<Targets, Invalid> {
+    let wire::RouteTargets { types, clusters, names, labels, regions, weights } = targets;
     for (count, field) in [
         (types.len(), "targets.types"),
         (clusters.len(), "targets.clusters"),
@@ -88,10 +86,11 @@ fn targets(targets: wire::RouteTargets) -> Result<Targets, Invalid> {
         regions: regions.iter().map(|text| parsed(text, "targets.regions")).collect::<Result<_, _>>()?,
         names: names.iter().map(|text| parsed(text, "targets.names")).collect::<Result<_, _>>()?,
         labels: labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        weights: route_policy::weights(weights)?,
     })
 }
 
-fn few(count: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
+pub(super) fn few(count: usize, max: usize, field: &'static str) -> Result<(), Invalid> {
     if count > max {
         return Err(Invalid::new(field, format!("there are {count}: expected at most {max}")));
     }
@@ -105,37 +104,40 @@ pub(crate) fn write(table: &RouteTable) -> wire::RouteTable {
 }
 
 fn write_route(route: &Route) -> wire::Route {
-    let Route { name, matches, targets, strategy, count, coalesce, priority, .. } = route;
+    let Route { name, matches, targets, strategy, count, coalesce, priority, policy, .. } = route;
     let Route { attempts_max, deadline, block_max, guards, .. } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
-    let coalesce = match coalesce {
-        Coalesce::Every => wire::CoalescePolicy::Every,
-        Coalesce::Latest => wire::CoalescePolicy::Latest,
-    };
-    let Targets { types, clusters, regions, names, labels } = targets;
-    wire::Route {
+    let mut written = wire::Route {
         name: name.to_string(),
         r#match: Some(wire::RouteMatch {
             kinds: texts(&matches.kinds),
             subjects: texts(&matches.subjects),
             expr: matches.condition.as_deref().unwrap_or_default().to_owned(),
         }),
-        targets: Some(wire::RouteTargets {
-            types: types.iter().map(ToString::to_string).collect(),
-            clusters: clusters.iter().map(ToString::to_string).collect(),
-            names: names.iter().map(ToString::to_string).collect(),
-            labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            regions: regions.iter().map(ToString::to_string).collect(),
-        }),
+        targets: Some(write_targets(targets)),
         strategy: wire::Strategy::from(*strategy).into(),
         count: *count,
-        coalesce: coalesce.into(),
         attempts_max: *attempts_max,
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
         guards: guards.as_deref().map(guards_to_message),
         priority: wire::Priority::from(*priority).into(),
+        ..wire::Route::default()
+    };
+    route_policy::write(*coalesce, policy, &mut written);
+    written
+}
+
+pub(super) fn write_targets(targets: &Targets) -> wire::RouteTargets {
+    let Targets { types, clusters, regions, names, labels, weights } = targets;
+    wire::RouteTargets {
+        types: types.iter().map(ToString::to_string).collect(),
+        clusters: clusters.iter().map(ToString::to_string).collect(),
+        names: names.iter().map(ToString::to_string).collect(),
+        labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        regions: regions.iter().map(ToString::to_string).collect(),
+        weights: route_policy::write_weights(weights),
     }
 }
 

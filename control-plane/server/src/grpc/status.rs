@@ -13,6 +13,7 @@ use mindos_proto::rpc::{
 };
 use tonic::Code;
 
+use crate::admission::QuotaExceeded;
 use crate::driver::{CallError, Full, Stopped};
 use crate::ingest::event::EventError;
 
@@ -77,6 +78,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(quota(format!("tenant:{tenant}"), "deliveries of a tenant that may be open")),
         Rejection::FanoutTooWide { targets, max } => new(Code::FailedPrecondition, message)
             .with_reason("FANOUT_TOO_WIDE", [("targets", targets.to_string()), ("max", max.to_string())]),
+        Rejection::NoGeneral { route } => new(Code::FailedPrecondition, message)
+            .with_reason("NO_GENERAL", [("route", route.to_string())])
+            .with(precondition("GENERAL_THERE", route.to_string(), "one of its generals has to be connected")),
+        Rejection::TooFarAhead { .. } => new(Code::InvalidArgument, message.clone())
+            .with_reason("EVENT_TOO_FAR_AHEAD", [])
+            .with(bad_field("event.notbefore".to_owned(), message)),
         Rejection::UnknownDelivery { delivery } => new(Code::NotFound, message)
             .with_reason("DELIVERY_UNKNOWN", [("delivery_id", delivery.to_string())])
             .with(resource("delivery", delivery.to_string())),
@@ -160,6 +167,18 @@ pub fn disk_full() -> Status {
         .with(quota("journal".to_owned(), "bytes on the disk"))
 }
 
+/// A source has used its quota up.
+#[must_use]
+pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Status {
+    let QuotaExceeded { quota: name, origin, retry: delay } = exceeded;
+    // Rounded up, so that who waits as long finds room.
+    let delay = Duration::from_millis(u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1));
+    new(Code::ResourceExhausted, exceeded.to_string())
+        .with_reason("QUOTA_EXCEEDED", [("quota", name.to_string()), ("source", origin.to_string())])
+        .with(retry(delay))
+        .with(quota(format!("quota:{name}"), "events of one source in a time"))
+}
+
 /// Something that is not there.
 #[must_use]
 pub fn not_found(kind: &str, name: impl Into<String>) -> Status {
@@ -205,6 +224,7 @@ mod tests {
             rejection(&Rejection::PlaneFull { open: 7, max: 7 }),
             rejection(&Rejection::TenantFull { tenant: TenantName::default_tenant(), open: 7, max: 7 }),
             inbox_full(Full),
+            quota_exceeded(&QuotaExceeded { quota: "ci".into(), origin: "/s".into(), retry: Duration::from_micros(1) }),
             disk_full(),
         ];
         for status in full {

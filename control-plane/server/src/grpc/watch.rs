@@ -26,7 +26,7 @@ const MESSAGES_MAX: usize = 256;
 const CHUNK_ENTRIES: usize = 2048;
 
 /// What comes next for a watcher.
-pub(super) enum Step {
+pub(crate) enum Step {
     Stored(Vec<Entry>),
     Live(Arc<Batch>),
     /// Nothing for so long that a sign of life is due.
@@ -35,7 +35,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         match self {
             Step::Stored(entries) => entries,
             Step::Live(batch) => &batch.entries,
@@ -45,7 +45,7 @@ impl Step {
 }
 
 /// Walks durable records.
-pub(super) struct Walk {
+pub(crate) struct Walk {
     context: Arc<Context>,
     follower: Follower,
     /// The first record that was not handed out.
@@ -58,7 +58,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// From `from` on; zero is from what becomes durable next.
-    pub(super) fn start(context: &Arc<Context>, from: u64) -> Walk {
+    pub(crate) fn start(context: &Arc<Context>, from: u64) -> Walk {
         let follower = context.handle.subscribe();
         let stored_before = follower.start().next();
         let next = if from == 0 { stored_before } else { Seq(from) };
@@ -70,11 +70,11 @@ impl Walk {
         self.follower.start()
     }
 
-    pub(super) fn next(&self) -> Seq {
+    pub(crate) fn next(&self) -> Seq {
         self.next
     }
 
-    pub(super) async fn step(&mut self) -> Result<Step, Status> {
+    pub(crate) async fn step(&mut self) -> Result<Step, Status> {
         loop {
             if self.next < self.stored_before {
                 let entries = self.read().await?;

@@ -1,7 +1,7 @@
 //! Words of the core as the API writes them, and back.
 
 use mindos_core::output::{DeliveryView, InstanceState};
-use mindos_core::record::{GeneralKey, Holds, InstanceKey, Labels};
+use mindos_core::record::{CancelReason, GeneralKey, Holds, InstanceKey, Labels};
 use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
 use mindos_proto::convert::time;
 use mindos_proto::delivery::v1 as delivery;
@@ -74,8 +74,8 @@ pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
         ..delivery::Lease::default()
     });
     let superseded = match view.cancel {
-        Some(mindos_core::record::CancelReason::Superseded { by }) => Some(by),
-        _ => None,
+        Some(CancelReason::Superseded { by } | CancelReason::RaceLost { by }) => Some(by),
+        Some(CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed) | None => None,
     };
     delivery::Delivery {
         delivery_id: view.delivery.to_string(),

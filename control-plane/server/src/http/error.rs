@@ -24,8 +24,11 @@ impl HttpError {
     /// A refusal whose code follows from the status.
     #[must_use]
     pub fn new(status: Status) -> HttpError {
-        let too_large = status.detail::<ErrorInfo>().is_some_and(|info| info.reason == "EVENT_TOO_LARGE");
-        let code = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { http_code(Code::from_i32(status.code)) };
+        let code = match status.detail::<ErrorInfo>().as_ref().map(|info| info.reason.as_str()) {
+            Some("EVENT_TOO_LARGE") => StatusCode::PAYLOAD_TOO_LARGE,
+            Some("NO_GENERAL") => StatusCode::SERVICE_UNAVAILABLE,
+            _ => http_code(Code::from_i32(status.code)),
+        };
         HttpError { code, status }
     }
 

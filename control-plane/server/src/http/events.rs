@@ -10,15 +10,17 @@ use http::{HeaderMap, StatusCode};
 use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
+use mindos_proto::rpc;
 use serde_json::{Value, json};
 use tracing::error;
 
 use super::Http;
 use super::error::HttpError;
+use crate::admission::Verdict;
 use crate::blobs::{Announced, BlobError};
 use crate::grpc::status;
 use crate::ingest::cloudevents::{self, CloudEventError, ExtensionValue, IncomingEvent, Mode};
-use crate::ingest::event::accept_incoming;
+use crate::ingest::event::{EventError, accept_incoming};
 use crate::logging::Chain;
 
 /// Data above this go into a blob: what is left of the limit holds the attributes.
@@ -33,15 +35,14 @@ pub(super) async fn post(http: &Http, headers: HeaderMap, body: Body) -> Respons
 }
 
 async fn receive(http: &Http, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
-    if http.context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    http.context.room()?;
     let held = http.bodies.read(&headers, body, MESSAGE_MAX).await?;
     let received = cloudevents::receive(&headers, &held.bytes).map_err(|error| refused(&error))?;
     let mut events = Vec::with_capacity(received.events.len());
     for (index, event) in received.events.into_iter().enumerate() {
         let event = http.inline(event).await?;
-        let accepted = accept_incoming(&http.context.tenant, event).map_err(|error| status::event(&error).into());
+        let accepted = accept_incoming(&http.context.tenant, event);
+        let accepted = accepted.map_err(|error| http.invalid(&error));
         events.push(accepted.map_err(|error: HttpError| match received.mode {
             Mode::Batched => at(index, &error),
             Mode::Binary | Mode::Structured => error,
@@ -107,6 +108,27 @@ impl Http {
             return Ok(Vec::new());
         }
         events.iter_mut().for_each(|event| self.context.recall(event));
+        let exceeded: Vec<_> = events.iter().map(|event| self.context.quota(event).err()).collect();
+        let mut within = exceeded.iter().map(Option::is_none);
+        events.retain(|_| within.next().unwrap_or(true));
+        let mut offered = self.offer(events).await?.into_iter();
+        let one = |exceeded: Option<rpc::Status>| match exceeded {
+            Some(exceeded) => Err(exceeded.into()),
+            None => offered.next().unwrap_or_else(|| Err(status::internal("an answer is missing").into())),
+        };
+        Ok(exceeded.into_iter().map(one).collect())
+    }
+
+    /// A malformed event as a refusal.
+    pub(super) fn invalid(&self, error: &EventError) -> HttpError {
+        self.context.handle.admission().count(Verdict::Invalid);
+        status::event(error).into()
+    }
+
+    async fn offer(&self, events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(events).await.map_err(stopped)?;
         let mut answers = pending.answers().await.map_err(stopped)?;

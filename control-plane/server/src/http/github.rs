@@ -15,6 +15,7 @@ use crate::grpc::status;
 use crate::ingest::event::{accept_incoming, github_event};
 use crate::ingest::github::{GithubError, Secrets, normalise};
 use crate::net::Connection;
+use crate::trace::context::adopt;
 
 /// Largest delivery: what GitHub itself sends at most.
 const BODY_MAX: usize = 25 << 20;
@@ -61,10 +62,9 @@ async fn receive(
             return Err(HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "WEBHOOK_SECRET_MISSING", message));
         }
     };
-    if http.context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    http.context.room()?;
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
+    let sent_with = headers.clone();
     let delivery = if held.bytes.len() <= INLINE_READ_MAX {
         normalise(&headers, &held.bytes, secrets)
     } else {
@@ -75,8 +75,10 @@ async fn receive(
     let delivery = delivery.map_err(|error| refused(&error))?;
     let routed = delivery.routed;
     debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
-    let event = http.inline(github_event(delivery)).await?;
-    let event = accept_incoming(&http.context.tenant, event).map_err(|error| HttpError::from(status::event(&error)))?;
+    let mut event = github_event(delivery);
+    adopt(&sent_with, &mut event);
+    let event = http.inline(event).await?;
+    let event = accept_incoming(&http.context.tenant, event).map_err(|error| http.invalid(&error))?;
     let event = mindos_core::input::NewEvent { routed, ..event };
     let result = http.publish(vec![event]).await?.pop();
     let published = result.unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;

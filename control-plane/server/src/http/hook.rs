@@ -20,6 +20,7 @@ use crate::ingest::event::accept_incoming;
 use crate::ingest::hook::{HookError, Tokens};
 use crate::ingest::{alertmanager, gitlab};
 use crate::net::Connection;
+use crate::trace::context::adopt;
 
 /// Largest body, as for GitHub.
 const BODY_MAX: usize = 25 << 20;
@@ -141,10 +142,9 @@ async fn read(
     body: Body,
     normalise: impl Fn(&HeaderMap, &Bytes) -> Result<Vec<IncomingEvent>, HookError> + Send + 'static,
 ) -> Result<Vec<IncomingEvent>, HttpError> {
-    if http.context.handle.is_tight() {
-        return Err(status::disk_full().into());
-    }
+    http.context.room()?;
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
+    let sent_with = headers.clone();
     let read = if held.bytes.len() <= INLINE_READ_MAX {
         normalise(&headers, &held.bytes)
     } else {
@@ -152,7 +152,9 @@ async fn read(
         let read = tokio::task::spawn_blocking(move || normalise(&headers, &bytes)).await;
         read.map_err(|_| HttpError::from(status::internal("a webhook was not read")))?
     };
-    read.map_err(|error| refused(&error))
+    let mut events = read.map_err(|error| refused(&error))?;
+    events.iter_mut().for_each(|event| adopt(&sent_with, event));
+    Ok(events)
 }
 
 fn refused(error: &HookError) -> HttpError {
@@ -174,7 +176,7 @@ impl Http {
             debug!(id = event.id, r#type = event.r#type, "webhook received");
             let event = self.inline(event).await?;
             let accepted = accept_incoming(&self.context.tenant, event);
-            events.push(accepted.map_err(|error| HttpError::from(status::event(&error)))?);
+            events.push(accepted.map_err(|error| self.invalid(&error))?);
         }
         self.publish(events).await
     }

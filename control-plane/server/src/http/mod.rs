@@ -111,6 +111,7 @@ pub fn router(parts: HttpParts) -> Router {
         )
         .route("/healthz", get(async |State(http): Shared| health::live(&http.context)))
         .route("/readyz", get(async |State(http): Shared| health::ready(&http.context)))
+        .route("/sinks", get(async |State(http): Shared| scrape::sinks(&http)))
         .route("/metrics", get(async |State(http): Shared| scrape::get(&http).await))
         .method_not_allowed_fallback(async || {
             let message = "the path does not take this method";

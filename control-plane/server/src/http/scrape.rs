@@ -13,6 +13,7 @@ use mindos_journal::{Reader, RealDisk};
 use super::Http;
 use crate::grpc::Context;
 use crate::metrics::{self, Exposition, Kind};
+use crate::sinks::SinkStates;
 use crate::views::follow::Progress;
 use crate::views::stats::Stats;
 
@@ -46,6 +47,8 @@ pub struct Scraped {
     /// The record of the newest snapshot.
     pub snapshot: Arc<AtomicU64>,
     pub others: Vec<Exposed>,
+    /// For `GET /sinks`.
+    pub sinks: SinkStates,
 }
 
 pub(super) async fn get(http: &Http) -> Response {
@@ -65,6 +68,11 @@ pub(super) async fn get(http: &Http) -> Response {
     http.scraped.others.iter().for_each(|other| (other.0)(&mut into));
     metrics::process().expose(&mut into);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
+}
+
+/// Answers `GET /sinks`.
+pub(super) fn sinks(http: &Http) -> Response {
+    axum::Json(http.scraped.sinks.show(http.context.handle.durable_seq())).into_response()
 }
 
 async fn totals(context: &Context) -> Option<Totals> {

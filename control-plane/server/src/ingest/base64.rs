@@ -1,7 +1,7 @@
 //! Base64 (RFC 4648, standard alphabet, padded), as CloudEvents carries binary data in JSON.
 
 /// Decodes `text`; `None` when it is not canonical padded base64.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let bytes = text.as_bytes();
     if !bytes.len().is_multiple_of(4) {
         return None;

@@ -64,6 +64,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         priority: event.priority,
         actor: event.actor.map(text),
         time: event.time,
+        not_before: event.not_before,
         key: key(tenant, event.source, event.id),
         digest: digest(&event),
         // A copy of its own: a slice would keep the whole frame that it came in alive.
@@ -195,6 +196,12 @@ pub fn encode(event: IncomingEvent) -> Vec<u8> {
 #[must_use]
 pub fn key(tenant: &TenantName, source: &str, id: &str) -> DedupeKey {
     hash([tenant.as_str().as_bytes(), source.as_bytes(), id.as_bytes()])
+}
+
+/// The trace that an encoded event says it belongs to.
+#[must_use]
+pub(crate) fn traceparent(encoded: &[u8]) -> Option<&str> {
+    scan(encoded).ok()?.traceparent
 }
 
 /// Type, subject, content type and data; where the data lie in a blob, its address stands for them.

@@ -16,6 +16,7 @@ pub(super) struct Scanned<'a> {
     pub(super) ty: &'a str,
     pub(super) subject: Option<&'a str>,
     pub(super) time: Option<Timestamp>,
+    pub(super) not_before: Option<Timestamp>,
     pub(super) datacontenttype: Option<&'a str>,
     pub(super) dataref: Option<&'a str>,
     pub(super) repository: Option<&'a str>,
@@ -23,6 +24,7 @@ pub(super) struct Scanned<'a> {
     pub(super) actor: Option<&'a str>,
     pub(super) lane: Option<&'a str>,
     pub(super) kind: Option<&'a str>,
+    pub(super) traceparent: Option<&'a str>,
     pub(super) data: Option<&'a [u8]>,
     pub(super) fork: bool,
     pub(super) bot: bool,
@@ -149,16 +151,27 @@ fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -
             };
             event.priority = Some(priority.ok_or_else(|| Invalid::new(name, "expected low, normal or high"))?);
         }
-        "time" => {
+        "time" | "notbefore" => {
             let time = match attribute {
                 Attribute::Time(seconds, nanos) => attribute_time(*seconds, *nanos),
                 Attribute::Text(text) => text.parse().ok(),
                 Attribute::Boolean(_) | Attribute::Integer(_) | Attribute::Other => None,
             };
-            event.time = Some(time.ok_or_else(|| Invalid::new("time", "expected a time from 1970 to 9999"))?);
+            let time = Some(time.ok_or_else(|| Invalid::new(name, "expected a time from 1970 to 9999"))?);
+            if name == "time" {
+                event.time = time
+            } else {
+                event.not_before = time
+            };
         }
         "id" | "source" | "type" | "specversion" => {
             return Err(Invalid::new(name, "is given twice: it has a field of its own"));
+        }
+        // Of whatever form: one that is not usable begins a new trace.
+        "traceparent" => {
+            if let Attribute::Text(text) = attribute {
+                event.traceparent = Some(text);
+            }
         }
         _ => {
             let fits = (1..=EXTENSION_NAME_MAX).contains(&name.len())

@@ -4,7 +4,7 @@
 //! it panic; what it refuses, it refuses with an error that names the header, attribute or field and what is accepted.
 
 pub mod alertmanager;
-mod base64;
+pub(crate) mod base64;
 pub mod cloudevents;
 pub mod doors;
 pub mod event;

@@ -166,7 +166,7 @@ impl Condition {
         let parser = PrattParser::new()
             .max_recursion_depth(DEPTH_MAX)
             .max_expression_node_count(check::NODES_MAX)
-            .error_recovery_limit(0)
+            .error_recovery_limit(2)
             .enable_ident_escape_syntax(true);
         let unreadable = |message: String| ConditionError::Syntax { line: 1, column: 1, message };
         // The parser is not ours; what it cannot do must not end the process.

@@ -174,7 +174,8 @@ fn conditions_and_guards_tell_real_payloads_apart() {
         headers.insert("Content-Type", "application/json".parse().unwrap());
         let delivery = normalise(&headers, &std::fs::read(&path).unwrap().into(), None).unwrap();
         let event = accept_github(&TenantName::default_tenant(), delivery).unwrap();
-        let (first, _) = judge.route(&Facts::from(&event), |_, reason| assert!(!reason.contains("panicked"), "{reason}"));
+        let (first, _) =
+            judge.route(&Facts::from(&event), |_, reason| assert!(!reason.contains("panicked"), "{reason}"));
         *routed.entry(first.unwrap()).or_insert(0) += 1;
         let trust = event.trust.unwrap_or_default();
         bots += u32::from(trust.bot);

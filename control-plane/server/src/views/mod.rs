@@ -10,5 +10,5 @@ pub mod retention;
 pub mod snapshot;
 pub mod stats;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod times;

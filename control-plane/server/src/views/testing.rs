@@ -33,7 +33,11 @@ impl Records {
 
     /// Accepts an event of `repository` for one delivery to each of `generals`.
     pub(crate) fn event(&self, repository: &str, kind: &str, generals: &[&Arc<GeneralKey>]) -> Seq {
-        let planned = |general: &&Arc<GeneralKey>| PlannedDelivery { general: Some(Arc::clone(general)), parked: None };
+        let planned = |general: &&Arc<GeneralKey>| PlannedDelivery {
+            general: Some(Arc::clone(general)),
+            parked: None,
+            terms: None,
+        };
         let seq = self.entries().len() as u64 + 1;
         let mut key = [0; 16];
         key[..8].copy_from_slice(&seq.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -56,6 +60,7 @@ impl Records {
             strategy: Some(Strategy::Broadcast),
             judgement: None,
             deliveries: generals.iter().map(planned).collect(),
+            fell_back_from: None,
         })))
     }
 

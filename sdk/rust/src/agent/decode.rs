@@ -267,7 +267,10 @@ fn cancel_reason(reason: delivery::CancelReason) -> CancelReason {
     match reason {
         delivery::CancelReason::Superseded => CancelReason::Superseded,
         delivery::CancelReason::Budget => CancelReason::Budget,
-        delivery::CancelReason::Unspecified | delivery::CancelReason::Human => CancelReason::Human,
+        delivery::CancelReason::Unspecified
+        | delivery::CancelReason::Human
+        | delivery::CancelReason::Expired
+        | delivery::CancelReason::ShadowFailed => CancelReason::Human,
         delivery::CancelReason::Drain => CancelReason::Drain,
         delivery::CancelReason::Deadline => CancelReason::Deadline,
         delivery::CancelReason::RaceLost => CancelReason::RaceLost,

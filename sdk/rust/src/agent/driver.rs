@@ -1,6 +1,6 @@
 //! The loop around the pure agent: one task for socket, timer and inbox.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use mindos_model::Timestamp;
 use mindos_proto::agent::v1 as proto;
 use mindos_proto::agent::v1::agent_message::Message as AgentMessage;
-use mindos_sidecar_core::{Action, Agent, Config, ConfigError, Counts, Down, Up};
+use mindos_sidecar_core::{Action, Agent, Config, ConfigError, Counts, Down, GeneralIndex, Up};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,11 +18,12 @@ use tracing::{debug, info, warn};
 
 use super::codec::FrameCodec;
 use super::decode::{self, Read};
-use super::encode::{Frames, Sender};
+use super::encode::{self, Frames, Sender};
 use super::inbox::Inbox;
 use super::{Adapter, Assignment, Body, Handle, Start};
 use crate::clock::Clock;
 use crate::dial::{self, AddressError};
+use crate::general::ModelLoad;
 
 /// Frames that may wait for the connection.
 const OUTBOUND_MAX: usize = 4;
@@ -112,6 +113,7 @@ impl Connection {
             pending: VecDeque::new(),
             actions: Vec::new(),
             inbox: Inbox::default(),
+            models: BTreeMap::new(),
             expected: 1,
             next: None,
         };
@@ -138,6 +140,8 @@ struct Driver<A> {
     pending: VecDeque<Up<Body>>,
     actions: Vec<Action<Assignment, Body>>,
     inbox: Inbox,
+    /// Load of the models behind each general, as heard last and not sent yet.
+    models: BTreeMap<GeneralIndex, Vec<ModelLoad>>,
     /// Number of the next message down.
     expected: u64,
     next: Option<Next>,
@@ -342,6 +346,7 @@ impl<A: Adapter> Driver<A> {
         for (general, ready) in std::mem::take(&mut inbox.ready) {
             self.agent.ready(general, ready);
         }
+        self.models.append(&mut inbox.models);
         for ((delivery, token), progress) in std::mem::take(&mut inbox.progress) {
             self.agent.progressed(delivery, token, progress, now);
         }
@@ -415,7 +420,13 @@ impl<A: Adapter> Driver<A> {
         while !self.frames.is_full()
             && let Some(message) = self.pending.pop_front()
         {
-            self.frames.put(message, sender);
+            match message {
+                Up::Heartbeat { loads, leases } => {
+                    let models = std::mem::take(&mut self.models);
+                    self.frames.put_other(encode::heartbeat(loads, leases, models, sender));
+                }
+                message => self.frames.put(message, sender),
+            }
         }
     }
 

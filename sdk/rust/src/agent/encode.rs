@@ -2,22 +2,29 @@
 //!
 //! `Accept` and a plain `Result` are written by hand; the rest is rare and encoded as generated.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use mindos_model::FailureKind;
 use mindos_proto::agent::v1 as proto;
 use mindos_proto::agent::v1::agent_message::Message as Up_;
 use mindos_proto::convert;
 use mindos_proto::delivery::v1 as delivery;
-use mindos_sidecar_core::{CancelReason, Claim, Config, Extend, Load, Outcome, Progress, Up, Usage, Verdict};
+use mindos_sidecar_core::{
+    CancelReason, Claim, Config, Extend, GeneralIndex, Load, Outcome, Progress, Up, Usage, Verdict,
+};
 use prost::Message;
 
 use super::protobuf::{put_bytes, put_lease, put_varint};
 use super::{Body, Finish, Identity};
+use crate::general::{ModelLoad, ProviderLimit};
 
 /// A frame is closed when it has this many bytes; one message may be larger.
 const FRAME_BYTES: usize = 128 * 1024;
 /// Longest message of a failure, in bytes.
 const MESSAGE_MAX: usize = 4096;
+/// Models reported behind one general.
+const MODELS_MAX: usize = 64;
 /// Longest note of progress, in bytes.
 const NOTE_MAX: usize = 256;
 
@@ -194,20 +201,7 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
                 duration: duration.map(convert::span),
             })
         }
-        Up::Heartbeat { loads, leases } => Up_::Heartbeat(proto::Heartbeat {
-            loads: loads
-                .into_iter()
-                .zip(&config.generals)
-                .map(|(Load { in_flight, latency }, general)| proto::GeneralLoad {
-                    general: general.name.to_string(),
-                    in_flight,
-                    queued: 0,
-                    latency: (!latency.is_zero()).then(|| convert::span(latency)),
-                    models: Vec::new(),
-                })
-                .collect(),
-            leases,
-        }),
+        Up::Heartbeat { loads, leases } => heartbeat(loads, leases, BTreeMap::new(), Sender { config, identity }),
         Up::Reconcile { request, claims, last_assign } => {
             Up_::Reconcile(proto::Reconcile { request, claims: self::claims(&claims), last_assign })
         }
@@ -232,6 +226,43 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
             generals: generals.into_iter().map(name).collect(),
             reason: String::new(),
         }),
+    }
+}
+
+/// A heartbeat with what is known of the models behind each general.
+pub(super) fn heartbeat(
+    loads: Vec<Load>,
+    leases: u32,
+    mut models: BTreeMap<GeneralIndex, Vec<ModelLoad>>,
+    Sender { config, .. }: Sender<'_>,
+) -> Up_ {
+    let loads = loads.into_iter().zip(&config.generals).zip(0..).map(|((load, general), at)| {
+        let Load { in_flight, latency } = load;
+        let models = models.remove(&GeneralIndex(at)).unwrap_or_default();
+        proto::GeneralLoad {
+            general: general.name.to_string(),
+            in_flight,
+            queued: 0,
+            latency: (!latency.is_zero()).then(|| convert::span(latency)),
+            models: models.into_iter().take(MODELS_MAX).map(model).collect(),
+        }
+    });
+    Up_::Heartbeat(proto::Heartbeat { loads: loads.collect(), leases })
+}
+
+fn model(load: ModelLoad) -> proto::ModelLoad {
+    let ModelLoad { model, running, queue, cache_use, tokens_per_second, requests, tokens } = load;
+    let resets = |limit: Option<ProviderLimit>| limit.and_then(|limit| limit.resets_at).map(convert::time);
+    proto::ModelLoad {
+        model,
+        queue,
+        cache_use: cache_use.filter(|share| (0.0..=1.0).contains(share)),
+        tokens_per_second: tokens_per_second.filter(|rate| (0.0..=1e9).contains(rate)),
+        limit_remaining: tokens.map(|limit| limit.remaining),
+        limit_resets_at: resets(tokens),
+        running,
+        requests_remaining: requests.map(|limit| limit.remaining),
+        requests_reset_at: resets(requests),
     }
 }
 

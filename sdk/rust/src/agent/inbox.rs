@@ -11,6 +11,7 @@ use mindos_sidecar_core::{GeneralIndex, Progress};
 use tokio::sync::Notify;
 
 use super::Finish;
+use crate::general::ModelLoad;
 
 /// Tells a running agent what happened. Cheap to clone; usable from any thread.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,7 @@ pub(super) struct Inbox {
     pub(super) finished: Vec<(DeliveryId, Token, Finish)>,
     pub(super) progress: BTreeMap<(DeliveryId, Token), Progress>,
     pub(super) ready: BTreeMap<GeneralIndex, bool>,
+    pub(super) models: BTreeMap<GeneralIndex, Vec<ModelLoad>>,
     pub(super) drain: Option<Duration>,
 }
 
@@ -52,6 +54,12 @@ impl Handle {
     pub fn ready(&self, general: GeneralIndex, ready: bool) {
         self.lock().ready.insert(general, ready);
         self.shared.arrived.notify_one();
+    }
+
+    /// Load of the models behind a general, of this moment. Travels with the next heartbeat.
+    pub fn models(&self, general: GeneralIndex, models: Vec<ModelLoad>) {
+        // Nothing waits for it.
+        self.lock().models.insert(general, models);
     }
 
     /// Leaves: takes on no work, finishes within `grace`, hands back the rest. The run then ends.

@@ -40,6 +40,10 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         general: general(),
         parked: 5,
         supersedes: vec![pb::DeliveryRef { event: 3, ordinal: 1 }],
+        shadow: true,
+        not_before_ms: 1_700_000_002_000,
+        burst_since_ms: 1_700_000_000_000,
+        expires_ms: 1_700_000_060_000,
     };
     let accepted = pb::EventAccepted {
         tenant: text("default"),

@@ -11,12 +11,13 @@ use mindos_core::input::{
     ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
-use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{
     BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, RouteName, Seq,
     Strategy, Timestamp, Token,
 };
 
+use super::policy;
 use crate::words;
 
 /// One line.
@@ -64,7 +65,7 @@ struct Words<'a> {
     now: Timestamp,
 }
 
-type Parsed<T> = Result<T, String>;
+pub(super) type Parsed<T> = Result<T, String>;
 
 /// Reads a line; `now` is the time in the script, which began at `start`.
 ///
@@ -199,6 +200,7 @@ impl<'a> Words<'a> {
             names: self.list("names", |item| GeneralName::new(item).map_err(text))?,
             regions: self.list("regions", |item| Region::new(item).map_err(text))?,
             labels: Vec::new(),
+            weights: policy::weights(&self.list("weights", |item| Ok(item.to_owned()))?)?,
         };
         let strategy: Strategy = self.take("strategy").unwrap_or("broadcast").parse().map_err(text)?;
         let mut route = Route::new(name, matches, targets, strategy);
@@ -218,8 +220,10 @@ impl<'a> Words<'a> {
         if let Some(priority) = self.take("priority") {
             route.priority = priority.parse().map_err(text)?;
         }
+        let mut named = |name: &str| self.take(name);
+        policy::read(&mut route, &mut named)?;
         if self.flag("latest") {
-            route.coalesce = Coalesce::Latest;
+            route.coalesce = mindos_core::route::Coalesce::Latest;
         }
         Ok(route)
     }
@@ -282,6 +286,7 @@ impl<'a> Words<'a> {
             payload: words::payload(data),
             trust: self.trust()?,
             judged: self.judged()?,
+            not_before: self.take("notbefore").map(|at| self.time(at)).transpose()?,
             routed: !self.flag("unrouted"),
             asked,
             seen: None,
@@ -498,16 +503,16 @@ fn split(word: &str) -> Parsed<(&str, &str)> {
     word.split_once('/').ok_or_else(|| format!("`{word}` has no `/`"))
 }
 
-fn number<T: std::str::FromStr>(word: &str) -> Parsed<T> {
+pub(super) fn number<T: std::str::FromStr>(word: &str) -> Parsed<T> {
     word.parse().map_err(|_| format!("`{word}` is not a number"))
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
 /// `5s`, `1.250s`, `100ms`, `2m` or `1h`.
-fn span(word: &str) -> Parsed<Duration> {
+pub(super) fn span(word: &str) -> Parsed<Duration> {
     let bad = || format!("`{word}` is not a span such as `5s`");
     if let Some(millis) = word.strip_suffix("ms") {
         return Ok(Duration::from_millis(millis.parse().map_err(|_| bad())?));

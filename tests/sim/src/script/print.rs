@@ -20,6 +20,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(subject) = &event.subject {
                 let _ = write!(text, " subject={subject}");
             }
+            if let Some(at) = event.not_before {
+                let _ = write!(text, " notbefore={}", show::since(at, start));
+            }
             if let Some(repository) = &event.repository {
                 let _ = write!(text, " repository={repository}");
             }
@@ -180,6 +183,7 @@ pub fn route(route: &Route) -> String {
         " strategy={} count={} attempts={} deadline={deadline}s block={block}s{priority}{coalesce}",
         route.strategy, route.count, route.attempts_max
     );
+    super::policy::print(&mut text, route);
     text
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mindos_core::BreakerState;
 use mindos_core::output::{
-    Assign, Claim, DeliveryView, FleetView, Output, PlaneMessage, Published, Reply, SettledVerdict,
+    Assign, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
@@ -23,7 +23,7 @@ fn record(record: &Record, start: Timestamp) -> String {
     // Writing to a string cannot fail.
     let _ = match record {
         Record::EpochStarted(record) => write!(out, " {} {:?}", record.epoch, record.cause),
-        Record::EventAccepted(record) => event(out, record),
+        Record::EventAccepted(record) => event(out, record, start),
         Record::DeliveryLeased(record) => {
             let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice } =
                 record.as_ref();
@@ -88,7 +88,7 @@ fn record(record: &Record, start: Timestamp) -> String {
     text
 }
 
-fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
+fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
     if let Some(judgement) = &record.judgement {
         if let Some(guarded) = judgement.guarded {
@@ -113,6 +113,12 @@ fn event(out: &mut String, record: &EventAccepted) -> std::fmt::Result {
         if let Some(reason) = planned.parked {
             write!(out, ":{reason}")?;
         }
+        if let Some(terms) = &planned.terms {
+            super::policy::show_terms(out, terms, start)?;
+        }
+    }
+    if let Some(from) = &record.fell_back_from {
+        write!(out, " fell_back_from={from}")?;
     }
     Ok(())
 }
@@ -125,6 +131,9 @@ fn reason(reason: CancelReason) -> String {
     match reason {
         CancelReason::Superseded { by } => format!("superseded_by={by}"),
         CancelReason::Requested => "requested".to_owned(),
+        CancelReason::RaceLost { by } => format!("race_lost_to={by}"),
+        CancelReason::Expired => "expired".to_owned(),
+        CancelReason::ShadowFailed => "shadow_failed".to_owned(),
     }
 }
 
@@ -187,8 +196,9 @@ fn message(message: &PlaneMessage) -> String {
     match message {
         PlaneMessage::Welcome { epoch, verdicts } => format!("Welcome epoch={epoch}{}", self::verdicts(verdicts)),
         PlaneMessage::Assign(assign) => {
-            let Assign { delivery, token, general, attempt, lane, place, .. } = assign.as_ref();
-            format!("Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}")
+            let Assign { delivery, token, general, attempt, lane, place, mode, .. } = assign.as_ref();
+            let mode = if *mode == Mode::Shadow { " shadow" } else { "" };
+            format!("Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{mode}")
         }
         PlaneMessage::Extended { delivery, token } => format!("Extended {delivery} {token}"),
         PlaneMessage::Lost { delivery, token } => format!("Lost {delivery} {token}"),

@@ -6,10 +6,10 @@ use mindos_core::guard::{GuardAction, Guards, Trust};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
-use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
+use mindos_core::route::{Coalesce, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
-    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, limits,
+    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, Timestamp, limits,
 };
 
 use super::{Event, World};
@@ -20,7 +20,10 @@ use crate::words;
 pub(super) const PUBLISHERS: usize = 3;
 const LANES: u64 = 8;
 /// Routes and lanes of which one is slow show here.
-const KINDS: [&str; 7] = ["bc", "rr", "lb", "lat", "latrr", "misc", "quiet"];
+const KINDS: [&str; 14] =
+    ["bc", "rr", "lb", "lat", "latrr", "misc", "quiet", "stk", "fo", "race", "split", "shd", "deb", "debrr"];
+/// Those that have a route of their own.
+const ROUTES: [&str; 12] = ["bc", "rr", "lb", "lat", "latrr", "stk", "fo", "race", "split", "shd", "deb", "debrr"];
 
 /// An event that somebody wants to be accepted.
 #[derive(Clone, Debug)]
@@ -30,6 +33,7 @@ pub(super) struct Publication {
     kind: &'static str,
     lane: Arc<str>,
     data: Arc<str>,
+    not_before: Option<Timestamp>,
     /// What was answered.
     acked: Option<Seq>,
     trust: Option<Box<Trust>>,
@@ -72,12 +76,15 @@ impl World {
         let number = self.publications.len();
         let kind = self.chance.pick(&KINDS).copied().unwrap_or("bc");
         let lane = self.chance.below(LANES);
+        let later = self.chance.millis(1, 40_000);
+        let not_before = self.chance.permille(60).then(|| self.plane_time() + later);
         self.publications.push(Publication {
             source: Arc::from(format!("p{publisher}")),
             id: Arc::from(number.to_string()),
             kind,
             lane: Arc::from(format!("l{lane}")),
             data: Arc::from(format!("v{}", "x".repeat(self.chance.below(20) as usize))),
+            not_before,
             acked: None,
             trust: self.chance.permille(100).then(|| Box::new(Trust { bot: true, ..Trust::default() })),
             judged: None,
@@ -110,7 +117,7 @@ impl World {
 
     fn offer(&mut self, publication: usize, data: Arc<str>) {
         let request = self.request(Asked::Publish { publication, data: data.clone() });
-        let Publication { source, id, kind, lane, trust, judged, .. } = &self.publications[publication];
+        let Publication { source, id, kind, lane, trust, judged, not_before, .. } = &self.publications[publication];
         let event = NewEvent {
             tenant: words::tenant(),
             source: source.clone(),
@@ -128,6 +135,7 @@ impl World {
             payload: words::payload(&data),
             trust: trust.clone(),
             judged: *judged,
+            not_before: *not_before,
             routed: *kind != "quiet",
             asked: asked(publication, kind),
             seen: None,
@@ -303,7 +311,7 @@ impl World {
         match self.chance.below(4) {
             0 => HoldTarget::Cluster(cluster),
             1 => HoldTarget::Route(
-                RouteName::new(self.chance.pick(&KINDS[..5]).copied().unwrap_or("bc")).expect("a name of ours"),
+                RouteName::new(self.chance.pick(&ROUTES).copied().unwrap_or("bc")).expect("a name of ours"),
             ),
             2 => {
                 let name = self.chance.pick(&["a", "b", "c"]).copied().unwrap_or("a");
@@ -384,29 +392,57 @@ impl World {
 
     /// A table like the usual one; `plain` is the usual one itself.
     pub(super) fn apply_routes(&mut self, plain: bool) {
-        let all = [Strategy::Broadcast, Strategy::RoundRobin, Strategy::LoadBalanced];
-        let shapes: [(&str, &[&str], Strategy, bool); 6] = [
-            ("bc", &["a", "b"], Strategy::Broadcast, false),
-            ("rr", &["a", "b"], Strategy::RoundRobin, false),
-            ("lb", &["a", "b", "c"], Strategy::LoadBalanced, false),
-            ("lat", &["a"], Strategy::Broadcast, true),
-            ("latrr", &["b", "c"], Strategy::RoundRobin, true),
-            ("default", &["c"], Strategy::RoundRobin, false),
+        let shapes: [(&str, &[&str], Strategy); 13] = [
+            ("bc", &["a", "b"], Strategy::Broadcast),
+            ("rr", &["a", "b"], Strategy::RoundRobin),
+            ("lb", &["a", "b", "c"], Strategy::LoadBalanced),
+            ("lat", &["a"], Strategy::Broadcast),
+            ("latrr", &["b", "c"], Strategy::RoundRobin),
+            ("stk", &["a", "b", "c"], Strategy::Sticky),
+            ("fo", &["c", "a"], Strategy::Failover),
+            ("race", &["a", "b"], Strategy::Race),
+            ("split", &["a", "b"], Strategy::Split),
+            ("shd", &["a"], Strategy::Shadow),
+            ("deb", &["a"], Strategy::Broadcast),
+            ("debrr", &["b", "c"], Strategy::Sticky),
+            ("default", &["c"], Strategy::RoundRobin),
         ];
         let mut routes = Vec::new();
-        for (name, types, strategy, latest) in shapes {
+        for (name, types, strategy) in shapes {
             let changed = !plain && self.chance.permille(200);
-            let strategy = if changed { self.chance.pick(&all).copied().unwrap_or(strategy) } else { strategy };
+            let strategy =
+                if changed { self.chance.pick(Strategy::ALL).copied().unwrap_or(strategy) } else { strategy };
             let kinds = if name == "default" { Vec::new() } else { Pattern::new(name).into_iter().collect() };
-            let types = types.iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
-            let targets = Targets { types, ..Targets::default() };
-            let name = RouteName::new(name).expect("a name of ours");
-            let mut route = Route::new(name, Match { kinds, ..Match::default() }, targets, strategy);
+            let types: Vec<_> = types.iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
+            let mut targets = Targets { types, ..Targets::default() };
+            if strategy == Strategy::Split {
+                let weights = [("a", self.chance.below(3)), ("b", 1), ("c", 1)];
+                let weight =
+                    |(target, weight): (&str, u64)| Weight { target: Arc::from(target), weight: weight as u32 };
+                targets.weights = weights
+                    .into_iter()
+                    .filter(|(ty, _)| targets.types.iter().any(|t| t.as_str() == *ty))
+                    .map(weight)
+                    .collect();
+                if targets.weights.len() < 2 {
+                    targets.weights.push(Weight { target: targets.weights[0].target.clone(), weight: 1 });
+                }
+            }
+            let matches = Match { kinds, ..Match::default() };
+            let mut route = Route::new(RouteName::new(name).expect("a name of ours"), matches, targets, strategy);
             route.count = if strategy == Strategy::LoadBalanced { self.chance.within(2, 3) as u32 } else { 1 };
             route.attempts_max = if plain { limits::ATTEMPTS_MAX } else { self.chance.within(1, 4) as u32 };
             route.deadline = self.chance.millis(20_000, 60_000);
             route.block_max = self.chance.millis(1000, 20_000);
-            route.coalesce = if latest { Coalesce::Latest } else { Coalesce::Every };
+            route.coalesce = match name {
+                "lat" | "latrr" => Coalesce::Latest,
+                "deb" | "debrr" => {
+                    let quiet = self.chance.millis(100, 3000);
+                    Coalesce::Debounce { quiet, longest: quiet + self.chance.millis(0, 10_000) }
+                }
+                _ => Coalesce::Every,
+            };
+            self.draw_policy(&mut route);
             if !plain && !route.matches.kinds.is_empty() {
                 let condition = self.chance.pick(&["even", "never", "broken"]).copied().unwrap_or("even");
                 route.matches.condition = self.chance.permille(150).then(|| Arc::from(condition));
@@ -419,6 +455,26 @@ impl World {
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
+    }
+
+    fn draw_policy(&mut self, route: &mut Route) {
+        if route.strategy == Strategy::Shadow {
+            let types = GeneralType::new(self.chance.pick(&["b", "c"]).copied().unwrap_or("b")).into_iter().collect();
+            route.policy.shadow = Some(Targets { types, ..Targets::default() });
+        }
+        if self.chance.permille(200) {
+            route.policy.ttl = Some(self.chance.millis(1000, 60_000));
+        }
+        if self.chance.permille(200) {
+            let first = self.chance.millis(10, 2000);
+            route.policy.retry = Retry { first, longest: first + self.chance.millis(0, 20_000) };
+        }
+        route.policy.no_general = match self.chance.below(12) {
+            0 => NoGeneral::Refuse,
+            1 => NoGeneral::FallBackType(GeneralType::new("b").expect("a name of ours")),
+            2 if route.name.as_str() != "rr" => NoGeneral::FallBackRoute(RouteName::new("rr").expect("a name of ours")),
+            _ => NoGeneral::Wait,
+        };
     }
 }
 

@@ -37,6 +37,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         strategy: None,
         judgement: None,
         deliveries: vec![],
+        fell_back_from: None,
     };
     Entry { seq: Seq(seq), at: Timestamp(seq), record: Record::EventAccepted(Box::new(event)) }
 }

@@ -276,6 +276,7 @@ impl HistoryWriter {
             strategy,
             judgement: _,
             deliveries,
+            fell_back_from: _,
         } = event;
         self.plan.clear();
         for delivery in deliveries {
@@ -435,8 +436,8 @@ impl HistoryWriter {
             }
             Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _ }) => {
                 let superseded_by = match reason {
-                    CancelReason::Superseded { by } => Some(*by),
-                    CancelReason::Requested => None,
+                    CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
+                    CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => None,
                 };
                 self.ended(*delivery, seq, at, Status::Cancelled, Ending { superseded_by, ..Ending::default() })?;
             }

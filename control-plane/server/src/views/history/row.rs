@@ -191,6 +191,7 @@ codes!(
     ParkReason::Blocked = 4,
     ParkReason::BacklogFull = 5,
     ParkReason::OverBudget = 6,
+    ParkReason::Delayed = 7,
     ParkReason::Guarded = 9,
 );
 codes!(
@@ -200,6 +201,11 @@ codes!(
     Strategy::Broadcast = 1,
     Strategy::RoundRobin = 2,
     Strategy::LoadBalanced = 3,
+    Strategy::Sticky = 4,
+    Strategy::Failover = 5,
+    Strategy::Race = 6,
+    Strategy::Split = 7,
+    Strategy::Shadow = 8,
 );
 
 #[cfg(test)]

@@ -1,0 +1,190 @@
+//! Lanes set aside: under the strategies that want one general, or one arm, for a lane, those whose general has no free slot.
+//!
+//! Without this a lane whose general is busy would stand in the way of all behind it, or be tried again and again. A lane leaves the
+//! turn, and is called back when a slot comes free where it wants to go: one lane for a slot, the one that waits longest first.
+//!
+//! Invariant: while a general has a free slot and lanes are set aside for it, one of those stands in turn, or the queue is to be
+//! rechecked. Follows from what is only observed, so it is not recorded; after a start every lane stands in turn.
+
+use std::collections::BTreeMap;
+
+use mindos_model::{DeliveryId, Strategy};
+
+use crate::durable::Durable;
+use crate::queue::{LaneIdx, QueueId};
+use crate::registry::GeneralIdx;
+use crate::routing::RouteIdx;
+use crate::soft::Soft;
+
+/// What a lane waits for: under `sticky` a general, under `split` an arm.
+pub(crate) type Wanted = u32;
+
+/// Bounded by the lanes of the queue: each stands here once at most.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Aside {
+    waiting: BTreeMap<(Wanted, u64), LaneIdx>,
+    lanes: BTreeMap<LaneIdx, (Wanted, u64)>,
+    count: u64,
+    /// A lane that was called may have lost its work before its turn.
+    recheck: bool,
+}
+
+impl Aside {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Who waits longest for it.
+    pub(crate) fn first(&self, wanted: Wanted) -> Option<LaneIdx> {
+        self.waiting.range((wanted, 0)..=(wanted, u64::MAX)).next().map(|(_, lane)| *lane)
+    }
+
+    /// Sets a lane aside, at its old place if it has one. Returns what it waited for before, if that was something else.
+    fn insert(&mut self, lane: LaneIdx, wanted: Wanted) -> Option<Wanted> {
+        let before = self.lanes.get(&lane).map(|(before, _)| *before);
+        if before == Some(wanted) {
+            return None;
+        }
+        self.remove(lane);
+        self.count += 1;
+        self.waiting.insert((wanted, self.count), lane);
+        self.lanes.insert(lane, (wanted, self.count));
+        before
+    }
+
+    fn remove(&mut self, lane: LaneIdx) -> Option<Wanted> {
+        let place = self.lanes.remove(&lane)?;
+        self.waiting.remove(&place);
+        Some(place.0)
+    }
+}
+
+impl Durable {
+    /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others wait longer for it.
+    pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool) {
+        let (QueueId::Route(route), Some(lane)) = (queue, self.queue_mut(queue).next()) else { return };
+        self.queue_mut(queue).turn(false);
+        let before = self.routing.rule_mut(route).aside.insert(lane, wanted);
+        if let Some(before) = before {
+            self.call(route, before);
+        }
+        if behind {
+            self.call(route, wanted);
+        }
+    }
+
+    /// A delivery was leased from the queue: its lane waits no more, and the next one may find a slot too.
+    pub(crate) fn placed(&mut self, queue: QueueId, id: DeliveryId) {
+        let QueueId::Route(route) = queue else { return };
+        if self.routing.rule(route).aside.is_empty() {
+            return;
+        }
+        let Some((_, delivery)) = self.events.delivery(id) else { return };
+        let (lane, general) = (delivery.lane, delivery.lease().map(|lease| lease.general));
+        let waited = self.routing.rule_mut(route).aside.remove(lane);
+        let wanted = general.and_then(|general| self.wanted(route, general));
+        for wanted in [waited, wanted.filter(|wanted| Some(*wanted) != waited)].into_iter().flatten() {
+            self.call(route, wanted);
+        }
+    }
+
+    /// A general may take work: whoever waits for it longest gets its turn.
+    pub(crate) fn call_for(&mut self, general: GeneralIdx) {
+        let Some(known) = self.registry.get(general) else { return };
+        let waits = |route: &RouteIdx| !self.routing.rule(*route).aside.is_empty();
+        let routes: Vec<_> = known.routes.iter().copied().filter(waits).collect();
+        for route in routes {
+            if let Some(wanted) = self.wanted(route, general) {
+                self.call(route, wanted);
+            }
+        }
+    }
+
+    /// Generals came or went: lanes may want to go elsewhere.
+    pub(crate) fn release_for(&mut self, general: GeneralIdx) {
+        let routes = self.registry.get(general).map(|known| known.routes.clone()).unwrap_or_default();
+        routes.into_iter().for_each(|route| self.release_aside(route));
+    }
+
+    pub(crate) fn release_all_aside(&mut self) {
+        let waits = self.routing.iter().filter(|(_, rule)| !rule.aside.is_empty()).map(|(idx, _)| idx);
+        waits.collect::<Vec<_>>().into_iter().for_each(|route| self.release_aside(route));
+    }
+
+    /// A waiting delivery left the queue without a lease.
+    pub(crate) fn left_aside(&mut self, queue: QueueId) {
+        if let QueueId::Route(route) = queue {
+            let aside = &mut self.routing.rule_mut(route).aside;
+            aside.recheck |= !aside.is_empty();
+        }
+    }
+
+    /// Calls for every slot that nobody was called for. Says whether there is something to look at.
+    pub(crate) fn recall(&mut self, queue: QueueId, soft: &Soft) -> bool {
+        let QueueId::Route(route) = queue else { return false };
+        if !std::mem::take(&mut self.routing.rule_mut(route).aside.recheck) {
+            return false;
+        }
+        let free: Vec<_> = soft.free_of(route).into_iter().flatten().copied().collect();
+        for general in free {
+            if let Some(wanted) = self.wanted(route, general) {
+                self.call(route, wanted);
+            }
+        }
+        self.queue(queue).ready() > 0
+    }
+
+    pub(crate) fn is_aside(&self, queue: QueueId, lane: LaneIdx) -> bool {
+        matches!(queue, QueueId::Route(route) if self.routing.rule(route).aside.lanes.contains_key(&lane))
+    }
+
+    /// Lanes that wait although a slot is free for them: there are none once the plane has done what is due.
+    pub(crate) fn check_aside(&self, soft: &Soft) -> Result<(), String> {
+        for (route, rule) in self.routing.iter() {
+            for general in soft.free_of(route).into_iter().flatten() {
+                let Some(wanted) = self.wanted(route, *general) else { continue };
+                let waiting = rule.aside.waiting.range((wanted, 0)..=(wanted, u64::MAX));
+                let mut lanes = waiting.map(|(_, lane)| *lane);
+                let stuck = lanes.find(|lane| self.first_eligible(QueueId::Route(route), *lane).is_some());
+                if let Some(lane) = stuck {
+                    let name = &rule.route.name;
+                    return Err(format!("general {} of {name} has a slot, and {lane:?} waits for it", general.0));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wanted(&self, route: RouteIdx, general: GeneralIdx) -> Option<Wanted> {
+        let rule = self.routing.rule(route);
+        match rule.route.strategy {
+            Strategy::Sticky => Some(general.0),
+            Strategy::Split => rule.ranks.of(general),
+            Strategy::Broadcast
+            | Strategy::RoundRobin
+            | Strategy::LoadBalanced
+            | Strategy::Failover
+            | Strategy::Race
+            | Strategy::Shadow => None,
+        }
+    }
+
+    /// Gives the lane that waits longest its turn. It keeps its place until it has a lease.
+    fn call(&mut self, route: RouteIdx, wanted: Wanted) {
+        let queue = QueueId::Route(route);
+        while let Some(lane) = self.routing.rule(route).aside.first(wanted) {
+            if self.first_eligible(queue, lane).is_some() {
+                self.touch(queue, lane);
+                return;
+            }
+            self.routing.rule_mut(route).aside.remove(lane);
+        }
+    }
+
+    fn release_aside(&mut self, route: RouteIdx) {
+        let aside = std::mem::take(&mut self.routing.rule_mut(route).aside);
+        for lane in aside.waiting.into_values() {
+            self.touch(QueueId::Route(route), lane);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Shadows: deliveries that are worked on for comparison, beside the ones that count.
+//!
+//! They wait in a queue of their own, so that they stand in nobody's way, expire, and when they come to nothing they end: nobody is
+//! asked to look at one. Invariant: a shadow is never parked, but for one that is delayed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use mindos_model::DeliveryId;
+
+use crate::durable::Durable;
+use crate::input::Entropy;
+use crate::placement::Unplaced;
+use crate::queue::{Queue, QueueId};
+use crate::record::{CancelReason, Choice, DeliveryCancelled, Record};
+use crate::registry::GeneralIdx;
+use crate::routing::{RouteIdx, Rule};
+use crate::soft::Soft;
+
+/// What a route has for its shadows.
+#[derive(Clone, Debug)]
+pub(crate) struct ShadowSide {
+    /// Generals that the shadow's targets name.
+    pub(crate) members: BTreeSet<GeneralIdx>,
+    pub(crate) queue: Queue,
+}
+
+impl Rule {
+    /// # Panics
+    /// When the route never had a shadow: ids of such queues come from routes that had one.
+    pub(crate) fn shadow_queue(&self) -> &Queue {
+        &self.shadow.as_ref().expect("a queue of shadows is named after it was made").queue
+    }
+
+    /// Made with the first shadow; stays when the route has none any more.
+    pub(crate) fn shadow_side(&mut self, hasher: &FixedState) -> &mut ShadowSide {
+        let made = || Box::new(ShadowSide { members: BTreeSet::new(), queue: Queue::new(hasher.clone()) });
+        self.shadow.get_or_insert_with(made)
+    }
+}
+
+impl Durable {
+    /// The least loaded of the shadow's generals that have a slot.
+    pub(crate) fn choose_shadow(
+        &self,
+        route: RouteIdx,
+        soft: &Soft,
+        entropy: &mut Entropy,
+        choice: &mut Choice,
+    ) -> Result<GeneralIdx, Unplaced> {
+        let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
+        let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
+        let around = side.members.range(start..).chain(side.members.range(..start)).copied();
+        self.least(around.filter(|general| soft.free.contains(general)), soft, choice).ok_or(Unplaced::NoSlot)
+    }
+
+    /// A general may take work: shadows that wait for one of their own get a look too.
+    pub(crate) fn wake_shadows(&mut self, general: GeneralIdx) {
+        let Some(known) = self.registry.get(general).filter(|known| !known.shadows.is_empty()) else { return };
+        for queue in known.shadows.clone().into_iter().map(QueueId::Shadow) {
+            if self.queue(queue).ready() > 0 {
+                self.mark_dirty(queue);
+            }
+        }
+    }
+}
+
+/// The end of a shadow that came to nothing.
+pub(crate) fn failed(delivery: DeliveryId) -> Record {
+    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason: CancelReason::ShadowFailed, by: Arc::from("") })
+}

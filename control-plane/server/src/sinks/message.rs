@@ -1,0 +1,176 @@
+//! Messages to sinks: what became of a delivery, as a CloudEvent or as a signed webhook.
+//!
+//! Invariant: the same record makes the same message with the same id, so that who gets it twice can tell.
+
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderValue, header};
+use mindos_core::record::{Payload, Usage};
+use mindos_model::{DeliveryId, Seq, Timestamp};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::settings::{Format, Outcome, Sink};
+
+/// What is known of the event behind a delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct EventFacts {
+    pub source: String,
+    pub id: String,
+    pub ty: String,
+    pub kind: String,
+    pub subject: Option<String>,
+    pub lane: String,
+    pub repository: Option<String>,
+    pub actor: Option<String>,
+    pub route: Option<String>,
+}
+
+/// The end of a delivery, or its parking.
+#[derive(Clone, Debug)]
+pub(super) struct Notice {
+    pub seq: Seq,
+    pub at: Timestamp,
+    pub delivery: DeliveryId,
+    pub outcome: Outcome,
+    /// Why it was parked or cancelled.
+    pub reason: Option<String>,
+    /// `<cluster>/<general>`, where it is known.
+    pub general: Option<String>,
+    pub took_ms: Option<u64>,
+    pub usage: Vec<Usage>,
+    pub output: Option<Payload>,
+    pub output_type: Option<String>,
+    pub output_ref: Option<[u8; 32]>,
+}
+
+impl Notice {
+    pub(super) fn id(&self) -> String {
+        format!("{}.{}", self.delivery, self.seq.0)
+    }
+
+    /// What the message says.
+    fn data(&self, event: Option<&EventFacts>) -> Value {
+        let mut data = json!({
+            "delivery": self.delivery.to_string(),
+            "outcome": self.outcome.as_str(),
+            "reason": self.reason,
+            "event_seq": self.delivery.event.0,
+            "took_ms": self.took_ms,
+        });
+        if let Some((cluster, name)) = self.general.as_deref().and_then(|general| general.split_once('/')) {
+            data["general"] = json!({ "cluster": cluster, "name": name });
+        }
+        if let Some(event) = event {
+            let EventFacts { source, id, ty, kind, subject, lane, repository, actor, route } = event;
+            data["route"] = json!(route);
+            data["event"] = json!({ "source": source, "id": id, "type": ty, "kind": kind, "subject": subject,
+                "lane": lane, "repository": repository, "actor": actor });
+        }
+        let usage = |usage: &Usage| {
+            let Usage { model, input_tokens, output_tokens, cost_micros } = usage;
+            json!({ "model": &**model, "input_tokens": input_tokens, "output_tokens": output_tokens, "cost_micros": cost_micros })
+        };
+        if !self.usage.is_empty() {
+            data["usage"] = self.usage.iter().map(usage).collect();
+        }
+        if let Some(output) = &self.output {
+            data["output_type"] = json!(self.output_type);
+            // Text as it is; other bytes as base64 says them.
+            match std::str::from_utf8(&output.bytes) {
+                Ok(text) => data["output"] = json!(text),
+                Err(_) => data["output_base64"] = json!(base64(&output.bytes)),
+            }
+        }
+        if let Some(blob) = &self.output_ref {
+            let hex: String = blob.iter().map(|byte| format!("{byte:02x}")).collect();
+            data["output_ref"] = json!(format!("sha256:{hex}"));
+        }
+        data
+    }
+
+    /// Headers and body for one sink; `now` is signed, so that nobody can send them again later.
+    pub(super) fn write(
+        &self,
+        sink: &Sink,
+        plane_id: &str,
+        event: Option<&EventFacts>,
+        now: Timestamp,
+    ) -> (HeaderMap, Bytes) {
+        let (id, data) = (self.id(), self.data(event));
+        let mut headers = sink.headers.clone();
+        let (media, body) = match sink.format {
+            Format::Webhook => ("application/json", data),
+            Format::Cloudevents => {
+                let mut envelope = json!({
+                    "specversion": "1.0",
+                    "id": id,
+                    "source": format!("urn:mindos:{plane_id}"),
+                    "type": format!("dev.mindos.delivery.{}", self.outcome.as_str()),
+                    "subject": self.delivery.to_string(),
+                    "time": self.at.to_string(),
+                    "datacontenttype": "application/json",
+                    "data": data,
+                });
+                if let Some(route) = event.and_then(|event| event.route.as_deref()) {
+                    envelope["route"] = json!(route);
+                }
+                ("application/cloudevents+json", envelope)
+            }
+        };
+        let body = Bytes::from(body.to_string());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        if !sink.keys.is_empty() {
+            let seconds = (now.0 / 1000).to_string();
+            let signatures: Vec<String> =
+                sink.keys.iter().map(|key| format!("v1,{}", sign(key, &id, &seconds, &body))).collect();
+            let set = [("webhook-id", id), ("webhook-timestamp", seconds), ("webhook-signature", signatures.join(" "))];
+            for (name, value) in set {
+                let value = HeaderValue::from_str(&value).expect("ids, numbers and base64 are ASCII");
+                headers.insert(name, value);
+            }
+        }
+        (headers, body)
+    }
+}
+
+/// The signature of Standard Webhooks: over id, time and body.
+fn sign(key: &[u8], id: &str, seconds: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    base64(&mac.finalize().into_bytes())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let filled = digit <= chunk.len();
+            text.push(if filled { char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_padded() {
+        let of = |text: &str| base64(text.as_bytes());
+        assert_eq!(["", "f", "fo", "foo", "foob"].map(of), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+    }
+
+    #[test]
+    fn the_example_of_standard_webhooks_verifies() {
+        let key = crate::ingest::base64::decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signed = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
+        assert_eq!(signed, "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

@@ -1,0 +1,82 @@
+//! How sinks fare: what metrics and `mindos sinks list` show.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mindos_model::Seq;
+use serde_json::{Value, json};
+
+/// Counts of one sink, and its last trouble.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) name: String,
+    /// The first record that was not sent.
+    pub(super) next: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) attempts_failed: AtomicU64,
+    pub(super) refused: AtomicU64,
+    /// Records that left the journal unseen.
+    pub(super) skipped: AtomicU64,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    reason: String,
+    retry_at: Instant,
+}
+
+impl State {
+    pub(super) fn new(name: &str) -> State {
+        let zero = AtomicU64::default;
+        let (next, sent, attempts_failed, refused, skipped) = (zero(), zero(), zero(), zero(), zero());
+        State { name: name.to_owned(), next, sent, attempts_failed, refused, skipped, trouble: Mutex::default() }
+    }
+
+    pub(super) fn taken(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Notes a failure; true when it is the first in a row.
+    pub(super) fn failed(&self, reason: &str, wait: Duration) -> bool {
+        self.attempts_failed.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = trouble.is_none();
+        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
+        *trouble = Some(Trouble { since, reason: reason.to_owned(), retry_at: now + wait });
+        first
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    pub(super) fn lag(&self, end: Seq) -> u64 {
+        end.next().0.saturating_sub(self.next.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn show(&self, end: Seq) -> Value {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let mut shown = json!({
+            "name": self.name,
+            "state": if self.is_up() { "up" } else { "failing" },
+            "next_seq": read(&self.next),
+            "lag_records": self.lag(end),
+            "sent": read(&self.sent),
+            "attempts_failed": read(&self.attempts_failed),
+            "refused": read(&self.refused),
+            "records_skipped": read(&self.skipped),
+        });
+        if let Some(trouble) = &*self.trouble.lock().unwrap_or_else(PoisonError::into_inner) {
+            shown["failing_for_s"] = json!(trouble.since.elapsed().as_secs());
+            shown["reason"] = json!(trouble.reason);
+            shown["retry_in_s"] = json!(trouble.retry_at.saturating_duration_since(Instant::now()).as_secs());
+        }
+        shown
+    }
+}

@@ -1,0 +1,152 @@
+//! What strategies and policies promise, judged by the ledger: races, shadows, debounce, split, time to live.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mindos_core::record::{CancelReason, DeliveryCancelled, DeliveryLeased, EventAccepted, PlannedDelivery, Terms};
+use mindos_core::route::{Coalesce, Route};
+use mindos_model::{DeliveryId, GeneralName, ParkReason, RouteName, Seq, Strategy, Timestamp, Token};
+
+use crate::coverage::Phase;
+use crate::ledger::{Broken, Facts, Ledger, Queue};
+
+/// Queue, lane and kind of what is debounced together.
+type Burst = (Queue, Arc<str>, Arc<str>);
+
+/// What is kept for that.
+#[derive(Debug, Default)]
+pub struct Policies {
+    /// Who won, of the races.
+    races: HashMap<Seq, Option<DeliveryId>>,
+    /// The last event of a debounced lane that began, and when.
+    starts: HashMap<Burst, (Seq, Timestamp)>,
+    /// Where lanes of split routes went, by what the routes said.
+    arms: HashMap<(RouteName, String, Arc<str>), GeneralName>,
+}
+
+/// What an event says of its deliveries.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub terms: Terms,
+    kind: Arc<str>,
+    /// The least time between two starts, under debounce.
+    quiet: Option<Duration>,
+}
+
+impl Plan {
+    pub(crate) fn new(record: &EventAccepted, planned: &PlannedDelivery, route: Option<&Route>) -> Plan {
+        let terms = planned.terms.as_deref().copied().unwrap_or_default();
+        let quiet = route.and_then(|route| match route.coalesce {
+            Coalesce::Debounce { quiet, .. } if terms.burst_since > Timestamp(0) => Some(quiet),
+            _ => None,
+        });
+        Plan { terms, kind: record.kind.clone(), quiet }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn policies_of_event(&mut self, seq: Seq, record: &EventAccepted) -> Result<(), Broken> {
+        if record.strategy == Some(Strategy::Race) {
+            self.policies.races.insert(seq, None);
+        }
+        let shadows = record.deliveries.iter().filter(|one| one.terms.as_deref().is_some_and(|terms| terms.shadow));
+        if shadows.count() > usize::from(record.strategy == Some(Strategy::Shadow)) {
+            return Err(format!("one_shadow_at_most: event {seq} under {:?}", record.strategy));
+        }
+        let parks = |one: &PlannedDelivery| {
+            let shadow = one.terms.as_deref().is_some_and(|terms| terms.shadow);
+            shadow && one.parked.is_some_and(|reason| reason != ParkReason::Delayed)
+        };
+        if record.deliveries.iter().any(parks) {
+            return Err(format!("a_shadow_is_never_parked: of event {seq}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn policies_of_lease(
+        &mut self,
+        at: Timestamp,
+        facts: &Facts,
+        before: Token,
+        record: &DeliveryLeased,
+    ) -> Result<(), Broken> {
+        let id = record.delivery;
+        let Plan { terms, kind, quiet } = &facts.plan;
+        if terms.expires > Timestamp(0) && at >= terms.expires && at > self.clock_moved {
+            return Err(format!("what_has_expired_is_not_begun: {id} at {at}, expired at {}", terms.expires));
+        }
+        let is_first = before == Token::default() && facts.place == id.event;
+        if let Some(quiet) = quiet.filter(|_| is_first) {
+            let key = (facts.queue.clone(), facts.lane.clone(), kind.clone());
+            let last = self.policies.starts.insert(key, (id.event, at));
+            let other = last.filter(|(event, last)| *event != id.event && *last > self.clock_moved);
+            if other.is_some_and(|(_, last)| at < last + quiet) {
+                return Err(format!("debounced_starts_are_apart: {id} at {at}, the one before at {other:?}"));
+            }
+        }
+        let route = self.events.get(&id.event).and_then(|event| event.route.clone());
+        let route = route.and_then(|name| self.routes.get(&name));
+        if let (Queue::Route(name), Some(route)) = (&facts.queue, route)
+            && route.strategy == Strategy::Split
+        {
+            let arms = format!("{:?}", route.targets.weights);
+            let key = (name.clone(), arms, facts.lane.clone());
+            let known = self.policies.arms.entry(key).or_insert_with(|| record.general.name.clone());
+            if *known != record.general.name {
+                return Err(format!("a_lane_keeps_its_arm: {id} went to {}, {known} before", record.general));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn policies_of_success(&mut self, id: DeliveryId) -> Result<(), Broken> {
+        match self.policies.races.get_mut(&id.event) {
+            Some(Some(winner)) => Err(format!("a_race_has_one_winner: {winner} and {id}")),
+            Some(winner) => {
+                *winner = Some(id);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn policies_of_cancel(
+        &self,
+        at: Timestamp,
+        phase: Phase,
+        record: &DeliveryCancelled,
+    ) -> Result<(), Broken> {
+        let id = record.delivery;
+        let Some(facts) = self.deliveries.get(&id) else { return Ok(()) };
+        let terms = facts.plan.terms;
+        match record.reason {
+            CancelReason::RaceLost { by } => match self.policies.races.get(&id.event) {
+                Some(Some(winner)) if *winner == by && by != id => Ok(()),
+                winner => Err(format!("races_are_lost_to_their_winner: {id} to {by}, won by {winner:?}")),
+            },
+            CancelReason::Expired => {
+                let waits = matches!(
+                    phase,
+                    Phase::Waiting | Phase::Parked(ParkReason::BacklogFull) | Phase::Parked(ParkReason::Delayed)
+                );
+                if waits && terms.expires > Timestamp(0) && at >= terms.expires {
+                    return Ok(());
+                }
+                Err(format!("only_what_waits_too_long_expires: {id} {phase:?} at {at}, expires {}", terms.expires))
+            }
+            CancelReason::ShadowFailed if !terms.shadow => {
+                Err(format!("what_counts_is_not_dropped: {id} ended as a shadow"))
+            }
+            CancelReason::ShadowFailed | CancelReason::Superseded { .. } | CancelReason::Requested => Ok(()),
+        }
+    }
+
+    /// A shadow concerns nobody.
+    pub(crate) fn parks(&self, id: DeliveryId) -> Result<(), Broken> {
+        match self.deliveries.get(&id) {
+            Some(facts) if facts.plan.terms.shadow => Err(format!("a_shadow_is_never_parked: {id}")),
+            _ => Ok(()),
+        }
+    }
+}
