@@ -154,7 +154,7 @@ fn conditions_and_guards_tell_real_payloads_apart() {
     let judge = Judge::new(
         Arc::new(table(&[
             "type.startsWith('com.github.pull_request.') && data.pull_request.commits >= 1 && !data.pull_request.merged",
-            "data.commits.exists(c, c.message.matches('(?i)update|create|change'))",
+            "type.matches('^com[.]github[.](check|installation|workflow)') && data.action in ['completed', 'created']",
             "data.issue.labels.exists(l, l.name == 'bug')",
             "actor == 'Codertocat' && has(data.comment)",
         ])),
