@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mindos_proto::budget::v1::budget_service_client::BudgetServiceClient;
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
@@ -52,6 +53,10 @@ impl Client {
 
     pub(crate) fn routes(&self) -> RouteServiceClient<Channel> {
         RouteServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn budgets(&self) -> BudgetServiceClient<Channel> {
+        BudgetServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn ledger(&self) -> LedgerServiceClient<Channel> {

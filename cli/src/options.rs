@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{deliveries, events, fleet, journal, ledger, routes, run, send, sinks};
+use crate::commands::{budgets, deliveries, events, fleet, import, journal, ledger, routes, run, send, sinks};
 use crate::render::Output;
 use crate::{bench, top, up};
 
@@ -78,9 +78,15 @@ pub(crate) enum Command {
     /// Read, replace, pause and resume the routes.
     #[command(subcommand, after_help = routes::EXAMPLES)]
     Routes(routes::RoutesCommand),
+    /// Limit what may be spent, and see what was.
+    #[command(subcommand, after_help = budgets::EXAMPLES)]
+    Budgets(budgets::BudgetsCommand),
     /// Look at where results leave to.
     #[command(subcommand, after_help = sinks::EXAMPLES)]
     Sinks(sinks::SinksCommand),
+    /// Take over the configuration of an earlier system.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),

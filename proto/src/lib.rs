@@ -9,7 +9,7 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{agent, blob, delivery, event, fleet, journal, ledger, route};
+pub use mindos::{agent, blob, budget, delivery, event, fleet, journal, ledger, route};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -35,6 +35,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.blob.v1");
+        }
+    }
+    /// Budgets.
+    pub mod budget {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.budget.v1");
         }
     }
     /// Deliveries, and the words for how work ends.
@@ -116,6 +123,7 @@ mod tests {
         for (area, service) in [
             ("agent", "AgentService"),
             ("blob", "BlobService"),
+            ("budget", "BudgetService"),
             ("delivery", "DeliveryService"),
             ("event", "EventService"),
             ("fleet", "FleetService"),

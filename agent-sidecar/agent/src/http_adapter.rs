@@ -7,6 +7,11 @@
 //! | 408, 425, 5xx, no answer | transient |
 //! | 413 | too large |
 //! | anything else | poison |
+//!
+//! A general cannot be asked in mid-run here, so its ceilings go along as headers: `mindos-ceiling-cost-micros`,
+//! `mindos-ceiling-tokens` and `mindos-ceiling-time-ms`, each where there is a limit. An answer in JSON may have a member `usage` that
+//! says what was used: a list of `{model, input_tokens, output_tokens, cost_micros}`, or one of them, or what providers call
+//! `prompt_tokens` and `completion_tokens` beside a member `model`. What is not understood is not counted.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -21,8 +26,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mindos_sdk::model::Timestamp;
-use mindos_sdk::{Clock, Failure, Output, Work};
-use serde::Serialize;
+use mindos_sdk::{Ceilings, Clock, Failure, Output, Usage, Work};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cloudevent;
@@ -36,6 +41,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are quoted in a failure.
 const EXCERPT: usize = 512;
+/// Models of one answer whose use is counted.
+const USAGE_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -123,6 +130,7 @@ impl Http {
                 headers.insert(name, value);
             }
         }
+        headers.extend(ceilings(work.spending().ceilings()));
         let unreachable =
             |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
@@ -153,7 +161,8 @@ impl Http {
             "application/json" => Cow::Borrowed("application/json"),
             other => Cow::Owned(other.chars().take(255).collect()),
         };
-        Ok(Output { data, content_type, usage: Vec::new() })
+        let usage = if content_type.starts_with("application/json") { usage(&data) } else { Vec::new() };
+        Ok(Output { data, content_type, usage })
     }
 
     /// What the provider behind it allows still, as far as answers said.
@@ -189,6 +198,64 @@ impl Http {
             .map_err(|error| Failure::poison(format!("event is not to be written: {error}")))?;
         Ok(Bytes::from(json))
     }
+}
+
+fn ceilings(ceilings: Ceilings) -> HeaderMap {
+    let Ceilings { cost_micros, tokens, time } = ceilings;
+    let time_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let named = [
+        ("mindos-ceiling-cost-micros", cost_micros),
+        ("mindos-ceiling-tokens", tokens),
+        ("mindos-ceiling-time-ms", time_ms),
+    ];
+    let header = |(name, limit): (&'static str, Option<u64>)| {
+        Some((http::HeaderName::from_static(name), HeaderValue::from(limit?)))
+    };
+    named.into_iter().filter_map(header).collect()
+}
+
+/// The member `usage` of an answer, as far as it is one.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    model: String,
+    usage: Option<Usages>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Usages {
+    Many(Vec<AnswerUsage>),
+    One(AnswerUsage),
+}
+
+#[derive(Deserialize)]
+struct AnswerUsage {
+    #[serde(default)]
+    model: String,
+    #[serde(default, alias = "prompt_tokens")]
+    input_tokens: u64,
+    #[serde(default, alias = "completion_tokens")]
+    output_tokens: u64,
+    #[serde(default)]
+    cost_micros: u64,
+}
+
+fn usage(data: &[u8]) -> Vec<Usage> {
+    let Ok(Answer { model: of, usage }) = serde_json::from_slice(data) else { return Vec::new() };
+    let usages = match usage {
+        None => Vec::new(),
+        Some(Usages::One(one)) => vec![one],
+        Some(Usages::Many(many)) => many,
+    };
+    let one = |AnswerUsage { model, input_tokens, output_tokens, cost_micros }: AnswerUsage| Usage {
+        model: if model.is_empty() { of.clone() } else { model },
+        input_tokens,
+        output_tokens,
+        cost_micros,
+        ..Usage::default()
+    };
+    usages.into_iter().take(USAGE_MAX).map(one).collect()
 }
 
 fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp) -> Failure {
@@ -262,6 +329,32 @@ mod tests {
             assert_eq!(kind(status, None), FailureKind::Poison, "{status}");
         }
         assert_eq!(kind(413, None), FailureKind::TooLarge);
+    }
+
+    #[test]
+    fn an_answer_says_what_was_used_in_its_own_words_or_a_providers() {
+        let known =
+            usage(br#"{"analysis":"x","usage":[{"model":"m","input_tokens":7,"output_tokens":3,"cost_micros":9}]}"#);
+        assert_eq!((known[0].model.as_str(), known[0].input_tokens, known[0].cost_micros), ("m", 7, 9));
+        let provider =
+            usage(br#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}}"#);
+        assert_eq!(
+            (provider[0].model.as_str(), provider[0].input_tokens, provider[0].output_tokens),
+            ("gpt-4o-mini", 10, 2)
+        );
+        for other in [&b"not json"[..], br#"{"usage":"much"}"#, b"[]", br#"{"usage":null}"#] {
+            assert_eq!(usage(other), []);
+        }
+    }
+
+    #[test]
+    fn ceilings_go_along_as_headers_where_there_are_any() {
+        let headers = ceilings(Ceilings { cost_micros: Some(5), tokens: None, time: Some(Duration::from_secs(2)) });
+        assert_eq!(headers.len(), 2);
+        assert_eq!(
+            (&headers["mindos-ceiling-cost-micros"], &headers["mindos-ceiling-time-ms"]),
+            (&"5".parse().unwrap(), &"2000".parse().unwrap())
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use mindos_agent_sidecar::{Config, run};
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::agent::v1::control_message::Message as Down;
 use mindos_proto::agent::v1::result::Outcome;
-use mindos_proto::agent::v1::{Cancel, LeaseClaim, Lost, Verdict};
+use mindos_proto::agent::v1::{Cancel, Intervals, LeaseClaim, Lost, Verdict, Welcome};
 use mindos_proto::delivery::v1::{FailureKind, Token};
 use mindos_sdk::Event;
 use plane::{Plane, Session, assign};
@@ -59,6 +59,11 @@ async fn answer(general: Arc<Fake>, request: Request<Incoming>) -> Result<Respon
         let status = if general.ready.load(Ordering::SeqCst) { 200 } else { 503 };
         return Ok(Response::builder().status(status).body(Full::default()).unwrap());
     }
+    if request.uri().path() == "/metrics" {
+        let metrics = "vllm:num_requests_running{model_name=\"m\"} 4\nvllm:num_requests_waiting{model_name=\"m\"} 9\n\
+            vllm:kv_cache_usage_perc{model_name=\"m\"} 0.75\n";
+        return Ok(Response::new(Full::from(metrics)));
+    }
     let (parts, body) = request.into_parts();
     let body = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
     general.asked.lock().unwrap().push((parts, body));
@@ -69,10 +74,16 @@ async fn answer(general: Arc<Fake>, request: Request<Incoming>) -> Result<Respon
     }
 }
 
-async fn sidecar(plane: &mut Plane, general: &str) -> Session {
+/// Starts a sidecar that does not wait to be welcomed.
+fn start(plane: &Plane, general: &str, more: &[&str]) {
     let args = ["sidecar", "--control-plane", &plane.url, "--cluster", "c1", "--instance", "i1", "--general", general];
-    let args = Args::parse_from(args.into_iter().chain(["--output-max", "1000", "--drain-grace", "1"]));
+    let args = args.into_iter().chain(["--output-max", "1000", "--drain-grace", "1"]).chain(more.iter().copied());
+    let args = Args::parse_from(args);
     tokio::spawn(run(args.config, std::future::pending()));
+}
+
+async fn sidecar(plane: &mut Plane, general: &str) -> Session {
+    start(plane, general, &[]);
     plane.welcome(|_: &LeaseClaim| Verdict::Keep).await.0
 }
 
@@ -131,6 +142,44 @@ async fn nothing_is_granted_until_the_general_is_ready() {
         if let Some(Up::Grant(grant)) = session.next().await {
             assert_eq!(grant.generals[0].capacity, 0);
             return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_load_of_the_model_and_the_providers_limits_come_with_the_heartbeat() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    let limited = Response::builder()
+        .header("x-ratelimit-remaining-requests", "0")
+        .header("x-ratelimit-reset-requests", "1m0s")
+        .body(Full::from("done"));
+    *general.answer.lock().unwrap() = Some(limited.unwrap());
+    let mut plane = Plane::start().await;
+    start(&plane, &format!("name=sec,type=security-general,url={url}"), &["--model-metrics", &url]);
+    let mut session = plane.accept().await;
+    assert!(matches!(session.next().await, Some(Up::Hello(_))));
+    let often = Some(mindos_proto::convert::span(std::time::Duration::from_millis(200)));
+    let intervals = Intervals { heartbeat: often, heartbeat_idle: often, ..Intervals::default() };
+    let (epoch, protocol) = (1, 1);
+    session.send(Down::Welcome(Welcome {
+        session: "1.1".into(),
+        epoch,
+        protocol,
+        intervals: Some(intervals),
+        ..Welcome::default()
+    }));
+    session.granted().await;
+    session.send(assign("d42.1", 3, "sec", event()));
+
+    let (mut scraped, mut limited) = (false, false);
+    while !(scraped && limited) {
+        let Some(Up::Heartbeat(beat)) = session.next().await else { continue };
+        for model in beat.loads.iter().flat_map(|load| &load.models) {
+            assert_eq!((model.running, model.queue, model.cache_use), (4, 9, Some(0.75)));
+            assert_eq!(model.model, "m");
+            scraped = true;
+            limited |= model.requests_remaining == Some(0) && model.requests_reset_at.is_some();
         }
     }
 }

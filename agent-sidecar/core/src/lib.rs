@@ -32,6 +32,6 @@ mod tests;
 pub use agent::{Action, Agent, Counts, GeneralIndex};
 pub use config::{Config, ConfigError, GeneralConfig, Labels};
 pub use message::{
-    Assign, CancelReason, Claim, Down, Extend, Finish, Hello, Intervals, Load, Outcome, Progress, SettledVerdict, Up,
-    Usage, Verdict, Welcome,
+    Assign, CancelReason, Ceilings, Claim, Down, Extend, Finish, Hello, Intervals, Load, Outcome, Progress,
+    SettledVerdict, Up, Usage, Verdict, Welcome,
 };

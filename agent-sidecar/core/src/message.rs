@@ -65,6 +65,19 @@ pub struct Progress {
     pub usage: Vec<Usage>,
     /// State from which another attempt can go on, at most 64 KiB. Empty leaves the one before.
     pub checkpoint: Vec<u8>,
+    /// How much more than its ceilings the work wants to use; asked for at once.
+    pub wanted: Option<Ceilings>,
+}
+
+/// What an attempt may use; unset has no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// Millionths of the currency unit.
+    pub cost_micros: Option<u64>,
+    /// Tokens read and written together.
+    pub tokens: Option<u64>,
+    /// From the lease to the result.
+    pub time: Option<Duration>,
 }
 
 /// What one model was used for.

@@ -151,6 +151,11 @@ impl<W, O: Clone + Default> Agent<W, O> {
         } else {
             lease.extend_at = now;
         }
+        if progress.wanted.is_some() {
+            lease.extend_at = now;
+        } else if let Some(before) = lease.progress.as_ref().filter(|_| !lease.progress_sent) {
+            progress.wanted = before.wanted;
+        }
         lease.progress = Some(Arc::new(progress));
         lease.progress_sent = false;
         self.reschedule(delivery);

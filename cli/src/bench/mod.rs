@@ -21,6 +21,7 @@ mod publisher;
 mod recovery;
 mod stage;
 mod streams;
+mod webhook;
 mod worker;
 
 use std::path::PathBuf;
@@ -78,6 +79,11 @@ Examples:
   mindos bench explain --events 1000000
   mindos bench explain --events 200000 --payload 8192";
 
+const WEBHOOK_EXAMPLES: &str = "\
+Examples:
+  mindos bench webhook --payloads tests/data/github-webhooks
+  mindos bench webhook --payloads tests/data/github-webhooks --rate 1000 --seconds 20";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Events to three generals each, until all is settled.
@@ -101,6 +107,9 @@ pub(crate) enum BenchCommand {
     /// A table with conditions, tried on many stored events.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
+    /// Webhooks over HTTP at a rate: from the due time to the durable answer.
+    #[command(after_help = WEBHOOK_EXAMPLES)]
+    Webhook(webhook::WebhookArgs),
     /// A load generator; started by the others.
     #[command(hide = true, subcommand, after_help = "Examples:\n  mindos bench worker agent --help")]
     Worker(worker::WorkerCommand),
@@ -129,6 +138,7 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Delay(args) => delay::run(args).await,
         BenchCommand::Explain(args) => explain::run(args).await,
+        BenchCommand::Webhook(args) => webhook::run(args).await,
         BenchCommand::Worker(command) => worker::run(command).await,
     }
 }

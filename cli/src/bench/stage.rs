@@ -76,7 +76,8 @@ impl Stage {
         let set = [
             format!("--listen=127.0.0.1:{api}"),
             format!("--agent-listen=127.0.0.1:{agents}"),
-            "--queue-backlog-max=20000000".to_owned(),
+            "--queue-backlog-max=25000000".to_owned(),
+            "--tenant-backlog-max=20000000".to_owned(),
             "--lane-backlog-max=1000000".to_owned(),
             "--open-max=20000000".to_owned(),
             "--log=warn".to_owned(),

@@ -1,9 +1,11 @@
 //! The commands that talk to a control plane or look into a data directory.
 
+pub(crate) mod budgets;
 pub(crate) mod deliveries;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod fleet;
+pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod routes;

@@ -13,8 +13,9 @@ pub(crate) use table::{Table, clip};
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
-    /// Aligned columns for people.
+    /// Aligned columns for people; YAML where a file is what is printed.
     #[default]
+    #[value(alias = "yaml")]
     Table,
     /// JSON for programs: one object, or one a line where things come as they happen.
     Json,

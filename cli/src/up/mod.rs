@@ -7,7 +7,7 @@
 //! ```
 //! Invariant: no process outlives `up`, however `up` ends.
 
-mod github;
+pub(crate) mod github;
 mod plan;
 mod replay;
 mod summary;

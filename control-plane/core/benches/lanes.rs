@@ -99,6 +99,7 @@ fn publish(number: u64, lanes: &[Arc<str>], payload: &Bytes) -> Input {
         lane: Arc::from(&*lanes[(number.wrapping_mul(7919) % LANES) as usize]),
         repository: Some("o/r".into()),
         priority: None,
+        not_before: None,
         actor: None,
         time: None,
         key,

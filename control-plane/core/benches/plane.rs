@@ -109,6 +109,7 @@ fn connect(plane: &mut Plane, now: Timestamp, slots: u32) {
             cluster_labels: Vec::new(),
             generals: vec![general],
             held: Vec::new(),
+            keeps_ceilings: false,
         };
         plane.offer(Input::Hello(Box::new(hello)), now, Entropy(number));
     }

@@ -1,16 +1,19 @@
 //! Lanes set aside: under the strategies that want one general, or one arm, for a lane, those whose general has no free slot.
 //!
 //! Without this a lane whose general is busy would stand in the way of all behind it, or be tried again and again. A lane leaves the
-//! turn, and is called back when a slot comes free where it wants to go: one lane for a slot, the one that waits longest first.
+//! turn, and is called back when a slot comes free where it wants to go: one lane for a slot. Who is next follows from tags, as in
+//! start-time fair queueing: each lane is tagged behind the last one of its flow and class, by what its class costs, and never before
+//! what was served already. So a flow with a thousand lanes gets its turns, and one that comes with a single lane waits for one of those.
 //!
 //! Invariant: while a general has a free slot and lanes are set aside for it, one of those stands in turn, or the queue is to be
 //! rechecked. Follows from what is only observed, so it is not recorded; after a start every lane stands in turn.
 
 use std::collections::BTreeMap;
 
-use mindos_model::{DeliveryId, Strategy};
+use mindos_model::{DeliveryId, Priority, Strategy};
 
 use crate::durable::Durable;
+use crate::fair::{FlowIdx, cost};
 use crate::queue::{LaneIdx, QueueId};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
@@ -19,14 +22,42 @@ use crate::soft::Soft;
 /// What a lane waits for: under `sticky` a general, under `split` an arm.
 pub(crate) type Wanted = u32;
 
+/// Flows remembered for one general beyond those that have lanes here.
+const FLOWS_SPARE: usize = 64;
+
+/// Place of a lane among those that wait for the same: the tag, and of equal ones the order in which they came.
+type Place = (Wanted, u64, u64);
+
 /// Bounded by the lanes of the queue: each stands here once at most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Aside {
-    waiting: BTreeMap<(Wanted, u64), LaneIdx>,
-    lanes: BTreeMap<LaneIdx, (Wanted, u64)>,
+    waiting: BTreeMap<Place, LaneIdx>,
+    lanes: BTreeMap<LaneIdx, Place>,
+    lines: BTreeMap<Wanted, Line>,
     count: u64,
     /// A lane that was called may have lost its work before its turn.
     recheck: bool,
+}
+
+/// What has passed among those that wait for the same.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    /// Tag of the last one that was served.
+    passed: u64,
+    /// Tag of the last lane of each flow and class.
+    flows: BTreeMap<(FlowIdx, Priority), u64>,
+}
+
+impl Line {
+    fn tag(&mut self, flow: FlowIdx, priority: Priority, lanes: usize) -> u64 {
+        let passed = self.passed;
+        if self.flows.len() > lanes + FLOWS_SPARE {
+            self.flows.retain(|_, last| *last > passed);
+        }
+        let last = self.flows.entry((flow, priority)).or_default();
+        *last = passed.max(*last) + cost(priority);
+        *last
+    }
 }
 
 impl Aside {
@@ -34,37 +65,59 @@ impl Aside {
         self.lanes.is_empty()
     }
 
-    /// Who waits longest for it.
+    /// Who is next.
     pub(crate) fn first(&self, wanted: Wanted) -> Option<LaneIdx> {
-        self.waiting.range((wanted, 0)..=(wanted, u64::MAX)).next().map(|(_, lane)| *lane)
+        self.waiting_for(wanted).next()
+    }
+
+    fn waiting_for(&self, wanted: Wanted) -> impl Iterator<Item = LaneIdx> + '_ {
+        self.waiting.range((wanted, 0, 0)..=(wanted, u64::MAX, u64::MAX)).map(|(_, lane)| *lane)
     }
 
     /// Sets a lane aside, at its old place if it has one. Returns what it waited for before, if that was something else.
-    fn insert(&mut self, lane: LaneIdx, wanted: Wanted) -> Option<Wanted> {
-        let before = self.lanes.get(&lane).map(|(before, _)| *before);
+    fn insert(&mut self, lane: LaneIdx, wanted: Wanted, flow: FlowIdx, priority: Priority) -> Option<Wanted> {
+        let before = self.lanes.get(&lane).map(|(before, ..)| *before);
         if before == Some(wanted) {
             return None;
         }
         self.remove(lane);
         self.count += 1;
-        self.waiting.insert((wanted, self.count), lane);
-        self.lanes.insert(lane, (wanted, self.count));
+        let tag = self.lines.entry(wanted).or_default().tag(flow, priority, self.lanes.len());
+        self.waiting.insert((wanted, tag, self.count), lane);
+        self.lanes.insert(lane, (wanted, tag, self.count));
         before
     }
 
+    /// Takes a lane out that has no work, or waits for something else. Returns what it waited for.
     fn remove(&mut self, lane: LaneIdx) -> Option<Wanted> {
         let place = self.lanes.remove(&lane)?;
         self.waiting.remove(&place);
-        Some(place.0)
+        let (wanted, ..) = place;
+        if self.first(wanted).is_none() {
+            self.lines.remove(&wanted);
+        }
+        Some(wanted)
+    }
+
+    /// Takes a lane out that got a slot. Returns what it waited for.
+    fn served(&mut self, lane: LaneIdx) -> Option<Wanted> {
+        let (wanted, tag, _) = *self.lanes.get(&lane)?;
+        if let Some(line) = self.lines.get_mut(&wanted) {
+            line.passed = line.passed.max(tag);
+        }
+        self.remove(lane)
     }
 }
 
 impl Durable {
-    /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others wait longer for it.
+    /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others are before it.
     pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool) {
         let (QueueId::Route(route), Some(lane)) = (queue, self.queue_mut(queue).next()) else { return };
         self.queue_mut(queue).turn(false);
-        let before = self.routing.rule_mut(route).aside.insert(lane, wanted);
+        let flow = self.queue(queue).flow(lane);
+        let event = self.queue(queue).lane(lane).entries.front().and_then(|id| self.events.get(id.event));
+        let priority = event.map_or(Priority::Normal, |event| event.priority);
+        let before = self.routing.rule_mut(route).aside.insert(lane, wanted, flow, priority);
         if let Some(before) = before {
             self.call(route, before);
         }
@@ -81,14 +134,14 @@ impl Durable {
         }
         let Some((_, delivery)) = self.events.delivery(id) else { return };
         let (lane, general) = (delivery.lane, delivery.lease().map(|lease| lease.general));
-        let waited = self.routing.rule_mut(route).aside.remove(lane);
+        let waited = self.routing.rule_mut(route).aside.served(lane);
         let wanted = general.and_then(|general| self.wanted(route, general));
         for wanted in [waited, wanted.filter(|wanted| Some(*wanted) != waited)].into_iter().flatten() {
             self.call(route, wanted);
         }
     }
 
-    /// A general may take work: whoever waits for it longest gets its turn.
+    /// A general may take work: whoever is next for it gets its turn.
     pub(crate) fn call_for(&mut self, general: GeneralIdx) {
         let Some(known) = self.registry.get(general) else { return };
         let waits = |route: &RouteIdx| !self.routing.rule(*route).aside.is_empty();
@@ -143,8 +196,7 @@ impl Durable {
         for (route, rule) in self.routing.iter() {
             for general in soft.free_of(route).into_iter().flatten() {
                 let Some(wanted) = self.wanted(route, *general) else { continue };
-                let waiting = rule.aside.waiting.range((wanted, 0)..=(wanted, u64::MAX));
-                let mut lanes = waiting.map(|(_, lane)| *lane);
+                let mut lanes = rule.aside.waiting_for(wanted);
                 let stuck = lanes.find(|lane| self.first_eligible(QueueId::Route(route), *lane).is_some());
                 if let Some(lane) = stuck {
                     let name = &rule.route.name;
@@ -169,7 +221,7 @@ impl Durable {
         }
     }
 
-    /// Gives the lane that waits longest its turn. It keeps its place until it has a lease.
+    /// Gives the lane that is next its turn. It keeps its place until it has a lease.
     fn call(&mut self, route: RouteIdx, wanted: Wanted) {
         let queue = QueueId::Route(route);
         while let Some(lane) = self.routing.rule(route).aside.first(wanted) {

@@ -53,6 +53,7 @@ impl Durable {
         let scan = self.scan()?;
         self.check_queues(&scan)?;
         self.check_counts(&scan)?;
+        self.check_budgets()?;
         self.check_terms()?;
         self.check_timers()
     }
@@ -108,6 +109,7 @@ impl Durable {
             let queue = self.queue(id);
             let mut waiting = 0;
             let mut queued = 0;
+            let mut flows: BTreeMap<Option<&Arc<str>>, (u32, u32)> = BTreeMap::new();
             for (name, idx) in queue.scan() {
                 let lane = queue.lane(idx);
                 let found = scan.lanes.get(&(id, name.clone()));
@@ -120,6 +122,8 @@ impl Durable {
                 same!(found.map_or(0, |lane| lane.waiting), lane.waiting, "waiting in lane `{name}` of {id:?}");
                 same!(found.map_or(0, |lane| lane.overflow), lane.overflow, "overflow of lane `{name}` of {id:?}");
                 waiting += lane.waiting;
+                let flow = flows.entry(queue.flow_of(idx)).or_default();
+                *flow = (flow.0 + lane.waiting, queue.waiting_in_flow_of(idx));
                 queued += usize::from(queue.is_queued(idx));
                 let may_begin = self.first_eligible(id, idx).is_some();
                 if may_begin && !queue.is_queued(idx) && !self.is_aside(id, idx) {
@@ -127,6 +131,9 @@ impl Durable {
                 }
             }
             same!(waiting, queue.waiting, "waiting in {id:?}");
+            for (flow, (found, counted)) in flows {
+                same!(found, counted, "waiting in flow {flow:?} of {id:?}");
+            }
             queue.check_turns().map_err(|error| format!("{error}, in {id:?}"))?;
             let in_turn: BTreeSet<_> = queue.in_turn().collect();
             same!(in_turn.len(), queue.ready(), "lanes in turn of {id:?}, each once");
@@ -189,6 +196,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
+        self.durable().check_budget_turns()?;
         self.durable().check_aside(self.soft())?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {

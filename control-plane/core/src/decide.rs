@@ -59,6 +59,7 @@ impl Durable {
                 self.apply_routes(request, tenant, table, expected, by)
             }
             Input::RemoveGeneral { request, key, by } => self.remove_general(request, key, by, context),
+            Input::Budget { request, tenant, change, by } => self.change_budget(request, tenant, change, by),
             Input::FinalizeUpgrade { request, version, by } => self.finalize_upgrade(request, version, by),
             Input::Query { request, tenant, query } => self.query(request, &tenant, query, context),
             Input::Carry { event, payload } => match self.events.get(event) {

@@ -15,7 +15,7 @@ use crate::queue::QueueId;
 use crate::race;
 use crate::record::{
     AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
-    LeaseExtended, Next, Record, ResultRefused,
+    LeaseExtended, Next, Record, ResultRefused, Usage,
 };
 use crate::shadow;
 use crate::snapshot::Ending;
@@ -26,6 +26,15 @@ const MESSAGE_MAX: usize = 1024;
 const DECLINED_WAIT: Duration = Duration::from_secs(1);
 /// Deliveries taken out of one queue's overflow at a time.
 const OVERFLOW_STEP: usize = 64;
+
+/// What the agent side said about the end of a lease.
+#[derive(Default)]
+pub(crate) struct Said<'a> {
+    message: &'a str,
+    usage: Vec<Usage>,
+    /// When it may be leased again at the earliest.
+    not_before: Option<Timestamp>,
+}
 
 impl Durable {
     pub(crate) fn agent(&self, session: SessionId, message: AgentMessage, context: Context<'_>) -> Decision {
@@ -41,16 +50,10 @@ impl Durable {
             AgentMessage::Decline { delivery, token, retry_at, message } => {
                 let Some((_, known)) = self.held_lease(key, delivery, token) else { return Decision::default() };
                 let not_before = retry_at.unwrap_or(context.now).max(context.now + DECLINED_WAIT);
-                Decision::default().with(self.lease_ended(
-                    delivery,
-                    known,
-                    Cause::Declined,
-                    &message,
-                    Some(not_before),
-                    context,
-                ))
+                let said = Said { message: &message, usage: Vec::new(), not_before: Some(not_before) };
+                Decision::default().with(self.lease_ended(delivery, known, Cause::Declined, said, context))
             }
-            AgentMessage::Extend(extend) => self.extend(session, key, *extend),
+            AgentMessage::Extend(extend) => self.extend(session, key, *extend, context),
             AgentMessage::Result(report) => self.result(session, key, *report, context),
             AgentMessage::Reconcile { held } => {
                 let (verdicts, records) = self.claims(key, None, &held, context);
@@ -68,16 +71,25 @@ impl Durable {
         (delivery.token == token && *lease.instance == *key).then_some((event, delivery))
     }
 
-    fn extend(&self, session: SessionId, key: &InstanceKey, extend: Extend) -> Decision {
-        let Extend { delivery, token, progress: _, checkpoint, usage } = extend;
-        if self.held_lease(key, delivery, token).is_none() {
+    fn extend(&self, session: SessionId, key: &InstanceKey, extend: Extend, context: Context<'_>) -> Decision {
+        let Extend { delivery, token, progress: _, checkpoint, usage, wanted } = extend;
+        let Some((_, known)) = self.held_lease(key, delivery, token) else {
             return Decision::send(session, PlaneMessage::Lost { delivery, token });
+        };
+        let lease = known.lease().and_then(|lease| Some((lease, lease.spend.as_deref()?)));
+        let (mut reserved, mut spent, mut ceilings) = (None, None, None);
+        if let Some((lease, spend)) = lease {
+            let (after, used) = self.more((delivery, lease), spend, &usage, wanted.unwrap_or_default(), context);
+            reserved = (after != spend.reserved).then_some(after);
+            spent = used;
+            ceilings = wanted.map(|_| self.ceilings(spend, after));
         }
-        let decision = Decision::send(session, PlaneMessage::Extended { delivery, token });
-        if checkpoint.is_none() && usage.is_empty() {
+        let decision = Decision::send(session, PlaneMessage::Extended { delivery, token, ceilings });
+        if checkpoint.is_none() && usage.is_empty() && reserved.is_none() {
             return decision;
         }
-        decision.with(Record::LeaseExtended(Box::new(LeaseExtended { delivery, token, checkpoint, usage })))
+        let record = LeaseExtended { delivery, token, checkpoint, usage, reserved, spent };
+        decision.with(Record::LeaseExtended(Box::new(record)))
     }
 
     fn result(
@@ -108,18 +120,22 @@ impl Durable {
         let record = match outcome {
             ReportedOutcome::Succeeded { .. } if event.winner(id.event).is_some() => {
                 let winner = event.winner(id.event).expect("it was just found");
+                let charged = self.charge(delivery, None, &usage, context.now);
                 let mut decision = settled(SettledVerdict::Settled);
-                decision.records = race::second(id, token, winner, usage).into();
+                decision.records = race::second(id, token, winner, usage, charged).into();
                 return decision;
             }
             ReportedOutcome::Succeeded { output, output_type, output_ref } => {
                 let since = delivery.lease().map_or(context.now, |lease: &Lease| lease.since);
                 let took_ms = u64::try_from(context.now.since(since).as_millis()).unwrap_or(u64::MAX);
-                let settled = DeliverySettled { delivery: id, token, output, output_type, output_ref, usage, took_ms };
+                let charged = self.charge(delivery, None, &usage, context.now);
+                let settled =
+                    DeliverySettled { delivery: id, token, output, output_type, output_ref, usage, took_ms, charged };
                 Record::DeliverySettled(Box::new(settled))
             }
             ReportedOutcome::Failed { kind, message } => {
-                self.lease_ended(id, delivery, Cause::Failed(kind), &message, None, context)
+                let said = Said { message: &message, usage, not_before: None };
+                self.lease_ended(id, delivery, Cause::Failed(kind), said, context)
             }
         };
         let has_won = event.race && matches!(record, Record::DeliverySettled(_));
@@ -148,16 +164,20 @@ impl Durable {
         id: DeliveryId,
         delivery: &Delivery,
         cause: Cause,
-        message: &str,
-        not_before: Option<Timestamp>,
+        said: Said<'_>,
         context: Context<'_>,
     ) -> Record {
+        let Said { message, usage, not_before } = said;
+        let now = context.now.max(self.at);
+        let charged = self.charge(delivery, Some(cause), &usage, now);
         if let Some(reason) = delivery.setback().cancel {
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from("") });
+            let charged = charged.map(Box::new);
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from(""), charged });
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
             let reason = crate::record::CancelReason::Requested;
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from("agent") });
+            let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged });
         }
         // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
         let of_this_epoch = delivery.token.epoch == self.epoch;
@@ -183,11 +203,13 @@ impl Durable {
             }
         };
         if delivery.terms().shadow && matches!(next, Next::Park { .. }) {
-            return shadow::failed(id);
+            return shadow::failed(id, charged);
         }
         let message = shorten(message);
         let token = delivery.token;
-        Record::AttemptEnded(Box::new(AttemptEnded { delivery: id, token, cause, message, counted, next }))
+        let over = self.stopped_at(id, cause, now).map(Box::new);
+        let ended = AttemptEnded { delivery: id, token, cause, message, counted, next, usage, charged, over };
+        Record::AttemptEnded(Box::new(ended))
     }
 
     /// Verdicts on the leases that an agent claims, and the end of those that it does not.
@@ -216,7 +238,7 @@ impl Durable {
             }
             let same_boot = delivery.lease().is_some_and(|lease| lease.boot == *boot);
             let cause = if same_boot { Cause::Undelivered } else { Cause::Rebooted };
-            records.push(self.lease_ended(*id, delivery, cause, "", None, context));
+            records.push(self.lease_ended(*id, delivery, cause, Said::default(), context));
         }
         (verdicts, records)
     }
@@ -228,7 +250,7 @@ impl Durable {
         // Its instance still extends it, and the general gets nowhere.
         let stuck = context.soft.leases.get(&id).is_some_and(|clock| clock.deadline < clock.lease_until);
         let cause = if stuck { Cause::Deadline } else { Cause::Lapsed };
-        let record = self.lease_ended(id, delivery, cause, "", None, context);
+        let record = self.lease_ended(id, delivery, cause, Said::default(), context);
         let token = delivery.token;
         let lost = PlaneMessage::Lost { delivery: id, token };
         let send = |session| Output::Send { session, message: lost };
@@ -252,21 +274,21 @@ impl Durable {
             return None;
         }
         if delivery.terms().shadow {
-            return Some(shadow::failed(id));
+            return Some(shadow::failed(id, None));
         }
         // While limits of providers hold back whoever could do the work, nobody waits for this one.
         let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));
         if limited.is_some_and(|general| context.soft.is_limited(self, general)) {
             return None;
         }
-        Some(Record::DeliveryParked(DeliveryParked { delivery: id, reason: ParkReason::Blocked }))
+        Some(Record::DeliveryParked(DeliveryParked { delivery: id, reason: ParkReason::Blocked, over: None }))
     }
 
     /// Deliveries parked for want of room that have room again.
     pub(crate) fn overflow(&self, queue_id: QueueId, context: Context<'_>) -> Vec<Record> {
         let queue = self.queue(queue_id);
         let max = context.limits.queue_backlog_max;
-        let room = max.saturating_sub(queue.waiting) as usize;
+        let room = queue.room_for_overflow(max) as usize;
         let room_in = |lane: &str| {
             let waiting = queue.lane_named(lane).map_or(0, |lane| lane.waiting);
             context.limits.lane_backlog_max.saturating_sub(waiting)

@@ -10,8 +10,10 @@ use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
 use mindos_model::{DeliveryId, ParkReason, Priority, Seq, Status, Strategy, Timestamp, Token};
 
+use crate::account::{Accounts, Over};
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
+use crate::budget::Amount;
 use crate::dedupe::Dedupe;
 use crate::event::{Delivery, Event, Events, Lease, Phase};
 use crate::input::Seen;
@@ -19,9 +21,9 @@ use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, Queue, QueueId};
 use crate::recent::{Ended, Recent};
 use crate::record::{
-    AttemptEnded, CancelRequested, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
-    DeliveryRedriven, DeliverySettled, Entry, EventAccepted, GeneralRegistered, GeneralRemoved, HoldChanged,
-    HoldTarget, InstanceKey, Next, PayloadCarried, Record,
+    AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, ClusterRegistered,
+    DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled, Entry, EventAccepted,
+    GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget, InstanceKey, Next, PayloadCarried, Record,
 };
 use crate::registry::{GeneralIdx, Registry};
 use crate::routing::Routing;
@@ -45,6 +47,7 @@ pub struct Durable {
     pub(crate) held: Held,
     pub(crate) tenants: Tenants,
     pub(crate) agenda: Agenda,
+    pub(crate) budgets: Accounts,
 }
 
 /// Open leases by the instance that holds them.
@@ -99,6 +102,7 @@ impl Durable {
             held: HashMap::with_hasher(hasher.clone()),
             registry: Registry::new(hasher.clone()),
             routing: Routing::new(hasher.clone()),
+            budgets: Accounts::new(hasher.clone()),
             dedupe: Dedupe::new(hasher.clone()),
             hasher,
             events: Events::default(),
@@ -156,16 +160,16 @@ impl Durable {
             }
             Record::EventAccepted(record) => self.event_accepted(*seq, *at, record),
             Record::DeliveryLeased(record) => self.delivery_leased(*at, record),
-            Record::AttemptEnded(record) => self.attempt_ended(*at, record),
-            Record::DeliverySettled(record) => self.delivery_settled(record),
-            Record::DeliveryCancelled(record) => self.delivery_cancelled(record),
+            Record::AttemptEnded(record) => self.attempt_ended(*seq, *at, record),
+            Record::DeliverySettled(record) => self.delivery_settled(*at, record),
+            Record::DeliveryCancelled(record) => self.delivery_cancelled(*at, record),
             Record::CancelRequested(CancelRequested { delivery, reason, by: _ }) => {
                 let delivery = self.events.delivery_mut(*delivery);
                 assert!(delivery.lease().is_some(), "cancel was requested of a delivery that is not leased");
                 delivery.setback_mut().cancel = Some(*reason);
                 Change::Nothing
             }
-            Record::DeliveryParked(record) => self.delivery_parked(*at, record),
+            Record::DeliveryParked(record) => self.delivery_parked(*seq, *at, record),
             Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, record),
             Record::ClusterRegistered(record) => self.cluster_registered(record),
             Record::GeneralRegistered(record) => self.general_registered(record),
@@ -196,8 +200,29 @@ impl Durable {
                 }
                 Change::Nothing
             }
+            Record::LeaseExtended(record) => {
+                self.lease_extended(*at, record);
+                Change::Nothing
+            }
+            Record::BudgetSet(record) => {
+                let BudgetSet { tenant, budget, by: _ } = record.as_ref();
+                self.budgets.set(*at, *seq, tenant, budget);
+                Change::Nothing
+            }
+            Record::BudgetRemoved(BudgetRemoved { tenant, budget, by: _ }) => {
+                self.budgets.remove(tenant, budget);
+                Change::Nothing
+            }
+            Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by: _ }) => {
+                self.budgets.acknowledge(*at, tenant, budget);
+                Change::Nothing
+            }
+            Record::BudgetCrossed(record) => {
+                let BudgetCrossed { tenant, budget, level, tally: _ } = record.as_ref();
+                self.budgets.crossed(*at, tenant, budget, *level);
+                Change::Nothing
+            }
             Record::ResultRefused(_)
-            | Record::LeaseExtended(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => Change::Nothing,
@@ -278,7 +303,8 @@ impl Durable {
     }
 
     fn delivery_leased(&mut self, at: Timestamp, record: &DeliveryLeased) -> Change {
-        let DeliveryLeased { delivery: id, token, general, instance, boot, .. } = record;
+        let DeliveryLeased { delivery: id, token, general, instance, boot, reservation, .. } = record;
+        let spend = reservation.as_ref().map(|reservation| self.reserved(*id, at, reservation));
         let general = self.registry.find(general).expect("records name generals registered before them");
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
@@ -294,7 +320,8 @@ impl Durable {
         delivery.token = *token;
         let (instance, held) = held_by(&mut self.held, instance);
         held.insert(*id, general);
-        delivery.phase = Phase::Leased(Lease { general, instance: instance.clone(), boot: boot.clone(), since: at });
+        delivery.phase =
+            Phase::Leased(Lease { general, instance: instance.clone(), boot: boot.clone(), since: at, spend });
         let (queue_id, lane) = (delivery.queue, delivery.lane);
         if let QueueId::Route(route) = queue_id {
             self.routing.rule_mut(route).cursor = Some(general);
@@ -305,9 +332,9 @@ impl Durable {
         Change::Leased { delivery: *id, general, instance }
     }
 
-    fn attempt_ended(&mut self, at: Timestamp, record: &AttemptEnded) -> Change {
-        let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
-        let (queue, lane, change) = self.release(*id, Verdict::of(*cause, *counted));
+    fn attempt_ended(&mut self, seq: Seq, at: Timestamp, record: &AttemptEnded) -> Change {
+        let AttemptEnded { delivery: id, token, cause, message: _, counted, next, usage: _, charged, over } = record;
+        let (queue, lane, change) = self.release(*id, at, *charged, Verdict::of(*cause, *counted));
         let delivery = self.events.delivery_mut(*id);
         assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
         delivery.attempts += u32::from(*counted);
@@ -337,14 +364,20 @@ impl Durable {
             Next::Park { reason } => {
                 delivery.phase = Phase::Parked { reason, since: at };
                 self.leave_lane(queue, lane, *id, false);
+                if let Some(over) = over {
+                    self.park_over(seq, at, *id, over);
+                }
             }
         }
         change
     }
 
-    fn delivery_settled(&mut self, record: &DeliverySettled) -> Change {
-        let DeliverySettled { delivery: id, token, .. } = record;
-        let (queue, lane, change) = self.release(*id, Verdict::Good);
+    fn delivery_settled(&mut self, at: Timestamp, record: &DeliverySettled) -> Change {
+        let DeliverySettled { delivery: id, token, charged, .. } = record;
+        if let Some(charged) = charged {
+            self.learn(*id, *charged);
+        }
+        let (queue, lane, change) = self.release(*id, at, *charged, Verdict::Good);
         assert_eq!(self.events.delivery_mut(*id).token, *token, "delivery {id} settled under another token");
         if let Change::Released { general, .. } = &change {
             self.events.delivery_mut(*id).done_by = Some(*general);
@@ -355,8 +388,8 @@ impl Durable {
         change
     }
 
-    fn delivery_cancelled(&mut self, record: &DeliveryCancelled) -> Change {
-        let DeliveryCancelled { delivery: id, reason: _, by: _ } = record;
+    fn delivery_cancelled(&mut self, at: Timestamp, record: &DeliveryCancelled) -> Change {
+        let DeliveryCancelled { delivery: id, reason: _, by: _, charged } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
@@ -372,22 +405,22 @@ impl Durable {
                 self.leave_lane(queue, lane, *id, true);
             }
             Phase::Leased(_) => {
-                (_, _, change) = self.release(*id, Verdict::Other);
+                (_, _, change) = self.release(*id, at, charged.as_deref().copied(), Verdict::Other);
                 self.recent.insert(*id, Ended { token, ending: Ending::Held });
                 self.leave_lane(queue, lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {
                 self.queue_mut(queue).overflow_out(lane, place, *id);
             }
-            Phase::Parked { .. } => {}
+            Phase::Parked { .. } => self.unpark_over(*id),
             Phase::Succeeded | Phase::Cancelled => panic!("delivery {id} was cancelled after it had ended"),
         }
         self.end(*id, Phase::Cancelled);
         change
     }
 
-    fn delivery_parked(&mut self, at: Timestamp, record: &DeliveryParked) -> Change {
-        let DeliveryParked { delivery: id, reason } = record;
+    fn delivery_parked(&mut self, seq: Seq, at: Timestamp, record: &DeliveryParked) -> Change {
+        let DeliveryParked { delivery: id, reason, over } = record;
         let delivery = self.events.delivery_mut(*id);
         let Phase::Waiting { not_before } = delivery.phase else {
             panic!("delivery {id} was parked while it did not wait")
@@ -397,11 +430,15 @@ impl Durable {
         let (queue, lane) = (delivery.queue, delivery.lane);
         self.agenda.retries.remove(&(not_before, *id));
         self.leave_lane(queue, lane, *id, true);
+        if let Some(over) = over {
+            self.park_over(seq, at, *id, over);
+        }
         Change::Nothing
     }
 
     fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
         let DeliveryRedriven { delivery: id, place_before, by } = record;
+        self.unpark_over(*id);
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);
@@ -413,7 +450,11 @@ impl Durable {
         delivery.redriven(by_itself);
         delivery.phase = Phase::Waiting { not_before: Timestamp(0) };
         delivery.place = seq;
+        let over = delivery.setback_over().filter(|_| by.is_empty());
         delivery.forgive();
+        if let Some(over) = over {
+            delivery.setback_mut().over = Some(Box::new(Over { admitted: true, ..*over }));
+        }
         let queue_id = delivery.queue;
         if terms != Terms::default() {
             self.agenda.later.remove(&(terms.not_before, *id));
@@ -485,14 +526,21 @@ impl Durable {
     }
 
     /// Takes the lease off a delivery; its phase is set by the caller.
-    fn release(&mut self, id: DeliveryId, verdict: Verdict) -> (QueueId, LaneIdx, Change) {
+    fn release(
+        &mut self,
+        id: DeliveryId,
+        at: Timestamp,
+        charged: Option<Amount>,
+        verdict: Verdict,
+    ) -> (QueueId, LaneIdx, Change) {
         let event = self.events.get_mut(id.event).expect("records name deliveries created before them");
         let delivery = &mut event.deliveries[id.ordinal as usize - 1];
         let lane = delivery.lane;
-        let Phase::Leased(Lease { general, instance, since, .. }) = &delivery.phase else {
+        let Phase::Leased(Lease { general, instance, since, spend, .. }) = &mut delivery.phase else {
             panic!("lease of delivery {id} ended, and it had none")
         };
         let (general, instance, since, queue) = (*general, instance.clone(), *since, delivery.queue);
+        let spend = spend.take();
         if delivery.setback().cancel.is_some() {
             delivery.setback_mut().cancel = None;
         }
@@ -503,6 +551,10 @@ impl Durable {
             }
         }
         self.registry.general_mut(general).leased -= 1;
+        if let Some(spend) = spend {
+            let charged = charged.unwrap_or(spend.spent.unwrap_or(spend.reserved));
+            self.budgets.settle(id.event, at, &spend, charged);
+        }
         (queue, lane, Change::Released { delivery: id, general, instance, since, verdict })
     }
 
@@ -521,6 +573,9 @@ impl Durable {
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let queue = delivery.queue;
         let terms = delivery.terms.is_some().then(|| delivery.terms());
+        if last && !self.budgets.is_empty() {
+            self.budgets.forget_run(&event.tenant, id.event);
+        }
         let rule = self.routing.rule_mut(route);
         rule.events -= u64::from(last);
         self.tenants.ended(rule.tenant_idx);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use mindos_model::{BootId, DeliveryId, ParkReason, Priority, Seq, Status, TenantName, Timestamp, Token};
 
+use crate::account::{Over, Spend};
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
 use crate::record::{CancelReason, Cause, InstanceKey};
@@ -75,9 +76,11 @@ pub(crate) struct Setback {
     /// It is to end, once its lease does.
     pub(crate) cancel: Option<CancelReason>,
     pub(crate) last_cause: Option<Cause>,
+    /// The budget that it waits for, or waited for last.
+    pub(crate) over: Option<Box<Over>>,
 }
 
-const NO_SETBACK: &Setback = &Setback { held_ms: 0, held_since: None, cancel: None, last_cause: None };
+const NO_SETBACK: &Setback = &Setback { held_ms: 0, held_since: None, cancel: None, last_cause: None, over: None };
 
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
@@ -94,6 +97,8 @@ pub(crate) struct Lease {
     pub(crate) instance: Arc<InstanceKey>,
     pub(crate) boot: BootId,
     pub(crate) since: Timestamp,
+    /// What budgets set aside for it; few leases have any.
+    pub(crate) spend: Option<Box<Spend>>,
 }
 
 impl Delivery {
@@ -104,6 +109,11 @@ impl Delivery {
 
     pub(crate) fn setback(&self) -> &Setback {
         self.setback.as_deref().unwrap_or(NO_SETBACK)
+    }
+
+    /// The budget that it waited for, taken out.
+    pub(crate) fn setback_over(&mut self) -> Option<Box<Over>> {
+        self.setback.as_mut().and_then(|setback| setback.over.take())
     }
 
     pub(crate) fn setback_mut(&mut self) -> &mut Setback {

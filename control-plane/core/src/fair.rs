@@ -85,6 +85,8 @@ struct Flow {
     name: Option<Arc<str>>,
     /// Lanes of the queue that are its own, in turn or not.
     lanes: u32,
+    /// Deliveries that wait in them.
+    waiting: u32,
     in_turn: [List; CLASSES],
     /// Deliveries given out of the queue at which each class of it is to have had its turn.
     due: [u64; CLASSES],
@@ -134,6 +136,11 @@ fn class_of(priority: Priority) -> usize {
     }
 }
 
+/// What a delivery of this priority costs, where shares are 16:4:1.
+pub(crate) fn cost(priority: Priority) -> u64 {
+    COSTS[class_of(priority)]
+}
+
 /// Deliveries that may leave a queue between two turns of a class that has work.
 fn between(class: usize) -> u64 {
     let others = (0..CLASSES).filter(|other| *other != class);
@@ -178,7 +185,13 @@ impl Turns {
     fn begin(&mut self, name: &Arc<str>) -> FlowIdx {
         let idx = self.vacant.pop().unwrap_or_else(|| {
             let idx = FlowIdx(u32::try_from(self.flows.len()).expect("open deliveries are bounded far below"));
-            self.flows.push(Flow { name: None, lanes: 0, in_turn: [List::EMPTY; CLASSES], due: [0; CLASSES] });
+            self.flows.push(Flow {
+                name: None,
+                lanes: 0,
+                waiting: 0,
+                in_turn: [List::EMPTY; CLASSES],
+                due: [0; CLASSES],
+            });
             self.flow_links.iter_mut().for_each(|links| links.push(NONE));
             idx
         });
@@ -200,6 +213,26 @@ impl Turns {
             self.by_name.remove(&name);
             self.vacant.push(spare);
         }
+    }
+
+    /// One more delivery waits in the flow.
+    pub(crate) fn waits(&mut self, idx: FlowIdx) {
+        self.flows[idx.0 as usize].waiting += 1;
+    }
+
+    /// One less.
+    pub(crate) fn waits_not(&mut self, idx: FlowIdx) {
+        self.flows[idx.0 as usize].waiting -= 1;
+    }
+
+    /// How many deliveries wait in the flow of this name.
+    pub(crate) fn waiting(&self, name: &str) -> u32 {
+        self.by_name.get(name).map_or(0, |idx| self.flows[idx.0 as usize].waiting)
+    }
+
+    /// As [`Turns::waiting`], by its place.
+    pub(crate) fn waiting_in(&self, idx: FlowIdx) -> u32 {
+        self.flows[idx.0 as usize].waiting
     }
 
     /// The lane of the flow waits for its turn in the class of this priority.

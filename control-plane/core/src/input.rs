@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region, RouteName,
-    Seq, Status, TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region,
+    RouteName, Seq, Status, TenantName, Timestamp, Token,
 };
 
+use crate::budget::{Budget, Limit};
 use crate::guard::Trust;
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
 use crate::route::{Route, RouteTable};
@@ -95,6 +96,12 @@ pub enum Input {
         key: GeneralKey,
         by: Arc<str>,
     },
+    Budget {
+        request: RequestId,
+        tenant: TenantName,
+        change: BudgetChange,
+        by: Arc<str>,
+    },
     FinalizeUpgrade {
         request: RequestId,
         version: Arc<str>,
@@ -119,6 +126,16 @@ pub enum Input {
         kept: Seq,
         dropped_through: Seq,
     },
+}
+
+/// What somebody wants of a budget.
+#[derive(Clone, Debug)]
+pub enum BudgetChange {
+    /// Sets it, or sets it otherwise; with another scope or period it begins anew.
+    Set(Arc<Budget>),
+    Remove(BudgetName),
+    /// Lets it be used up to the limit in this period, whatever it pauses at.
+    Acknowledge(BudgetName),
 }
 
 /// An event to accept.
@@ -182,6 +199,8 @@ pub struct Hello {
     pub region: Option<Region>,
     pub cluster_labels: Labels,
     pub generals: Vec<HelloGeneral>,
+    /// Its generals report what they use in mid-run, and stop at their ceilings.
+    pub keeps_ceilings: bool,
     /// Leases that the agent side still holds, those with a result on its way too.
     pub held: Vec<(DeliveryId, Token)>,
 }
@@ -218,6 +237,8 @@ pub struct Extend {
     pub progress: u64,
     pub checkpoint: Option<Payload>,
     pub usage: Vec<Usage>,
+    /// How much more is wanted; unset for nothing.
+    pub wanted: Option<Limit>,
 }
 
 /// Work ended.
@@ -311,6 +332,8 @@ pub enum Query {
     },
     Fleet,
     Routes,
+    /// Budgets as they stand.
+    Budgets,
     /// Counts of what is open.
     Totals,
     /// Events with open work whose payload stands before the given record.

@@ -3,22 +3,28 @@
 //! `decide` reads the state and returns records; `apply` folds a record into the state; [`Plane`] drives both without
 //! waiting, so that the server and the simulator run the very same one. No clock, no chance, no I/O in here.
 
+mod account;
+mod account_check;
 mod agenda;
 mod agents;
+mod allowance;
 mod aside;
 mod asked;
 mod breaker;
+pub mod budget;
 mod check;
 mod decide;
 mod dedupe;
 mod delivery;
 mod dispatch;
 mod durable;
+pub mod estimate;
 mod event;
 mod fair;
 pub mod guard;
 pub mod input;
 pub mod journal;
+mod member;
 pub mod output;
 mod overflow;
 mod people;
@@ -41,6 +47,7 @@ mod score;
 mod shadow;
 pub mod snapshot;
 mod soft;
+mod spend;
 mod strategy;
 mod stretch;
 mod tenants;
@@ -48,6 +55,7 @@ mod terms;
 mod there;
 mod view;
 
+pub use account::{AccountIds, OverBudget, Reservation, Tally, Turn};
 pub use asked::{ASKED_MAX, ASKED_PREFIX};
 pub use breaker::BreakerState;
 pub use dedupe::WINDOW as DEDUPE_WINDOW;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, TenantName,
-    Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy,
+    TenantName, Timestamp, Token,
 };
 
 use crate::breaker::BreakerState;
+use crate::budget::{Amount, Budget, Level, Limit};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
@@ -49,6 +50,7 @@ pub enum Reply {
         table: Arc<RouteTable>,
         at: Seq,
     },
+    Budgets(Vec<BudgetView>),
     Totals(Totals),
     Payloads(Vec<(Seq, PayloadRef)>),
 }
@@ -91,6 +93,8 @@ pub enum PlaneMessage {
     Extended {
         delivery: DeliveryId,
         token: Token,
+        /// What it may use in all, where more was wanted.
+        ceilings: Option<Limit>,
     },
     /// The lease is gone: stop, a result would be refused.
     Lost {
@@ -126,6 +130,8 @@ pub struct Assign {
     pub payload: PayloadRef,
     pub lease: Duration,
     pub deadline: Duration,
+    /// What it may use; unset where no budget applies.
+    pub ceilings: Option<Box<Limit>>,
     pub mode: Mode,
 }
 
@@ -200,7 +206,28 @@ pub enum Rejection {
     #[error("{max} routes that publishers asked for have open work, no more may")]
     AskedRoutesFull { max: usize },
     #[error(transparent)]
+    Budget(#[from] crate::budget::BudgetError),
+    #[error(transparent)]
     Routes(#[from] crate::route::RouteError),
+}
+
+/// A budget as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetView {
+    pub budget: Arc<Budget>,
+    /// The record that began its account.
+    pub since: Seq,
+    /// When its present period began.
+    pub began: Timestamp,
+    /// When it begins anew; unset where it never does.
+    pub resets: Option<Timestamp>,
+    pub charged: Amount,
+    /// By open leases.
+    pub reserved: Amount,
+    pub level: Level,
+    pub acknowledged: bool,
+    /// Deliveries that wait for it.
+    pub parked: u64,
 }
 
 /// An open event.
@@ -237,6 +264,8 @@ pub struct DeliveryView {
     pub expires: Option<Timestamp>,
     pub parked: Option<ParkReason>,
     pub parked_at: Option<Timestamp>,
+    /// The budget that it is parked for, and when that begins anew.
+    pub budget: Option<(BudgetName, Option<Timestamp>)>,
     pub cancel: Option<CancelReason>,
     pub last_cause: Option<Cause>,
     pub place: Seq,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, Seq, Status, TenantName};
+use mindos_model::{DeliveryId, ParkReason, Seq, Status, TenantName};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -46,7 +46,7 @@ impl Durable {
                     Record::CancelRequested(CancelRequested { delivery: id, reason, by: by.clone() })
                 }
                 Phase::Waiting { .. } | Phase::Parked { .. } => {
-                    Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: by.clone() })
+                    Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: by.clone(), charged: None })
                 }
                 Phase::Succeeded | Phase::Cancelled => continue,
             };
@@ -66,8 +66,15 @@ impl Durable {
         by: &Arc<str>,
         _context: Context<'_>,
     ) -> Decision {
+        // Who wants all that is set aside put back does not mean what waits for its own time.
+        let named = match select {
+            Selector::One(_) => true,
+            Selector::Filter { filter, .. } => filter.reason == Some(ParkReason::Delayed),
+        };
+        let is_left =
+            |delivery: &Delivery| !named && matches!(delivery.phase, Phase::Parked { reason: ParkReason::Delayed, .. });
         let parked = |(id, delivery): (DeliveryId, &Delivery)| match delivery.status() {
-            Status::Parked => Ok(()),
+            Status::Parked if !is_left(delivery) => Ok(()),
             status => Err(Rejection::NotParked { delivery: id, status }),
         };
         let selected = match self.select(tenant, select, parked) {

@@ -21,6 +21,7 @@ use crate::record::{Choice, DeliveryLeased, Load, Record};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 use crate::soft::Soft;
+use crate::spend::Granted;
 
 /// Generals weighed for one delivery.
 pub(crate) const GENERALS_WEIGHED_MAX: usize = 16;
@@ -66,7 +67,19 @@ impl Durable {
             QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
         };
         let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
-        Ok(self.lease(id, event, delivery, general, member, choice, context))
+        let mut granted = None;
+        if !self.budgets.is_empty() {
+            let keeps_ceilings = context.soft.member(member).keeps_ceilings;
+            match self.reserve(id, (event, delivery), general, keeps_ceilings, context) {
+                Ok(found) => granted = found,
+                // A shadow is never set aside.
+                Err(_) if delivery.terms().shadow => {
+                    return Ok(Decision::default().with(crate::shadow::failed(id, None)));
+                }
+                Err(over) => return Ok(Decision::default().with(Durable::over_budget(id, over))),
+            }
+        }
+        Ok(self.lease(id, event, delivery, general, member, choice, granted, context))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
@@ -78,6 +91,7 @@ impl Durable {
         general: GeneralIdx,
         member: MemberIdx,
         choice: Choice,
+        granted: Option<Granted>,
         context: Context<'_>,
     ) -> Decision {
         let route = &self.routing.rule(event.route).route;
@@ -85,6 +99,9 @@ impl Durable {
         let token = Token::new(self.epoch, delivery.token.term + 1);
         let general = self.registry.general(general).key.clone();
         let lease = context.limits.lease;
+        let (reservation, ceilings) = granted.map_or((None, None), |Granted { reservation, ceilings }| {
+            (Some(Box::new(reservation)), Some(Box::new(ceilings)))
+        });
         let record = DeliveryLeased {
             delivery: id,
             token,
@@ -94,6 +111,7 @@ impl Durable {
             attempt: delivery.attempts + 1,
             lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
             choice,
+            reservation,
         };
         let assign = Assign {
             delivery: id,
@@ -105,6 +123,7 @@ impl Durable {
             payload: event.payload,
             lease,
             deadline: route.deadline,
+            ceilings,
             mode: if delivery.terms().shadow { Mode::Shadow } else { Mode::Live },
         };
         let message = PlaneMessage::Assign(Box::new(assign));

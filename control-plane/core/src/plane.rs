@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mindos_model::{DeliveryId, Seq, Status, TenantName, Timestamp, limits};
 
+use crate::budget::Amount;
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::fair::QUEUE_TURN;
@@ -43,6 +44,10 @@ pub struct Limits {
     /// Generals that may be registered.
     pub generals_max: usize,
     pub lease: Duration,
+    /// What is set aside for work of which too little was seen to estimate it.
+    pub reservation_start: Amount,
+    /// What is set aside for a general that cannot be stopped in mid-run.
+    pub reservation_max: Amount,
     /// What agents with work are told.
     pub heartbeat: Duration,
     /// What idle agents are told.
@@ -60,6 +65,8 @@ impl Default for Limits {
             open_max: 2_000_000,
             generals_max: 50_000,
             lease: limits::LEASE,
+            reservation_start: Amount { micros: 50_000, tokens: 20_000, time_ms: 60_000 },
+            reservation_max: Amount { micros: 1_000_000, tokens: 200_000, time_ms: 600_000 },
             heartbeat: limits::HEARTBEAT_INTERVAL,
             heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
             drawing: Drawing::default(),
@@ -89,6 +96,7 @@ impl Plane {
     pub fn new(mut durable: Durable, limits: Limits, version: &str, cause: EpochCause, now: Timestamp) -> Plane {
         // Where a stretch was folded at once, nobody has noted the room that it made.
         durable.look_at_overflows();
+        durable.budgets.look_at_all(now);
         let soft = Soft::new(limits.clone(), &durable, now);
         let durable_seq = durable.seq();
         let epoch = durable.epoch + 1;
@@ -130,6 +138,7 @@ impl Plane {
             | Input::Redrive { .. }
             | Input::ApplyRoutes { .. }
             | Input::RemoveGeneral { .. }
+            | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
             | Input::Carry { .. }
             | Input::DropPrefix { .. }
@@ -227,10 +236,11 @@ impl Plane {
         let agenda = &self.durable.agenda;
         let waits = !agenda.dirty.is_empty() || !agenda.overflows.is_empty();
         let waits = waits || !self.soft.woken.is_empty() || !self.soft.moved.is_empty();
-        if waits {
+        if waits || self.durable.budgets.is_waiting() {
             return Some(Timestamp(0));
         }
-        agenda.next_due().into_iter().chain(self.soft.next_due()).min()
+        let budgets = self.durable.budgets.next_due();
+        agenda.next_due().into_iter().chain(budgets).chain(self.soft.next_due()).min()
     }
 
     /// The durable state, as it stands at the end of the open batch.
@@ -274,6 +284,7 @@ impl Plane {
                 self.record(record, now);
             }
         }
+        self.fire_budgets(now);
         self.fire_terms(now);
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
@@ -297,6 +308,28 @@ impl Plane {
             let Some((_, delivery)) = due(&mut self.durable.agenda.later, now) else { break };
             if let Some(record) = self.durable.come(delivery) {
                 self.record(record, now);
+            }
+        }
+    }
+
+    /// What budgets have room for again, and levels that they have reached.
+    fn fire_budgets(&mut self, now: Timestamp) {
+        self.durable.budgets.fire(now);
+        while let Some(since) = self.durable.budgets.crossings.pop_first() {
+            if let Some(record) = self.durable.crossing(since, now) {
+                self.record(record, now);
+            }
+        }
+        for due in std::mem::take(&mut self.durable.budgets.due) {
+            let (records, has_more) = self.durable.freed(due, now);
+            let any = !records.is_empty();
+            for record in records {
+                self.record(record, now);
+            }
+            if has_more {
+                self.durable.budgets.due.insert(due);
+            } else {
+                self.durable.look_at_budget(due, any, now);
             }
         }
     }

@@ -5,65 +5,20 @@
 //! tenth (one of fewer than twenty) is ejected by its breaker, and never the last one that serves.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{BootId, DeliveryId, Timestamp, limits};
+use mindos_model::{DeliveryId, Timestamp, limits};
 
-use crate::breaker::{Breaker, BreakerState, Ended};
+use crate::breaker::{BreakerState, Ended};
 use crate::durable::Durable;
-use crate::input::{ModelLoad, ReportedLoad, SessionId};
+use crate::input::{ModelLoad, ReportedLoad};
+use crate::member::{Kept, Member, Standing};
 use crate::output::InstanceState;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
-use crate::score::{Exclusion, Mean, Pace, Pressure, Weight, speed_of, weigh};
+use crate::score::{Mean, Pressure, Weight, speed_of, weigh};
 use crate::soft::Soft;
-
-/// What an instance may do for one general.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) instance: Arc<InstanceKey>,
-    pub(crate) boot: BootId,
-    pub(crate) session: SessionId,
-    pub(crate) general: GeneralIdx,
-    pub(crate) load: Load,
-    pub(crate) reported: ReportedLoad,
-    /// Neither draining nor held.
-    pub(crate) is_open: bool,
-    /// What its provider allows nothing until.
-    pub(crate) paused_until: Option<Timestamp>,
-    pub(crate) breaker: Breaker,
-    pub(crate) pace: Pace,
-    pressure: Pressure,
-    standing: Standing,
-    /// When time alone changes it next, as the agenda has it.
-    due: Option<Timestamp>,
-    free_at: Option<u32>,
-    is_aside: bool,
-    is_on_trial: bool,
-}
-
-/// What is remembered of an instance while its stream is gone: the same process goes on where it was.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) general: GeneralIdx,
-    breaker: Breaker,
-    pace: Pace,
-    paused_until: Option<Timestamp>,
-}
-
-/// What a member is to its pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Standing {
-    /// It granted nothing, or somebody holds it, or it is leaving.
-    #[default]
-    Unable,
-    Serving,
-    /// Its provider wants no more for now.
-    Limited,
-    Ejected,
-}
 
 /// The members of a general.
 #[derive(Clone, Debug, Default)]
@@ -89,75 +44,36 @@ pub(crate) struct Pool {
 
 pub(crate) type MemberIdx = u32;
 
-impl Member {
-    pub(crate) fn new(
-        instance: Arc<InstanceKey>,
-        boot: BootId,
-        session: SessionId,
-        general: GeneralIdx,
-        load: Load,
-    ) -> Member {
-        Member {
-            instance,
-            boot,
-            session,
-            general,
-            load,
-            reported: ReportedLoad::default(),
-            is_open: true,
-            paused_until: None,
-            breaker: Breaker::default(),
-            pace: Pace::default(),
-            pressure: Pressure::default(),
-            standing: Standing::Unable,
-            due: None,
-            free_at: None,
-            is_aside: false,
-            is_on_trial: false,
+/// All pools, at the places of their generals in the registry: every lease and result passes here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pools(Vec<Option<Box<Pool>>>);
+
+impl Pools {
+    pub(crate) fn get(&self, general: GeneralIdx) -> Option<&Pool> {
+        self.0.get(general.0 as usize)?.as_deref()
+    }
+
+    fn get_mut(&mut self, general: GeneralIdx) -> Option<&mut Pool> {
+        self.0.get_mut(general.0 as usize)?.as_deref_mut()
+    }
+
+    /// The pool of a general; an empty one when there was none.
+    fn of(&mut self, general: GeneralIdx) -> &mut Pool {
+        let at = general.0 as usize;
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, || None);
+        }
+        self.0[at].get_or_insert_default()
+    }
+
+    pub(crate) fn remove(&mut self, general: GeneralIdx) {
+        if let Some(pool) = self.0.get_mut(general.0 as usize) {
+            *pool = None;
         }
     }
 
-    /// Goes on where the same process was when its stream was lost.
-    pub(crate) fn resume(&mut self, kept: Kept) {
-        let Kept { general: _, breaker, pace, paused_until } = kept;
-        (self.breaker, self.pace, self.paused_until) = (breaker, pace, paused_until);
-    }
-
-    fn stands(&self) -> Standing {
-        match (self.is_open && self.load.capacity > 0, self.breaker.is_ejected(), self.paused_until) {
-            (false, _, _) => Standing::Unable,
-            (true, true, _) => Standing::Ejected,
-            (true, false, Some(_)) => Standing::Limited,
-            (true, false, None) => Standing::Serving,
-        }
-    }
-
-    fn is_free(&self) -> bool {
-        let Load { open, capacity } = self.load;
-        self.is_open && self.paused_until.is_none() && self.breaker.lets_in(open, capacity)
-    }
-
-    fn next_due(&self) -> Option<Timestamp> {
-        match (self.breaker.due(), self.paused_until) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    fn pass(&mut self, now: Timestamp) {
-        self.breaker.pass(now);
-        self.paused_until = self.paused_until.filter(|until| *until > now);
-    }
-
-    /// Why it is not drawn from; `draining` of those that are not open.
-    pub(crate) fn excluded(&self, draining: bool) -> Option<Exclusion> {
-        if !self.is_open {
-            return Some(if draining { Exclusion::Draining } else { Exclusion::Held });
-        }
-        if self.breaker.is_ejected() {
-            return Some(Exclusion::BreakerOpen);
-        }
-        self.paused_until.map(|_| Exclusion::RateLimited)
+    fn iter(&self) -> impl Iterator<Item = (GeneralIdx, &Pool)> {
+        (0..).map(GeneralIdx).zip(&self.0).filter_map(|(general, pool)| Some((general, pool.as_deref()?)))
     }
 }
 
@@ -209,7 +125,7 @@ impl Soft {
     }
 
     pub(crate) fn pool(&self, general: GeneralIdx) -> Option<&Pool> {
-        self.pools.get(&general)
+        self.pools.get(general)
     }
 
     pub(crate) fn weight(&self, pool: &Pool, idx: MemberIdx, now: Timestamp) -> Weight {
@@ -240,7 +156,7 @@ impl Soft {
     }
 
     fn may_take(&self, durable: &Durable, general: GeneralIdx) -> bool {
-        let has_free = self.pools.get(&general).is_some_and(|pool| !pool.free.is_empty());
+        let has_free = self.pools.get(general).is_some_and(|pool| !pool.free.is_empty());
         has_free
             && durable.registry.get(general).is_some()
             && durable.registry.may_begin(general)
@@ -278,7 +194,7 @@ impl Soft {
         now: Timestamp,
     ) {
         let Some(idx) = self.member_of(key, general) else { return };
-        if let Some(pool) = self.pools.get_mut(&general) {
+        if let Some(pool) = self.pools.get_mut(general) {
             pool.last = idx;
         }
         self.change(durable, idx, now, |member| {
@@ -298,7 +214,7 @@ impl Soft {
     ) {
         let member = self.member_of(key, general);
         if let Some(idx) = member {
-            let pool = self.pools.entry(general).or_default();
+            let pool = self.pools.of(general);
             let (may_eject, mean) = (pool.may_eject(), pool.mean);
             if ended == Ended::Good {
                 pool.mean.note(took, now);
@@ -325,7 +241,7 @@ impl Soft {
         member.reported = load.clone();
         let Some(model) = load.model.as_deref() else { return };
         let general = member.general;
-        let pool = self.pools.entry(general).or_default();
+        let pool = self.pools.of(general);
         if let Some(speed) = speed_of(model) {
             pool.speed = if pool.speed == 0 { speed } else { (pool.speed / 8 * 7).saturating_add(speed / 8).max(1) };
         }
@@ -369,7 +285,7 @@ impl Soft {
                 MemberIdx::try_from(self.members.len() - 1).expect("fewer members than 2^32")
             }
         };
-        let pool = self.pools.entry(general).or_default();
+        let pool = self.pools.of(general);
         pool.members += 1;
         pool.load.open += load.open;
         pool.load.capacity += load.capacity;
@@ -385,7 +301,7 @@ impl Soft {
         if let Some(at) = member.due {
             self.comebacks.remove(&(at, idx));
         }
-        let Some(pool) = self.pools.get_mut(&general) else { return Some(kept) };
+        let Some(pool) = self.pools.get_mut(general) else { return Some(kept) };
         pool.members -= 1;
         pool.load.open -= member.load.open;
         pool.load.capacity -= member.load.capacity;
@@ -407,7 +323,7 @@ impl Soft {
             self.set_free(durable, general, false);
         }
         if none_left {
-            if let Some(pool) = self.pools.get_mut(&general) {
+            if let Some(pool) = self.pools.get_mut(general) {
                 pool.left = now;
             }
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
@@ -429,7 +345,7 @@ impl Soft {
         change(member);
         let (general, load, free_at) = (member.general, member.load, member.free_at);
         let is_free = member.is_free();
-        let pool = self.pools.entry(general).or_default();
+        let pool = self.pools.of(general);
         pool.load.open = pool.load.open + load.open - before.open;
         pool.load.capacity = pool.load.capacity + load.capacity - before.capacity;
         let due = member.next_due();
@@ -481,7 +397,7 @@ impl Soft {
 
     /// Lets ejected members back in for as long as too many are: first those whose penalty is over soonest.
     fn keep_serving(&mut self, durable: &Durable, general: GeneralIdx, now: Timestamp) {
-        let Some(pool) = self.pools.get(&general).filter(|pool| pool.has_too_many_ejected()) else { return };
+        let Some(pool) = self.pools.get(general).filter(|pool| pool.has_too_many_ejected()) else { return };
         let soonest = |idx: &&MemberIdx| match self.member(**idx).breaker.state() {
             BreakerState::Open { until } => (until, **idx),
             BreakerState::Closed | BreakerState::Trial { .. } | BreakerState::Reentry { .. } => (Timestamp(0), **idx),
@@ -502,7 +418,7 @@ impl Soft {
                 return Err(format!("{} holds {open} leases, {} are counted", member.instance, member.load.open));
             }
             let idx = idx as MemberIdx;
-            let Some(pool) = self.pools.get(&member.general) else { continue };
+            let Some(pool) = self.pools.get(member.general) else { continue };
             let trial = member.is_free() && member.breaker.wants_trial();
             for (what, is, listed) in [
                 ("free", member.is_free(), pool.free.contains(&idx)),
@@ -518,20 +434,21 @@ impl Soft {
                 return Err(format!("{} comes back at {due:?}, listed at {:?}", member.instance, member.due));
             }
         }
-        for (general, pool) in &self.pools {
-            if self.may_take(durable, *general) != self.free.contains(general) {
+        for (general, pool) in self.pools.iter() {
+            if self.may_take(durable, general) != self.free.contains(&general) {
                 return Err(format!("general {} may take work or not, listed otherwise", general.0));
             }
             let count = |standing| {
-                let members = self.members.iter().flatten().filter(|member| member.general == *general);
+                let members = self.members.iter().flatten().filter(|member| member.general == general);
                 members.filter(|member| member.stands() == standing).count() as u32
             };
             let counted = (count(Standing::Serving), count(Standing::Limited), count(Standing::Ejected));
             if counted != (pool.serving, pool.limited, pool.ejected) {
                 return Err(format!("general {} has other members than counted: {counted:?}, {pool:?}", general.0));
             }
-            if pool.has_too_many_ejected() {
-                let (ejected, able, serving) = (pool.ejected, pool.able(), pool.serving);
+            let (serving, limited, ejected) = counted;
+            let able = serving + limited + ejected;
+            if ejected > (able / 10).max(1) || (ejected > 0 && serving == 0) {
                 return Err(format!(
                     "{ejected} of {able} members of general {} are ejected, {serving} serve",
                     general.0

@@ -212,15 +212,17 @@ impl Durable {
         let shadow = matches!(queue, QueueId::Shadow(_));
         let later = event.not_before.filter(|at| *at > context.now);
         let ttl = rule.route.policy.ttl.or(shadow.then_some(SHADOW_TTL));
-        let expires = ttl.map_or(Timestamp(0), |ttl| later.unwrap_or(context.now) + ttl);
-        let mut terms = Terms { shadow, expires, ..Terms::default() };
+        let mut terms = Terms { shadow, ..Terms::default() };
+        // From when it may begin.
+        let expires = |terms: &Terms| ttl.map_or(Timestamp(0), |ttl| terms.not_before.max(context.now) + ttl);
         if let Some(not_before) = later {
             // It takes its place in the lane when its time comes, so that nothing waits behind it, nor is superseded by it.
             terms.not_before = not_before;
+            terms.expires = expires(&terms);
             return Target { queue, general, superseded: Vec::new(), parked: Some(ParkReason::Delayed), terms };
         }
         let superseded = self.superseded_by(event, queue, rule);
-        let is_full = self.is_full(queue, &event.lane, superseded.len(), context);
+        let is_full = self.is_full(queue, event, superseded.len(), context);
         if let Coalesce::Debounce { quiet, longest } = rule.route.coalesce {
             let since = self.burst_since(&superseded, context.now);
             terms.burst_since = since;
@@ -228,6 +230,7 @@ impl Durable {
                 terms.not_before = (context.now + quiet).min(since + longest);
             }
         }
+        terms.expires = expires(&terms);
         Target { queue, general, superseded, parked: is_full.then_some(ParkReason::BacklogFull), terms }
     }
 
@@ -266,15 +269,16 @@ impl Durable {
         }
     }
 
-    /// Whether the queue, or the event's lane in it, has no room. Those that make room count as gone.
-    fn is_full(&self, queue: QueueId, lane: &str, leaving: usize, context: Context<'_>) -> bool {
+    /// Whether the queue, the event's flow or its lane in it has no room. Those that make room count as gone.
+    fn is_full(&self, queue: QueueId, event: &NewEvent, leaving: usize, context: Context<'_>) -> bool {
         let queue = self.queue(queue);
         let leaving = u32::try_from(leaving).unwrap_or(u32::MAX);
-        if queue.waiting.saturating_sub(leaving) >= context.limits.queue_backlog_max {
+        let flow = event.repository.as_ref().unwrap_or(&event.source);
+        if queue.is_full_for(flow, leaving, context.limits.queue_backlog_max) {
             return true;
         }
         // Behind an overflow the order of the lane is kept by waiting in the overflow too.
-        queue.lane_named(lane).is_some_and(|lane| {
+        queue.lane_named(&event.lane).is_some_and(|lane| {
             lane.waiting.saturating_sub(leaving) >= context.limits.lane_backlog_max || lane.overflow > 0
         })
     }
@@ -313,7 +317,7 @@ impl Durable {
         if is_leased {
             Record::CancelRequested(CancelRequested { delivery: older, reason, by })
         } else {
-            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by })
+            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by, charged: None })
         }
     }
 }

@@ -39,6 +39,8 @@ impl LaneIdx {
 
 /// Lanes that may wait for their turn before anybody looks whether they have work.
 const READY_MIN: usize = 64;
+/// How many times what is free in a queue one flow may take.
+const SHARE: u32 = 4;
 /// Entries that an empty lane keeps room for.
 const SPARE_MAX: usize = 4;
 
@@ -125,7 +127,9 @@ impl Queue {
         let lane = self.lane_mut(idx);
         lane.waiting += 1;
         lane.entries.push_back(delivery);
-        (idx, lane.entries.front().is_some_and(|front| front.event == delivery.event))
+        let (flow, is_head) = (lane.flow, lane.entries.front().is_some_and(|front| front.event == delivery.event));
+        self.turns.waits(flow);
+        (idx, is_head)
     }
 
     fn lane_for(&mut self, name: &Arc<str>, flow: &Arc<str>) -> LaneIdx {
@@ -156,12 +160,14 @@ impl Queue {
     pub(crate) fn leased(&mut self, lane: LaneIdx) {
         self.waiting -= 1;
         self.lane_mut(lane).waiting -= 1;
+        self.turns.waits_not(self.lane(lane).flow);
     }
 
     /// A leased delivery of the lane waits again.
     pub(crate) fn unleased(&mut self, lane: LaneIdx) {
         self.waiting += 1;
         self.lane_mut(lane).waiting += 1;
+        self.turns.waits(self.lane(lane).flow);
     }
 
     /// Takes a delivery out of its lane.
@@ -172,6 +178,9 @@ impl Queue {
         let at = lane.entries.iter().position(|id| *id == delivery);
         lane.entries.remove(at.unwrap_or_else(|| panic!("delivery {delivery} is not in its lane")));
         lane.waiting -= u32::from(was_waiting);
+        if was_waiting {
+            self.turns.waits_not(self.lane(idx).flow);
+        }
         self.drop_if_empty(idx);
     }
 
@@ -253,6 +262,32 @@ impl Queue {
         self.turns.put_back();
     }
 
+    pub(crate) fn flow(&self, idx: LaneIdx) -> FlowIdx {
+        self.lane(idx).flow
+    }
+
+    /// Whether a queue that may hold `max` has no room for one more of this flow, once `leaving` of it are gone.
+    ///
+    /// A flow takes at most [`SHARE`] times what is left free: one alone fills four fifths, and of what remains the next one does.
+    pub(crate) fn is_full_for(&self, flow: &str, leaving: u32, max: u32) -> bool {
+        let waiting = self.waiting.saturating_sub(leaving);
+        let free = max.saturating_sub(waiting);
+        // Mostly a queue is far from full, and nobody asks whose it is.
+        let has_room =
+            waiting < max / 2 || self.turns.waiting(flow).saturating_sub(leaving) < free.saturating_mul(SHARE);
+        free == 0 || !has_room
+    }
+
+    /// How many more of those parked for want of room come back: an eighth is left to new ones.
+    pub(crate) fn room_for_overflow(&self, max: u32) -> u32 {
+        (max - max / 8).saturating_sub(self.waiting)
+    }
+
+    /// How many deliveries wait in the flow of a lane.
+    pub(crate) fn waiting_in_flow_of(&self, idx: LaneIdx) -> u32 {
+        self.turns.waiting_in(self.lane(idx).flow)
+    }
+
     /// The name of the lane's flow, one text for all of its lanes.
     pub(crate) fn flow_of(&self, idx: LaneIdx) -> Option<&Arc<str>> {
         self.turns.name(self.lane(idx).flow)
@@ -331,6 +366,27 @@ mod tests {
 
         assert!(queue.len() <= 2 * READY_MIN && queue.ready() == queue.len());
         assert!(queue.lanes.len() <= 2 * READY_MIN);
+    }
+
+    #[test]
+    fn a_noisy_flow_leaves_room_to_quiet_ones() {
+        const MAX: u32 = 10_000;
+        let mut queue = Queue::new(FixedState::default());
+        let mut fill = |flow: &str, first: u64| {
+            let name: Arc<str> = flow.into();
+            let mut taken = 0;
+            while !queue.is_full_for(flow, 0, MAX) {
+                taken += 1;
+                queue.push(&format!("{flow}/{taken}").into(), &name, id(first + taken, 1));
+            }
+            (taken, queue.is_full_for("quiet", 0, MAX))
+        };
+        assert_eq!(fill("o/a", 0), (8000, false));
+        let (taken, quiet_is_out) = fill("o/b", 100_000);
+        assert!(taken > 1000 && !quiet_is_out, "{taken}");
+        for other in 2..5 {
+            assert!(!fill(&format!("o/{other}"), other * 100_000).1, "{other}");
+        }
     }
 
     #[test]

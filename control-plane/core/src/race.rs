@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, Seq, Token};
 
+use crate::budget::Amount;
 use crate::event::{Delivery, Event, Phase};
 use crate::record::{CancelReason, CancelRequested, DeliveryCancelled, LeaseExtended, Record, Usage};
 
@@ -31,7 +32,7 @@ impl Event {
                 Phase::Leased(_) if known.setback().cancel.is_some() => None,
                 Phase::Leased(_) => Some(Record::CancelRequested(CancelRequested { delivery, reason, by })),
                 Phase::Waiting { .. } | Phase::Parked { .. } => {
-                    Some(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by }))
+                    Some(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged: None }))
                 }
                 Phase::Succeeded | Phase::Cancelled => None,
             }
@@ -40,13 +41,20 @@ impl Event {
 }
 
 /// A success that came second: it does not count, but what it cost does.
-pub(crate) fn second(delivery: DeliveryId, token: Token, winner: DeliveryId, usage: Vec<Usage>) -> Vec<Record> {
+pub(crate) fn second(
+    delivery: DeliveryId,
+    token: Token,
+    winner: DeliveryId,
+    usage: Vec<Usage>,
+    charged: Option<Amount>,
+) -> Vec<Record> {
     let mut records = Vec::with_capacity(2);
     if !usage.is_empty() {
-        let extended = LeaseExtended { delivery, token, checkpoint: None, usage };
+        let extended = LeaseExtended { delivery, token, checkpoint: None, usage, reserved: None, spent: None };
         records.push(Record::LeaseExtended(Box::new(extended)));
     }
     let (reason, by) = (CancelReason::RaceLost { by: winner }, Arc::from(""));
-    records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by }));
+    let charged = charged.map(Box::new);
+    records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged }));
     records
 }

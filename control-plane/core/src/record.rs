@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason, Priority, Region,
-    RouteName, Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason,
+    Priority, Region, RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;
 
+use crate::account::{OverBudget, Reservation, Tally};
+use crate::budget::{Amount, Budget, Level};
 use crate::guard::Guarded;
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
@@ -114,6 +116,10 @@ pub enum Record {
     PrefixDropped(PrefixDropped),
     JournalTruncated(JournalTruncated),
     UpgradeFinalized(UpgradeFinalized),
+    BudgetSet(Box<BudgetSet>),
+    BudgetRemoved(BudgetRemoved),
+    BudgetAcknowledged(BudgetAcknowledged),
+    BudgetCrossed(Box<BudgetCrossed>),
 }
 
 /// The plane started. Ends every earlier epoch, so that a deposed process can be told by its tokens.
@@ -204,6 +210,8 @@ pub struct DeliveryLeased {
     pub attempt: u32,
     pub lease_ms: u32,
     pub choice: Choice,
+    /// What is set aside for it; unset where no budget applies.
+    pub reservation: Option<Box<Reservation>>,
 }
 
 /// Why this general and this instance.
@@ -249,6 +257,12 @@ pub struct AttemptEnded {
     /// Whether it used up an attempt.
     pub counted: bool,
     pub next: Next,
+    /// What the general reported with it.
+    pub usage: Vec<Usage>,
+    /// What its budgets are charged; unset where none applied to the lease.
+    pub charged: Option<Amount>,
+    /// The budget that it waits for, where it is parked for one.
+    pub over: Option<Box<OverBudget>>,
 }
 
 /// Why a lease ended.
@@ -288,6 +302,8 @@ pub struct DeliverySettled {
     pub usage: Vec<Usage>,
     /// From the lease to the result.
     pub took_ms: u64,
+    /// What its budgets are charged; unset where none applied to the lease.
+    pub charged: Option<Amount>,
 }
 
 /// What a run used of one model.
@@ -307,6 +323,8 @@ pub struct DeliveryCancelled {
     pub reason: CancelReason,
     /// Who asked; empty for the plane itself.
     pub by: Arc<str>,
+    /// What its budgets are charged; unset where it was not leased, or none applied to the lease.
+    pub charged: Option<Box<Amount>>,
 }
 
 /// A leased delivery is to be stopped; it ends when the agent side says so, or its lease lapses.
@@ -337,6 +355,8 @@ pub enum CancelReason {
 pub struct DeliveryParked {
     pub delivery: DeliveryId,
     pub reason: ParkReason,
+    /// The budget that it waits for, where it is parked for one.
+    pub over: Option<Box<OverBudget>>,
 }
 
 /// A parked delivery waits again, at its lane's tail and with its attempts forgiven.
@@ -365,6 +385,10 @@ pub struct LeaseExtended {
     pub token: Token,
     pub checkpoint: Option<Payload>,
     pub usage: Vec<Usage>,
+    /// What is set aside for it from here on; unset leaves that as it is.
+    pub reserved: Option<Amount>,
+    /// What it has used by this report, where budgets apply to it.
+    pub spent: Option<Amount>,
 }
 
 /// A cluster was seen for the first time, or changed.
@@ -513,6 +537,39 @@ pub struct UpgradeFinalized {
     pub by: Arc<str>,
 }
 
+/// A budget was set, for the first time or otherwise than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSet {
+    pub tenant: TenantName,
+    pub budget: Arc<Budget>,
+    pub by: Arc<str>,
+}
+
+/// A budget was removed. What waited for it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetRemoved {
+    pub tenant: TenantName,
+    pub budget: BudgetName,
+    pub by: Arc<str>,
+}
+
+/// A person lets a paused budget be used up, for this period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetAcknowledged {
+    pub tenant: TenantName,
+    pub budget: BudgetName,
+    pub by: Arc<str>,
+}
+
+/// A budget has reached a level for the first time in its period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetCrossed {
+    pub tenant: TenantName,
+    pub budget: BudgetName,
+    pub level: Level,
+    pub tally: Tally,
+}
+
 impl Record {
     /// The body that stands beside the record, if it has one.
     #[must_use]
@@ -538,7 +595,11 @@ impl Record {
             | Record::RouteAsked(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
-            | Record::UpgradeFinalized(_) => None,
+            | Record::UpgradeFinalized(_)
+            | Record::BudgetSet(_)
+            | Record::BudgetRemoved(_)
+            | Record::BudgetAcknowledged(_)
+            | Record::BudgetCrossed(_) => None,
         }
     }
 
@@ -567,6 +628,10 @@ impl Record {
             Record::PrefixDropped(_) => "PrefixDropped",
             Record::JournalTruncated(_) => "JournalTruncated",
             Record::UpgradeFinalized(_) => "UpgradeFinalized",
+            Record::BudgetSet(_) => "BudgetSet",
+            Record::BudgetRemoved(_) => "BudgetRemoved",
+            Record::BudgetAcknowledged(_) => "BudgetAcknowledged",
+            Record::BudgetCrossed(_) => "BudgetCrossed",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use mindos_model::DeliveryId;
 
+use crate::budget::Amount;
 use crate::durable::Durable;
 use crate::input::Entropy;
 use crate::placement::Unplaced;
@@ -67,6 +68,7 @@ impl Durable {
 }
 
 /// The end of a shadow that came to nothing.
-pub(crate) fn failed(delivery: DeliveryId) -> Record {
-    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason: CancelReason::ShadowFailed, by: Arc::from("") })
+pub(crate) fn failed(delivery: DeliveryId, charged: Option<Amount>) -> Record {
+    let (reason, by, charged) = (CancelReason::ShadowFailed, Arc::from(""), charged.map(Box::new));
+    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged })
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Priority, RouteName, Seq, TenantName, Timestamp, Token};
 
+use crate::account::{AccountIds, Over, Spend, Tally, Turn};
+use crate::budget::{Amount, Budget, Level};
 use crate::durable::{Durable, held_by};
+use crate::estimate::{Learnt, Pair};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::input::Seen;
 use crate::output::PayloadRef;
@@ -49,6 +52,28 @@ pub enum Item {
         at: Timestamp,
         seen: Seen,
     },
+    /// A budget with what stands against it.
+    Budget(Box<BudgetItem>),
+    Estimate {
+        pair: Pair,
+        learnt: Learnt,
+    },
+    /// What an open lease has of its budgets.
+    Spend {
+        delivery: DeliveryId,
+        reserved: Amount,
+        spent: Option<Amount>,
+        accounts: AccountIds,
+    },
+    /// That a delivery waits for a budget, or did.
+    Over {
+        delivery: DeliveryId,
+        account: Seq,
+        wanted: Amount,
+        /// Its turn and the record that parked it, while it is parked.
+        place: Option<(Turn, Seq)>,
+        admitted: bool,
+    },
     /// A delivery that ended of late, and was ever leased.
     Settled {
         delivery: DeliveryId,
@@ -66,6 +91,22 @@ pub enum Ending {
     Answered,
     /// Cancelled while nobody held it, with nothing on record under that token.
     Unanswered,
+}
+
+/// A budget with what stands against it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetItem {
+    pub tenant: TenantName,
+    pub budget: Arc<Budget>,
+    /// The record that began its account.
+    pub since: Seq,
+    /// When the period began that it was charged in last.
+    pub began: Timestamp,
+    pub tally: Tally,
+    pub level: Level,
+    pub acknowledged: bool,
+    /// Of a budget for runs: what each open event used.
+    pub runs: Vec<(Seq, Tally)>,
 }
 
 /// An event with open work.
@@ -142,7 +183,7 @@ impl Durable {
         let seen = self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen });
         let settled =
             self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled { delivery, token, ending });
-        items.into_iter().chain(events).chain(seen).chain(settled)
+        items.into_iter().chain(events).chain(seen).chain(settled).chain(self.budget_items())
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
@@ -179,7 +220,7 @@ impl Durable {
             },
             phase: match &delivery.phase {
                 Phase::Waiting { not_before } => PhaseItem::Waiting { not_before: *not_before },
-                Phase::Leased(Lease { general, instance, boot, since }) => PhaseItem::Leased {
+                Phase::Leased(Lease { general, instance, boot, since, spend: _ }) => PhaseItem::Leased {
                     general: key(*general).expect("a general with leases is not removed"),
                     instance: instance.clone(),
                     boot: boot.clone(),
@@ -274,6 +315,16 @@ impl Import {
             Item::Event(item) => self.event(*item),
             Item::Seen { key, at, seen } => durable.dedupe.insert(key, at, seen),
             Item::Settled { delivery, token, ending } => durable.recent.insert(delivery, Ended { token, ending }),
+            Item::Budget(item) => durable.import_budget(*item),
+            Item::Estimate { pair, learnt } => {
+                durable.budgets.estimates.pairs.insert(pair, learnt);
+            }
+            Item::Spend { delivery, reserved, spent, accounts } => {
+                durable.import_spend(delivery, Spend { reserved, spent, accounts });
+            }
+            Item::Over { delivery, account, wanted, place, admitted } => {
+                durable.import_over(delivery, Over { account, wanted, place, admitted });
+            }
         }
     }
 
@@ -313,7 +364,7 @@ impl Import {
                     durable.registry.general_mut(general).leased += 1;
                     let (instance, held) = held_by(&mut durable.held, &instance);
                     held.insert(id, general);
-                    Phase::Leased(Lease { general, instance, boot, since })
+                    Phase::Leased(Lease { general, instance, boot, since, spend: None })
                 }
                 PhaseItem::Parked { reason, since } => {
                     if reason == ParkReason::BacklogFull {
@@ -338,7 +389,7 @@ impl Import {
                 }
             }
             if held_ms > 0 || held_since.is_some() || cancel.is_some() || last_cause.is_some() {
-                *delivery.setback_mut() = Setback { held_ms, held_since, cancel, last_cause };
+                *delivery.setback_mut() = Setback { held_ms, held_since, cancel, last_cause, over: None };
             }
             if let (QueueId::General(idx), false) = (queue, delivery.status().is_settled()) {
                 durable.registry.general_mut(idx).bound += 1;

@@ -15,9 +15,10 @@ use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
+use crate::member::{Kept, Member};
 use crate::output::InstanceState;
 use crate::plane::Limits;
-use crate::pool::{Kept, Member, MemberIdx, Pool};
+use crate::pool::{MemberIdx, Pools};
 use crate::rate::RatePools;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
@@ -61,7 +62,7 @@ pub struct Soft {
     pub(crate) instances: BTreeMap<Arc<InstanceKey>, Instance>,
     pub(crate) members: Vec<Option<Member>>,
     pub(crate) vacant: Vec<MemberIdx>,
-    pub(crate) pools: BTreeMap<GeneralIdx, Pool>,
+    pub(crate) pools: Pools,
     /// Generals with a free slot that may begin work.
     pub(crate) free: BTreeSet<GeneralIdx>,
     /// The same by the routes that could choose them.
@@ -97,7 +98,7 @@ impl Soft {
             instances: BTreeMap::new(),
             members: Vec::new(),
             vacant: Vec::new(),
-            pools: BTreeMap::new(),
+            pools: Pools::default(),
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
             comebacks: BTreeSet::new(),
@@ -145,6 +146,7 @@ impl Soft {
             | Input::Hold { .. }
             | Input::ApplyRoutes { .. }
             | Input::RemoveGeneral { .. }
+            | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
             | Input::Query { .. }
             | Input::Carry { .. }
@@ -154,7 +156,7 @@ impl Soft {
     }
 
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
-        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, held } = hello;
+        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, keeps_ceilings, held } = hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
         if let Some(older) = replaced {
             self.closed(durable, older, now);
@@ -177,6 +179,7 @@ impl Soft {
             let load = Load { open: u32::try_from(open).unwrap_or(u32::MAX), capacity: named.slots };
             let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
             member.is_open = durable.registry.instance_holds(key).is_none();
+            member.keeps_ceilings = *keeps_ceilings;
             if let Some(at) = kept.iter().position(|kept| kept.general == general) {
                 member.resume(kept.swap_remove(at));
             }
@@ -212,7 +215,7 @@ impl Soft {
             }
             AgentMessage::Accept { delivery, token } => self.rearm(durable, &key, *delivery, *token, None, now),
             AgentMessage::Extend(extend) => {
-                let Extend { delivery, token, progress, checkpoint: _, usage: _ } = extend.as_ref();
+                let Extend { delivery, token, progress, checkpoint: _, usage: _, wanted: _ } = extend.as_ref();
                 self.rearm(durable, &key, *delivery, *token, Some(*progress), now);
             }
             AgentMessage::Heartbeat { loads } => {
@@ -272,7 +275,7 @@ impl Soft {
             }
             Change::Instance(key) => self.refresh_instance(durable, &key, now),
             Change::Removed(general) => {
-                self.pools.remove(&general);
+                self.pools.remove(general);
                 self.free.remove(&general);
                 self.free_of.values_mut().for_each(|of| {
                     of.remove(&general);
@@ -361,7 +364,7 @@ impl Soft {
 
     /// It has work still: looked at again later, unless it is served.
     pub(crate) fn idle_again(&mut self, durable: &Durable, general: GeneralIdx, now: Timestamp) {
-        let is_served = self.pools.get(&general).is_some_and(|pool| pool.members > 0);
+        let is_served = self.pools.get(general).is_some_and(|pool| pool.members > 0);
         if !is_served && durable.registry.get(general).is_some() {
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
         }
@@ -370,7 +373,7 @@ impl Soft {
     /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
-        let pool = self.pools.get(&general);
+        let pool = self.pools.get(general);
         now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
     }
 

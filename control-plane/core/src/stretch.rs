@@ -42,6 +42,12 @@ impl<'a> Stretch<'a> {
                         *open = open.saturating_sub(1);
                     }
                 }
+                Record::DeliveryLeased(leased) if leased.reservation.is_some() => {
+                    // What it used stands against its budgets.
+                    if let Some(place) = stretch.place(leased.delivery.event) {
+                        *place = None;
+                    }
+                }
                 record => {
                     if let Some(place) = setback_of(record).and_then(|event| stretch.place(event)) {
                         *place = None;
@@ -92,7 +98,11 @@ fn setback_of(record: &Record) -> Option<Seq> {
         | Record::RouteAsked(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => None,
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => None,
     }
 }
 

@@ -78,10 +78,12 @@ impl Durable {
         let (_, known) = self.events.delivery(delivery)?;
         let waits = match known.phase {
             Phase::Waiting { .. } => true,
-            Phase::Parked { reason, .. } => matches!(reason, ParkReason::BacklogFull | ParkReason::Delayed),
+            Phase::Parked { reason: ParkReason::BacklogFull | ParkReason::Delayed, .. } => true,
+            // What waits for a budget goes on by itself as well.
+            Phase::Parked { .. } => known.setback().over.as_deref().is_some_and(|over| over.place.is_some()),
             Phase::Leased(_) | Phase::Succeeded | Phase::Cancelled => false,
         };
-        let cancelled = DeliveryCancelled { delivery, reason: CancelReason::Expired, by: Arc::from("") };
+        let cancelled = DeliveryCancelled { delivery, reason: CancelReason::Expired, by: Arc::from(""), charged: None };
         waits.then_some(Record::DeliveryCancelled(cancelled))
     }
 

@@ -1,6 +1,6 @@
 //! Answers to questions about the state as it is.
 
-use mindos_model::{DeliveryId, TenantName};
+use mindos_model::{DeliveryId, ParkReason, TenantName};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -53,6 +53,7 @@ impl Durable {
                 let in_force = in_force.expect("every tenant that asks has a table");
                 Ok(Reply::Routes { table: in_force.table.clone(), at: in_force.at })
             }
+            Query::Budgets => Ok(Reply::Budgets(self.budget_views(tenant, context))),
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {
                 let old = self.events.iter().filter(|(_, event)| event.payload.seq < before);
@@ -65,7 +66,10 @@ impl Durable {
 
     fn view(&self, id: DeliveryId, event: &Event, delivery: &Delivery, soft: &Soft) -> DeliveryView {
         let Delivery { phase, token, attempts, place, .. } = delivery;
-        let Setback { cancel, last_cause, .. } = delivery.setback();
+        let Setback { cancel, last_cause, over, .. } = delivery.setback();
+        let account =
+            over.as_deref().filter(|over| over.place.is_some()).and_then(|over| self.budgets.get(over.account));
+        let budget = account.map(|account| (account.budget.name.clone(), account.budget.period.end(self.at)));
         let mut view = DeliveryView {
             delivery: id,
             status: delivery.status(),
@@ -82,6 +86,7 @@ impl Durable {
             expires: None,
             parked: None,
             parked_at: None,
+            budget,
             cancel: *cancel,
             last_cause: *last_cause,
             place: *place,
@@ -94,6 +99,7 @@ impl Durable {
             }
             Phase::Parked { reason, since } => {
                 view.parked = Some(*reason);
+                view.not_before = (*reason == ParkReason::Delayed).then(|| delivery.terms().not_before);
                 view.parked_at = Some(*since);
             }
             Phase::Succeeded | Phase::Cancelled => {}

@@ -56,6 +56,7 @@ impl World {
             region: None,
             cluster_labels: Vec::new(),
             generals: generals.iter().map(general).collect(),
+            keeps_ceilings: false,
             held: Vec::new(),
         };
         self.plane.offer(Input::Hello(Box::new(hello)), self.now, Entropy(session));
@@ -76,6 +77,7 @@ impl World {
             lane: format!("{tenant}:{repository}/pr/{number}").into(),
             repository: Some(repository.into()),
             priority: None,
+            not_before: None,
             actor: None,
             time: None,
             key,

@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             free: 12,
             ..Choice::default()
         },
+        reservation: None,
     };
     let settled = DeliverySettled {
         delivery,
@@ -77,6 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         output_ref: None,
         usage: Vec::new(),
         took_ms: 12,
+        charged: None,
     };
     for record in [
         Record::EventAccepted(Box::new(accepted)),

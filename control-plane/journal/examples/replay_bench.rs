@@ -194,6 +194,7 @@ impl Fill {
             attempt: 1,
             lease_ms: 25_000,
             choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
+            reservation: None,
         })))
     }
 
@@ -206,6 +207,7 @@ impl Fill {
             output_ref: None,
             usage: Vec::new(),
             took_ms: 12,
+            charged: None,
         })))
     }
 }

@@ -97,6 +97,7 @@ fn history(completions: u64) {
                 attempt: 1,
                 lease_ms: 25_000,
                 choice: Choice::default(),
+                reservation: None,
             })));
         }
         for delivery in &open {
@@ -108,6 +109,7 @@ fn history(completions: u64) {
                 output_ref: None,
                 usage: vec![],
                 took_ms: 3,
+                charged: None,
             })));
         }
         let (began, cpu) = (Instant::now(), cpu_time());

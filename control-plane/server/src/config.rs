@@ -1,6 +1,6 @@
 //! Configuration: one flag and one environment variable for each value, checked before anything starts.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use mindos_core::Limits;
 use mindos_model::limits;
 
 use crate::logging::LogFormat;
+use crate::notify::DiscordEnv;
 use crate::settings::WebhookConfig;
 
 /// What the control plane is started with.
@@ -24,6 +25,26 @@ pub struct Config {
     /// Address that agents dial.
     #[arg(long, env = "MINDOS_AGENT_LISTEN", default_value = "127.0.0.1:8091", value_name = "ADDRESS")]
     pub agent_listen: SocketAddr,
+
+    /// Address of the paths of the earlier aggregator. 127.0.0.1:8086 when not given, and then not insisted on.
+    #[arg(long, env = "MINDOS_AGGREGATOR_ADDRESS", value_name = "ADDRESS")]
+    pub aggregator_address: Option<SocketAddr>,
+
+    /// Port of the aggregator's paths instead of that of their address, by the name that the earlier system had for it.
+    #[arg(long, env = "GITLENS_AGGREGATOR_PORT", value_name = "PORT")]
+    pub aggregator_port: Option<u16>,
+
+    /// Port of the API instead of that of its address, by the name that the earlier system had for it.
+    #[arg(long, env = "MINDOS_PORT", value_name = "PORT", value_parser = Port::read)]
+    pub port: Option<Port>,
+
+    /// Channel of Discord in which events are told of.
+    #[arg(long, env = "PRS_CHANNEL_ID", value_name = "ID")]
+    pub prs_channel_id: Option<String>,
+
+    /// Token of the bot that tells Discord.
+    #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::read)]
+    pub discord_token: Option<Secret>,
 
     /// Allows addresses other than loopback, although everything is sent in the clear and nobody is asked who they are.
     #[arg(long, env = "MINDOS_INSECURE_BIND")]
@@ -150,6 +171,38 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Where the aggregator's paths are unless something else is said.
+const AGGREGATOR: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8086));
+
+/// A port by an old name. In a cluster that has a service called `mindos` the variable of that name holds a URL, and means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port(Option<u16>);
+
+impl Port {
+    fn read(text: &str) -> Result<Port, String> {
+        if text.starts_with("tcp://") {
+            return Ok(Port(None));
+        }
+        text.parse().map(|port| Port(Some(port))).map_err(|_| "expected a port, 0 to 65535".to_owned())
+    }
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    fn read(text: &str) -> Result<Secret, String> {
+        Ok(Secret(text.trim().to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// A setting that is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -167,7 +220,11 @@ impl Config {
     /// # Errors
     /// Names the option and what it accepts.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for (option, address) in [("listen", self.listen), ("agent-listen", self.agent_listen)] {
+        let listen = self.api_address();
+        let aggregator = self.aggregator();
+        for (option, address) in
+            [("listen", listen), ("agent-listen", self.agent_listen), ("aggregator-address", aggregator)]
+        {
             if !address.ip().is_loopback() && !self.insecure_bind {
                 return Err(ConfigError::Exposed { option, address });
             }
@@ -193,6 +250,36 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Where the API listens.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        let mut address = self.listen;
+        let port = self.port.and_then(|Port(port)| port);
+        address.set_port(port.unwrap_or(address.port()));
+        address
+    }
+
+    /// Where the aggregator's paths are.
+    #[must_use]
+    pub fn aggregator(&self) -> SocketAddr {
+        let mut address = self.aggregator_address.unwrap_or(AGGREGATOR);
+        address.set_port(self.aggregator_port.unwrap_or(address.port()));
+        address
+    }
+
+    /// Whether the aggregator's paths were asked for, so that the start fails without them.
+    #[must_use]
+    pub fn insists_on_aggregator(&self) -> bool {
+        self.aggregator_address.is_some() || self.aggregator_port.is_some()
+    }
+
+    /// What the environment says of Discord.
+    #[must_use]
+    pub fn discord(&self) -> DiscordEnv {
+        let token = self.discord_token.as_ref().map(|Secret(token)| token.clone());
+        DiscordEnv { token, prs_channel: self.prs_channel_id.clone() }
     }
 
     /// Bounds and intervals of the plane.
@@ -289,5 +376,8 @@ mod tests {
         }
         assert!(span("25").is_err() && span("1.5s").is_err());
         assert!(config(&["--lease", "2h"]).check().is_err());
+        assert_eq!(config(&["--port", "7"]).api_address().port(), 7);
+        assert_eq!(config(&["--port", "tcp://10.0.0.1:8090"]).api_address().port(), 8090);
+        assert_eq!(config(&["--aggregator-port", "7"]).aggregator().to_string(), "127.0.0.1:7");
     }
 }

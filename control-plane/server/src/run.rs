@@ -61,6 +61,8 @@ pub struct Server {
     pub api: SocketAddr,
     /// Where agents are awaited.
     pub agents: SocketAddr,
+    /// Where the aggregator's paths are; unset where their port was taken and nobody insisted.
+    pub aggregator: Option<SocketAddr>,
     handle: Handle,
     driver: Driver,
     upkeep: Upkeep,
@@ -173,6 +175,7 @@ impl Server {
             history: upkeep.history(),
             limits,
             plane_id,
+            prices: upkeep.prices(),
             draining: draining.clone(),
             otlp: upkeep.otlp(),
         }));
@@ -190,13 +193,22 @@ impl Server {
         upkeep.agent_services(&context, &mut agents);
 
         let http = upkeep.router(&context);
-        let (api_listener, api_at) = listen(config.listen).await?;
+        let http_api = http.clone();
+        let (api_listener, api_at) = listen(config.api_address()).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
-        if !api_at.ip().is_loopback() || !agents_at.ip().is_loopback() {
+        if [api_at, agents_at, config.aggregator()].iter().any(|at| !at.ip().is_loopback()) {
             warn!(
                 "listening beyond loopback WITHOUT encryption and WITHOUT asking who calls: anybody who reaches the ports rules this plane"
             );
         }
+        let aggregator = match listen(config.aggregator()).await {
+            Ok(aggregator) => Some(aggregator),
+            Err(error) if config.insists_on_aggregator() => return Err(error),
+            Err(error) => {
+                warn!(error = %Chain(&error), "the aggregator's paths are not served: give --aggregator-address");
+                None
+            }
+        };
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
@@ -205,9 +217,27 @@ impl Server {
             let grpc = grpc.routes().prepare().into_axum_router();
             ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
         }
-        info!(api = %api_at, agents = %agents_at, version = crate::VERSION, "control plane serves");
+        let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
+        if let Some((listener, _)) = aggregator {
+            let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
+            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max };
+            ports.spawn(port.serve(draining.clone()));
+        }
+        let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
+        info!(api = %api_at, agents = %agents_at, aggregator = shown, version = crate::VERSION, "control plane serves");
         let stop_timeout = config.stop_timeout;
-        Ok(Server { api: api_at, agents: agents_at, handle, driver, upkeep, health, drain, ports, stop_timeout })
+        Ok(Server {
+            api: api_at,
+            agents: agents_at,
+            aggregator: aggregator_at,
+            handle,
+            driver,
+            upkeep,
+            health,
+            drain,
+            ports,
+            stop_timeout,
+        })
     }
 
     /// The way to the plane.
@@ -221,7 +251,8 @@ impl Server {
     /// # Errors
     /// When the journal failed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Server { api: _, agents: _, handle, driver, upkeep, health, drain, mut ports, stop_timeout } = self;
+        let Server { api: _, agents: _, aggregator: _, handle, driver, upkeep, health, drain, mut ports, stop_timeout } =
+            self;
         tokio::select! {
             () = shutdown => {}
             () = handle.ended() => {}

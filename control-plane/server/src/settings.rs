@@ -12,7 +12,10 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
+//! prices:
+//!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
+//! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
 
 use std::collections::BTreeMap;
@@ -32,9 +35,13 @@ use crate::ingest::generic::GenericSetting;
 use crate::ingest::github::Secrets;
 use crate::ingest::hook::SecretSetting;
 use crate::logging;
+use crate::notify::{DiscordEnv, Notifiers, NotifySection};
+use crate::outgoing::Outgoing;
+use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
 use crate::sinks::settings::SinkSetting;
 use crate::sinks::{self, Configured};
+use crate::surface::gitlens::{GitlensSection, GitlensSettings};
 use crate::trace;
 use crate::trace::settings::OtlpSetting;
 
@@ -104,6 +111,10 @@ struct Settings {
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
     log: Option<String>,
+    gitlens: Option<GitlensSection>,
+    notify: Option<NotifySection>,
+    #[serde(default)]
+    prices: Prices,
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -122,8 +133,12 @@ fn parse(text: &str) -> Result<Settings, String> {
         sinks,
         otlp,
         log,
+        prices,
+        gitlens: _,
+        notify: _,
     } = &settings;
     Quotas::new(quotas)?;
+    prices.check()?;
     Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
     github_app.as_ref().map(AppSetting::app).transpose()?;
     sinks::settings::sinks(sinks)?;
@@ -139,6 +154,14 @@ fn parse(text: &str) -> Result<Settings, String> {
     Ok(settings)
 }
 
+/// Checks the text of a settings file.
+///
+/// # Errors
+/// Says what is not accepted.
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
+}
+
 fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
     Secrets::new(current, previous.map(Into::into)).map_err(|error| error.to_string())
 }
@@ -152,6 +175,8 @@ pub struct InForce {
     pub doors: Arc<ArcSwap<Doors>>,
     /// The App whose missed deliveries are asked for.
     pub app: Arc<ArcSwapOption<App>>,
+    /// What models cost.
+    pub prices: Arc<ArcSwap<Prices>>,
     /// How much each source may send.
     pub quotas: Arc<ArcSwap<Quotas>>,
     /// Where results leave to.
@@ -214,6 +239,24 @@ impl LiveSettings {
         self.in_force.clone()
     }
 
+    /// What the surface of the GitLens contract is to be, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn gitlens(&self) -> Result<GitlensSettings, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().gitlens.clone()).unwrap_or_default();
+        GitlensSettings::new(&section).map_err(SettingsError::Invalid)
+    }
+
+    /// Who is to be told what happens, as of the start.
+    ///
+    /// # Errors
+    /// Names the field that is not accepted.
+    pub fn notifiers(&self, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, SettingsError> {
+        let section = self.file.as_ref().and_then(|file| file.current().load().notify.clone()).unwrap_or_default();
+        Notifiers::new(&section, env, outgoing).map_err(SettingsError::Invalid)
+    }
+
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
         let LiveSettings { in_force, base, base_log, file } = self;
@@ -245,7 +288,8 @@ impl LiveSettings {
 }
 
 fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp } = in_force;
+    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp, prices: known } = in_force;
+    // The surface and the notifiers are set up at the start.
     let Settings {
         github_secret,
         github_secret_previous,
@@ -257,10 +301,14 @@ fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Set
         sinks,
         otlp,
         log,
+        prices,
+        gitlens: _,
+        notify: _,
     } = settings;
     if let Ok(quotas) = Quotas::new(quotas) {
         in_use.store(Arc::new(quotas));
     }
+    known.store(Arc::new(prices.clone()));
     // The file was checked when it was read.
     if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
         doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));

@@ -5,7 +5,9 @@
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
+use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
@@ -16,9 +18,11 @@ use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::outgoing::Outgoing;
+use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -41,6 +45,8 @@ pub enum UpkeepError {
     Blobs(#[from] BlobError),
     #[error(transparent)]
     BlobRefs(#[from] RefsError),
+    #[error(transparent)]
+    Board(#[from] BoardError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("failed to start a thread")]
@@ -66,6 +72,9 @@ pub struct Upkeep {
     sinks: Sinks,
     tracer: Tracer,
     exposed: Vec<Exposed>,
+    board: Board,
+    gitlens: Arc<GitlensSettings>,
+    senders: Vec<crate::notify::Task>,
 }
 
 impl Upkeep {
@@ -98,6 +107,21 @@ impl Upkeep {
         let view = BlobRefsView::open(&path)?;
         let blob_refs = view.refs();
         views.start(view, Priority::Low)?;
+        let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
+        let board = view.board();
+        views.start(view, Priority::Low)?;
+        let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
+        let outgoing = Outgoing::new();
+        let notifiers = live.notifiers(&config.discord(), &outgoing)?;
+        let notices = notifiers.counts();
+        let senders = match notifiers.is_empty() {
+            true => Vec::new(),
+            false => {
+                let (view, senders) = notifiers.start(handle.durable_seq().next());
+                views.start(view, Priority::Low)?;
+                senders
+            }
+        };
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -113,9 +137,9 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let settings = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let in_force = settings.in_force();
-        let client = Outgoing::new();
+        let in_force = live.in_force();
+        let gitlens = Arc::new(live.gitlens()?);
+        let client = outgoing;
         let catch_up = CatchUp::new(client.clone(), handle.clock());
         let sinks = Sinks {
             configured: Arc::clone(&in_force.sinks),
@@ -137,8 +161,9 @@ impl Upkeep {
             Exposed::new(move |into| spans.expose(into)),
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
             Exposed::new(move |into| door.admission().expose(into)),
+            Exposed::new(move |into| notices.expose(into)),
         ];
-        let (reads, settings) = (Arc::clone(reads), Some(settings));
+        let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
             history,
@@ -156,13 +181,30 @@ impl Upkeep {
             sinks,
             tracer,
             exposed,
+            board,
+            gitlens,
+            senders,
         })
+    }
+
+    /// What models cost, as the settings say.
+    pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
+        Arc::clone(&self.in_force.prices)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        for sender in self.senders.drain(..) {
+            let context = Arc::clone(context);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = sender => {}
+                    () = context.drained() => {}
+                }
+            });
         }
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
@@ -234,12 +276,19 @@ impl Upkeep {
                 others: self.exposed.clone(),
                 sinks: self.sinks.states.clone(),
             },
+            gitlens: self.gitlens(context),
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),
                 doors: Arc::clone(&self.in_force.doors),
                 ..HttpSettings::default()
             },
         })
+    }
+
+    /// The surface of the GitLens contract.
+    #[must_use]
+    pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.gitlens)))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -10,5 +10,7 @@ mod time;
 
 pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
 pub use id::{DeliveryId, ParseIdError, Seq, Token};
-pub use name::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName};
+pub use name::{
+    BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
+};
 pub use time::{ParseTimeError, Timestamp};

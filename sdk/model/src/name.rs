@@ -108,6 +108,10 @@ name!(
     RouteName, "route", 63
 );
 name!(
+    /// A limit on what may be spent.
+    BudgetName, "budget", 63
+);
+name!(
     /// One running agent within its cluster, such as a pod's name.
     InstanceId, "instance", 253
 );

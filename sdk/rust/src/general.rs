@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::Event;
 use crate::agent::Handle;
+use crate::budget::Spending;
 
 /// An agent of some type, written in Rust. [`serve`](crate::serve()) connects it.
 pub trait General: Send + Sync + 'static {
@@ -19,6 +20,12 @@ pub trait General: Send + Sync + 'static {
     /// The future is dropped when the work has to end at once, for instance because its lease is lost; [`Work::stopped`] tells
     /// earlier where there is time. The same delivery may come again after a failure, with another token.
     fn process(&self, work: Work) -> impl Future<Output = Result<Output, Failure>> + Send;
+
+    /// Whether all its work asks [`Spending::may_spend`] before it uses a model, and stops where it may not. Of one that does not, the
+    /// control plane sets a configured maximum aside for each delivery, where a budget applies.
+    fn keeps_ceilings(&self) -> bool {
+        false
+    }
 
     /// Whether work may come. Asked every few seconds.
     fn ready(&self) -> impl Future<Output = bool> + Send {
@@ -88,6 +95,7 @@ pub struct Work {
     /// The state that the attempt before left with [`Work::progress`], or empty.
     pub checkpoint: Bytes,
     pub(crate) reporter: Reporter,
+    pub(crate) spending: Spending,
     pub(crate) stop: watch::Receiver<Option<Duration>>,
 }
 
@@ -107,6 +115,12 @@ impl Work {
     #[must_use]
     pub fn reporter(&self) -> Reporter {
         self.reporter.clone()
+    }
+
+    /// What the work may use, and what it has used so far.
+    #[must_use]
+    pub fn spending(&self) -> Spending {
+        self.spending.clone()
     }
 
     /// Returns when the work is wanted no longer, and how long it may take to end by itself.
@@ -189,6 +203,12 @@ impl Failure {
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Failure {
         Failure::new(FailureKind::Transient, message)
+    }
+
+    /// A budget has too little left: the delivery is parked until it has more.
+    #[must_use]
+    pub fn over_budget(message: impl Into<String>) -> Failure {
+        Failure::new(FailureKind::OverBudget, message)
     }
 
     /// Cannot work: the delivery is parked.

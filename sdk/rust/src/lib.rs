@@ -18,6 +18,7 @@
 
 pub mod agent;
 mod blob;
+mod budget;
 mod client;
 mod clock;
 mod dial;
@@ -31,6 +32,7 @@ mod tasks;
 mod watch;
 
 pub use blob::blob_ref;
+pub use budget::Spending;
 pub use client::Client;
 pub use clock::Clock;
 pub use dial::AddressError;
@@ -39,7 +41,7 @@ pub use event::{Event, base64};
 pub use general::{Failure, General, ModelLoad, Output, ProviderLimit, Reporter, Work};
 pub use mindos_model as model;
 pub use mindos_proto as proto;
-pub use mindos_sidecar_core::{Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};
+pub use mindos_sidecar_core::{Ceilings, Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};
 pub use publish::{Published, PublishedDelivery, Publisher};
 pub use retry::Retry;
 pub use serve::{Options, general_config, serve, serve_all};

@@ -60,6 +60,9 @@ impl Options {
     }
 }
 
+/// The capability of agents whose generals stop at their ceilings.
+const CEILINGS: &str = "ceilings";
+
 /// A general of a type, named like it, with as many slots as it can work on deliveries at a time.
 ///
 /// # Errors
@@ -97,6 +100,10 @@ pub async fn serve_all<G: General>(
     let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
     let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
     let config = Config { region, cluster_labels, version, ..Config::new(cluster, instance, boot, configs, random()) };
+    let mut identity = identity;
+    if generals.iter().all(General::keeps_ceilings) {
+        identity.capabilities.push(CEILINGS.to_owned());
+    }
     let connection = Connection::new(&control_plane, config, identity)?;
     let handle = connection.handle();
     let generals: Vec<_> = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();

@@ -10,18 +10,26 @@ use mindos_model::limits::INLINE_MAX;
 use mindos_model::{DeliveryId, FailureKind, GeneralName, Token};
 use mindos_proto::agent::v1::Mode;
 use mindos_proto::convert;
-use mindos_sidecar_core::{CancelReason, Outcome};
+use mindos_sidecar_core::{CancelReason, Ceilings, Outcome};
 use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::agent::{Adapter, Assignment, Body, Finish, Handle, Start};
+use crate::budget::{Grants, Spending};
 use crate::general::{Failure, General, Output, Reporter, Work, stopped};
 use crate::{Error, Event, Retry, blob};
 
 /// What may still run: the way to stop it.
 pub(crate) type Running = Arc<Mutex<Stops>>;
-type Stops = BTreeMap<(DeliveryId, Token), watch::Sender<Option<Duration>>>;
+type Stops = BTreeMap<(DeliveryId, Token), Lines>;
+
+/// The ways to tell a piece of work something.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    stop: watch::Sender<Option<Duration>>,
+    granted: watch::Sender<Grants>,
+}
 
 /// Runs each piece of work as a task.
 #[derive(Debug)]
@@ -41,7 +49,8 @@ impl<G: General> Adapter for Tasks<G> {
         // The frame it came in may be much larger, and the work may take long.
         let assignment = assignment.detached();
         let (stop, stopping) = watch::channel(None);
-        lock(&self.running).insert((delivery, token), stop);
+        let (granted, grants) = watch::channel(Grants::default());
+        lock(&self.running).insert((delivery, token), Lines { stop, granted });
         let report =
             Report { delivery, token, handle: self.handle.clone(), running: self.running.clone(), finish: None };
         let (channel, reporter) = (self.channel.clone(), Reporter { delivery, token, handle: self.handle.clone() });
@@ -49,7 +58,8 @@ impl<G: General> Adapter for Tasks<G> {
             let mut report = report;
             let began = Instant::now();
             let ended = async {
-                let work = prepare(assignment, delivery, token, name, reporter, stopping.clone(), &channel).await?;
+                let work = prepare(assignment, (delivery, token), name, reporter, (stopping.clone(), grants), &channel)
+                    .await?;
                 let output = general.process(work).await?;
                 store(output, &channel).await
             };
@@ -68,16 +78,22 @@ impl<G: General> Adapter for Tasks<G> {
     }
 
     fn stop(&mut self, delivery: DeliveryId, token: Token, grace: Duration) {
-        if let Some(stop) = lock(&self.running).get(&(delivery, token)) {
-            stop.send_replace(Some(grace));
+        if let Some(lines) = lock(&self.running).get(&(delivery, token)) {
+            lines.stop.send_replace(Some(grace));
+        }
+    }
+
+    fn granted(&mut self, delivery: DeliveryId, token: Token, ceilings: Ceilings) {
+        if let Some(lines) = lock(&self.running).get(&(delivery, token)) {
+            lines.granted.send_modify(|grants| grants.answered(ceilings));
         }
     }
 }
 
 /// Ends everything that still runs.
 pub(crate) fn end_all(running: &Running) {
-    for stop in lock(running).values() {
-        stop.send_replace(Some(Duration::ZERO));
+    for lines in lock(running).values() {
+        lines.stop.send_replace(Some(Duration::ZERO));
     }
 }
 
@@ -127,11 +143,10 @@ fn finish(answer: Result<Body, Failure>, took: Duration) -> Finish {
 /// Reads an assignment, and fetches what of it lies in the blob store.
 async fn prepare(
     assignment: Assignment,
-    delivery: DeliveryId,
-    token: Token,
+    (delivery, token): (DeliveryId, Token),
     general: GeneralName,
     reporter: Reporter,
-    stop: watch::Receiver<Option<Duration>>,
+    (stop, grants): (watch::Receiver<Option<Duration>>, watch::Receiver<Grants>),
     channel: &Channel,
 ) -> Result<Work, Failure> {
     let unreadable = |error: crate::agent::AssignmentError| Failure::poison(crate::error::chain(&error));
@@ -147,6 +162,8 @@ async fn prepare(
     }
     let live = matches!(assign.mode(), Mode::Unspecified | Mode::Live);
     let deadline = assign.deadline.as_ref().and_then(|deadline| convert::timestamp(deadline, "deadline").ok());
+    let ceilings = assign.ceilings.as_ref().map(crate::agent::ceilings_of).unwrap_or_default();
+    let spending = Spending::new(reporter.clone(), ceilings, grants);
     Ok(Work {
         delivery,
         token,
@@ -161,6 +178,7 @@ async fn prepare(
         deadline,
         checkpoint: assign.checkpoint,
         reporter,
+        spending,
         stop,
     })
 }

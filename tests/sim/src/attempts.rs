@@ -14,7 +14,7 @@ impl Ledger {
         phase: Phase,
         record: &AttemptEnded,
     ) -> Result<(), Broken> {
-        let AttemptEnded { delivery: id, token, cause, message: _, counted, next } = record;
+        let AttemptEnded { delivery: id, token, cause, counted, next, .. } = record;
         let (id, token) = (*id, *token);
         if phase == Phase::Cancelling {
             return Err(format!("what_is_cancelled_ends: {id} ended an attempt by {cause:?}"));

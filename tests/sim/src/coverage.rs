@@ -44,7 +44,7 @@ const PHASES: [&str; 5 + ParkReason::ALL.len()] = [
     "ended",
 ];
 
-const STEPS: [&str; 40] = [
+const STEPS: [&str; 41] = [
     "accepted",
     "accepted_parked",
     "leased",
@@ -85,9 +85,10 @@ const STEPS: [&str; 40] = [
     "cancel_race_lost",
     "cancelled_expired",
     "cancelled_shadow_failed",
+    "parked_over_budget",
 ];
 
-const OTHERS: [&str; 19] = [
+const OTHERS: [&str; 23] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -107,6 +108,10 @@ const OTHERS: [&str; 19] = [
     "route cordoned",
     "route draining",
     "journal_truncated",
+    "budget_set",
+    "budget_removed",
+    "budget_acknowledged",
+    "budget_crossed",
 ];
 
 /// Hits of each (phase, step).
@@ -125,12 +130,13 @@ impl Default for Coverage {
 fn possible(phase: usize, step: usize) -> bool {
     match phase {
         0 => matches!(step, 0 | 1 | 30..=35),
-        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38 | 40),
         2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37 | 39),
         3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36),
         8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
         10 => matches!(step, 21 | 26 | 27),
-        4..=7 | 9 => matches!(step, 21 | 26 | 28 | 36),
+        9 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
+        4..=7 => matches!(step, 21 | 26 | 28 | 36),
         _ => step == 28,
     }
 }
@@ -232,6 +238,7 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::RaceLost { .. } => 37,
             CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => 24,
         },
+        Record::DeliveryParked(parked) if parked.over.is_some() => 40,
         Record::DeliveryParked(_) => 25,
         Record::DeliveryRedriven(redriven) => 26 + usize::from(redriven.by.is_empty()),
         Record::ResultRefused(_) => 28,
@@ -247,7 +254,11 @@ fn step_of(record: &Record) -> Option<usize> {
         | Record::HoldChanged(_)
         | Record::RouteAsked(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => return None,
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => return None,
     })
 }
 
@@ -263,6 +274,10 @@ fn other_of(record: &Record) -> Option<usize> {
         Record::EpochStarted(_) => Some(0),
         Record::UpgradeFinalized(_) => Some(1),
         Record::JournalTruncated(_) => Some(18),
+        Record::BudgetSet(_) => Some(19),
+        Record::BudgetRemoved(_) => Some(20),
+        Record::BudgetAcknowledged(_) => Some(21),
+        Record::BudgetCrossed(_) => Some(22),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

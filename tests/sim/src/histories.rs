@@ -15,7 +15,7 @@ use crate::ledger::Broken;
 use crate::words;
 
 /// Kinds of records there are.
-pub const KINDS: usize = 20;
+pub const KINDS: usize = 24;
 /// The file that says what the journal leads to.
 pub const STATE: &str = "state.txt";
 
@@ -72,6 +72,14 @@ pub fn summary(durable: &Durable) -> String {
                 seen = (seen.0 + 1, words::hash(&[&key, &at.0.to_le_bytes(), &event]) ^ u64::rotate_left(seen.1, 7));
                 Ok(())
             }
+            Item::Budget(budget) => {
+                writeln!(text, "budget {} {:?} level {:?}", budget.budget.name, budget.tally, budget.level)
+            }
+            Item::Estimate { pair, learnt } => writeln!(text, "estimate {pair:?} {learnt:?}"),
+            Item::Spend { delivery, reserved, spent, accounts } => {
+                writeln!(text, "spend {delivery} {reserved:?} {spent:?} {accounts:?}")
+            }
+            Item::Over { delivery, account, wanted, .. } => writeln!(text, "over {delivery} {account} {wanted:?}"),
             // Not told of by the first releases.
             Item::Settled { ending: Ending::Answered | Ending::Unanswered, .. } => Ok(()),
             Item::Settled { delivery, token, ending: Ending::Held } => {

@@ -13,6 +13,7 @@ use mindos_core::record::{
 use mindos_core::route::Route;
 use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, RouteName, Seq, Timestamp, Token};
 
+use crate::budgets::Budgets;
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
 use crate::placed::Limited;
@@ -82,6 +83,7 @@ pub struct Ledger {
     /// Slots as the plane was told, by instance and general.
     pub slots: HashMap<(Arc<InstanceKey>, Arc<GeneralKey>), Timeline<u32>>,
     pub clocks: Clocks,
+    pub budgets: Budgets,
     /// Boots that left with all their work done.
     pub left: BTreeSet<BootId>,
     /// Work that generals began, by boot.
@@ -120,6 +122,7 @@ impl Ledger {
         let phase = delivery_of(record).map_or(Phase::New, |id| self.phase(id));
         self.coverage.hit(phase, record);
         self.kinds.insert(record.kind());
+        self.budgets.fold(entry)?;
         self.judge(*seq, *at, phase, record)
     }
 
@@ -244,7 +247,11 @@ impl Ledger {
             Record::PrefixDropped(_)
             | Record::ClusterRegistered(_)
             | Record::JournalTruncated(_)
-            | Record::UpgradeFinalized(_) => {}
+            | Record::UpgradeFinalized(_)
+            | Record::BudgetSet(_)
+            | Record::BudgetRemoved(_)
+            | Record::BudgetAcknowledged(_)
+            | Record::BudgetCrossed(_) => {}
         }
         Ok(())
     }
@@ -333,7 +340,7 @@ impl Ledger {
         phase: Phase,
         record: &DeliveryLeased,
     ) -> Result<(), Broken> {
-        let DeliveryLeased { delivery: id, token, general, instance, boot, attempt, lease_ms: _, choice: _ } = record;
+        let DeliveryLeased { delivery: id, token, general, instance, boot, attempt, .. } = record;
         let (id, token) = (*id, *token);
         if matches!(phase, Phase::Leased | Phase::Cancelling) {
             return Err(format!("one_lease_per_delivery: {id} was leased again under {token}"));
@@ -496,6 +503,10 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => None,
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => None,
     }
 }

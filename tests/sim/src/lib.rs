@@ -5,6 +5,7 @@
 //! those of the agents in `world`. Invariant: one seed, run twice, gives equal bytes.
 
 mod attempts;
+pub mod budgets;
 pub mod chance;
 pub mod clocks;
 pub mod coverage;

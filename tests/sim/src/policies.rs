@@ -128,7 +128,8 @@ impl Ledger {
             CancelReason::Expired => {
                 let waits = matches!(
                     phase,
-                    Phase::Waiting | Phase::Parked(ParkReason::BacklogFull) | Phase::Parked(ParkReason::Delayed)
+                    Phase::Waiting
+                        | Phase::Parked(ParkReason::BacklogFull | ParkReason::Delayed | ParkReason::OverBudget)
                 );
                 if waits && terms.expires > Timestamp(0) && at >= terms.expires {
                     return Ok(());

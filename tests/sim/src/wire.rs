@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mindos_core::budget::Limit;
 use mindos_core::input::{
     AgentMessage, Extend, Hello, HelloGeneral, Input, ModelLoad, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
 };
@@ -40,6 +41,8 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
                 region: config.region.clone(),
                 cluster_labels: Vec::new(),
                 generals: generals.collect(),
+                // One of the clusters has generals of the simpler kind.
+                keeps_ceilings: config.cluster.as_str() == "c1",
                 held: hello.claims,
             }))]
         }
@@ -58,7 +61,9 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
             let checkpoint = progress.as_ref().filter(|progress| !progress.checkpoint.is_empty());
             let checkpoint = checkpoint
                 .map(|progress| Payload { salt: [7; 16], bytes: Bytes::copy_from_slice(&progress.checkpoint) });
-            let extend = Extend { delivery, token, progress: noted, checkpoint, usage: Vec::<Usage>::new() };
+            let usage = if noted > 0 { vec![used(100 * noted)] } else { Vec::new() };
+            let wanted = noted.is_multiple_of(2).then(|| Limit { micros: Some(50 * noted), ..Limit::default() });
+            let extend = Extend { delivery, token, progress: noted, checkpoint, usage, wanted };
             vec![agent(AgentMessage::Extend(Box::new(extend)))]
         }
         Up::Result { delivery, token, finish } => {
@@ -73,7 +78,10 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
                     ReportedOutcome::Failed { kind: FailureKind::Cancelled, message: Arc::from("") }
                 }
             };
-            vec![agent(AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() })))]
+            // Models whose use varies tenfold, and some that say nothing of it.
+            let drawn = words::hash(&[&delivery.event.0.to_le_bytes(), &token.term.to_le_bytes()]);
+            let usage = if drawn.is_multiple_of(5) { Vec::new() } else { vec![used(100 + drawn % 901)] };
+            vec![agent(AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage })))]
         }
         Up::Heartbeat { loads, leases: _ } => {
             let loads = config.generals.iter().zip(loads).map(|(general, load)| {
@@ -87,6 +95,11 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
         Up::Reconciled { .. } => Vec::new(),
         Up::Draining { deadline: _, generals: _ } => vec![agent(AgentMessage::Draining)],
     }
+}
+
+/// One model's use, a token for a millionth.
+fn used(micros: u64) -> Usage {
+    Usage { model: Arc::from("m"), input_tokens: micros, output_tokens: 0, cost_micros: micros }
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Labels {
@@ -124,7 +137,7 @@ pub(crate) fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp)
             deadline: Some(now + assign.deadline),
             work: (),
         }),
-        PlaneMessage::Extended { delivery, token } => Down::Extended { delivery, token, lease: None },
+        PlaneMessage::Extended { delivery, token, ceilings: _ } => Down::Extended { delivery, token, lease: None },
         PlaneMessage::Lost { delivery, token } => Down::Lost { delivery, token },
         PlaneMessage::Cancel { delivery, token, reason } => {
             let reason = match reason {

@@ -83,6 +83,7 @@ pub fn name_request(input: &mut Input, id: RequestId) {
         | Input::Hold { request, .. }
         | Input::ApplyRoutes { request, .. }
         | Input::RemoveGeneral { request, .. }
+        | Input::Budget { request, .. }
         | Input::FinalizeUpgrade { request, .. }
         | Input::Query { request, .. }
         | Input::DropPrefix { request, .. } => *request = id,

@@ -66,6 +66,30 @@ fn a_full_lane_keeps_no_other_out_of_the_room_there_is() {
     assert!(after.contains("98 deliveries"), "{after}");
 }
 
+#[test]
+fn asked_routes_give_their_place_away_only_when_nothing_is_open_under_them() {
+    let mut story = String::from("hello s1 c1/i1 generals=g:worker:1\n");
+    let mut publish = |name: &str, strategy: &str, events: std::ops::Range<usize>| {
+        for number in events {
+            // Nobody is of that type: broadcast leads to nothing, and round robin waits.
+            let line = format!("publish {name}/{number} kind=job asked=asked.{name}{number}:{strategy}:nobody\n");
+            story.push_str(&line);
+        }
+    };
+    publish("idle", "broadcast", 0..64);
+    publish("more", "broadcast", 0..1);
+    publish("open", "round_robin", 0..65);
+    story.push_str("crash\nrestart\n");
+
+    let ran = script::run(&story).unwrap();
+
+    assert_eq!(ran.broken, None);
+    assert!(ran.text.contains("RouteAsked asked.more0 broadcast replaces=asked.idle0\n"), "{}", ran.text);
+    assert_eq!(ran.text.matches(" replaces=").count(), 65, "{}", ran.text);
+    let last = ran.text.rsplit_once("> publish open/64").unwrap().1;
+    assert!(last.contains("refused: 64 routes that publishers asked for have open work, no more may"), "{last}");
+}
+
 /// Publishes to one lane under `debounce` 2 s / 30 s, so many at even times over so many seconds; says when which event began.
 fn storm(pushes: u64, seconds: u64) -> Vec<String> {
     let mut story = String::from(

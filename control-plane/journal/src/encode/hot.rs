@@ -4,15 +4,20 @@
 
 use std::sync::Arc;
 
+use mindos_core::Reservation;
+use mindos_core::budget::Amount;
 use mindos_core::record::{
     Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
     Terms, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_proto::budget::v1 as budget_pb;
 use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::journal::v1 as pb;
 use mindos_proto::route::v1 as route_pb;
+use prost::Message;
 
+use super::budget;
 use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{blob, fixed};
@@ -119,6 +124,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         attempt,
         lease_ms,
         choice: Choice { generals, instances, free, connected, aside, excluded },
+        reservation,
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
@@ -161,11 +167,15 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         put_number(10, u64::from(*free), bytes);
         put_number(11, u64::from(*connected), bytes);
         put_number(12, u64::from(*aside), bytes);
+        if let Some(reservation) = reservation {
+            let message = budget::of_reservation(reservation).encode_to_vec();
+            put_message(16, bytes, |bytes| bytes.extend_from_slice(&message));
+        }
     });
 }
 
 pub(crate) fn delivery_settled(of: &Entry, record: &DeliverySettled, bytes: &mut Vec<u8>) {
-    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms } = record;
+    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms, charged } = record;
     entry(of, DELIVERY_SETTLED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
         put_number(3, pb::Outcome::Succeeded as u64, bytes);
@@ -182,6 +192,10 @@ pub(crate) fn delivery_settled(of: &Entry, record: &DeliverySettled, bytes: &mut
         put_bytes(8, output_type.as_deref().unwrap_or_default().as_bytes(), bytes);
         if let Some(digest) = output_ref {
             put_bytes(9, format!("{BLOB}{}", crate::chain::hex(digest)).as_bytes(), bytes);
+        }
+        if let Some(charged) = charged {
+            let message = budget::of_amount(*charged).encode_to_vec();
+            put_message(13, bytes, |bytes| bytes.extend_from_slice(&message));
         }
     });
 }
@@ -331,7 +345,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
     let (mut delivery, mut token, mut general) = (None, None, None);
     let (mut instance, mut boot, mut tenant) = ("", "", "");
     let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
-    let mut candidates = Vec::new();
+    let (mut candidates, mut reservation) = (Vec::new(), None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -346,6 +360,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             10 => free = value.small()?,
             11 => connected = value.small()?,
             12 => aside = value.small()?,
+            16 => reservation = Some(value.bytes()?),
             _ => {}
         }
     }
@@ -389,6 +404,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
         attempt,
         lease_ms,
         choice,
+        reservation: reservation.map(read_reservation).transpose()?,
     })))
 }
 
@@ -399,7 +415,7 @@ fn read_delivery_settled(
 ) -> Result<Record, Invalid> {
     let (mut delivery, mut token, mut outcome, mut took_ms) = (None, None, 0, 0);
     let (mut output_type, mut output_ref) = ("", "");
-    let mut usage = Vec::new();
+    let (mut usage, mut charged) = (Vec::new(), None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -409,6 +425,7 @@ fn read_delivery_settled(
             7 => took_ms = value.number()?,
             8 => output_type = value.text()?,
             9 => output_ref = value.text()?,
+            13 => charged = Some(value.bytes()?),
             _ => {}
         }
     }
@@ -423,7 +440,18 @@ fn read_delivery_settled(
         output_ref: blob(output_ref)?,
         usage,
         took_ms,
+        charged: charged.map(read_amount).transpose()?,
     })))
+}
+
+fn read_reservation(bytes: &[u8]) -> Result<Box<Reservation>, Invalid> {
+    let message = pb::Reservation::decode(bytes).map_err(|error| Invalid::new("reservation", error))?;
+    Ok(Box::new(budget::reservation(message)))
+}
+
+fn read_amount(bytes: &[u8]) -> Result<Amount, Invalid> {
+    let message = budget_pb::Amount::decode(bytes).map_err(|error| Invalid::new("charged", error))?;
+    Ok(budget::amount(message))
 }
 
 fn read_usage(names: &mut Names, mut fields: Fields<'_>) -> Result<Usage, Invalid> {

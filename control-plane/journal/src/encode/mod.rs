@@ -13,6 +13,8 @@ use mindos_proto::convert::Invalid;
 use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
+pub mod budget;
+mod budget_state;
 mod fields;
 pub mod guard;
 mod hot;
@@ -75,7 +77,11 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => {
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => {
             message(entry).encode(bytes).expect("a vector grows as needed");
         }
     }
@@ -121,6 +127,8 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
     }
 }
 
+#[cfg(test)]
+mod budget_samples;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use mindos_core::record::{
-    AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
-    DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
-    GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
-    Weight,
+    AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, Choice,
+    ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
+    JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
+    ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{guard, route, words};
+use super::{budget, guard, route, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -31,11 +31,14 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             token: token(record.token)?,
             checkpoint: payload,
             usage: record.usage.into_iter().map(usage).collect(),
+            reserved: record.reserved.map(budget::amount),
+            spent: record.spent.map(budget::amount),
         })),
         Kind::DeliveryCancelled(record) => Record::DeliveryCancelled(DeliveryCancelled {
             delivery: delivery_id(record.delivery)?,
             reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
             by: by(record.by),
+            charged: record.charged.map(budget::amount).map(Box::new),
         }),
         Kind::CancelRequested(record) => Record::CancelRequested(CancelRequested {
             delivery: delivery_id(record.delivery)?,
@@ -45,6 +48,7 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::DeliveryParked(record) => Record::DeliveryParked(DeliveryParked {
             delivery: delivery_id(record.delivery)?,
             reason: required(words::parked(record.reason)?, "reason")?,
+            over: record.over_budget.map(budget::over).transpose()?.map(Box::new),
         }),
         Kind::DeliveryRedriven(record) => Record::DeliveryRedriven(DeliveryRedriven {
             delivery: delivery_id(record.delivery)?,
@@ -110,6 +114,27 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::UpgradeFinalized(record) => {
             Record::UpgradeFinalized(UpgradeFinalized { version: Arc::from(record.version), by: by(record.by) })
         }
+        Kind::BudgetSet(record) => Record::BudgetSet(Box::new(BudgetSet {
+            tenant: names.tenant(&record.tenant)?,
+            budget: Arc::new(budget::from_message(required(record.budget, "budget")?)?),
+            by: by(record.by),
+        })),
+        Kind::BudgetRemoved(record) => Record::BudgetRemoved(BudgetRemoved {
+            tenant: names.tenant(&record.tenant)?,
+            budget: parsed(&record.budget, "budget")?,
+            by: by(record.by),
+        }),
+        Kind::BudgetAcknowledged(record) => Record::BudgetAcknowledged(BudgetAcknowledged {
+            tenant: names.tenant(&record.tenant)?,
+            budget: parsed(&record.budget, "budget")?,
+            by: by(record.by),
+        }),
+        Kind::BudgetCrossed(record) => Record::BudgetCrossed(Box::new(BudgetCrossed {
+            tenant: names.tenant(&record.tenant)?,
+            budget: parsed(&record.budget, "budget")?,
+            level: budget::level(record.level)?,
+            tally: budget::tally(record.charged, record.reserved),
+        })),
     })
 }
 
@@ -203,6 +228,7 @@ fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result
         attempt: record.attempt,
         lease_ms: record.lease_ms,
         choice,
+        reservation: record.reservation.map(budget::reservation).map(Box::new),
     })
 }
 
@@ -219,6 +245,7 @@ fn read_delivery_settled(record: pb::DeliverySettled, payload: Option<Payload>) 
         output_ref: blob(&record.output_ref)?,
         usage: record.usage.into_iter().map(usage).collect(),
         took_ms: record.duration_ms,
+        charged: record.charged.map(budget::amount),
     })
 }
 
@@ -245,6 +272,9 @@ fn read_attempt_ended(record: pb::AttemptEnded) -> Result<AttemptEnded, Invalid>
         cause: required(cause, "ended_by")?,
         message: Arc::from(record.message),
         counted: record.counted,
+        usage: record.usage.into_iter().map(usage).collect(),
+        charged: record.charged.map(budget::amount),
+        over: record.over_budget.map(budget::over).transpose()?.map(Box::new),
         next: match required(record.next, "next")? {
             pb::attempt_ended::Next::WaitingNotBeforeMs(at) => Next::Wait { not_before: Timestamp(at) },
             pb::attempt_ended::Next::Parked(reason) => {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_core::record::{
-    AttemptEnded, CancelRequested, Choice, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked,
-    DeliveryRedriven, DeliverySettled, EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered,
-    GeneralRemoved, HoldChanged, HoldTarget, JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried,
-    PlannedDelivery, PrefixDropped, Record, ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage,
-    Weight,
+    AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, Choice,
+    ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
+    JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
+    ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
 };
 use mindos_model::{TenantName, Token};
 use mindos_proto::delivery::v1 as delivery;
@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, guard, route, words};
+use super::{RECORD_FORMAT, budget, guard, route, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -27,15 +27,17 @@ pub(crate) fn to_message(record: &Record) -> Kind {
         Record::DeliverySettled(record) => Kind::DeliverySettled(delivery_settled(record)),
         Record::AttemptEnded(record) => Kind::AttemptEnded(attempt_ended(record)),
         Record::LeaseExtended(record) => {
-            let LeaseExtended { delivery, token, checkpoint, usage } = &**record;
+            let LeaseExtended { delivery, token, checkpoint, usage, reserved, spent } = &**record;
             Kind::LeaseExtended(pb::LeaseExtended {
                 delivery: Some((*delivery).into()),
                 token: Some((*token).into()),
                 usage: usage.iter().map(usage_to_message).collect(),
                 checkpoint_len: checkpoint.as_ref().map_or(0, payload_len),
+                reserved: reserved.map(budget::of_amount),
+                spent: spent.map(budget::of_amount),
             })
         }
-        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by }) => {
+        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged }) => {
             let (reason, superseded_by) = words::of_cancel(*reason);
             Kind::DeliveryCancelled(pb::DeliveryCancelled {
                 delivery: Some((*delivery).into()),
@@ -43,6 +45,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 superseded_by,
                 by: by.to_string(),
                 message: String::new(),
+                charged: charged.as_deref().copied().map(budget::of_amount),
             })
         }
         Record::CancelRequested(CancelRequested { delivery, reason, by }) => {
@@ -55,9 +58,11 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 ..Default::default()
             })
         }
-        Record::DeliveryParked(DeliveryParked { delivery, reason }) => Kind::DeliveryParked(pb::DeliveryParked {
+        Record::DeliveryParked(DeliveryParked { delivery, reason, over }) => Kind::DeliveryParked(pb::DeliveryParked {
             delivery: Some((*delivery).into()),
             reason: words::of_parked(Some(*reason)),
+            redrive_at_ms: budget::redrive_at(over.as_deref()),
+            over_budget: over.as_deref().map(budget::of_over),
             ..Default::default()
         }),
         Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by }) => {
@@ -133,6 +138,30 @@ pub(crate) fn to_message(record: &Record) -> Kind {
             format: RECORD_FORMAT,
             by: by.to_string(),
         }),
+        Record::BudgetSet(record) => {
+            let BudgetSet { tenant: of, budget, by } = &**record;
+            let budget = Some(budget::to_message(budget));
+            Kind::BudgetSet(pb::BudgetSet { tenant: tenant(of), budget, by: by.to_string() })
+        }
+        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by }) => Kind::BudgetRemoved(pb::BudgetRemoved {
+            tenant: tenant(of),
+            budget: budget.to_string(),
+            by: by.to_string(),
+        }),
+        Record::BudgetAcknowledged(BudgetAcknowledged { tenant: of, budget, by }) => {
+            let (tenant, budget, by) = (tenant(of), budget.to_string(), by.to_string());
+            Kind::BudgetAcknowledged(pb::BudgetAcknowledged { tenant, budget, by })
+        }
+        Record::BudgetCrossed(record) => {
+            let BudgetCrossed { tenant: of, budget, level, tally } = &**record;
+            Kind::BudgetCrossed(pb::BudgetCrossed {
+                tenant: tenant(of),
+                budget: budget.to_string(),
+                level: budget::of_level(*level),
+                charged: budget::of_some(tally.charged),
+                reserved: budget::of_some(tally.reserved),
+            })
+        }
     }
 }
 
@@ -218,6 +247,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         attempt,
         lease_ms,
         choice: Choice { generals, instances, free, connected, aside, excluded },
+        reservation,
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
         general: Some(general_to_message(general)),
@@ -258,11 +288,12 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         free_instances: *free,
         connected_instances: *connected,
         set_aside: *aside,
+        reservation: reservation.as_deref().map(budget::of_reservation),
     }
 }
 
 fn delivery_settled(record: &DeliverySettled) -> pb::DeliverySettled {
-    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms } = record;
+    let DeliverySettled { delivery, token, output, output_type, output_ref, usage, took_ms, charged } = record;
     pb::DeliverySettled {
         delivery: Some((*delivery).into()),
         token: Some((*token).into()),
@@ -271,13 +302,14 @@ fn delivery_settled(record: &DeliverySettled) -> pb::DeliverySettled {
         output_len: output.as_ref().map_or(0, payload_len),
         duration_ms: *took_ms,
         output_content_type: output_type.as_deref().unwrap_or_default().to_owned(),
+        charged: charged.map(budget::of_amount),
         output_ref: output_ref.map(|digest| format!("{BLOB}{}", crate::chain::hex(&digest))).unwrap_or_default(),
         ..Default::default()
     }
 }
 
 fn attempt_ended(record: &AttemptEnded) -> pb::AttemptEnded {
-    let AttemptEnded { delivery, token, cause, message, counted, next } = record;
+    let AttemptEnded { delivery, token, cause, message, counted, next, usage, charged, over } = record;
     let (ended_by, cause, rate_limited_until_ms) = words::of_cause(*cause);
     pb::AttemptEnded {
         delivery: Some((*delivery).into()),
@@ -291,6 +323,11 @@ fn attempt_ended(record: &AttemptEnded) -> pb::AttemptEnded {
         counted: *counted,
         ended_by,
         rate_limited_until_ms,
+        usage: usage.iter().map(usage_to_message).collect(),
+        budget: over.as_ref().map(|over| over.budget.to_string()).unwrap_or_default(),
+        redrive_at_ms: budget::redrive_at(over.as_deref()),
+        charged: charged.map(budget::of_amount),
+        over_budget: over.as_deref().map(budget::of_over),
         ..Default::default()
     }
 }

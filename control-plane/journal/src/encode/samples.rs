@@ -11,33 +11,34 @@ use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
+use super::budget_samples;
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 21;
+pub(crate) const KINDS: u64 = 30;
 
-fn tenant(random: &mut Random) -> TenantName {
+pub(super) fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
 }
 
-fn text(random: &mut Random, what: &str) -> Arc<str> {
+pub(super) fn text(random: &mut Random, what: &str) -> Arc<str> {
     Arc::from(format!("{what}/{}", random.below(1000)))
 }
 
-fn maybe<T>(random: &mut Random, make: impl FnOnce(&mut Random) -> T) -> Option<T> {
+pub(super) fn maybe<T>(random: &mut Random, make: impl FnOnce(&mut Random) -> T) -> Option<T> {
     random.chance(50).then(|| make(random))
 }
 
-fn time(random: &mut Random) -> Timestamp {
+pub(super) fn time(random: &mut Random) -> Timestamp {
     Timestamp(1_700_000_000_000 + random.below(1 << 40))
 }
 
-fn seq(random: &mut Random) -> Seq {
+pub(super) fn seq(random: &mut Random) -> Seq {
     let bits = 1 + random.below(40);
     Seq(1 + random.below(1 << bits))
 }
 
-fn delivery(random: &mut Random) -> DeliveryId {
+pub(super) fn delivery(random: &mut Random) -> DeliveryId {
     DeliveryId::new(seq(random), 1 + random.below(64) as u32)
 }
 
@@ -45,7 +46,7 @@ fn token(random: &mut Random) -> Token {
     Token::new(1 + random.below(1 << 20) as u32, 1 + random.below(100) as u32)
 }
 
-fn general(random: &mut Random, tenant: &TenantName) -> Arc<GeneralKey> {
+pub(super) fn general(random: &mut Random, tenant: &TenantName) -> Arc<GeneralKey> {
     let cluster = format!("cluster-{}", random.below(3)).parse().unwrap();
     let name = format!("general-{}", random.below(11)).parse().unwrap();
     Arc::new(GeneralKey { tenant: tenant.clone(), cluster, name })
@@ -95,7 +96,7 @@ fn load(random: &mut Random) -> Load {
     Load { open: random.below(20) as u32, capacity: random.below(300) as u32 }
 }
 
-fn usage(random: &mut Random) -> Vec<Usage> {
+pub(super) fn usage(random: &mut Random) -> Vec<Usage> {
     (0..random.below(3))
         .map(|_| Usage {
             model: text(random, "model"),
@@ -245,6 +246,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
         attempt: 1 + random.below(5) as u32,
         lease_ms: random.below(1 << 20) as u32,
         choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
+        reservation: None,
         general,
     };
     let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));
@@ -282,6 +284,9 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
                 true => Next::Wait { not_before: time(random) },
                 false => Next::Park { reason: reason(random) },
             },
+            usage: Vec::new(),
+            charged: None,
+            over: None,
         })),
         4 => Record::DeliverySettled(Box::new(DeliverySettled {
             delivery: delivery(random),
@@ -291,18 +296,20 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             output_ref: maybe(random, digest),
             usage: usage(random),
             took_ms: random.below(1 << 22),
+            charged: None,
         })),
         5 => Record::DeliveryCancelled(DeliveryCancelled {
             delivery: delivery(random),
             reason: cancel(random),
             by: text(random, "person"),
+            charged: None,
         }),
         6 => Record::CancelRequested(CancelRequested {
             delivery: delivery(random),
             reason: cancel(random),
             by: text(random, "person"),
         }),
-        7 => Record::DeliveryParked(DeliveryParked { delivery: delivery(random), reason: reason(random) }),
+        7 => Record::DeliveryParked(DeliveryParked { delivery: delivery(random), reason: reason(random), over: None }),
         8 => Record::DeliveryRedriven(DeliveryRedriven {
             delivery: delivery(random),
             place_before: seq(random),
@@ -323,6 +330,8 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             token: token(random),
             checkpoint: maybe(random, payload),
             usage: usage(random),
+            reserved: None,
+            spent: None,
         })),
         11 => Record::ClusterRegistered(Box::new(cluster(random))),
         12 => Record::GeneralRegistered(Box::new(registered(random))),
@@ -336,6 +345,7 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
+        21.. => return budget_samples::entry(random, kind - 1, at),
         19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
         _ => {
             let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
@@ -351,7 +361,8 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
 
 /// A snapshot item of any kind.
 pub(crate) fn item(random: &mut Random) -> Item {
-    match random.below(9) {
+    match random.below(13) {
+        9.. => budget_samples::item(random),
         0 => Item::Header { seq: seq(random), at: time(random), epoch: random.below(99) as u32 },
         1 => Item::Cluster(cluster(random)),
         2 => Item::General(registered(random)),

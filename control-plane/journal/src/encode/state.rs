@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, route, seen_block, words};
+use super::{DecodeError, RECORD_FORMAT, budget_state, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -63,6 +63,9 @@ fn to_message(item: &Item) -> Piece {
             content_digest: Bytes::copy_from_slice(digest),
             at_ms: at.0,
         }),
+        Item::Budget(_) | Item::Estimate { .. } | Item::Spend { .. } | Item::Over { .. } => {
+            budget_state::to_message(item)
+        }
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
             token: token_to_message(*token),
@@ -182,6 +185,10 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             seen: Seen { event: Seq(seq), digest: fixed(&content_digest, "content_digest")? },
         },
         Piece::DedupeBlock(_) => return Err(Invalid::new("dedupe_block", "is many items, not one")),
+        Piece::Budget(message) => budget_state::budget(names, message)?,
+        Piece::Estimate(message) => budget_state::estimate(names, message)?,
+        Piece::Spend(message) => budget_state::spend(message)?,
+        Piece::OverBudget(message) => budget_state::over(message)?,
         Piece::Settled(pb::SettledState { delivery, token, cancelled_unheld, unanswered }) => Item::Settled {
             delivery: read::delivery_id(delivery)?,
             token: token_or_none(token)?,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use mindos_core::input::SessionId;
 use mindos_model::TenantName;
 use mindos_proto::agent::v1::ConnectRequest;
@@ -22,6 +23,7 @@ use super::agent_down::Down;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
 use crate::driver::{Ending, Handle, Outbox};
 use crate::net::Connection;
+use crate::prices::Prices;
 
 /// How long an agent may take to say `Hello`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,9 +87,9 @@ impl AgentService for Agents {
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
-        let tenant = self.context.tenant.clone();
+        let (tenant, prices) = (self.context.tenant.clone(), Arc::clone(&self.context.prices));
         tokio::spawn(async move {
-            let ending = read(&stream, tenant, request.into_inner()).await;
+            let ending = read(&stream, tenant, &prices, request.into_inner()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -103,7 +105,12 @@ impl AgentService for Agents {
 }
 
 /// Reads a stream to its end and says why it ended.
-async fn read(stream: &Stream, tenant: TenantName, mut frames: Streaming<ConnectRequest>) -> Ending {
+async fn read(
+    stream: &Stream,
+    tenant: TenantName,
+    prices: &ArcSwap<Prices>,
+    mut frames: Streaming<ConnectRequest>,
+) -> Ending {
     let mut inputs = Vec::new();
     let first = tokio::select! {
         first = tokio::time::timeout(HELLO_TIMEOUT, frames.message()) => first,
@@ -128,6 +135,7 @@ async fn read(stream: &Stream, tenant: TenantName, mut frames: Streaming<Connect
         }
     };
     loop {
+        prices.load().price(&mut inputs);
         tokio::select! {
             sent = stream.handle.send(&mut inputs) => if sent.is_err() {
                 return Ending::Shutdown;

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
+use mindos_core::budget::Limit;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome, ResultReport};
 use mindos_core::output::{Assign, Claim, CloseReason, Mode, PlaneMessage, SettledVerdict};
 use mindos_core::record::CancelReason;
@@ -172,7 +174,8 @@ impl Down {
     }
 
     fn assign(&self, assign: Assign, event: Bytes, traceparent: String) -> ControlWire {
-        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, mode } = assign;
+        let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings, mode } =
+            assign;
         let in_welcome = lease == self.context.limits.lease;
         ControlWire::Assign(AssignWire {
             delivery_id: delivery.to_string(),
@@ -190,6 +193,7 @@ impl Down {
             .into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
             event_seq: delivery.event.0,
+            ceilings: ceilings.map(|ceilings| self::ceilings(*ceilings)),
             traceparent,
             ..AssignWire::default()
         })
@@ -202,9 +206,10 @@ impl Down {
                 ControlWire::Welcome(self.welcome(epoch, verdicts))
             }
             PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new(), String::new()),
-            PlaneMessage::Extended { delivery, token } => {
+            PlaneMessage::Extended { delivery, token, ceilings } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
-                ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings: None })
+                let ceilings = ceilings.map(self::ceilings);
+                ControlWire::Extended(wire::Extended { delivery_id, token, lease: None, ceilings })
             }
             PlaneMessage::Lost { delivery, token } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
@@ -277,6 +282,12 @@ impl Down {
             plane_id: self.context.plane_id.clone(),
         }
     }
+}
+
+fn ceilings(limit: Limit) -> wire::Ceilings {
+    let Limit { micros, tokens, time_ms } = limit;
+    let time = time_ms.map(|time_ms| span(Duration::from_millis(time_ms)));
+    wire::Ceilings { cost_micros: micros, tokens, calls: None, time }
 }
 
 fn verdicts(verdicts: Vec<(DeliveryId, Token, Claim)>) -> Vec<wire::LeaseVerdict> {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use mindos_core::budget::Limit;
 use mindos_core::input::{
     AgentMessage, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
 };
@@ -22,6 +23,8 @@ pub(super) const PROTOCOL_MIN: u32 = 1;
 pub(super) const PROTOCOL_MAX: u32 = 1;
 /// The capability of agents that take an event once for all assignments of a frame.
 const SHARED_EVENT: &str = "shared_event";
+/// The capability of agents whose generals report what they use in mid-run, and stop at their ceilings.
+const CEILINGS: &str = "ceilings";
 /// Leases that one agent may claim.
 pub(super) const CLAIMS_MAX: usize = 100_000;
 const LABELS_MAX: usize = 16;
@@ -181,7 +184,7 @@ fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Resul
     let wire::Hello {
         protocol_min,
         protocol_max,
-        capabilities: _,
+        capabilities,
         version,
         cluster,
         region,
@@ -229,6 +232,7 @@ fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Resul
         region: if region.is_empty() { None } else { Some(parsed(&region, "hello.region")?) },
         cluster_labels: labels(cluster_labels, "hello.cluster_labels")?,
         generals: served,
+        keeps_ceilings: capabilities.iter().any(|capability| capability == CEILINGS),
         held: self::claims(claims)?,
     })
 }
@@ -274,7 +278,7 @@ fn decline(decline: wire::Decline, now: Timestamp) -> Result<AgentMessage, Inval
 }
 
 fn extend(extend: wire::Extend, now: Timestamp) -> Result<Extend, Invalid> {
-    let wire::Extend { delivery_id, token, progress, usage, checkpoint, wanted: _ } = extend;
+    let wire::Extend { delivery_id, token, progress, usage, checkpoint, wanted } = extend;
     let (delivery, token) = lease(&delivery_id, token)?;
     if checkpoint.len() > CHECKPOINT_MAX {
         let accepted = format!("has {} bytes: expected at most {CHECKPOINT_MAX}", checkpoint.len());
@@ -288,7 +292,15 @@ fn extend(extend: wire::Extend, now: Timestamp) -> Result<Extend, Invalid> {
         progress: if progressed { now.0 } else { 0 },
         checkpoint: (!checkpoint.is_empty()).then(|| Payload { salt: salt(), bytes: own(checkpoint) }),
         usage: self::usage(usage)?,
+        wanted: wanted.map(self::wanted).transpose()?,
     })
+}
+
+fn wanted(wanted: wire::Ceilings) -> Result<Limit, Invalid> {
+    let wire::Ceilings { cost_micros, tokens, calls: _, time } = wanted;
+    let time = time.map(|time| duration(&time, "extend.wanted.time")).transpose()?;
+    let time_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    Ok(Limit { micros: cost_micros, tokens, time_ms })
 }
 
 fn result(result: wire::Result, now: Timestamp) -> Result<ResultReport, Invalid> {

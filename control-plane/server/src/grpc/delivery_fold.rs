@@ -40,7 +40,11 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::PayloadCarried(_)
         | Record::PrefixDropped(_)
         | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_) => None,
+        | Record::UpgradeFinalized(_)
+        | Record::BudgetSet(_)
+        | Record::BudgetRemoved(_)
+        | Record::BudgetAcknowledged(_)
+        | Record::BudgetCrossed(_) => None,
     }
 }
 
@@ -94,7 +98,12 @@ pub(super) fn fold(delivery: &mut wire::Delivery, entry: &Entry, output: bool) {
             delivery.cancel_requested = true;
             delivery.superseded_by = superseded_by(record.reason);
         }
-        Record::DeliveryParked(record) => park(delivery, Some(record.reason), entry.at),
+        Record::DeliveryParked(record) => {
+            park(delivery, Some(record.reason), entry.at);
+            if let Some(over) = record.over.as_deref() {
+                delivery.park_message = words::over_budget(over);
+            }
+        }
         Record::DeliveryRedriven(_) => {
             delivery.status = words::status(Status::Waiting);
             delivery.park_reason = 0;
@@ -109,7 +118,7 @@ pub(super) fn fold(delivery: &mut wire::Delivery, entry: &Entry, output: bool) {
 }
 
 fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp) {
-    let DeliveryLeased { delivery: _, token, general, instance, boot: _, attempt: _, lease_ms: _, choice } = record;
+    let DeliveryLeased { delivery: _, token, general, instance, choice, .. } = record;
     let token = Some(wire::Token::from(*token));
     delivery.status = words::status(Status::Leased);
     delivery.general = Some(words::general_name(general));
@@ -191,7 +200,10 @@ fn summary(record: &DeliveryLeased) -> String {
 }
 
 fn attempt_ended(delivery: &mut wire::Delivery, record: &AttemptEnded, at: Timestamp) {
-    let AttemptEnded { delivery: _, token, cause, message, counted, next } = record;
+    let AttemptEnded { delivery: _, token, cause, message, counted, next, usage, charged: _, over } = record;
+    if !usage.is_empty() {
+        delivery.usage = self::usage(usage);
+    }
     let kind = match cause {
         Cause::Failed(kind) => wire::FailureKind::from(*kind),
         Cause::Lapsed | Cause::Rebooted | Cause::Undelivered => wire::FailureKind::from(FailureKind::Lost),
@@ -213,12 +225,15 @@ fn attempt_ended(delivery: &mut wire::Delivery, record: &AttemptEnded, at: Times
         Next::Park { reason } => {
             park(delivery, Some(*reason), at);
             delivery.park_message = message.to_string();
+            if let Some(over) = over.as_deref() {
+                delivery.park_message = words::over_budget(over);
+            }
         }
     }
 }
 
 fn settled(delivery: &mut wire::Delivery, record: &DeliverySettled, at: Timestamp, data: bool) {
-    let DeliverySettled { delivery: _, token, output, output_type, output_ref, usage, took_ms: _ } = record;
+    let DeliverySettled { delivery: _, token, output, output_type, output_ref, usage, .. } = record;
     if let Some(attempt) = attempt(delivery, *token) {
         attempt.ended_at = Some(time(at));
     }

@@ -116,6 +116,10 @@ const KINDS: &[&str] = &[
     "prefix_dropped",
     "journal_truncated",
     "upgrade_finalized",
+    "budget_set",
+    "budget_removed",
+    "budget_acknowledged",
+    "budget_crossed",
 ];
 
 fn kind(entry: &journal::Entry) -> &'static str {
@@ -143,6 +147,10 @@ fn kind(entry: &journal::Entry) -> &'static str {
         Some(Record::PrefixDropped(_)) => "prefix_dropped",
         Some(Record::JournalTruncated(_)) => "journal_truncated",
         Some(Record::UpgradeFinalized(_)) => "upgrade_finalized",
+        Some(Record::BudgetSet(_)) => "budget_set",
+        Some(Record::BudgetRemoved(_)) => "budget_removed",
+        Some(Record::BudgetAcknowledged(_)) => "budget_acknowledged",
+        Some(Record::BudgetCrossed(_)) => "budget_crossed",
     }
 }
 

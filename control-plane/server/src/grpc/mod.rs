@@ -7,6 +7,7 @@ mod agent;
 mod agent_down;
 mod agent_up;
 mod blob;
+mod budget;
 mod delivery;
 mod delivery_filter;
 mod delivery_fold;
@@ -32,12 +33,14 @@ use std::sync::Arc;
 
 pub(crate) use route_table::{read as read_routes, write as write_routes};
 
+use arc_swap::ArcSwap;
 use mindos_core::Limits;
 use mindos_core::output::Reply;
 use mindos_journal::{Reader, RealDisk};
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_model::{Seq, TenantName};
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
+use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
@@ -53,6 +56,7 @@ use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
+use crate::prices::Prices;
 use crate::routing::Judges;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
@@ -71,6 +75,8 @@ pub struct Context {
     pub limits: Limits,
     /// Names the journal.
     pub plane_id: String,
+    /// What models cost, for agents that report tokens alone.
+    pub prices: Arc<ArcSwap<Prices>>,
     /// Of the principal; there is one until principals are known.
     pub tenant: TenantName,
     /// Who asks, for the ledger.
@@ -99,6 +105,7 @@ pub struct Parts {
     pub history: HistoryReader,
     pub limits: Limits,
     pub plane_id: String,
+    pub prices: Arc<ArcSwap<Prices>>,
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
 }
@@ -107,7 +114,7 @@ impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, draining, otlp } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
         let judges = Judges::default();
@@ -119,6 +126,7 @@ impl Context {
             history,
             limits,
             plane_id,
+            prices,
             tenant,
             principal,
             draining,
@@ -155,6 +163,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let deliveries = delivery::Deliveries { context: Arc::clone(context) };
     let fleet = fleet::Fleet { context: Arc::clone(context) };
     let table = route::Routes { context: Arc::clone(context) };
+    let budgets = budget::Budgets { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -163,6 +172,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         )
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
+        .add_service(BudgetServiceServer::new(budgets))
         .add_service(RouteServiceServer::new(table));
 }
 

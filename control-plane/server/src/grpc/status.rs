@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mindos_core::budget::BudgetError;
 use mindos_core::output::Rejection;
 use mindos_core::route::RouteError;
 use mindos_proto::convert::{Invalid, span};
@@ -101,12 +102,22 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(precondition("GENERAL_IDLE", general.clone(), "has to be without instances and open deliveries")),
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),
+        Rejection::Budget(error) => budget(error),
         Rejection::AskedRoutesFull { max } => new(Code::ResourceExhausted, message)
             .with_reason("ASKED_ROUTES_FULL", [("max", max.to_string())])
             .with(retry(RETRY_BACKLOG))
             .with(quota("plane".to_owned(), "routes that publishers asked for, with open work")),
         Rejection::Routes(error) => routes(error),
     }
+}
+
+/// What is wrong with a budget.
+#[must_use]
+pub fn budget(error: &BudgetError) -> Status {
+    let BudgetError { field, accepted } = error;
+    new(Code::InvalidArgument, error.to_string())
+        .with_reason("BUDGET_INVALID", [("field", (*field).to_owned())])
+        .with(bad_field(format!("budget.{field}"), accepted.clone()))
 }
 
 /// What is wrong with a routing table.

@@ -1,5 +1,6 @@
 //! Words of the core as the API writes them, and back.
 
+use mindos_core::OverBudget;
 use mindos_core::output::{DeliveryView, InstanceState};
 use mindos_core::record::{CancelReason, GeneralKey, Holds, InstanceKey, Labels};
 use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
@@ -63,6 +64,12 @@ pub(super) fn superseded_by(by: Option<DeliveryId>) -> String {
 
 pub(super) fn maybe_time(at: Option<Timestamp>) -> Option<prost_types::Timestamp> {
     at.map(time)
+}
+
+/// Which budget work waits for, and until when.
+pub(super) fn over_budget(over: &OverBudget) -> String {
+    let until = over.resets.map_or("until it is raised".to_owned(), |at| format!("until {at} or a raise"));
+    format!("budget {} has too little left: waits {until}", over.budget)
 }
 
 /// An open delivery as the API shows it.

@@ -15,25 +15,25 @@ const MEMORY_KIB: u32 = 64 * 1024;
 
 /// Reads bodies.
 #[derive(Debug)]
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     memory: Semaphore,
     timeout: Duration,
 }
 
 /// A body, and the memory that it holds until this is dropped.
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     pub bytes: Bytes,
     _memory: SemaphorePermit<'a>,
 }
 
 impl Bodies {
     /// `timeout` is how long a body may take to arrive, the wait for memory included.
-    pub(super) fn new(timeout: Duration) -> Bodies {
+    pub(crate) fn new(timeout: Duration) -> Bodies {
         Bodies { memory: Semaphore::new(MEMORY_KIB as usize), timeout }
     }
 
     /// Reads a body of at most `max` bytes.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, max: usize) -> Result<Held<'_>, HttpError> {
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, max: usize) -> Result<Held<'_>, HttpError> {
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > max) {
             return Err(too_large(max));

@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn a_route_without_a_general_is_503() {
+        let route = RouteName::new("default").unwrap();
+        let error = HttpError::new(status::rejection(&Rejection::NoGeneral { route }));
+        assert_eq!(error.code(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = error.to_json();
+        assert_eq!((&body["code"], &body["status"]), (&json!(503), &json!("FAILED_PRECONDITION")));
+    }
+
+    #[test]
     fn a_conflict_is_409() {
         let error = HttpError::new(status::rejection(&Rejection::Conflict { event: Seq(4) }));
         assert_eq!(error.code(), StatusCode::CONFLICT);

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a request may hold is bounded before its body is read.
 
-mod body;
+pub(crate) mod body;
+mod counted;
 mod error;
 mod events;
 mod github;
@@ -26,7 +27,9 @@ use crate::blobs::BlobStore;
 use crate::grpc::Context;
 use crate::ingest::doors::Doors;
 use crate::net::Connection;
+use crate::surface::gitlens::Gitlens;
 use body::Bodies;
+use counted::Counted;
 
 pub use error::HttpError;
 pub use github::GithubAccess;
@@ -56,6 +59,7 @@ pub struct HttpParts {
     pub blobs: Arc<BlobStore>,
     pub scraped: Scraped,
     pub settings: HttpSettings,
+    pub gitlens: Arc<Gitlens>,
 }
 
 #[derive(Debug)]
@@ -64,16 +68,26 @@ struct Http {
     blobs: Arc<BlobStore>,
     scraped: Scraped,
     settings: HttpSettings,
+    gitlens: Arc<Gitlens>,
     bodies: Bodies,
+    counted: Counted,
 }
 
 type Shared = State<Arc<Http>>;
 
 /// The routes, to be merged with those of gRPC.
 pub fn router(parts: HttpParts) -> Router {
-    let HttpParts { context, blobs, scraped, settings } = parts;
+    let HttpParts { context, blobs, scraped, settings, gitlens } = parts;
     let bodies = Bodies::new(settings.body_timeout);
-    let http = Arc::new(Http { context, blobs, scraped, settings, bodies });
+    let http = Arc::new(Http {
+        context,
+        blobs,
+        scraped,
+        settings,
+        gitlens: Arc::clone(&gitlens),
+        bodies,
+        counted: Counted::default(),
+    });
     Router::new()
         .route(
             "/events",
@@ -84,23 +98,25 @@ pub fn router(parts: HttpParts) -> Router {
             post(async |State(http): Shared, request: http::Request<Body>| {
                 let (parts, body) = request.into_parts();
                 let peer = parts.extensions.get::<Connection>();
-                github::post(&http, peer, parts.headers, body).await
+                http.counted.around("github", github::post(&http, peer, parts.headers, body)).await
             }),
         )
         .route(
             "/webhooks/gitlab",
-            post(async |State(http): Shared, request: http::Request<Body>| hook::gitlab(&http, knock(request)).await),
+            post(async |State(http): Shared, request: http::Request<Body>| {
+                http.counted.around("gitlab", hook::gitlab(&http, knock(request))).await
+            }),
         )
         .route(
             "/webhooks/alertmanager",
             post(async |State(http): Shared, request: http::Request<Body>| {
-                hook::alertmanager(&http, knock(request)).await
+                http.counted.around("alertmanager", hook::alertmanager(&http, knock(request))).await
             }),
         )
         .route(
             "/webhooks/generic/{name}",
             post(async |State(http): Shared, Path(name): Path<String>, request: http::Request<Body>| {
-                hook::generic(&http, &name, knock(request)).await
+                http.counted.around("generic", hook::generic(&http, &name, knock(request))).await
             }),
         )
         .route(
@@ -118,6 +134,7 @@ pub fn router(parts: HttpParts) -> Router {
             HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response()
         })
         .with_state(http)
+        .merge(crate::surface::gitlens::orchestrator(gitlens))
 }
 
 fn knock(request: http::Request<Body>) -> hook::Knock {

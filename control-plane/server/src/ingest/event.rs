@@ -306,6 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn an_event_may_ask_for_its_time() {
+        let mut event = incoming();
+        assert_eq!(take(event.clone()).not_before, None);
+        let at = |text: &str| ("notbefore".to_owned(), ExtensionValue::String(text.to_owned()));
+        event.extensions.extend([at("2026-11-21T10:00:00Z")]);
+        assert_eq!(take(event.clone()).not_before, Some("2026-11-21T10:00:00Z".parse().unwrap()));
+        event.extensions.extend([at("tomorrow")]);
+        let refused = accept_incoming(&TenantName::default_tenant(), event).unwrap_err();
+        assert_eq!(refused.to_string(), "notbefore: expected a time from 1970 to 9999");
+    }
+
+    #[test]
     fn an_event_that_is_too_large_is_told_where_to_go() {
         let large = IncomingEvent { data: Bytes::from(vec![0; INLINE_MAX]), ..incoming() };
         let error = accept_incoming(&TenantName::default_tenant(), large).unwrap_err();

@@ -157,9 +157,8 @@ impl Runner {
     async fn save(&self, next: Seq) {
         self.state.next.store(next.0, Ordering::Relaxed);
         let cursor = self.cursor.clone();
-        match tokio::task::spawn_blocking(move || cursor.write(next)).await {
-            Ok(Err(error)) => warn!(error = %Chain(&error), sink = self.state.name, "sink's place was not kept"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || cursor.write(next)).await {
+            warn!(error = %Chain(&error), sink = self.state.name, "sink's place was not kept");
         }
     }
 

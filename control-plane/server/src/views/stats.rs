@@ -219,7 +219,11 @@ impl StatsView {
             | Record::PayloadCarried(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
-            | Record::UpgradeFinalized(_) => {}
+            | Record::UpgradeFinalized(_)
+            | Record::BudgetSet(_)
+            | Record::BudgetRemoved(_)
+            | Record::BudgetAcknowledged(_)
+            | Record::BudgetCrossed(_) => {}
         }
     }
 }
@@ -366,6 +370,7 @@ mod tests {
                 output_ref: None,
                 usage: vec![usage.clone(), usage.clone()],
                 took_ms: u64::MAX,
+                charged: None,
             })));
         }
         let mut view = StatsView::new(Seq::ZERO);
@@ -388,7 +393,11 @@ mod tests {
         records.settled(first);
         records.leased(second, &security, 1);
         records.failed(second, true, Next::Park { reason: ParkReason::Poison });
-        records.push(Record::DeliveryParked(DeliveryParked { delivery: third, reason: ParkReason::Blocked }));
+        records.push(Record::DeliveryParked(DeliveryParked {
+            delivery: third,
+            reason: ParkReason::Blocked,
+            over: None,
+        }));
         let mut view = StatsView::new(Seq::ZERO);
         records.entries().iter().for_each(|entry| view.apply(entry).unwrap());
         view.close().unwrap();

@@ -79,6 +79,7 @@ impl Records {
             attempt,
             lease_ms: 25_000,
             choice: Choice::default(),
+            reservation: None,
         })))
     }
 
@@ -91,6 +92,7 @@ impl Records {
             output_ref: None,
             usage: vec![Usage { model: "m".into(), input_tokens: 10, output_tokens: 3, cost_micros: 7 }],
             took_ms: 4,
+            charged: None,
         })))
     }
 
@@ -102,6 +104,9 @@ impl Records {
             message: "".into(),
             counted,
             next,
+            usage: Vec::new(),
+            charged: None,
+            over: None,
         })))
     }
 }

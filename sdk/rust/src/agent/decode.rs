@@ -11,7 +11,9 @@ use mindos_proto::agent::v1 as proto;
 use mindos_proto::agent::v1::control_message::Message as Control;
 use mindos_proto::convert;
 use mindos_proto::delivery::v1 as delivery;
-use mindos_sidecar_core::{Assign, CancelReason, Down, GeneralIndex, Intervals, SettledVerdict, Verdict, Welcome};
+use mindos_sidecar_core::{
+    Assign, CancelReason, Ceilings, Down, GeneralIndex, Intervals, SettledVerdict, Verdict, Welcome,
+};
 use prost::Message;
 
 use super::Assignment;
@@ -22,6 +24,8 @@ use super::protobuf::{Malformed, Reader, Value, shared};
 pub(super) enum Read {
     /// For the core.
     Core(Down<Assignment>),
+    /// The answer to an `Extend` that wanted more.
+    Granted { extended: Down<Assignment>, delivery: DeliveryId, token: Token, ceilings: Ceilings },
     /// `Welcome` also sets limits.
     Welcome { welcome: Welcome, inline_max: u64 },
     /// An assignment that nobody here can do.
@@ -74,8 +78,13 @@ pub(super) fn message<'a>(
     match reader.next()? {
         Some((2, Value::Bytes(assign))) => read_assign(frame, assign, events, general),
         Some((3, Value::Bytes(extended))) => {
-            let Lease { delivery, token, span, .. } = Lease::read(extended)?;
-            Ok(Read::Core(Down::Extended { delivery, token, lease: span }))
+            let Lease { delivery, token, span, ceilings, .. } = Lease::read(extended)?;
+            let ceilings = ceilings.map(proto::Ceilings::decode).transpose().map_err(Malformed::new)?;
+            let extended = Down::Extended { delivery, token, lease: span };
+            match ceilings {
+                None => Ok(Read::Core(extended)),
+                Some(message) => Ok(Read::Granted { extended, delivery, token, ceilings: ceilings_of(&message) }),
+            }
         }
         Some((6, Value::Bytes(settled))) => {
             let Lease { delivery, token, number, .. } = Lease::read(settled)?;
@@ -87,16 +96,18 @@ pub(super) fn message<'a>(
 }
 
 /// A message that begins with delivery and token, and has a number or a span in field 3.
-struct Lease {
+struct Lease<'a> {
     delivery: DeliveryId,
     token: Token,
     number: u64,
     span: Option<Duration>,
+    /// Field 4, where an answer to `Extend` has the ceilings.
+    ceilings: Option<&'a [u8]>,
 }
 
-impl Lease {
-    fn read(bytes: &[u8]) -> Result<Lease, Malformed> {
-        let (mut delivery, mut token, mut number, mut span) = (None, None, 0, None);
+impl Lease<'_> {
+    fn read(bytes: &[u8]) -> Result<Lease<'_>, Malformed> {
+        let (mut delivery, mut token, mut number, mut span, mut ceilings) = (None, None, 0, None, None);
         let mut reader = Reader(bytes);
         while let Some((field, value)) = reader.next()? {
             match (field, value) {
@@ -104,14 +115,21 @@ impl Lease {
                 (2, Value::Bytes(bytes)) => token = Some(read_token(bytes)?),
                 (3, Value::Varint(value)) => number = value,
                 (3, Value::Bytes(bytes)) => span = Some(read_span(bytes)?),
+                (4, Value::Bytes(bytes)) => ceilings = Some(bytes),
                 _ => {}
             }
         }
         match (delivery, token) {
-            (Some(delivery), Some(token)) => Ok(Lease { delivery, token, number, span }),
+            (Some(delivery), Some(token)) => Ok(Lease { delivery, token, number, span, ceilings }),
             _ => Err(Malformed::new("a message about a lease names none")),
         }
     }
+}
+
+/// Ceilings as the core has them; a time that is none is no limit.
+pub(crate) fn ceilings_of(message: &proto::Ceilings) -> Ceilings {
+    let time = message.time.as_ref().and_then(|time| mindos_proto::convert::duration(time, "ceilings.time").ok());
+    Ceilings { cost_micros: message.cost_micros, tokens: message.tokens, time }
 }
 
 fn read_assign<'a>(

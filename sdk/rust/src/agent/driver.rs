@@ -313,6 +313,11 @@ impl<A: Adapter> Driver<A> {
                 agent.received(number, message, now);
                 self.act(now);
             }
+            Read::Granted { extended, delivery, token, ceilings } => {
+                agent.received(number, extended, now);
+                self.adapter.granted(delivery, token, ceilings);
+                self.act(now);
+            }
             Read::Welcome { welcome, inline_max } => {
                 info!(session = %welcome.session, inline_max, claims = welcome.verdicts.len(), "stream welcomed");
                 agent.received(number, Down::Welcome(welcome), now);

@@ -11,7 +11,7 @@ use mindos_proto::agent::v1::agent_message::Message as Up_;
 use mindos_proto::convert;
 use mindos_proto::delivery::v1 as delivery;
 use mindos_sidecar_core::{
-    CancelReason, Claim, Config, Extend, GeneralIndex, Load, Outcome, Progress, Up, Usage, Verdict,
+    CancelReason, Ceilings, Claim, Config, Extend, GeneralIndex, Load, Outcome, Progress, Up, Usage, Verdict,
 };
 use prost::Message;
 
@@ -177,14 +177,15 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
             failure: Some(failure(FailureKind::RateLimited { until: retry_at }, &message)),
         }),
         Up::Extend(Extend { delivery, token, progress }) => {
-            let Progress { note, usage, checkpoint } = progress.map(|progress| (*progress).clone()).unwrap_or_default();
+            let Progress { note, usage, checkpoint, wanted } =
+                progress.map(|progress| (*progress).clone()).unwrap_or_default();
             Up_::Extend(proto::Extend {
                 delivery_id: delivery.to_string(),
                 token: Some(token.into()),
                 progress: cut(&note, NOTE_MAX).to_owned(),
                 usage: usage.into_iter().map(used).collect(),
                 checkpoint: checkpoint.into(),
-                wanted: None,
+                wanted: wanted.map(ceilings),
             })
         }
         Up::Result { delivery, token, finish: Finish { outcome, body } } => {
@@ -317,6 +318,11 @@ fn failure(kind: FailureKind, message: &str) -> delivery::Failure {
         message: cut(message, MESSAGE_MAX).to_owned(),
         budget: String::new(),
     }
+}
+
+fn ceilings(wanted: Ceilings) -> proto::Ceilings {
+    let Ceilings { cost_micros, tokens, time } = wanted;
+    proto::Ceilings { cost_micros, tokens, calls: None, time: time.map(convert::span) }
 }
 
 fn used(usage: Usage) -> delivery::Usage {

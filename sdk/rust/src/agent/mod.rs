@@ -27,6 +27,7 @@ use mindos_sidecar_core as core;
 
 pub(crate) use assignment::event;
 pub use assignment::{Assignment, AssignmentError};
+pub(crate) use decode::ceilings_of;
 #[doc(hidden)]
 pub use decode::probe;
 pub use driver::{AgentError, Connection, Identity};
@@ -58,6 +59,11 @@ pub trait Adapter: Send {
 
     /// Asks work to stop, and ends it by force when `grace` is over. Unknown work is ignored.
     fn stop(&mut self, delivery: DeliveryId, token: Token, grace: Duration);
+
+    /// Says what work may use in all from here on, after it asked for more; as before where there is no more.
+    fn granted(&mut self, delivery: DeliveryId, token: Token, ceilings: core::Ceilings) {
+        let _ = (delivery, token, ceilings);
+    }
 }
 
 /// Work to start.

@@ -92,7 +92,7 @@ fn every_message_up_has_its_own_form() {
         outcome: failed,
         body: Body { usage: vec![Usage { calls: 2, ..Usage::default() }], ..Body::default() },
     };
-    let progress = Progress { note: "é".repeat(200), usage: vec![], checkpoint: vec![1] };
+    let progress = Progress { note: "é".repeat(200), usage: vec![], checkpoint: vec![1], wanted: None };
     let frame = written(vec![
         Up::Hello(Hello { last_session: Some(Arc::from("s")), claims: vec![(D1, T1)] }),
         Up::Grant { capacities: vec![(GeneralIndex(0), 2)], last_assign: 9 },

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use mindos_control_plane::ingest::{cloudevents as ce, event, github as gh};
+use mindos_control_plane::surface::gitlens;
 use mindos_generals::{Profile, analyse, decode};
 use mindos_model::{TenantName, Timestamp};
 use mindos_proto::cloudevents::v1::CloudEvent;
@@ -43,6 +44,28 @@ pub(super) fn github_seeds() -> Vec<Vec<u8>> {
         [("X-GitHub-Event", "push"), ("X-GitHub-Delivery", "1"), ("Content-Type", "application/x-www-form-urlencoded")];
     seeds.push(request::write(&form, b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D&x=1"));
     seeds
+}
+
+pub(super) fn gitlens(input: &[u8]) {
+    let (headers, body) = request::parse(input);
+    for incoming in gitlens::decode(&headers, &body, Timestamp(1_795_176_000_000)) {
+        if let Ok(event) = event::accept_incoming(&TENANT, incoming) {
+            accepted(event);
+        }
+    }
+}
+
+pub(super) fn gitlens_seeds() -> Vec<Vec<u8>> {
+    let event = br#"{"type":"pr_created","timestamp":"2026-11-20T18:00:00.123Z","repository":"o/r","user":"a","metadata":{"pr_number":7,"branch":"b"}}"#;
+    let webhook = br#"{"event_type":"pr_merged","repository":{"full_name":"o/r"},"sender":{"login":"a"},"pull_request":{"number":7,"title":"t","body":"b","head":{"sha":"s","ref":"r"}}}"#;
+    let asked = [
+        br#"{"event":"#.as_slice(),
+        event,
+        br#","target_clusters":["eu"],"llm_generals":[],"distribution_strategy":"broadcast"}"#,
+    ]
+    .concat();
+    let bodies = [event.to_vec(), webhook.to_vec(), asked];
+    bodies.iter().map(|body| request::write(&[("x-github-delivery", "1")], body)).collect()
 }
 
 pub(super) fn cloudevents(input: &[u8]) {

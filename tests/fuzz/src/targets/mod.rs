@@ -43,6 +43,14 @@ pub const TARGETS: &[Target] = &[
             "closed",
         ],
     },
+    // Events, webhooks and distributions of the GitLens contract.
+    Target {
+        name: "gitlens",
+        run: http_in::gitlens,
+        seeds: http_in::gitlens_seeds,
+        shape: Shape::JsonRequest,
+        words: &["type", "event_type", "metadata", "pr_number", "branch", "refs/heads/x", "llm_generals", "timestamp"],
+    },
     // CloudEvents over HTTP in their three forms.
     Target {
         name: "cloudevents",

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::input::{
-    AgentMessage, Entropy, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query, ReportedLoad,
-    ReportedOutcome, RequestId, ResultReport, SessionId,
+    AgentMessage, Entropy, Extend, Hello, HelloGeneral, Input, ModelLoad, Query, ReportedLoad, ReportedOutcome,
+    RequestId, ResultReport, SessionId,
 };
 use mindos_core::output::{FleetView, Output, PlaneMessage, Reply};
 use mindos_core::record::EpochCause;
@@ -27,6 +27,7 @@ use mindos_model::{
 
 pub use self::report::report;
 use crate::chance::Chance;
+use crate::script::parse::{self, Step};
 use crate::words;
 
 /// How often leases are extended, instances report, and the fleet is looked at.
@@ -260,6 +261,7 @@ impl Bench {
             region: None,
             cluster_labels: Vec::new(),
             generals: vec![general],
+            keeps_ceilings: false,
             held: Vec::new(),
         })));
     }
@@ -269,37 +271,18 @@ impl Bench {
             Happens::Turn => {}
             Happens::Arrives(event) => {
                 let Arrival { lane, .. } = self.arrivals[event];
-                let (id, lane) = (event.to_string(), Arc::from(format!("l{lane}")));
-                let event = NewEvent {
-                    tenant: words::tenant(),
-                    source: Arc::from("bench"),
-                    id: Arc::from(id.as_str()),
-                    ty: Arc::from("job"),
-                    kind: Arc::from("job"),
-                    subject: None,
-                    lane,
-                    repository: None,
-                    actor: None,
-                    time: None,
-                    key: words::dedupe_key("bench", &id),
-                    digest: words::content_digest("job", "x"),
-                    payload: words::payload("x"),
-                    routed: true,
-                    seen: None,
-                    asked: None,
-                    priority: None,
-                    not_before: None,
-                    trust: None,
-                    judged: None,
-                };
-                let request = RequestId(id.parse().expect("a number of ours"));
-                self.offer(Input::Publish { request, event: Box::new(event) });
+                let line = format!("publish bench/{event} kind=job lane=l{lane}");
+                let step = parse::step(&line, Timestamp(START), Timestamp(self.now));
+                let Ok(Step::Input(mut input)) = step else { panic!("a line of ours is not understood: {step:?}") };
+                words::name_request(&mut input, RequestId(event as u64));
+                self.offer(*input);
             }
             Happens::Ends { instance, delivery } => self.ends(instance, delivery),
             Happens::Extends { instance, delivery, token } => {
                 if self.instances[instance].jobs.iter().any(|job| job.token == token && job.delivery == delivery) {
                     let progress = self.now;
-                    let extend = Extend { delivery, token, progress, checkpoint: None, usage: Vec::new() };
+                    let extend =
+                        Extend { delivery, token, progress, checkpoint: None, usage: Vec::new(), wanted: None };
                     self.say(instance, AgentMessage::Extend(Box::new(extend)));
                     self.at(self.now + EXTEND, Happens::Extends { instance, delivery, token });
                 }

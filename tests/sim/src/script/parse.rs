@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::RATE_POOL_LABEL;
+use mindos_core::budget::Limit;
 use mindos_core::guard::{GuardAction, Guards, Trust};
 use mindos_core::input::{
     AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent, Query, ReportedLoad,
@@ -58,7 +59,7 @@ pub enum Step {
 }
 
 /// Words of a line: those that stand alone, and those that are named.
-struct Words<'a> {
+pub(super) struct Words<'a> {
     alone: std::vec::IntoIter<&'a str>,
     named: BTreeMap<&'a str, &'a str>,
     start: Timestamp,
@@ -126,6 +127,7 @@ impl<'a> Words<'a> {
                 Input::Redrive { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
             }
             "hold" => self.hold()?,
+            "budget" => self.budget()?,
             "remove" => {
                 let key = split(self.next("a general")?)?;
                 let key = words::general(key.0, key.1).ok_or("not a general's name")?;
@@ -153,11 +155,11 @@ impl<'a> Words<'a> {
         Ok(Step::Input(Box::new(input)))
     }
 
-    fn next(&mut self, what: &str) -> Parsed<&'a str> {
+    pub(super) fn next(&mut self, what: &str) -> Parsed<&'a str> {
         self.alone.next().ok_or_else(|| format!("{what} is missing"))
     }
 
-    fn take(&mut self, name: &str) -> Option<&'a str> {
+    pub(super) fn take(&mut self, name: &str) -> Option<&'a str> {
         self.named.remove(name)
     }
 
@@ -168,7 +170,7 @@ impl<'a> Words<'a> {
         !found.is_empty()
     }
 
-    fn by(&mut self) -> Arc<str> {
+    pub(super) fn by(&mut self) -> Arc<str> {
         Arc::from(self.take("by").unwrap_or_default())
     }
 
@@ -182,7 +184,7 @@ impl<'a> Words<'a> {
         Ok(SessionId(number(digits)?))
     }
 
-    fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
+    pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Parsed<T>) -> Parsed<Vec<T>> {
         self.take(name).into_iter().flat_map(|list| list.split(',')).filter(|item| !item.is_empty()).map(read).collect()
     }
 
@@ -318,6 +320,7 @@ impl<'a> Words<'a> {
             cluster_labels: Vec::new(),
             generals: self.list("generals", general)?,
             held: self.list("held", claim)?,
+            keeps_ceilings: self.flag("ceilings"),
         })))
     }
 
@@ -352,12 +355,16 @@ impl<'a> Words<'a> {
                 let usage = self.list("usage", |item| {
                     Ok(Usage { model: Arc::from("m"), input_tokens: number(item)?, ..Usage::default() })
                 })?;
-                AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage }))
+                let usage = if usage.is_empty() { self.spent()? } else { usage };
+                let wanted = self.take("wanted").map(number).transpose()?;
+                let wanted = wanted.map(|micros| Limit { micros: Some(micros), ..Limit::default() });
+                AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage, wanted }))
             }
             "result" => {
                 let (delivery, token) = self.lease()?;
                 let outcome = self.outcome()?;
-                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage: Vec::new() }))
+                let usage = self.spent()?;
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
             }
             "heartbeat" => AgentMessage::Heartbeat { loads: self.loads()? },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
@@ -473,6 +480,7 @@ impl<'a> Words<'a> {
             "totals" => Query::Totals,
             "fleet" => Query::Fleet,
             "routes" => Query::Routes,
+            "budgets" => Query::Budgets,
             "seen" => {
                 let (source, id) = split(self.next("source and id")?)?;
                 Query::Seen { key: words::dedupe_key(source, id) }
@@ -499,7 +507,7 @@ fn claim(item: &str) -> Parsed<(DeliveryId, Token)> {
     Ok((delivery.parse().map_err(text)?, token.parse().map_err(text)?))
 }
 
-fn split(word: &str) -> Parsed<(&str, &str)> {
+pub(super) fn split(word: &str) -> Parsed<(&str, &str)> {
     word.split_once('/').ok_or_else(|| format!("`{word}` has no `/`"))
 }
 

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use mindos_core::RATE_POOL_LABEL;
-use mindos_core::input::{AgentMessage, DeliveryFilter, Input, ModelLoad, Query, ReportedOutcome, Selector};
-use mindos_core::record::{Holds, Payload};
+use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
+use mindos_core::input::{
+    AgentMessage, BudgetChange, DeliveryFilter, Extend, Input, ModelLoad, Query, ReportedOutcome, Selector,
+};
+use mindos_core::record::{Holds, Payload, Usage};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
 
@@ -42,6 +45,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(region) = &hello.region {
                 let _ = write!(text, " region={region}");
             }
+            if hello.keeps_ceilings {
+                text.push_str(" ceilings");
+            }
             let labels = hello.generals.iter().flat_map(|general| &general.labels);
             if let Some((_, pool)) = { labels }.find(|(key, _)| &**key == RATE_POOL_LABEL) {
                 let _ = write!(text, " pool={pool}");
@@ -67,6 +73,11 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             text.push_str(&by_text(by));
             text
         }
+        Input::Budget { change, by, .. } => match change {
+            BudgetChange::Set(budget) => format!("budget set {}{}", self::budget(budget), by_text(by)),
+            BudgetChange::Remove(name) => format!("budget remove {name}{}", by_text(by)),
+            BudgetChange::Acknowledge(name) => format!("budget ack {name}{}", by_text(by)),
+        },
         Input::RemoveGeneral { key, by, .. } => format!("remove {key}{}", by_text(by)),
         Input::FinalizeUpgrade { version, by, .. } => format!("finalize {version}{}", by_text(by)),
         Input::Query { query, .. } => self::query(query),
@@ -87,7 +98,10 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
         AgentMessage::Extend(extend) => {
             let checkpoint = extend.checkpoint.as_ref().map(|payload| format!(" checkpoint={}", data(payload)));
             let checkpoint = checkpoint.unwrap_or_default();
-            format!("extend s{session} {} {} progress={}{checkpoint}", extend.delivery, extend.token, extend.progress)
+            let wanted = extend.wanted.and_then(|wanted| wanted.micros).map(|micros| format!(" wanted={micros}"));
+            let (usage, wanted) = (usage(&extend.usage), wanted.unwrap_or_default());
+            let Extend { delivery, token, progress, .. } = extend.as_ref();
+            format!("extend s{session} {delivery} {token} progress={progress}{checkpoint}{usage}{wanted}")
         }
         AgentMessage::Result(report) => {
             let outcome = match &report.outcome {
@@ -101,7 +115,7 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
                 }
                 ReportedOutcome::Failed { kind, message } => format!("{}{}", kind.as_str(), note(message)),
             };
-            format!("result s{session} {} {} {outcome}", report.delivery, report.token)
+            format!("result s{session} {} {} {outcome}{}", report.delivery, report.token, usage(&report.usage))
         }
         AgentMessage::Heartbeat { loads } => {
             // One line for each general, as if each had come by itself.
@@ -134,9 +148,33 @@ fn query(query: &Query) -> String {
         Query::Deliveries { filter, limit, .. } => format!("query deliveries {} limit={limit}", self::filter(filter)),
         Query::Fleet => "query fleet".to_owned(),
         Query::Routes => "query routes".to_owned(),
+        Query::Budgets => "query budgets".to_owned(),
         Query::Totals => "query totals".to_owned(),
         Query::PayloadsBefore { before, .. } => format!("query payloads {before}"),
     }
+}
+
+fn budget(budget: &Budget) -> String {
+    let Budget { name, scope, period, limit, thresholds, priority } = budget;
+    let scope = match scope {
+        Scope::Tenant => "scope=tenant".to_owned(),
+        Scope::Repository(repository) => format!("repository={repository}"),
+        Scope::GeneralType(ty) => format!("type={ty}"),
+        Scope::Route(route) => format!("route={route}"),
+        Scope::Run => "scope=run".to_owned(),
+    };
+    let Limit { micros, tokens, time_ms } = *limit;
+    let limits = [("micros", micros), ("tokens", tokens), ("time_ms", time_ms)];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some(format!(" {name}={}", limit?)));
+    let Thresholds { warn, act, pause } = thresholds;
+    let period = format!("{period:?}").to_lowercase();
+    let priority = if priority.is_empty() { String::new() } else { format!(" priority={}", priority.join(",")) };
+    format!("{name} {scope} period={period}{} at={warn},{act},{pause}{priority}", limits.collect::<String>())
+}
+
+fn usage(usage: &[Usage]) -> String {
+    let spent = usage.iter().map(|usage| format!("{}/{}", usage.cost_micros, usage.input_tokens + usage.output_tokens));
+    if usage.is_empty() { String::new() } else { format!(" spent={}", spent.collect::<Vec<_>>().join(",")) }
 }
 
 fn selector(select: &Selector) -> String {

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use mindos_core::BreakerState;
+use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
+    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
 };
+use mindos_core::{OverBudget, Tally};
 use mindos_model::{DeliveryId, FailureKind, Priority, Timestamp, Token};
 
 /// A record with its place, times counted from `start`.
@@ -25,31 +27,52 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::EpochStarted(record) => write!(out, " {} {:?}", record.epoch, record.cause),
         Record::EventAccepted(record) => event(out, record, start),
         Record::DeliveryLeased(record) => {
-            let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice } =
+            let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice, reservation } =
                 record.as_ref();
+            let reserved =
+                reservation.as_deref().map(|reservation| format!(" reserved={}", amount(reservation.amount)));
             write!(out, " {delivery} {token} general={general} instance={instance} boot={boot} attempt={attempt}")
                 .and_then(|()| if *lease_ms == 25_000 { Ok(()) } else { write!(out, " lease={lease_ms}ms") })
                 .and_then(|()| self::choice(out, choice))
+                .and_then(|()| write!(out, "{}", reserved.unwrap_or_default()))
         }
         Record::AttemptEnded(record) => {
-            let AttemptEnded { delivery, token, cause, message, counted, next } = record.as_ref();
+            let AttemptEnded { delivery, token, cause, message, counted, next, usage: _, charged, over } =
+                record.as_ref();
+            let budget = budget(*charged, over.as_deref(), start);
             let counted = if *counted { " counted" } else { "" };
             let message = if message.is_empty() { String::new() } else { format!(" `{message}`") };
             let cause = self::cause(*cause, start);
-            write!(out, " {delivery} {token} {cause}{counted}{message} next={}", self::next(*next, start))
+            write!(out, " {delivery} {token} {cause}{counted}{message} next={}{budget}", self::next(*next, start))
         }
         Record::DeliverySettled(record) => {
             let output = record.output.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
             let output = output.map(|text| format!(" output={text}")).unwrap_or_default();
-            write!(out, " {} {} took={}ms{output}", record.delivery, record.token, record.took_ms)
+            write!(
+                out,
+                " {} {} took={}ms{output}{}",
+                record.delivery,
+                record.token,
+                record.took_ms,
+                budget(record.charged, None, start)
+            )
         }
         Record::DeliveryCancelled(record) => {
-            write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
+            write!(
+                out,
+                " {} {}{}{}",
+                record.delivery,
+                reason(record.reason),
+                by(&record.by),
+                budget(record.charged.as_deref().copied(), None, start)
+            )
         }
         Record::CancelRequested(record) => {
             write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
         }
-        Record::DeliveryParked(record) => write!(out, " {} {}", record.delivery, record.reason),
+        Record::DeliveryParked(record) => {
+            write!(out, " {} {}{}", record.delivery, record.reason, budget(None, record.over.as_deref(), start))
+        }
         Record::DeliveryRedriven(record) => {
             write!(out, " {} place_before=#{}{}", record.delivery, record.place_before, by(&record.by))
         }
@@ -61,7 +84,10 @@ fn record(record: &Record, start: Timestamp) -> String {
             let checkpoint =
                 record.checkpoint.as_ref().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned());
             let checkpoint = checkpoint.map(|text| format!(" checkpoint={text}")).unwrap_or_default();
-            write!(out, " {} {}{checkpoint}", record.delivery, record.token)
+            let word =
+                |name: &str, of: Option<Amount>| of.map(|of| format!(" {name}={}", amount(of))).unwrap_or_default();
+            let (reserved, spent) = (word("reserved", record.reserved), word("spent", record.spent));
+            write!(out, " {} {}{checkpoint}{spent}{reserved}", record.delivery, record.token)
         }
         Record::ClusterRegistered(record) => {
             let region = record.region.as_ref().map(|region| format!(" region={region}")).unwrap_or_default();
@@ -84,8 +110,40 @@ fn record(record: &Record, start: Timestamp) -> String {
             write!(out, " kept={} dropped_through={}", record.kept, record.dropped_through)
         }
         Record::UpgradeFinalized(record) => write!(out, " {}{}", record.version, by(&record.by)),
+        Record::BudgetSet(record) => write!(out, " {}{}", self::limits(&record.budget), by(&record.by)),
+        Record::BudgetRemoved(record) => write!(out, " {}{}", record.budget, by(&record.by)),
+        Record::BudgetAcknowledged(record) => write!(out, " {}{}", record.budget, by(&record.by)),
+        Record::BudgetCrossed(record) => {
+            let Tally { charged, reserved } = record.tally;
+            let (charged, reserved) = (amount(charged), amount(reserved));
+            write!(out, " {} {:?} charged={charged} reserved={reserved}", record.budget, record.level)
+        }
     };
     text
+}
+
+/// Money, tokens and time.
+fn amount(amount: Amount) -> String {
+    let Amount { micros, tokens, time_ms } = amount;
+    format!("{micros}/{tokens}/{time_ms}ms")
+}
+
+fn limits(budget: &Budget) -> String {
+    let Budget { name, scope, period, limit, thresholds, priority: _ } = budget;
+    let Limit { micros, tokens, time_ms } = *limit;
+    let limits = [("micros", micros), ("tokens", tokens), ("time_ms", time_ms)];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some(format!(" {name}={}", limit?)));
+    let Thresholds { warn, act, pause } = thresholds;
+    format!("{name} {scope:?} {period:?}{} at={warn}/{act}/{pause}", limits.collect::<String>())
+}
+
+fn budget(charged: Option<Amount>, over: Option<&OverBudget>, start: Timestamp) -> String {
+    let charged = charged.map(|charged| format!(" charged={}", amount(charged))).unwrap_or_default();
+    let over = over.map(|over| {
+        let resets = over.resets.map(|at| format!(" resets={}", since(at, start))).unwrap_or_default();
+        format!(" budget={} wanted={}{resets}", over.budget, amount(over.wanted))
+    });
+    charged + &over.unwrap_or_default()
 }
 
 fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt::Result {
@@ -196,11 +254,16 @@ fn message(message: &PlaneMessage) -> String {
     match message {
         PlaneMessage::Welcome { epoch, verdicts } => format!("Welcome epoch={epoch}{}", self::verdicts(verdicts)),
         PlaneMessage::Assign(assign) => {
-            let Assign { delivery, token, general, attempt, lane, place, mode, .. } = assign.as_ref();
+            let Assign { delivery, token, general, attempt, lane, place, ceilings, mode, .. } = assign.as_ref();
             let mode = if *mode == Mode::Shadow { " shadow" } else { "" };
-            format!("Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{mode}")
+            let ceilings = self::ceilings(ceilings.as_deref());
+            format!(
+                "Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{mode}{ceilings}"
+            )
         }
-        PlaneMessage::Extended { delivery, token } => format!("Extended {delivery} {token}"),
+        PlaneMessage::Extended { delivery, token, ceilings } => {
+            format!("Extended {delivery} {token}{}", self::ceilings(ceilings.as_ref()))
+        }
         PlaneMessage::Lost { delivery, token } => format!("Lost {delivery} {token}"),
         PlaneMessage::Cancel { delivery, token, reason } => {
             format!("Cancel {delivery} {token} {}", self::reason(*reason))
@@ -215,6 +278,12 @@ fn message(message: &PlaneMessage) -> String {
         PlaneMessage::Reconciled { verdicts } => format!("Reconciled{}", self::verdicts(verdicts)),
         PlaneMessage::Drain => "Drain".to_owned(),
     }
+}
+
+fn ceilings(ceilings: Option<&Limit>) -> String {
+    let Some(Limit { micros, tokens, time_ms }) = ceilings else { return String::new() };
+    let word = |limit: &Option<u64>| limit.map_or("-".to_owned(), |limit| limit.to_string());
+    format!(" ceilings={}/{}/{}", word(micros), word(tokens), word(time_ms))
 }
 
 fn verdicts(verdicts: &[(DeliveryId, Token, Claim)]) -> String {
@@ -258,6 +327,7 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             format!("{} deliveries{rows}", views.len())
         }
         Reply::Fleet(fleet) => self::fleet(fleet, start),
+        Reply::Budgets(views) => views.iter().map(|view| budget_row(view, start)).collect::<Vec<_>>().join("\n"),
         Reply::Routes { table, at } => format!("{} routes since #{at}", table.routes.len()),
         Reply::Totals(totals) => format!(
             "events={} waiting={} leased={} parked={} lanes={} sessions={} generals={} seq=#{} epoch={}",
@@ -278,6 +348,17 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
     }
 }
 
+fn budget_row(view: &BudgetView, start: Timestamp) -> String {
+    let BudgetView { budget, since: _, began: _, resets, charged, reserved, level, acknowledged, parked } = view;
+    let resets = resets.map(|at| format!(" resets={}", since(at, start))).unwrap_or_default();
+    let acknowledged = if *acknowledged { " acknowledged" } else { "" };
+    let (charged, reserved) = (amount(*charged), amount(*reserved));
+    format!(
+        "budget {} {level:?}{acknowledged} charged={charged} reserved={reserved} parked={parked}{resets}",
+        budget.name
+    )
+}
+
 fn row(view: &DeliveryView, start: Timestamp) -> String {
     let mut text = format!("{} {} lane={} attempts={}", view.delivery, view.status, view.lane, view.attempts);
     let mut add = |name: &str, value: Option<String>| {
@@ -290,6 +371,7 @@ fn row(view: &DeliveryView, start: Timestamp) -> String {
     add("not_before", view.not_before.map(|at| since(at, start)));
     add("expires", view.expires.map(|at| since(at, start)));
     add("parked", view.parked.map(|reason| reason.to_string()));
+    add("budget", view.budget.as_ref().map(|(name, _)| name.to_string()));
     add("cancel", view.cancel.map(reason));
     text
 }

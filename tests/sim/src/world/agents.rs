@@ -357,7 +357,7 @@ impl World {
         let Some(job) = host.jobs.get_mut(&(id, token)).filter(|job| !job.stopping) else { return Ok(()) };
         job.progress += 1;
         let checkpoint = if with_checkpoint { b"half".to_vec() } else { Vec::new() };
-        let progress = Progress { note: job.progress.to_string(), usage: Vec::new(), checkpoint };
+        let progress = Progress { note: job.progress.to_string(), usage: Vec::new(), checkpoint, wanted: None };
         if let Some(core) = &mut host.core {
             core.progressed(id, token, progress, now);
         }

@@ -155,6 +155,7 @@ impl World {
                     progress: 1,
                     checkpoint: None,
                     usage: vec![mindos_core::record::Usage::default()],
+                    wanted: None,
                 };
                 self.input(Input::Agent { session, message: AgentMessage::Extend(Box::new(extend)) });
             }
@@ -180,6 +181,7 @@ impl World {
             if !std::mem::replace(&mut self.routes_healed, true) {
                 self.apply_routes(true);
             }
+            self.remove_budgets();
             let held: Vec<_> = self.ledger.holds.iter().filter(|(_, holds)| !holds.is_none()).collect();
             let held: Vec<_> = held.into_iter().map(|(target, _)| target.clone()).collect();
             for target in held {

@@ -9,6 +9,7 @@
 //! faults and one of healing, at whose end all work must have settled. Invariant: equal seeds give equal runs.
 
 mod agents;
+mod budgets;
 mod faults;
 mod net;
 mod people;
@@ -17,6 +18,7 @@ mod plane;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use mindos_core::budget::Amount;
 use mindos_core::input::{Input, RequestId};
 use mindos_core::output::PlaneMessage;
 use mindos_core::record::{Batch, Entry};
@@ -243,6 +245,8 @@ impl World {
             lane_backlog_max: chance.within(3, 12) as u32,
             queue_backlog_max: chance.within(10, 40) as u32,
             open_max: chance.within(60, 400),
+            reservation_start: Amount { micros: 300, tokens: 300, time_ms: 60_000 },
+            reservation_max: Amount { micros: 1000, tokens: 1000, time_ms: 600_000 },
             // Of many seeds it bites before the plane's own does.
             tenant_backlog_max: 60 + seed % 400,
             ..Limits::default()

@@ -62,7 +62,7 @@ pub(super) enum Asked {
 }
 
 impl World {
-    fn request(&mut self, asked: Asked) -> RequestId {
+    pub(super) fn request(&mut self, asked: Asked) -> RequestId {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.asked.insert(request, asked);
@@ -260,7 +260,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(24) {
+        match self.chance.below(28) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -302,6 +302,7 @@ impl World {
                 let end = self.ledger.end;
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
+            21..=24 => self.change_budgets(),
             _ => self.query(),
         }
     }
@@ -497,7 +498,7 @@ fn judge(table: &RouteTable, at: Seq, kind: &str, publication: usize) -> Judged 
 
 /// Some publishers say themselves whom their events concern, and the same on every try.
 fn asked(publication: usize, kind: &str) -> Option<Arc<Route>> {
-    if kind != "misc" || publication % 3 == 0 {
+    if kind != "misc" || publication.is_multiple_of(3) {
         return None;
     }
     let number = publication % (ASKED_MAX + 6);

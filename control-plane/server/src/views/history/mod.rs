@@ -16,6 +16,7 @@ mod planned;
 mod query;
 mod row;
 mod search;
+mod spending;
 mod view;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ use row::{pack, reason_code, status_code, strategy_code};
 
 pub use query::HistoryReader;
 pub use row::{DeliveryQuery, DeliveryRow, EventQuery, EventRow, GeneralRef, Page, PageRequest, PlannedRow};
+pub use spending::{Spending, SpendingBy};
 
 /// Between two looks for files that may leave.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
@@ -399,7 +401,7 @@ impl HistoryWriter {
     }
 
     fn attempt_ended(&mut self, seq: Seq, at: Timestamp, ended: &AttemptEnded) -> Result<(), HistoryError> {
-        let AttemptEnded { delivery, token: _, cause: _, message: _, counted, next } = ended;
+        let AttemptEnded { delivery, counted, next, .. } = ended;
         let used = self.leases.get(delivery).map(|lease| lease.attempt - u32::from(!counted).min(lease.attempt));
         let (status, reason) = match next {
             Next::Wait { .. } => (Status::Waiting, None),
@@ -425,8 +427,7 @@ impl HistoryWriter {
             }
             Record::AttemptEnded(ended) => self.attempt_ended(seq, at, ended)?,
             Record::DeliverySettled(settled) => {
-                let DeliverySettled { delivery, token: _, output: _, output_type: _, output_ref: _, usage, took_ms } =
-                    &**settled;
+                let DeliverySettled { delivery, usage, took_ms, .. } = &**settled;
                 let sum = usage.iter().fold([0_u64; 3], |sum, usage| {
                     let more = [usage.input_tokens, usage.output_tokens, usage.cost_micros];
                     [0, 1, 2].map(|index| sum[index].saturating_add(more[index]))
@@ -434,7 +435,7 @@ impl HistoryWriter {
                 let ending = Ending { took_ms: Some(*took_ms), usage: sum, ..Ending::default() };
                 self.ended(*delivery, seq, at, Status::Succeeded, ending)?;
             }
-            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _ }) => {
+            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _ }) => {
                 let superseded_by = match reason {
                     CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
                     CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => None,
@@ -462,7 +463,11 @@ impl HistoryWriter {
             | Record::PayloadCarried(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
-            | Record::UpgradeFinalized(_) => {}
+            | Record::UpgradeFinalized(_)
+            | Record::BudgetSet(_)
+            | Record::BudgetRemoved(_)
+            | Record::BudgetAcknowledged(_)
+            | Record::BudgetCrossed(_) => {}
         }
         self.mark = Mark { seq, at };
         Ok(())

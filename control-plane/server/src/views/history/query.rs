@@ -20,7 +20,7 @@ use super::{
 };
 
 /// A search that has found something or not ends a page after this time.
-const TIME_MAX: Duration = Duration::from_secs(2);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(2);
 /// Records of the first stretch of a search; doubles while little is found.
 const STRETCH_MIN: u64 = 1 << 16;
 const STRETCH_MAX: u64 = 1 << 22;
@@ -113,6 +113,10 @@ impl HistoryReader {
         Ok(Page { rows, next })
     }
 
+    pub(super) fn files(&self) -> Arc<Vec<FileRef>> {
+        self.files.load_full()
+    }
+
     fn file_of(&self, event: Seq) -> Option<FileRef> {
         let files = self.files.load();
         let index = files.partition_point(|file| file.first <= event).checked_sub(1)?;
@@ -190,7 +194,7 @@ pub(super) fn first_event_at(path: &Path) -> Result<Option<Timestamp>, HistoryEr
 }
 
 /// The first event accepted at `time` or later; times grow with sequences, so the place is halved.
-fn first_at_or_after(connection: &Connection, time: Timestamp) -> Result<Option<Seq>, HistoryError> {
+pub(super) fn first_at_or_after(connection: &Connection, time: Timestamp) -> Result<Option<Seq>, HistoryError> {
     let bound = |order: &str| -> Result<Option<i64>, HistoryError> {
         let text = format!("SELECT seq FROM events ORDER BY seq {order} LIMIT 1");
         Ok(connection.query_row(&text, [], |row| row.get(0)).optional()?)

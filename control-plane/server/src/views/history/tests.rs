@@ -174,7 +174,7 @@ fn parked_and_redriven_deliveries_show_as_they_are() {
 
     records.leased(first, &security, 3);
     records.failed(first, true, Next::Park { reason: ParkReason::AttemptsExhausted });
-    records.push(Record::DeliveryParked(DeliveryParked { delivery: second, reason: ParkReason::Blocked }));
+    records.push(Record::DeliveryParked(DeliveryParked { delivery: second, reason: ParkReason::Blocked, over: None }));
     let exhausted = (first, Some(ParkReason::AttemptsExhausted), 3, 0);
     assert_eq!(show(&mut writer, &records), [(second, Some(ParkReason::Blocked), 0, 0), exhausted]);
     let row = reader.delivery(&TenantName::default_tenant(), second).unwrap().unwrap();

@@ -1,0 +1,159 @@
+//! What notifiers promise: the form of each place, a bound, and that failures are told apart.
+
+use std::time::Duration;
+
+use mindos_core::record::{DeliveryParked, Record};
+use mindos_model::{DeliveryId, ParkReason, Seq};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::views::follow::View;
+use crate::views::testing::{Records, general};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+
+/// A place on this machine that answers with these in turn, the last one for good; gives what it is told.
+async fn place(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (told, requests) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut answers = answers.iter().chain(std::iter::repeat(answers.last().unwrap()));
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = Vec::new();
+            let (head, body) = loop {
+                stream.read_buf(&mut bytes).await.unwrap();
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                if let Ok(body) = serde_json::from_str(body) {
+                    break (head.to_owned(), body);
+                }
+            };
+            told.send((head, body)).await.unwrap();
+            stream.write_all(answers.next().unwrap().as_bytes()).await.unwrap();
+        }
+    });
+    (address, requests)
+}
+
+fn start(section: Value, env: &DiscordEnv) -> (NotifyView, NoticeCounts) {
+    let section: NotifySection = serde_json::from_value(section).unwrap();
+    let notifiers = Notifiers::new(&section, env, &Outgoing::new()).unwrap();
+    let counts = notifiers.counts();
+    let (view, tasks) = notifiers.start(Seq(1));
+    tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
+    (view, counts)
+}
+
+fn follow(view: &mut NotifyView, records: &Records) {
+    let next = View::next(view);
+    records.entries().iter().filter(|entry| entry.seq >= next).for_each(|entry| view.apply(entry).unwrap());
+}
+
+fn park(records: &Records) {
+    let event = records.event("o/a", "pr_created", &[&general("eu", "security")]);
+    let delivery = DeliveryId::new(event, 1);
+    records.push(Record::DeliveryParked(DeliveryParked { delivery, reason: ParkReason::Blocked, over: None }));
+}
+
+fn count(counts: &NoticeCounts, outcome: &str) -> u64 {
+    counts.0.iter().flat_map(|(_, counts)| counts.read()).filter(|(word, _)| *word == outcome).map(|(_, n)| n).sum()
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_of_events_and_of_parked_work_under_a_signature() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    let (url, mut told) = place(&[OK]).await;
+    let section = json!({"webhook": {"url": format!("{url}/hook"), "secret_file": secret}});
+    let (mut view, counts) = start(section, &DiscordEnv::default());
+    let records = Records::default();
+    park(&records);
+
+    follow(&mut view, &records);
+
+    let (head, event) = told.recv().await.unwrap();
+    assert!(head.starts_with("POST /hook HTTP/1.1") && head.contains("x-mindos-signature: sha256="), "{head}");
+    assert_eq!((&event["notice"], &event["title"]), (&json!("event"), &json!("GitLens: Pr Created")));
+    assert_eq!(event["event"]["repository"], "o/a");
+    let (_, parked) = told.recv().await.unwrap();
+    assert_eq!((&parked["notice"], &parked["reason"]), (&json!("parked"), &json!("blocked")));
+    assert_eq!(count(&counts, "dropped"), 0);
+}
+
+#[tokio::test]
+async fn who_is_told_to_wait_waits_and_who_is_refused_goes_on() {
+    const LIMITED: &str = "HTTP/1.1 429 Slow\r\nRetry-After: 0.05\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    const REFUSED: &str = "HTTP/1.1 403 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    let (url, mut told) = place(&[LIMITED, OK, REFUSED, OK]).await;
+    let section = json!({"discord": {"channels": {"prs": "1", "alerts": "2"}, "api": url}});
+    let env = DiscordEnv { token: Some("t0ken".to_owned()), prs_channel: None };
+    let (mut view, counts) = start(section, &env);
+    let records = Records::default();
+    park(&records);
+    park(&records);
+
+    follow(&mut view, &records);
+
+    let mut paths = Vec::new();
+    for _ in 0..5 {
+        let (head, body) = told.recv().await.unwrap();
+        assert!(head.contains("authorization: Bot t0ken") && body["embeds"][0]["color"].is_number(), "{head}");
+        paths.push(head.split(' ').nth(1).unwrap().to_owned());
+    }
+    let [events, alerts] = ["/channels/1/messages", "/channels/2/messages"];
+    assert_eq!(paths, [events, events, alerts, events, alerts]);
+    let done = async {
+        while count(&counts, "sent") < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
+    assert_eq!((count(&counts, "failed"), count(&counts, "rate_limited")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_place_that_takes_nothing_costs_its_own_notices_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (mut view, counts) = start(json!({"webhook": {"url": url}}), &DiscordEnv::default());
+    let records = Records::default();
+    for kind in ["push_of_no_interest", "pr_merged"] {
+        (0..300).for_each(|_| _ = records.event("o/a", kind, &[&general("eu", "security")]));
+    }
+
+    // Nothing here waits, although nobody answers.
+    follow(&mut view, &records);
+
+    assert_eq!(View::next(&view), Seq(601));
+    assert_eq!(count(&counts, "dropped"), 300 - 256);
+}
+
+#[test]
+fn settings_are_checked_and_secrets_are_not_shown() {
+    let parse = |section: Value, token: Option<&str>| {
+        let section: NotifySection = serde_json::from_value(section).unwrap();
+        let env = DiscordEnv { token: token.map(str::to_owned), prs_channel: None };
+        Notifiers::new(&section, &env, &Outgoing::new())
+    };
+    for (section, named) in [
+        (json!({"discord": {"channels": {"prs": "#prs"}}}), "notify.discord.channels.prs"),
+        (json!({"discord": {"channels": {"prs": "1"}, "burst": 0}}), "notify.discord.burst"),
+        (json!({"slack": {}}), "notify.slack"),
+        (json!({"slack": {"url_env": "NO_SUCH_VARIABLE_HERE"}}), "NO_SUCH_VARIABLE_HERE"),
+        (json!({"webhook": {"url": "http://example.com/"}}), "notify.webhook.url"),
+        (json!({"webhook": {"url": "https://x/", "secret_file": "/none", "secret_env": "A"}}), "notify.webhook.secret"),
+    ] {
+        let error = parse(section, Some("t")).unwrap_err();
+        assert!(error.contains(named), "{error}");
+    }
+    // Without a token or a channel nothing is posted, and nothing fails.
+    assert!(parse(json!({"discord": {"channels": {"prs": "1"}}}), None).unwrap().is_empty());
+    assert!(parse(json!({"discord": {}}), Some("t")).unwrap().is_empty());
+    let made = parse(json!({"discord": {"channels": {"prs": "1"}}}), Some("t0ken")).unwrap();
+    assert!(!format!("{made:?}").contains("t0ken"), "{made:?}");
+}

@@ -1,0 +1,64 @@
+//! The view that finds what is worth telling. It begins with the process: nobody wants yesterday's news at a start.
+
+use mindos_core::record::Entry;
+use mindos_model::{Seq, Timestamp};
+
+use super::notice::Notice;
+use super::sender::Queue;
+use crate::views::follow::{View, ViewError};
+
+/// Follows the journal for the notifiers.
+#[derive(Debug)]
+pub struct NotifyView {
+    queues: Vec<Queue>,
+    next: Seq,
+}
+
+impl NotifyView {
+    pub(super) fn new(queues: Vec<Queue>, next: Seq) -> NotifyView {
+        NotifyView { queues, next }
+    }
+}
+
+impl View for NotifyView {
+    fn name(&self) -> &'static str {
+        "notify"
+    }
+
+    fn next(&self) -> Seq {
+        self.next
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
+        if let Some(notice) = Notice::of(entry) {
+            self.queues.iter().for_each(|queue| queue.put(notice.clone()));
+        }
+        self.next = entry.seq.next();
+        Ok(())
+    }
+
+    fn upkeep(&mut self, _: bool) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    fn mark(&self) -> Option<(Seq, Timestamp)> {
+        None
+    }
+
+    fn reset(&mut self) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    fn skip_to(&mut self, first: Seq) -> Result<(), ViewError> {
+        self.next = first;
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), ViewError> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), ViewError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! The aggregator and the orchestrator of the GitLens contract.
+//!
+//! ```text
+//!   8086  /health /events /webhook/gitlens /stats, and the older gateway's /event /alert /git /webhooks/github
+//!   8090  /health /distribute /status /generals/{cluster}/{name}[/status] /distributions, beside the API
+//! ```
+//! Bodies are as `JSON.stringify` prints them, with the fields in the contract's order; a refusal is `{"error": ..}` in the
+//! contract's words, and the header `x-mindos-error` says what was wrong. Invariant: what is answered with success is on
+//! stable storage.
+
+mod aggregator;
+mod answer;
+mod board;
+mod board_file;
+mod distribute;
+mod event;
+mod generals;
+mod orchestrator;
+mod plain;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::HeaderMap;
+use mindos_core::input::NewEvent;
+use mindos_core::output::{Published, Reply};
+use mindos_model::Timestamp;
+use mindos_model::limits::MESSAGE_MAX;
+
+use crate::grpc::{Context, status};
+use crate::http::HttpError;
+use crate::http::body::{Bodies, Held};
+use crate::ingest::cloudevents::IncomingEvent;
+
+pub use aggregator::router as aggregator;
+pub use board::{Board, BoardError, BoardView};
+pub use generals::expose;
+pub use orchestrator::router as orchestrator;
+pub(crate) use plain::{Glimpse, PlainEvent};
+pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a body in each of the forms that this surface takes, up to the events that the plane would get: what noise is fed to.
+#[must_use]
+pub fn decode(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Vec<IncomingEvent> {
+    let Ok(object) = event::object(body) else { return Vec::new() };
+    let asked = distribute::Asked::read(body, now).map(|asked| asked.event);
+    let read = [event::check(&object, now), event::check_webhook(&object, now), asked];
+    read.into_iter().flatten().map(|checked| checked.into_incoming(headers, "", now)).collect()
+}
+
+/// What both surfaces need.
+#[derive(Debug)]
+pub struct Gitlens {
+    context: Arc<Context>,
+    board: Board,
+    settings: Arc<GitlensSettings>,
+    bodies: Bodies,
+}
+
+impl Gitlens {
+    /// Both surfaces over one plane.
+    #[must_use]
+    pub fn new(context: Arc<Context>, board: Board, settings: Arc<GitlensSettings>) -> Gitlens {
+        Gitlens { context, board, settings, bodies: Bodies::new(BODY_TIMEOUT) }
+    }
+
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, HttpError> {
+        self.bodies.read(headers, body, MESSAGE_MAX).await
+    }
+
+    /// Publishes an event; answers once it is on stable storage.
+    async fn publish(&self, mut event: NewEvent) -> Result<Published, HttpError> {
+        self.context.room()?;
+        self.context.recall(&mut event);
+        self.context.quota(&event)?;
+        let stopped = |stopped| HttpError::from(status::stopped(stopped));
+        let mut pending = self.context.handle.publish(vec![event]).await.map_err(stopped)?;
+        match pending.answers().await.map_err(stopped)?.pop() {
+            Some(Ok(Reply::Published(published))) => Ok(self.context.first_answer(published).await),
+            Some(Err(rejection)) => Err(status::rejection(&rejection).into()),
+            Some(Ok(_)) | None => Err(status::internal("the plane gave an answer of another kind").into()),
+        }
+    }
+
+    /// Everything that was durable at the call is on the board when this returns, or it lags much.
+    async fn caught_up(&self) {
+        self.board.seen(self.context.handle.durable_seq(), Duration::from_secs(1)).await;
+    }
+}
