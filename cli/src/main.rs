@@ -17,6 +17,7 @@ use clap::{CommandFactory, Parser};
 
 use failure::Failure;
 use options::{Command, Global, Options};
+use render::Output;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +32,12 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let json = global.output.is_json();
+    if global.output == Output::Yaml && !matches!(command, Command::Routes(_)) {
+        return report(
+            &Failure::usage("--output yaml: only `mindos routes get` prints it; expected table or json"),
+            json,
+        );
+    }
     match run(command, &global) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure, json),

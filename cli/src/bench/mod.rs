@@ -12,6 +12,7 @@ mod agent;
 mod compare;
 mod delay;
 mod event;
+mod explain;
 mod fanout;
 mod histogram;
 #[cfg(feature = "nats")]
@@ -38,6 +39,7 @@ Examples:
   mindos bench streams --agents 10000
   mindos bench recovery --pending 1000000 --lanes 100000 --records 2000000
   mindos bench delay
+  mindos bench explain --events 1000000
 
 Build with --release first: a debug build measures the compiler. The result is one JSON object on standard output.";
 
@@ -72,6 +74,11 @@ Examples:
   mindos bench delay
   mindos bench delay --round-trip 100ms --slots 256 --seconds 20";
 
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  mindos bench explain --events 1000000
+  mindos bench explain --events 200000 --payload 8192";
+
 const WEBHOOK_EXAMPLES: &str = "\
 Examples:
   mindos bench webhook --payloads tests/data/github-webhooks
@@ -97,6 +104,9 @@ pub(crate) enum BenchCommand {
     /// A long way between agent and control plane.
     #[command(after_help = DELAY_EXAMPLES)]
     Delay(delay::DelayArgs),
+    /// A table with conditions, tried on many stored events.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(explain::ExplainArgs),
     /// Webhooks over HTTP at a rate: from the due time to the durable answer.
     #[command(after_help = WEBHOOK_EXAMPLES)]
     Webhook(webhook::WebhookArgs),
@@ -127,6 +137,7 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Streams(args) => streams::run(args).await,
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Delay(args) => delay::run(args).await,
+        BenchCommand::Explain(args) => explain::run(args).await,
         BenchCommand::Webhook(args) => webhook::run(args).await,
         BenchCommand::Worker(command) => worker::run(command).await,
     }

@@ -164,7 +164,7 @@ impl Stage {
             .iter()
             .map(|(kind, types)| Route {
                 name: (*kind).to_owned(),
-                r#match: Some(RouteMatch { kinds: vec![(*kind).to_owned()], subjects: vec![] }),
+                r#match: Some(RouteMatch { kinds: vec![(*kind).to_owned()], ..Default::default() }),
                 targets: Some(RouteTargets { types: types.clone(), ..Default::default() }),
                 strategy: Strategy::Broadcast.into(),
                 ..Default::default()
@@ -176,7 +176,8 @@ impl Stage {
             strategy: Strategy::RoundRobin.into(),
             ..Default::default()
         });
-        let request = route::ApplyRequest { table: Some(RouteTable { routes }), ..Default::default() };
+        let request =
+            route::ApplyRequest { table: Some(RouteTable { routes, ..Default::default() }), ..Default::default() };
         self.client.routes().apply(request).await.map_err(self.client.failed())?;
         Ok(())
     }

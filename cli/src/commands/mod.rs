@@ -9,6 +9,7 @@ pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod routes;
+mod routes_explain;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod sinks;

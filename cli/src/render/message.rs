@@ -28,6 +28,9 @@ macro_rules! named {
 named! {
     cloudevents::v1::CloudEvent = "io.cloudevents.v1.CloudEvent",
     event::v1::Event = "mindos.event.v1.Event",
+    route::v1::ExplainedEvent = "mindos.route.v1.ExplainedEvent",
+    route::v1::ExplainSummary = "mindos.route.v1.ExplainSummary",
+    route::v1::Route = "mindos.route.v1.Route",
     event::v1::PublishResult = "mindos.event.v1.PublishResult",
     delivery::v1::Delivery = "mindos.delivery.v1.Delivery",
     delivery::v1::CancelResponse = "mindos.delivery.v1.CancelResponse",

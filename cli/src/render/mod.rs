@@ -19,6 +19,8 @@ pub(crate) enum Output {
     Table,
     /// JSON for programs: one object, or one a line where things come as they happen.
     Json,
+    /// YAML, of `routes get` alone: a file that can be applied.
+    Yaml,
 }
 
 impl Output {

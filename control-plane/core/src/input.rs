@@ -9,6 +9,7 @@ use mindos_model::{
 };
 
 use crate::budget::{Budget, Limit};
+use crate::guard::Trust;
 use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
 use crate::route::{Route, RouteTable};
 
@@ -155,6 +156,10 @@ pub struct NewEvent {
     pub key: DedupeKey,
     pub digest: ContentDigest,
     pub payload: Payload,
+    /// What is known of its origin; unset where that is nothing.
+    pub trust: Option<Box<Trust>>,
+    /// Which condition holds for it; unset where the table had none when it was judged.
+    pub judged: Option<Judged>,
     /// Not to be worked on before; at most [`crate::route::DELAY_MAX`] ahead.
     pub not_before: Option<Timestamp>,
     /// Recorded and deduplicated only, when false.
@@ -163,6 +168,18 @@ pub struct NewEvent {
     pub asked: Option<Arc<Route>>,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.
     pub seen: Option<Seen>,
+}
+
+/// What an event was found to be under the conditions of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The record that brought the table in force; 0 for the stock table.
+    pub table: Seq,
+    /// Place of the first route with a condition that holds and which fits otherwise; unset if there is none before a route
+    /// without a condition that fits.
+    pub holds: Option<u32>,
+    /// Conditions that could not be evaluated, such as for want of a field; they do not hold.
+    pub failed: u32,
 }
 
 /// What is remembered of an event for deduplication.

@@ -11,7 +11,7 @@ use mindos_model::{
 
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
-use crate::input::{ReportedLoad, RequestId, Seen, SessionId};
+use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
 
@@ -32,6 +32,8 @@ pub enum Output {
 #[derive(Clone, Debug)]
 pub enum Reply {
     Published(Published),
+    /// The table in force has conditions, and the event was not judged against it: judge it and offer it again.
+    Unjudged(Box<NewEvent>),
     /// Deliveries that were changed.
     Changed {
         deliveries: Vec<DeliveryId>,

@@ -8,10 +8,13 @@ use smallvec::smallvec;
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Event, Phase};
+use crate::guard::GuardAction;
 use crate::input::{NewEvent, RequestId, Seen};
 use crate::output::{Output, Published, PublishedDelivery, Rejection, Reply};
 use crate::queue::QueueId;
-use crate::record::{CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, PlannedDelivery, Record};
+use crate::record::{
+    CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery, Record,
+};
 use crate::registry::GeneralIdx;
 use crate::route::{Coalesce, DELAY_MAX, SHADOW_TTL};
 use crate::routing::Rule;
@@ -32,6 +35,9 @@ impl Durable {
     pub(crate) fn publish(&self, request: RequestId, event: NewEvent, context: Context<'_>) -> Decision {
         if let Some(seen) = self.dedupe.get(&event.key).or(event.seen) {
             return Decision::reply(request, self.known(&event, seen));
+        }
+        if self.routing.wants_judging(&event) {
+            return Decision::reply(request, Ok(Reply::Unjudged(Box::new(event))));
         }
         match self.accept(event, context) {
             Ok((published, records)) => {
@@ -73,28 +79,32 @@ impl Durable {
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
         let (mut targets, mut route, mut strategy, mut fell_back_from) = (Vec::new(), None, None, None);
+        let mut guarded = None;
         let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed {
-            let idx = match &event.asked {
+            let (idx, stopped) = match &event.asked {
                 None => {
-                    let matching =
-                        self.routing.matching(&event.tenant, &event.kind, &event.ty, event.subject.as_deref());
+                    let matching = self.routing.matching(&event);
                     matching.expect("every tenant has a table, and it ends with a route that matches everything")
                 }
                 Some(asked) => {
                     let missing = self.asked(&event, asked)?;
                     debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
-                    self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused")
+                    (self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused"), None)
                 }
             };
             if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
                 let not_before = event.not_before.unwrap_or_default();
                 return Err(Rejection::TooFarAhead { not_before });
             }
-            let way = self.way(idx, context)?;
+            guarded = stopped;
+            let is_dropped = guarded.is_some_and(|guarded| guarded.action == GuardAction::Drop);
+            let way = if is_dropped { Way::straight(idx) } else { self.way(idx, context)? };
             let rule = self.routing.rule(way.route);
-            targets = self.targets(&event, &way, rule, context)?;
-            self.check_room(&targets, rule, context)?;
+            if !is_dropped {
+                targets = self.targets(&event, &way, rule, context)?;
+                self.check_room(&targets, rule, context)?;
+            }
             fell_back_from = way.from;
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
@@ -103,17 +113,24 @@ impl Durable {
         let mut deliveries = Vec::with_capacity(targets.len());
         let mut published = Vec::with_capacity(targets.len());
         let mut ends = Vec::new();
-        for (ordinal, target) in (1..).zip(targets) {
+        let aside = guarded.map(|_| ParkReason::Guarded);
+        for (ordinal, mut target) in (1..).zip(targets) {
+            if aside.is_some() {
+                // What is not trusted takes nobody's place, and has no time but that at which a person lets it go on.
+                target.superseded.clear();
+                target.terms = Terms { shadow: target.terms.shadow, expires: target.terms.expires, ..Terms::default() };
+            }
             let delivery = DeliveryId::new(seq, ordinal);
             let general = target.general.map(|idx| self.registry.general(idx).key.clone());
-            let parked = target.parked;
+            let parked = aside.or(target.parked);
             published.push(PublishedDelivery { delivery, general: general.clone(), parked });
             deliveries.push(PlannedDelivery { general, parked, terms: target.terms.boxed() });
             let end = |older| self.supersede(older, delivery);
             ends.extend(target.superseded.into_iter().map(end));
         }
         let NewEvent { tenant, source, id, ty, kind, subject, lane, repository, actor, time, .. } = event;
-        let NewEvent { key, digest, payload, .. } = event;
+        let NewEvent { key, digest, payload, judged, .. } = event;
+        let judgement = Judgement { guarded, conditions_failed: judged.map_or(0, |judged| judged.failed) };
         let accepted = EventAccepted {
             tenant,
             source,
@@ -131,6 +148,7 @@ impl Durable {
             payload,
             route: route.clone(),
             strategy,
+            judgement: (judgement != Judgement::default()).then(|| Box::new(judgement)),
             deliveries,
             fell_back_from,
         };

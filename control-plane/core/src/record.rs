@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::account::{OverBudget, Reservation, Tally};
 use crate::budget::{Amount, Budget, Level};
+use crate::guard::Guarded;
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
 pub use crate::terms::Terms;
@@ -165,10 +166,21 @@ pub struct EventAccepted {
     /// The route that matched; unset when the event is recorded and not routed.
     pub route: Option<RouteName>,
     pub strategy: Option<Strategy>,
+    /// What its route made of its origin, and of conditions; unset where there is nothing to say.
+    pub judgement: Option<Box<Judgement>>,
     /// Ordinals are the positions, from 1.
     pub deliveries: Vec<PlannedDelivery>,
     /// The route that matched, when none of its generals was there and `route` took the event instead.
     pub fell_back_from: Option<RouteName>,
+}
+
+/// What became of an event before it was offered to anybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Set when a guard did not let it pass: its deliveries are parked, or there are none.
+    pub guarded: Option<Guarded>,
+    /// Conditions of routes that could not be evaluated for it, and so did not hold.
+    pub conditions_failed: u32,
 }
 
 /// First 16 bytes of a SHA-256 over the parts of an event's identity.

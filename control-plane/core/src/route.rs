@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
+use crate::guard::{self, Guards, TrustRules};
 pub use crate::policy::{DELAY_MAX, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
 
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteTable {
     pub routes: Vec<Route>,
+    /// Unset where the table says nothing of trust.
+    pub trust: Option<Arc<TrustRules>>,
 }
 
 /// One rule.
@@ -33,6 +36,8 @@ pub struct Route {
     pub deadline: Duration,
     /// How long a lane's head may hold it up while not leased.
     pub block_max: Duration,
+    /// What it asks of an event's origin, where that differs from what the table asks.
+    pub guards: Option<Box<Guards>>,
     pub policy: Policy,
 }
 
@@ -51,6 +56,7 @@ impl Route {
             attempts_max: limits::ATTEMPTS_MAX,
             deadline: limits::DEADLINE,
             block_max: limits::BLOCK_MAX,
+            guards: None,
             policy: Policy::default(),
         }
     }
@@ -60,29 +66,39 @@ impl Route {
 pub const LOAD_BALANCED_COUNT: u32 = 3;
 /// Routes of one table.
 pub const ROUTES_MAX: usize = 1000;
+/// The longest condition, in bytes.
+pub const CONDITION_MAX: usize = 4096;
 
-/// Which events: every list that is not empty must have a pattern that fits.
+/// Which events: every list that is not empty must have a pattern that fits, and the condition must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// Fit the event's kind, or else its type.
     pub kinds: Vec<Pattern>,
     pub subjects: Vec<Pattern>,
+    /// An expression over the event. Only its text is known here: whether it holds is judged before an event is offered.
+    pub condition: Option<Arc<str>>,
 }
 
 impl Match {
     /// Whether every event fits.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.kinds.is_empty() && self.subjects.is_empty()
+        self.kinds.is_empty() && self.subjects.is_empty() && self.condition.is_none()
     }
 
-    /// Whether an event of this kind, type and subject fits.
+    /// Whether an event of this kind, type and subject fits, if the condition holds.
     #[must_use]
     pub fn fits(&self, kind: &str, ty: &str, subject: Option<&str>) -> bool {
         let any = |patterns: &[Pattern], texts: &[&str]| {
             patterns.is_empty() || patterns.iter().any(|pattern| texts.iter().any(|text| pattern.fits(text)))
         };
-        any(&self.kinds, &[kind, ty]) && any(&self.subjects, &[subject.unwrap_or_default()])
+        any(&self.kinds, &[kind, ty]) && self.fits_subject(subject)
+    }
+
+    /// Whether an event of this subject fits, if its kind does and the condition holds.
+    pub(crate) fn fits_subject(&self, subject: Option<&str>) -> bool {
+        let subject = subject.unwrap_or_default();
+        self.subjects.is_empty() || self.subjects.iter().any(|pattern| pattern.fits(subject))
     }
 }
 
@@ -161,6 +177,10 @@ pub enum RouteError {
     Policy { index: usize, field: &'static str, reason: &'static str },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
+    #[error("routes[{index}].match.expr: has {len} bytes: expected 1 to {CONDITION_MAX}")]
+    Condition { index: usize, len: usize },
+    #[error("{field}: {text} is not accepted: expected {expected}")]
+    Guards { field: String, text: String, expected: String },
     #[error("routes[{index}].name: `{name}` begins as the names of routes that publishers ask for: expected another than `{prefix}..`", prefix = crate::asked::ASKED_PREFIX)]
     Reserved { index: usize, name: RouteName },
     #[error("route `{name}` may not be asked for: expected a name that begins with `{prefix}` and no match", prefix = crate::asked::ASKED_PREFIX)]
@@ -195,6 +215,16 @@ impl RouteTable {
             }
             route.check(index)?;
         }
+        if let Some(trust) = &self.trust {
+            check_guards(&trust.guards, "guards")?;
+            let is_login = |login: &Arc<str>| (1..=100).contains(&login.len());
+            let logins = &trust.own_logins;
+            if logins.len() > guard::OWN_LOGINS_MAX || !logins.iter().all(is_login) {
+                let expected = format!("at most {} of 1 to 100 bytes", guard::OWN_LOGINS_MAX);
+                let text = format!("a list of {}", logins.len());
+                return Err(RouteError::Guards { field: "own_logins".to_owned(), text, expected });
+            }
+        }
         crate::policy::check_fall_backs(&self.routes)?;
         match (earlier_default, self.routes.last()) {
             (None, Some(last)) => Err(RouteError::NoDefault { name: last.name.clone() }),
@@ -212,7 +242,7 @@ impl RouteTable {
             let kinds = kinds.iter().map(|kind| Pattern(Arc::from(*kind))).collect();
             let types = types.iter().map(|ty| GeneralType::new(ty).expect("stock types are names")).collect();
             let name = RouteName::new(name).expect("stock routes are names");
-            let matches = Match { kinds, subjects: Vec::new() };
+            let matches = Match { kinds, ..Match::default() };
             Route::new(name, matches, Targets { types, ..Targets::default() }, strategy)
         };
         let routes = vec![
@@ -244,7 +274,7 @@ impl RouteTable {
             stock("commit-graph", &["commit_graph"], &["analytics-general", "metrics-general"], Strategy::RoundRobin),
             stock("default", &[], &["general-purpose-general"], Strategy::RoundRobin),
         ];
-        RouteTable { routes }
+        RouteTable { routes, trust: None }
     }
 }
 
@@ -252,6 +282,14 @@ impl Route {
     pub(crate) fn check(&self, index: usize) -> Result<(), RouteError> {
         if self.targets.names_nothing() {
             return Err(RouteError::NoTargets { index });
+        }
+        if let Some(condition) = &self.matches.condition
+            && !(1..=CONDITION_MAX).contains(&condition.len())
+        {
+            return Err(RouteError::Condition { index, len: condition.len() });
+        }
+        if let Some(guards) = &self.guards {
+            check_guards(guards, &format!("routes[{index}].guards"))?;
         }
         let seconds = |span: Duration| span.as_secs();
         let checks = [
@@ -266,6 +304,28 @@ impl Route {
             }
         }
         self.check_policy(index)
+    }
+}
+
+fn check_guards(guards: &Guards, field: &str) -> Result<(), RouteError> {
+    let bad = |name: &str, text: String, expected: String| RouteError::Guards {
+        field: format!("{field}.{name}"),
+        text,
+        expected,
+    };
+    let known = |word: &&Arc<str>| !guard::ASSOCIATIONS.contains(&&***word);
+    if let Some(word) = guards.association.iter().find(known) {
+        let text = format!("`{}`", word.chars().take(80).collect::<String>());
+        return Err(bad("association", text, guard::ASSOCIATIONS.join(", ")));
+    }
+    if guards.association.len() > guard::ASSOCIATIONS.len() {
+        return Err(bad("association", "more than there are".to_owned(), guard::ASSOCIATIONS.join(", ")));
+    }
+    match guards.hops_max {
+        Some(hops) if !(1..=guard::HOPS_MAX).contains(&hops) => {
+            Err(bad("hops_max", hops.to_string(), format!("1 to {}", guard::HOPS_MAX)))
+        }
+        _ => Ok(()),
     }
 }
 

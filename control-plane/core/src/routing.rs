@@ -10,10 +10,13 @@ use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
 use crate::aside::Aside;
+use crate::guard::{self, Guarded};
+use crate::input::NewEvent;
 use crate::queue::Queue;
 use crate::record::{Holds, RoutesApplied};
 use crate::registry::{General, GeneralIdx, Registry};
 use crate::route::{Route, RouteTable, Targets};
+use crate::route_index::{Looked, RouteIndex};
 use crate::shadow::ShadowSide;
 use crate::strategy::{self, Ranks};
 use crate::tenants::TenantIdx;
@@ -46,10 +49,7 @@ pub(crate) struct InForce {
     pub(crate) table: Arc<RouteTable>,
     pub(crate) at: Seq,
     order: Vec<RouteIdx>,
-    /// First route in order for a kind that it names whole, when it asks for nothing else.
-    by_kind: BTreeMap<Arc<str>, usize>,
-    /// Places of the routes that must be tried one by one.
-    others: Vec<usize>,
+    index: RouteIndex,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -87,42 +87,29 @@ impl Routing {
         self.by_name.get(&Named(tenant, name)).copied()
     }
 
-    /// The first route that fits.
-    pub(crate) fn matching(
-        &self,
-        tenant: &TenantName,
-        kind: &str,
-        ty: &str,
-        subject: Option<&str>,
-    ) -> Option<RouteIdx> {
-        let InForce { table, order, by_kind, others, at: _ } = self.tenants.get(tenant)?;
-        let whole = [kind, ty].iter().filter_map(|text| by_kind.get(*text).copied()).min();
-        let before = whole.unwrap_or(usize::MAX);
-        let tried = others.iter().copied().take_while(|place| *place < before);
-        let first = { tried }.find(|place| table.routes[*place].matches.fits(kind, ty, subject)).or(whole)?;
-        Some(order[first])
+    /// Whether the event has to be judged against the conditions of the table in force before it can be routed.
+    pub(crate) fn wants_judging(&self, event: &NewEvent) -> bool {
+        let Some(InForce { at, index, .. }) = self.tenants.get(&event.tenant) else { return false };
+        let is_matched = event.routed && event.asked.is_none();
+        is_matched && index.is_conditional() && event.judged.is_none_or(|judged| judged.table != *at)
+    }
+
+    /// The first route that fits, and what stops the event there.
+    pub(crate) fn matching(&self, event: &NewEvent) -> Option<(RouteIdx, Option<Guarded>)> {
+        let InForce { table, order, index, at: _ } = self.tenants.get(&event.tenant)?;
+        let looked = Looked { kind: &event.kind, ty: &event.ty, subject: event.subject.as_deref() };
+        let holds = event.judged.and_then(|judged| judged.holds);
+        let first = index.first(table, looked, |place| holds == Some(place))? as usize;
+        let guards = table.routes[first].guards.as_deref();
+        let guarded = guard::judge(table.trust.as_deref(), guards, event.trust.as_deref(), event.actor.as_deref());
+        Some((order[first], guarded))
     }
 
     pub(crate) fn apply(&mut self, record: &RoutesApplied, at: Seq, registry: &mut Registry, hasher: &FixedState) {
         let RoutesApplied { tenant, table, by: _ } = record;
-        let mut order = Vec::with_capacity(table.routes.len());
-        let mut by_kind = BTreeMap::new();
-        let mut others = Vec::new();
-        for (place, route) in table.routes.iter().enumerate() {
-            order.push(self.put(tenant, Arc::new(route.clone()), registry, hasher));
-            let whole = |pattern: &crate::route::Pattern| !pattern.as_str().ends_with('*');
-            if route.matches.subjects.is_empty()
-                && !route.matches.kinds.is_empty()
-                && route.matches.kinds.iter().all(whole)
-            {
-                for kind in &route.matches.kinds {
-                    by_kind.entry(Arc::from(kind.as_str())).or_insert(place);
-                }
-            } else {
-                others.push(place);
-            }
-        }
-        let in_force = InForce { table: table.clone(), at, order, by_kind, others };
+        let put = |route: &Route| self.put(tenant, Arc::new(route.clone()), registry, hasher);
+        let order = table.routes.iter().map(put).collect();
+        let in_force = InForce { table: table.clone(), at, order, index: RouteIndex::new(table) };
         self.tenants.insert(tenant.clone(), in_force);
     }
 

@@ -23,9 +23,16 @@ pub(crate) struct Way {
     pub(crate) from: Option<RouteName>,
 }
 
+impl Way {
+    /// By the route that matched.
+    pub(crate) fn straight(route: RouteIdx) -> Way {
+        Way { route, general: None, from: None }
+    }
+}
+
 impl Durable {
     pub(crate) fn way(&self, matched: RouteIdx, context: Context<'_>) -> Result<Way, Rejection> {
-        let mut way = Way { route: matched, general: None, from: None };
+        let mut way = Way::straight(matched);
         let name = || Some(self.routing.rule(matched).route.name.clone());
         // Routes that fall back to each other end where the last one stands.
         for _ in 0..FALL_BACKS_MAX {

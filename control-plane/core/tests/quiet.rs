@@ -86,6 +86,8 @@ impl World {
             routed: true,
             asked: None,
             seen: None,
+            trust: None,
+            judged: None,
         };
         let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };
         self.plane.offer(publish, self.now, Entropy(number));

@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         payload: body,
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
+        judgement: None,
         deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
         fell_back_from: None,
     };

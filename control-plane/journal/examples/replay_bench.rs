@@ -175,6 +175,7 @@ impl Fill {
             payload: Payload { salt: [7; 16], bytes: Bytes::from(vec![42; PAYLOAD_BYTES]) },
             route: Some("bench".parse()?),
             strategy: Some(Strategy::Broadcast),
+            judgement: None,
             deliveries,
             fell_back_from: None,
         })))

@@ -78,6 +78,7 @@ fn history(completions: u64) {
                 payload: Payload { salt: [0; 16], bytes: Bytes::from_static(b"{}") },
                 route: Some(RouteName::new("pr-created").expect("a name")),
                 strategy: Some(Strategy::Broadcast),
+                judgement: None,
                 deliveries: generals
                     .iter()
                     .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
@@ -186,6 +187,7 @@ fn dedupe(count: u64) {
             payload: Payload { salt: [0; 16], bytes: Bytes::new() },
             route: None,
             strategy: None,
+            judgement: None,
             deliveries: vec![],
             fell_back_from: None,
         };

@@ -21,6 +21,7 @@ pub mod outgoing;
 pub mod payloads;
 pub mod prices;
 pub mod reload;
+pub mod routing;
 pub mod run;
 pub mod settings;
 pub mod sinks;

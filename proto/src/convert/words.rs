@@ -31,7 +31,7 @@ macro_rules! word {
 
 word!(Status, delivery::v1::DeliveryStatus, "status", { Waiting, Leased, Parked, Succeeded, Cancelled });
 word!(ParkReason, delivery::v1::ParkReason, "park_reason", {
-    Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Delayed
+    Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Delayed, Guarded
 });
 word!(Strategy, route::v1::Strategy, "strategy", {
     Broadcast, RoundRobin, LoadBalanced, Sticky, Failover, Race, Split, Shadow

@@ -67,7 +67,7 @@ impl Status {
 
 words! {
     /// Why a delivery was set aside.
-    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget or delayed" {
+    ParkReason, "park reason", "poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget, delayed or guarded" {
         /// The general says that no attempt can succeed.
         Poison = "poison",
         /// The general cannot take an event of this size.
@@ -82,6 +82,8 @@ words! {
         OverBudget = "over_budget",
         /// Its time has not come; redriven by itself when it does.
         Delayed = "delayed",
+        /// A guard on its event's origin did not let it pass.
+        Guarded = "guarded",
     }
 }
 

@@ -40,6 +40,7 @@ const PHASES: [&str; 5 + ParkReason::ALL.len()] = [
     "parked:backlog_full",
     "parked:over_budget",
     "parked:delayed",
+    "parked:guarded",
     "ended",
 ];
 

@@ -209,6 +209,8 @@ impl World {
             priority: None,
             asked: None,
             not_before: None,
+            trust: None,
+            judged: None,
         };
         self.offer(Input::Publish { request: RequestId(1), event: Box::new(event) });
     }

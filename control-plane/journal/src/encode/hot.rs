@@ -22,7 +22,7 @@ use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{blob, fixed};
 use super::record::{BLOB, default_lane, payload_len};
-use super::words;
+use super::{guard, words};
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.
 const SEQ: u32 = 1;
@@ -55,6 +55,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         payload,
         route,
         strategy,
+        judgement,
         deliveries,
         fell_back_from,
     } = record;
@@ -102,6 +103,12 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_bytes(19, key, bytes);
         if let Some(from) = fell_back_from {
             put_bytes(20, from.as_str().as_bytes(), bytes);
+        }
+        if let Some(judgement) = judgement {
+            let (guard, action, failed) = guard::of_judgement(Some(judgement));
+            put_number(30, guard.unsigned_abs().into(), bytes);
+            put_number(31, action.unsigned_abs().into(), bytes);
+            put_number(32, u64::from(failed), bytes);
         }
         put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
     });
@@ -241,6 +248,7 @@ fn read_event_accepted(
     let (mut tenant, mut source, mut id, mut ty, mut kind, mut subject) = ("", "", "", "", "", "");
     let (mut lane, mut repository, mut actor, mut route, mut time, mut strategy) = ("", "", "", "", 0, 0);
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
+    let (mut guard, mut action, mut failed) = (0, 0, 0);
     let mut fell_back_from = "";
     let (mut planned, mut priority) = (Vec::new(), 0);
     while let Some((tag, value)) = fields.next()? {
@@ -260,6 +268,9 @@ fn read_event_accepted(
             15 => route = value.text()?,
             16 => strategy = value.word()?,
             19 => key = value.bytes()?,
+            30 => guard = value.word()?,
+            31 => action = value.word()?,
+            32 => failed = value.small()?,
             20 => fell_back_from = value.text()?,
             35 => priority = value.word()?,
             _ => {}
@@ -289,6 +300,7 @@ fn read_event_accepted(
         payload: required(payload.take(), "payload")?,
         route: if route.is_empty() { None } else { Some(names.route(route)?) },
         strategy: word::<route_pb::Strategy, Strategy>(strategy, "strategy")?,
+        judgement: guard::judgement(guard, action, failed)?,
         tenant,
         subject,
         deliveries,

@@ -16,6 +16,7 @@ use prost::Message;
 pub mod budget;
 mod budget_state;
 mod fields;
+pub mod guard;
 mod hot;
 mod names;
 mod policy;

@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{budget, route, words};
+use super::{budget, guard, route, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -181,6 +181,7 @@ fn read_event_accepted(
         payload: required(payload, "payload")?,
         route: text(&record.route).map(|route| names.route(&route)).transpose()?,
         strategy: word::<route_pb::Strategy, Strategy>(record.strategy, "strategy")?,
+        judgement: guard::judgement(record.guard, record.guard_action, record.conditions_failed)?,
         tenant,
         subject,
         deliveries,

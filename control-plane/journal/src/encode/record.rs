@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, budget, route, words};
+use super::{RECORD_FORMAT, budget, guard, route, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -183,9 +183,11 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         payload,
         route,
         strategy,
+        judgement,
         deliveries,
         fell_back_from,
     } = record;
+    let (guard, guard_action, conditions_failed) = guard::of_judgement(judgement.as_deref());
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
     pb::EventAccepted {
         tenant: of.to_string(),
@@ -207,6 +209,9 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         unrouted: route.is_none(),
         routes_seq: 0,
         dedupe_key: Bytes::copy_from_slice(key),
+        guard,
+        guard_action,
+        conditions_failed,
         fell_back_from: fell_back_from.as_ref().map(ToString::to_string).unwrap_or_default(),
         priority: words::of_priority(*priority),
     }

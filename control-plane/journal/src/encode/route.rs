@@ -9,21 +9,22 @@ use mindos_model::Strategy;
 use mindos_proto::convert::{Invalid, duration, parsed, required, span, word};
 use mindos_proto::route::v1 as pb;
 
-use super::{policy, words};
+use super::{guard, policy, words};
 
 pub(crate) fn table_to_message(table: &RouteTable) -> pb::RouteTable {
-    pb::RouteTable { routes: table.routes.iter().map(to_message).collect() }
+    let (guards, own_logins) = guard::trust_to_message(table.trust.as_deref());
+    pb::RouteTable { routes: table.routes.iter().map(to_message).collect(), guards, own_logins }
 }
 
 pub(crate) fn table_from_message(table: pb::RouteTable) -> Result<RouteTable, Invalid> {
     let routes = table.routes.into_iter().map(from_message).collect::<Result<_, _>>()?;
-    Ok(RouteTable { routes })
+    Ok(RouteTable { routes, trust: guard::trust_from_message(table.guards, table.own_logins)? })
 }
 
 pub(crate) fn to_message(route: &Route) -> pb::Route {
     let Route {
         name,
-        matches: Match { kinds, subjects },
+        matches: Match { kinds, subjects, condition },
         targets,
         strategy,
         count,
@@ -32,12 +33,17 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         attempts_max,
         deadline,
         block_max,
+        guards,
         policy,
     } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let mut message = pb::Route {
         name: name.to_string(),
-        r#match: Some(pb::RouteMatch { kinds: texts(kinds), subjects: texts(subjects) }),
+        r#match: Some(pb::RouteMatch {
+            kinds: texts(kinds),
+            subjects: texts(subjects),
+            expr: condition.as_deref().unwrap_or_default().to_owned(),
+        }),
         targets: Some(targets_to_message(targets)),
         strategy: pb::Strategy::from(*strategy) as i32,
         count: *count,
@@ -45,6 +51,7 @@ pub(crate) fn to_message(route: &Route) -> pb::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        guards: guards.as_deref().map(guard::guards_to_message),
         priority: words::of_priority(*priority),
         ..pb::Route::default()
     };
@@ -76,10 +83,11 @@ pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
         deadline,
         max_block,
         priority,
+        guards,
         // The policy is read already; what holds a route is a record of its own.
         ..
     } = route;
-    let pb::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
+    let pb::RouteMatch { kinds, subjects, expr } = r#match.unwrap_or_default();
     let patterns = |texts: Vec<String>, field: &'static str| -> Result<Vec<Pattern>, Invalid> {
         texts.iter().map(|text| Pattern::new(text).map_err(|error| Invalid::new(field, error))).collect()
     };
@@ -88,7 +96,11 @@ pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
     };
     Ok(Route {
         name: parsed(&name, "name")?,
-        matches: Match { kinds: patterns(kinds, "kinds")?, subjects: patterns(subjects, "subjects")? },
+        matches: Match {
+            kinds: patterns(kinds, "kinds")?,
+            subjects: patterns(subjects, "subjects")?,
+            condition: (!expr.is_empty()).then(|| Arc::from(expr)),
+        },
         targets: targets_from_message(targets.unwrap_or_default())?,
         strategy: required(word::<pb::Strategy, Strategy>(strategy, "strategy")?, "strategy")?,
         count,
@@ -97,6 +109,7 @@ pub(crate) fn from_message(mut route: pb::Route) -> Result<Route, Invalid> {
         attempts_max,
         deadline: time(deadline, "deadline")?,
         block_max: time(max_block, "max_block")?,
+        guards: guards.map(guard::guards_from_message).transpose()?.map(Box::new),
         policy,
     })
 }

@@ -141,6 +141,7 @@ fn route(random: &mut Random) -> Route {
         Match {
             kinds: (0..random.below(3)).map(|number| Pattern::new(&format!("kind-{number}*")).unwrap()).collect(),
             subjects: (0..random.below(2)).map(|number| Pattern::new(&format!("acme/{number}")).unwrap()).collect(),
+            condition: None,
         },
         Targets {
             types: (0..random.below(3)).map(|number| format!("type-{number}").parse().unwrap()).collect(),
@@ -161,7 +162,7 @@ fn route(random: &mut Random) -> Route {
 }
 
 fn table(random: &mut Random) -> Arc<RouteTable> {
-    Arc::new(RouteTable { routes: (0..1 + random.below(5)).map(|_| route(random)).collect() })
+    Arc::new(RouteTable { routes: (0..1 + random.below(5)).map(|_| route(random)).collect(), trust: None })
 }
 
 fn hold(random: &mut Random) -> HoldChanged {
@@ -224,6 +225,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         payload: payload(random),
         route: maybe(random, |_| "route-1".parse().unwrap()),
         strategy: maybe(random, |random| Strategy::ALL[random.below(3) as usize]),
+        judgement: None,
         deliveries,
         fell_back_from: None,
         tenant,
@@ -254,6 +256,12 @@ fn leased(random: &mut Random) -> DeliveryLeased {
     let excluded = (0..random.below(3)).map(|_| (instance(random, &leased.general), exclusion(random)));
     leased.choice.excluded = excluded.collect();
     leased
+}
+
+/// A record that brings a table in force.
+pub(crate) fn applied_routes(random: &mut Random, at: Seq) -> Entry {
+    let record = RoutesApplied { tenant: tenant(random), table: table(random), by: text(random, "person") };
+    Entry { seq: at, at: time(random), record: Record::RoutesApplied(Box::new(record)) }
 }
 
 /// A record of the kind number `kind`, below [`KINDS`], at `at`.

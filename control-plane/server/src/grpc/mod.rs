@@ -14,6 +14,7 @@ mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
 mod event;
+mod explain;
 mod first_answer;
 mod fleet;
 mod fleet_view;
@@ -29,6 +30,8 @@ pub(crate) mod watch;
 mod words;
 
 use std::sync::Arc;
+
+pub(crate) use route_table::{read as read_routes, write as write_routes};
 
 use arc_swap::ArcSwap;
 use mindos_core::Limits;
@@ -54,6 +57,7 @@ use crate::driver::Handle;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
+use crate::routing::Judges;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -79,6 +83,8 @@ pub struct Context {
     pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
+    /// Judge events by the conditions of routes.
+    pub judges: Judges,
     /// Where spans go; empty while nothing is traced.
     pub otlp: crate::trace::Configured,
     reads: Semaphore,
@@ -111,6 +117,7 @@ impl Context {
         let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp } = parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
+        let judges = Judges::default();
         Context {
             handle,
             payloads,
@@ -123,6 +130,7 @@ impl Context {
             tenant,
             principal,
             draining,
+            judges,
             otlp,
             reads,
         }

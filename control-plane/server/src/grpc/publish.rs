@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use mindos_core::input::{Input, NewEvent};
+use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
 use mindos_proto::event::v1::{PlannedDelivery, PublishResponse, PublishResult, PublishStreamResponse};
 use mindos_proto::rpc;
@@ -49,8 +49,9 @@ impl Context {
         self.handle.admission().take(event).map_err(|exceeded| status::quota_exceeded(&exceeded))
     }
 
-    /// Notes what the index on disk knows of an event that left the core's own window.
+    /// Notes what the index on disk knows of an event that left the core's own window, and which conditions hold for it.
     pub(crate) fn recall(&self, event: &mut NewEvent) {
+        self.judges.judge(event);
         match self.dedupe.lookup(&event.key) {
             Ok(seen) => event.seen = seen,
             // The core's window still holds what is recent; an index that cannot be read makes nobody wait.
@@ -66,7 +67,7 @@ pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> 
     let event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
     context.quota(&event)?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
-    let reply = context.handle.call(|request| Input::Publish { request, event }).await;
+    let reply = context.publish_one(event).await;
     let is_full = |error: &CallError| {
         if matches!(error, CallError::Full(_)) {
             context.handle.admission().count(Verdict::InboxFull);
@@ -169,6 +170,8 @@ async fn carry(
             answered = first(&mut waiting), if !waiting.is_empty() => {
                 let mut answered = answered?;
                 let Some(batch) = waiting.pop_front() else { continue };
+                let settled = context.settle_unjudged(&mut answered).await;
+                settled.map_err(|stopped| Status::from(status::stopped(stopped)))?;
                 if batch.explain {
                     for answer in &mut answered {
                         if let Ok(Reply::Published(published)) = answer

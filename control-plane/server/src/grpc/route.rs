@@ -10,13 +10,20 @@ use mindos_core::route::RouteTable;
 use mindos_model::Seq;
 use mindos_proto::convert::time;
 use mindos_proto::route::v1::route_service_server::RouteService;
-use mindos_proto::route::v1::{self as wire, ApplyRequest, ApplyResponse, GetRequest, GetResponse};
+use mindos_proto::route::v1::{
+    self as wire, ApplyRequest, ApplyResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::route_table::{read, write};
-use super::{Context, status};
+use super::{Context, explain, status};
+
+/// Explained events that may lie for whoever asked.
+const EXPLAINED_MAX: usize = 64;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -49,6 +56,26 @@ impl Routes {
 
 #[tonic::async_trait]
 impl RouteService for Routes {
+    type ExplainStream = ReceiverStream<Result<ExplainResponse, Status>>;
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<Self::ExplainStream>, Status> {
+        let (table, _) = self.in_force().await?;
+        let asked = explain::Asked::new(request.into_inner(), table, &*self.context.fleet().await?)?;
+        let (sender, receiver) = mpsc::channel(EXPLAINED_MAX);
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move {
+            let ended = context.blocking({
+                let sender = sender.clone();
+                move |context| explain::run(context, &asked, &sender)
+            });
+            if let Err(status) = ended.await {
+                // Whoever asked may be gone.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let (table, at) = self.in_force().await?;
         let applied = self.context.blocking(move |context| {
@@ -91,7 +118,11 @@ impl RouteService for Routes {
             let expected = (!expected_digest.is_empty()).then_some(at);
             let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by };
             match context.handle.call(apply).await.map_err(|error| status::call(&error))? {
-                Reply::Done { at } => response.seq = at.0,
+                Reply::Done { at } => {
+                    response.seq = at.0;
+                    // Whoever publishes next finds it judged by; who is faster is told by the plane.
+                    self.context.learn_routes().await.map_err(|error| status::call(&error))?;
+                }
                 other => return Err(super::unexpected(&other)),
             }
             self.pause(paused).await?;

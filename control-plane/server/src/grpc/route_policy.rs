@@ -133,7 +133,7 @@ mod tests {
         other.policy.no_general = NoGeneral::FallBackRoute("split".parse().unwrap());
         let mut ty = route("type", Strategy::Broadcast);
         ty.policy.no_general = NoGeneral::FallBackType("b".parse().unwrap());
-        let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty] };
+        let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty], trust: None };
 
         assert_eq!(route_table::read(route_table::write(&table)).unwrap(), (table, Vec::new()));
     }

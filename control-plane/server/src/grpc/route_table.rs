@@ -1,14 +1,18 @@
 //! Routing tables as the API writes them, and back.
 
+use std::sync::Arc;
+
 use mindos_core::route::{LOAD_BALANCED_COUNT, Match, Pattern, Route, RouteTable, Targets};
+use mindos_journal::encode::guard::{guards_from_message, guards_to_message, trust_from_message, trust_to_message};
 use mindos_model::{Priority, RouteName, Strategy, limits};
 use mindos_proto::convert::{Invalid, duration, parsed, span, word};
 use mindos_proto::route::v1 as wire;
 
 use super::route_policy;
+use crate::routing::condition::Condition;
 
 /// Reads a table, filling in its defaults; also names the routes that it starts paused.
-pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName>), Invalid> {
+pub(crate) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName>), Invalid> {
     let mut paused = Vec::new();
     let mut routes = Vec::with_capacity(table.routes.len());
     for (index, route) in table.routes.into_iter().enumerate() {
@@ -19,20 +23,25 @@ pub(super) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
         }
         routes.push(route);
     }
-    Ok((RouteTable { routes }, paused))
+    let trust = trust_from_message(table.guards, table.own_logins)?;
+    Ok((RouteTable { routes, trust }, paused))
 }
 
 fn route(mut route: wire::Route) -> Result<Route, Invalid> {
     let (coalesce, policy) = route_policy::read(&mut route)?;
     let wire::Route { name, r#match, targets, strategy, count, priority, .. } = route;
-    let wire::Route { attempts_max, deadline, max_block, .. } = route;
-    let wire::RouteMatch { kinds, subjects } = r#match.unwrap_or_default();
+    let wire::Route { attempts_max, deadline, max_block, guards, .. } = route;
+    let wire::RouteMatch { kinds, subjects, expr } = r#match.unwrap_or_default();
     let strategy = word::<wire::Strategy, Strategy>(strategy, "strategy")?;
     let strategy = strategy.ok_or_else(|| Invalid::new("strategy", "is required"))?;
     let or = |given: u32, default: u32| if given == 0 { default } else { given };
     Ok(Route {
         name: parsed(&name, "name")?,
-        matches: Match { kinds: patterns(&kinds, "match.kinds")?, subjects: patterns(&subjects, "match.subjects")? },
+        matches: Match {
+            kinds: patterns(&kinds, "match.kinds")?,
+            subjects: patterns(&subjects, "match.subjects")?,
+            condition: condition(expr)?,
+        },
         targets: self::targets(targets.unwrap_or_default())?,
         strategy,
         count: if strategy == Strategy::LoadBalanced { or(count, LOAD_BALANCED_COUNT) } else { 1 },
@@ -41,8 +50,18 @@ fn route(mut route: wire::Route) -> Result<Route, Invalid> {
         deadline: deadline.map_or(Ok(limits::DEADLINE), |span| duration(&span, "deadline"))?,
         priority: word::<wire::Priority, Priority>(priority, "priority")?.unwrap_or(Priority::Normal),
         block_max: max_block.map_or(Ok(limits::BLOCK_MAX), |span| duration(&span, "max_block"))?,
+        guards: guards.map(guards_from_message).transpose()?.map(Box::new),
         policy,
     })
+}
+
+/// An expression that compiles; unset where there is none.
+fn condition(text: String) -> Result<Option<Arc<str>>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Condition::compile(&text).map_err(|error| Invalid::new("match.expr", error))?;
+    Ok(Some(Arc::from(text)))
 }
 
 fn patterns(texts: &[String], field: &'static str) -> Result<Vec<Pattern>, Invalid> {
@@ -79,17 +98,22 @@ pub(super) fn few(count: usize, max: usize, field: &'static str) -> Result<(), I
 }
 
 /// Writes a table with all its values.
-pub(super) fn write(table: &RouteTable) -> wire::RouteTable {
-    wire::RouteTable { routes: table.routes.iter().map(write_route).collect() }
+pub(crate) fn write(table: &RouteTable) -> wire::RouteTable {
+    let (guards, own_logins) = trust_to_message(table.trust.as_deref());
+    wire::RouteTable { routes: table.routes.iter().map(write_route).collect(), guards, own_logins }
 }
 
 fn write_route(route: &Route) -> wire::Route {
     let Route { name, matches, targets, strategy, count, coalesce, priority, policy, .. } = route;
-    let Route { attempts_max, deadline, block_max, .. } = route;
+    let Route { attempts_max, deadline, block_max, guards, .. } = route;
     let texts = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
     let mut written = wire::Route {
         name: name.to_string(),
-        r#match: Some(wire::RouteMatch { kinds: texts(&matches.kinds), subjects: texts(&matches.subjects) }),
+        r#match: Some(wire::RouteMatch {
+            kinds: texts(&matches.kinds),
+            subjects: texts(&matches.subjects),
+            expr: matches.condition.as_deref().unwrap_or_default().to_owned(),
+        }),
         targets: Some(write_targets(targets)),
         strategy: wire::Strategy::from(*strategy).into(),
         count: *count,
@@ -97,6 +121,7 @@ fn write_route(route: &Route) -> wire::Route {
         deadline: Some(span(*deadline)),
         max_block: Some(span(*block_max)),
         paused: false,
+        guards: guards.as_deref().map(guards_to_message),
         priority: wire::Priority::from(*priority).into(),
         ..wire::Route::default()
     };
@@ -134,7 +159,7 @@ mod tests {
             paused: true,
             ..wire::Route::default()
         };
-        let (table, paused) = read(wire::RouteTable { routes: vec![route] }).unwrap();
+        let (table, paused) = read(wire::RouteTable { routes: vec![route], ..wire::RouteTable::default() }).unwrap();
         let route = &table.routes[0];
         assert_eq!((route.count, route.attempts_max), (LOAD_BALANCED_COUNT, limits::ATTEMPTS_MAX));
         assert_eq!((route.deadline, route.block_max), (limits::DEADLINE, limits::BLOCK_MAX));
@@ -144,7 +169,7 @@ mod tests {
     #[test]
     fn what_is_malformed_is_named_with_its_place() {
         let route = wire::Route { name: "a".to_owned(), ..wire::Route::default() };
-        let error = read(wire::RouteTable { routes: vec![route] }).unwrap_err();
+        let error = read(wire::RouteTable { routes: vec![route], ..wire::RouteTable::default() }).unwrap_err();
         assert_eq!(error.field, "routes[0].strategy");
     }
 }

@@ -131,7 +131,8 @@ impl Http {
         }
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(events).await.map_err(stopped)?;
-        let answers = pending.answers().await.map_err(stopped)?;
+        let mut answers = pending.answers().await.map_err(stopped)?;
+        self.context.settle_unjudged(&mut answers).await.map_err(stopped)?;
         let mut shown = Vec::with_capacity(answers.len());
         for answer in answers {
             shown.push(match answer {

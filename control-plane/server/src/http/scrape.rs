@@ -58,6 +58,11 @@ pub(super) async fn get(http: &Http) -> Response {
     if let Some(totals) = totals {
         open(&totals, &mut into);
     }
+    let (failed, again) = http.context.judges.counts();
+    let help = "Conditions of routes that could not be evaluated for an event, and so did not hold.";
+    into.single("mindos_route_conditions_failed_total", Kind::Counter, help, failed);
+    let help = "Events judged again, because the routes changed while they were on their way.";
+    into.single("mindos_events_judged_again_total", Kind::Counter, help, again);
     journal(http, &mut into);
     views(http, &mut into);
     http.counted.expose(&mut into);

@@ -8,9 +8,11 @@
 //! with every required attribute, for the bytes are passed on to agents as they are.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mindos_core::guard::Trust;
 use mindos_core::input::{NewEvent, Seen};
 use mindos_core::record::{ContentDigest, DedupeKey, Payload};
 use mindos_model::limits::{ATTRIBUTE_MAX, INLINE_MAX};
@@ -23,8 +25,9 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::cloudevents::{ExtensionValue, IncomingEvent};
-use super::event_scan::{Scanned, scan};
+use super::event_scan::{Attribute, Scanned, attributes, scan};
 use super::github::Normalised;
+use super::github_trust::Origin;
 
 /// Why an event is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,10 +74,52 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         kind,
         subject,
         lane,
+        trust: trust(&event),
+        judged: None,
         routed,
         asked: None,
         seen: None::<Seen>,
     })
+}
+
+/// What the attributes say of an event's origin; unset where that is nothing.
+fn trust(event: &Scanned<'_>) -> Option<Box<Trust>> {
+    let Scanned { fork, bot, echo, association, hops, .. } = *event;
+    if !fork && !bot && !echo && association.is_none() && hops == 0 {
+        return None;
+    }
+    Some(Box::new(Trust { fork, bot, echo, association: association.map(Arc::from), hops }))
+}
+
+/// What an encoded event says of its origin.
+pub(crate) fn trust_of(encoded: &[u8]) -> Option<Box<Trust>> {
+    scan(encoded).ok().and_then(|event| trust(&event))
+}
+
+/// The value of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extension<'a> {
+    Text(&'a str),
+    Boolean(bool),
+    Integer(i32),
+}
+
+/// Extension attributes of an encoded event by name.
+pub(crate) fn extensions(encoded: &[u8]) -> Vec<(&str, Extension<'_>)> {
+    let known = |(name, attribute)| match attribute {
+        Attribute::Text(text) => Some((name, Extension::Text(text))),
+        Attribute::Boolean(so) => Some((name, Extension::Boolean(so))),
+        Attribute::Integer(number) => Some((name, Extension::Integer(number))),
+        Attribute::Time(..) | Attribute::Other => None,
+    };
+    attributes(encoded).into_iter().filter_map(known).collect()
+}
+
+/// The data of an encoded event, where they may be JSON.
+pub(crate) fn json_data(encoded: &[u8]) -> Option<&[u8]> {
+    let event = scan(encoded).ok()?;
+    let is_json = event.datacontenttype.is_none_or(|ty| ty.contains("json"));
+    event.data.filter(|_| is_json)
 }
 
 /// Takes an event that came over HTTP.
@@ -97,13 +142,21 @@ pub fn accept_github(tenant: &TenantName, delivery: Normalised) -> Result<NewEve
 /// A GitHub delivery as an event.
 #[must_use]
 pub fn github_event(delivery: Normalised) -> IncomingEvent {
-    let Normalised { id, source, r#type, subject, time, repository, actor, lane, kind, routed: _, data } = delivery;
+    let Normalised { id, source, r#type, subject, time, repository, actor, lane, kind, origin, routed: _, data } =
+        delivery;
     let extensions =
         [("repository", repository), ("actor", actor), ("lane", Some(lane)), ("kind", kind.map(str::to_owned))];
-    let extensions = extensions
+    let mut extensions: BTreeMap<String, ExtensionValue> = extensions
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), ExtensionValue::String(value?))))
         .collect();
+    let Origin { fork, bot, echo, association } = origin;
+    for (name, is_so) in [("fork", fork), ("bot", bot), ("echo", echo)] {
+        if is_so {
+            extensions.insert(name.to_owned(), ExtensionValue::Boolean(true));
+        }
+    }
+    extensions.extend(association.map(|word| ("association".to_owned(), ExtensionValue::String(word))));
     let datacontenttype = Some("application/json".to_owned());
     IncomingEvent { id, source, r#type, subject, time, datacontenttype, dataschema: None, extensions, data }
 }

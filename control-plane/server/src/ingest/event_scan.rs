@@ -26,6 +26,11 @@ pub(super) struct Scanned<'a> {
     pub(super) kind: Option<&'a str>,
     pub(super) traceparent: Option<&'a str>,
     pub(super) data: Option<&'a [u8]>,
+    pub(super) fork: bool,
+    pub(super) bot: bool,
+    pub(super) echo: bool,
+    pub(super) association: Option<&'a str>,
+    pub(super) hops: u32,
 }
 
 /// Attributes beside the required ones: the optional ones of the specification and extensions.
@@ -77,10 +82,48 @@ pub(super) fn scan(encoded: &[u8]) -> Result<Scanned<'_>, Invalid> {
 
 /// What is in the value of an attribute.
 #[derive(Clone, Copy, Debug)]
-enum Attribute<'a> {
+pub(super) enum Attribute<'a> {
     Text(&'a str),
+    Boolean(bool),
+    Integer(i32),
     Time(i64, i32),
     Other,
+}
+
+impl Attribute<'_> {
+    /// Whether it says so; what does not say no does.
+    fn is_so(&self) -> bool {
+        match self {
+            Attribute::Text(text) => !matches!(*text, "" | "false" | "0"),
+            Attribute::Boolean(so) => *so,
+            Attribute::Integer(number) => *number != 0,
+            Attribute::Time(..) | Attribute::Other => true,
+        }
+    }
+
+    /// A count; what is none counts as too many.
+    fn count(&self) -> u32 {
+        match self {
+            Attribute::Text(text) => text.parse().unwrap_or(u32::MAX),
+            Attribute::Integer(number) => u32::try_from(*number).unwrap_or(u32::MAX),
+            Attribute::Boolean(_) | Attribute::Time(..) | Attribute::Other => u32::MAX,
+        }
+    }
+}
+
+/// The extension attributes and the optional ones of the specification, in the order of the encoding. Nothing where it is none.
+pub(super) fn attributes(encoded: &[u8]) -> Vec<(&str, Attribute<'_>)> {
+    let mut found = Vec::new();
+    let mut fields = Fields(encoded);
+    while let Ok(Some((number, value))) = fields.next() {
+        if number == 5
+            && let Ok(entry) = entry(&value)
+            && found.len() < ATTRIBUTES_MAX
+        {
+            found.push(entry);
+        }
+    }
+    found
 }
 
 fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -> Result<(), Invalid> {
@@ -96,10 +139,15 @@ fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -
         "actor" => event.actor = known(attribute)?,
         "lane" => event.lane = known(attribute)?,
         "kind" => event.kind = known(attribute)?,
+        "fork" => event.fork = attribute.is_so(),
+        "bot" => event.bot = attribute.is_so(),
+        "echo" => event.echo = attribute.is_so(),
+        "association" => event.association = known(attribute)?,
+        "hops" => event.hops = attribute.count(),
         "priority" => {
             let priority = match attribute {
                 Attribute::Text(text) => text.parse().ok(),
-                Attribute::Time(..) | Attribute::Other => None,
+                Attribute::Boolean(_) | Attribute::Integer(_) | Attribute::Time(..) | Attribute::Other => None,
             };
             event.priority = Some(priority.ok_or_else(|| Invalid::new(name, "expected low, normal or high"))?);
         }
@@ -107,7 +155,7 @@ fn take<'a>(event: &mut Scanned<'a>, name: &'a str, attribute: &Attribute<'a>) -
             let time = match attribute {
                 Attribute::Time(seconds, nanos) => attribute_time(*seconds, *nanos),
                 Attribute::Text(text) => text.parse().ok(),
-                Attribute::Other => None,
+                Attribute::Boolean(_) | Attribute::Integer(_) | Attribute::Other => None,
             };
             let time = Some(time.ok_or_else(|| Invalid::new(name, "expected a time from 1970 to 9999"))?);
             if name == "time" {
@@ -184,10 +232,8 @@ fn attribute<'a>(value: &Value<'a>) -> Result<Option<Attribute<'a>>, Invalid> {
     let mut fields = Fields(bytes(value, "attributes")?);
     while let Some((number, value)) = fields.next().map_err(malformed)? {
         let attribute = match number {
-            1 | 2 => {
-                varint(&value)?;
-                Attribute::Other
-            }
+            1 => Attribute::Boolean(varint(&value)? != 0),
+            2 => Attribute::Integer(varint(&value)? as i32),
             3 | 5 | 6 => Attribute::Text(text(&value, "attributes")?),
             4 => {
                 bytes(&value, "attributes")?;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::github_signature;
 pub use super::github_signature::{EmptySecret, Secrets};
 use super::github_table::{self as table, at, text};
+use super::github_trust::{self, Origin};
 
 /// The longest `X-GitHub-Delivery` accepted, in bytes. GitHub sends a GUID of 36.
 const DELIVERY_MAX: usize = 128;
@@ -44,6 +45,8 @@ pub struct Normalised {
     pub lane: String,
     /// The stock table's word; unset where the event's type stands for it.
     pub kind: Option<&'static str>,
+    /// What the payload says of where it comes from.
+    pub origin: Origin,
     /// False for a ping, which is recorded and offered to nobody.
     pub routed: bool,
     /// The payload, JSON (`application/json`).
@@ -195,6 +198,7 @@ fn describe(event: &str, id: &str, payload: &Value, data: Bytes) -> Normalised {
         time: times.iter().chain(&adapter.time).find_map(|path| time(at(payload, path)?)),
         actor: short(text(payload, "sender.login").or_else(|| text(payload, "pusher.name"))),
         kind: table::kind(event, payload),
+        origin: github_trust::origin(payload),
         routed: table::routed(event),
         repository,
         source,

@@ -13,6 +13,7 @@ pub mod generic;
 pub mod github;
 mod github_signature;
 mod github_table;
+pub mod github_trust;
 pub mod gitlab;
 pub mod hook;
 

@@ -58,6 +58,7 @@ impl Records {
             payload: Payload { salt: [0; 16], bytes: Bytes::from_static(b"{}") },
             route: Some(RouteName::new("pr-created").unwrap()),
             strategy: Some(Strategy::Broadcast),
+            judgement: None,
             deliveries: generals.iter().map(planned).collect(),
             fell_back_from: None,
         })))

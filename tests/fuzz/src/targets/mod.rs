@@ -3,6 +3,7 @@
 mod http_in;
 mod journal;
 mod record;
+mod routes;
 mod wire;
 
 use crate::mutate::Shape;
@@ -107,6 +108,44 @@ pub const TARGETS: &[Target] = &[
         seeds: record::record_seeds,
         shape: Shape::Bytes,
         words: &["default", "eu"],
+    },
+    // A routes file.
+    Target {
+        name: "routes",
+        run: routes::file,
+        seeds: routes::file_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "routes:",
+            "- name: ",
+            "match: {",
+            "expr: ",
+            "strategy: broadcast",
+            "guards: {forks: park}",
+            "deadline: 10m",
+            "&a ",
+            "*a",
+        ],
+    },
+    // A condition, and its evaluation over a real payload.
+    Target {
+        name: "condition",
+        run: routes::condition,
+        seeds: routes::condition_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "data.",
+            "attributes.",
+            ".exists(x, ",
+            ".map(x, ",
+            " && ",
+            ".matches('",
+            "has(",
+            " in [",
+            "size(",
+            "? 1 : 2",
+            "[0]",
+        ],
     },
     // A journal's segment, its checksums made to fit.
     Target {

@@ -83,6 +83,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         free_instances: 3,
         connected_instances: 4,
         set_aside: 1,
+        ..pb::DeliveryLeased::default()
     };
     let settled = pb::DeliverySettled {
         delivery: delivery(),
@@ -109,7 +110,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
     };
     let route = Route {
         name: text("all"),
-        r#match: Some(RouteMatch { kinds: vec![text("pr_*")], subjects: vec![] }),
+        r#match: Some(RouteMatch { kinds: vec![text("pr_*")], expr: text("data.size > 3"), ..RouteMatch::default() }),
         targets: Some(RouteTargets { types: vec![text("triage-general")], ..RouteTargets::default() }),
         strategy: 3,
         count: 2,
@@ -183,7 +184,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             ..pb::HoldChanged::default()
         }),
         Record::RoutesApplied(pb::RoutesApplied {
-            table: Some(RouteTable { routes: vec![route] }),
+            table: Some(RouteTable { routes: vec![route], ..RouteTable::default() }),
             tenant: text("default"),
             ..pb::RoutesApplied::default()
         }),

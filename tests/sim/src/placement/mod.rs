@@ -240,7 +240,7 @@ impl Bench {
         let ty = GeneralType::new("worker").expect("a name of ours");
         let targets = Targets { types: vec![ty], ..Targets::default() };
         let route = Route::new(name("all"), Match::default(), targets, Strategy::Broadcast);
-        let table = Arc::new(RouteTable { routes: vec![route] });
+        let table = Arc::new(RouteTable { routes: vec![route], trust: None });
         let (request, tenant, by) = (RequestId(LOOKS - 1), words::tenant(), Arc::from("bench"));
         self.offer(Input::ApplyRoutes { request, tenant, table, expected: None, by });
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::Limit;
+use mindos_core::guard::{GuardAction, Guards, Trust};
 use mindos_core::input::{
-    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, ModelLoad, NewEvent, Query, ReportedLoad,
+    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent, Query, ReportedLoad,
     ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
@@ -190,7 +191,11 @@ impl<'a> Words<'a> {
     fn route(&mut self) -> Parsed<Route> {
         let name = RouteName::new(self.next("a name")?).map_err(text)?;
         let pattern = |item: &str| Pattern::new(item).map_err(text);
-        let matches = Match { kinds: self.list("kinds", pattern)?, subjects: self.list("subjects", pattern)? };
+        let matches = Match {
+            kinds: self.list("kinds", pattern)?,
+            subjects: self.list("subjects", pattern)?,
+            condition: self.take("expr").map(Arc::from),
+        };
         let targets = Targets {
             types: self.list("types", |item| GeneralType::new(item).map_err(text))?,
             clusters: self.list("clusters", |item| ClusterName::new(item).map_err(text))?,
@@ -213,6 +218,7 @@ impl<'a> Words<'a> {
         if let Some(block) = self.take("block") {
             route.block_max = span(block)?;
         }
+        route.guards = self.guards()?;
         if let Some(priority) = self.take("priority") {
             route.priority = priority.parse().map_err(text)?;
         }
@@ -222,6 +228,41 @@ impl<'a> Words<'a> {
             route.coalesce = mindos_core::route::Coalesce::Latest;
         }
         Ok(route)
+    }
+
+    /// `bots=drop`, `forks=park`, `echoes=allow`, `association=MEMBER,OWNER`, `hops=3`.
+    fn guards(&mut self) -> Parsed<Option<Box<Guards>>> {
+        let mut action = |name: &str| match self.take(name) {
+            None => Ok(None),
+            Some("allow") => Ok(Some(GuardAction::Allow)),
+            Some("park") => Ok(Some(GuardAction::Park)),
+            Some("drop") => Ok(Some(GuardAction::Drop)),
+            Some(other) => Err(format!("`{other}` is not what a guard does")),
+        };
+        let (forks, bots, echoes) = (action("forks")?, action("bots")?, action("echoes")?);
+        let association = self.list("association", |word| Ok(Arc::from(word)))?;
+        let guards = Guards { forks, bots, echoes, association, hops_max: self.take("hops").map(number).transpose()? };
+        Ok((guards != Guards::default()).then(|| Box::new(guards)))
+    }
+
+    /// `judged=TABLE` or `judged=TABLE:PLACE`: by which table, and the place of the route whose condition holds.
+    fn judged(&mut self) -> Parsed<Option<Judged>> {
+        let Some(word) = self.take("judged") else { return Ok(None) };
+        let (table, holds) = word.split_once(':').unwrap_or((word, ""));
+        let holds = if holds.is_empty() { None } else { Some(number(holds)?) };
+        let failed = self.take("failed").map(number).transpose()?.unwrap_or(0);
+        Ok(Some(Judged { table: Seq(number(table)?), holds, failed }))
+    }
+
+    fn trust(&mut self) -> Parsed<Option<Box<Trust>>> {
+        let trust = Trust {
+            fork: self.flag("fork"),
+            bot: self.flag("bot"),
+            echo: self.flag("echo"),
+            association: self.take("association").map(Arc::from),
+            hops: self.take("hops").map(number).transpose()?.unwrap_or(0),
+        };
+        Ok((trust != Trust::default()).then(|| Box::new(trust)))
     }
 
     fn publish(&mut self) -> Parsed<Input> {
@@ -245,6 +286,8 @@ impl<'a> Words<'a> {
             key: words::dedupe_key(source, id),
             digest: words::content_digest(kind, data),
             payload: words::payload(data),
+            trust: self.trust()?,
+            judged: self.judged()?,
             not_before: self.take("notbefore").map(|at| self.time(at)).transpose()?,
             routed: !self.flag("unrouted"),
             asked,
@@ -456,7 +499,7 @@ impl<'a> Words<'a> {
 /// The table that routes were named for.
 #[must_use]
 pub fn table(routes: Vec<Route>) -> Arc<RouteTable> {
-    Arc::new(RouteTable { routes })
+    Arc::new(RouteTable { routes, trust: None })
 }
 
 fn claim(item: &str) -> Parsed<(DeliveryId, Token)> {

@@ -148,6 +148,14 @@ fn budget(charged: Option<Amount>, over: Option<&OverBudget>, start: Timestamp) 
 
 fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt::Result {
     write!(out, " {}/{} kind={} lane={}", record.source, record.id, record.kind, record.lane)?;
+    if let Some(judgement) = &record.judgement {
+        if let Some(guarded) = judgement.guarded {
+            write!(out, " guard={} {}", guarded.guard.as_str(), guarded.action.as_str())?;
+        }
+        if judgement.conditions_failed > 0 {
+            write!(out, " conditions_failed={}", judgement.conditions_failed)?;
+        }
+    }
     if record.priority != Priority::Normal {
         write!(out, " {}", record.priority)?;
     }
@@ -297,6 +305,7 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             }
             text
         }
+        Reply::Unjudged(event) => format!("unjudged {}/{}", event.source, event.id),
         Reply::Changed { deliveries } => {
             let ids: String = deliveries.iter().map(|id| format!(" {id}")).collect();
             format!("changed{ids}")

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use mindos_core::input::{DeliveryFilter, Input, NewEvent, Query, RequestId, Selector};
+use mindos_core::guard::{GuardAction, Guards, Trust};
+use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
 use mindos_core::route::{Coalesce, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
@@ -35,6 +36,9 @@ pub(super) struct Publication {
     not_before: Option<Timestamp>,
     /// What was answered.
     acked: Option<Seq>,
+    trust: Option<Box<Trust>>,
+    /// By the table that was last asked for.
+    judged: Option<Judged>,
     pending: bool,
     tries: u32,
 }
@@ -42,8 +46,18 @@ pub(super) struct Publication {
 /// What a request was for.
 #[derive(Clone, Debug)]
 pub(super) enum Asked {
-    Publish { publication: usize, data: Arc<str> },
-    Payloads { before: Seq },
+    Publish {
+        publication: usize,
+        data: Arc<str>,
+    },
+    /// The table to judge an event by.
+    Judge {
+        publication: usize,
+        data: Arc<str>,
+    },
+    Payloads {
+        before: Seq,
+    },
     Other,
 }
 
@@ -72,6 +86,8 @@ impl World {
             data: Arc::from(format!("v{}", "x".repeat(self.chance.below(20) as usize))),
             not_before,
             acked: None,
+            trust: self.chance.permille(100).then(|| Box::new(Trust { bot: true, ..Trust::default() })),
+            judged: None,
             pending: false,
             tries: 0,
         });
@@ -101,7 +117,7 @@ impl World {
 
     fn offer(&mut self, publication: usize, data: Arc<str>) {
         let request = self.request(Asked::Publish { publication, data: data.clone() });
-        let Publication { source, id, kind, lane, not_before, .. } = &self.publications[publication];
+        let Publication { source, id, kind, lane, trust, judged, not_before, .. } = &self.publications[publication];
         let event = NewEvent {
             tenant: words::tenant(),
             source: source.clone(),
@@ -117,6 +133,8 @@ impl World {
             key: words::dedupe_key(source, id),
             digest: words::content_digest(kind, &data),
             payload: words::payload(&data),
+            trust: trust.clone(),
+            judged: *judged,
             not_before: *not_before,
             routed: *kind != "quiet",
             asked: asked(publication, kind),
@@ -131,6 +149,19 @@ impl World {
             return Err(format!("one_answer_per_request: {request:?} was answered again, or never asked"));
         };
         match asked {
+            Asked::Publish { publication, data } if matches!(reply, Ok(Reply::Unjudged(_))) => {
+                let request = self.request(Asked::Judge { publication, data });
+                self.input(Input::Query { request, tenant: words::tenant(), query: Query::Routes });
+                Ok(())
+            }
+            Asked::Judge { publication, data } => {
+                if let Ok(Reply::Routes { table, at }) = reply {
+                    self.publications[publication].judged =
+                        Some(judge(&table, at, self.publications[publication].kind, publication));
+                    self.offer(publication, data);
+                }
+                Ok(())
+            }
             Asked::Publish { publication, data } => self.published(publication, &data, reply),
             Asked::Payloads { before } => {
                 if let Ok(Reply::Payloads(payloads)) = reply {
@@ -398,7 +429,7 @@ impl World {
                     targets.weights.push(Weight { target: targets.weights[0].target.clone(), weight: 1 });
                 }
             }
-            let matches = Match { kinds, subjects: Vec::new() };
+            let matches = Match { kinds, ..Match::default() };
             let mut route = Route::new(RouteName::new(name).expect("a name of ours"), matches, targets, strategy);
             route.count = if strategy == Strategy::LoadBalanced { self.chance.within(2, 3) as u32 } else { 1 };
             route.attempts_max = if plain { limits::ATTEMPTS_MAX } else { self.chance.within(1, 4) as u32 };
@@ -413,9 +444,15 @@ impl World {
                 _ => Coalesce::Every,
             };
             self.draw_policy(&mut route);
+            if !plain && !route.matches.kinds.is_empty() {
+                let condition = self.chance.pick(&["even", "never", "broken"]).copied().unwrap_or("even");
+                route.matches.condition = self.chance.permille(150).then(|| Arc::from(condition));
+                let bots = self.chance.pick(&[GuardAction::Park, GuardAction::Drop]).copied();
+                route.guards = self.chance.permille(150).then(|| Box::new(Guards { bots, ..Guards::default() }));
+            }
             routes.push(route);
         }
-        let table = Arc::new(RouteTable { routes });
+        let table = Arc::new(RouteTable { routes, trust: None });
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
@@ -440,6 +477,23 @@ impl World {
             _ => NoGeneral::Wait,
         };
     }
+}
+
+/// Stands in for expressions: which condition of ours holds for a publication.
+fn judge(table: &RouteTable, at: Seq, kind: &str, publication: usize) -> Judged {
+    let mut judged = Judged { table: at, holds: None, failed: 0 };
+    for (place, route) in (0..).zip(&table.routes).filter(|(_, route)| route.matches.fits(kind, kind, None)) {
+        match route.matches.condition.as_deref() {
+            None => break,
+            Some("even") if publication.is_multiple_of(2) => {
+                judged.holds = Some(place);
+                break;
+            }
+            Some("broken") => judged.failed += 1,
+            Some(_) => {}
+        }
+    }
+    judged
 }
 
 /// Some publishers say themselves whom their events concern, and the same on every try.

@@ -35,6 +35,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         payload: Payload { salt: [0; 16], bytes: Bytes::new() },
         route: None,
         strategy: None,
+        judgement: None,
         deliveries: vec![],
         fell_back_from: None,
     };

@@ -276,6 +276,7 @@ impl HistoryWriter {
             payload,
             route,
             strategy,
+            judgement: _,
             deliveries,
             fell_back_from: _,
         } = event;

@@ -192,6 +192,7 @@ codes!(
     ParkReason::BacklogFull = 5,
     ParkReason::OverBudget = 6,
     ParkReason::Delayed = 7,
+    ParkReason::Guarded = 9,
 );
 codes!(
     strategy_code,

@@ -1,0 +1,232 @@
+//! Judging events by the conditions of a table.
+//!
+//! Invariant: only conditions of routes that fit by kind, type and subject are evaluated, in the table's order, until one
+//! holds; the payload is read at most once, and only where one of those asks for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+use cel::common::types::{CelBool, CelInt, CelMap, CelMapKey, CelNull, CelString};
+use cel::common::value::CowVal;
+use cel::context::VariableResolver;
+use mindos_core::input::{Judged, NewEvent};
+use mindos_core::record::EventAccepted;
+use mindos_core::route::RouteTable;
+use mindos_core::route_index::{Looked, RouteIndex};
+use mindos_model::Seq;
+use tracing::warn;
+
+use super::condition::{Condition, Verdict};
+use super::fields::{Value, Wanted};
+use crate::ingest::event::{Extension, extensions, json_data};
+
+/// What conditions can ask of an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub id: &'a str,
+    pub source: &'a str,
+    pub ty: &'a str,
+    pub kind: &'a str,
+    pub subject: Option<&'a str>,
+    pub actor: Option<&'a str>,
+    pub repository: Option<&'a str>,
+    pub lane: &'a str,
+    /// The encoded CloudEvent; empty where it is gone.
+    pub encoded: &'a [u8],
+}
+
+impl<'a> Facts<'a> {
+    fn looked(&self) -> Looked<'a> {
+        Looked { kind: self.kind, ty: self.ty, subject: self.subject }
+    }
+}
+
+impl<'a> From<&'a NewEvent> for Facts<'a> {
+    fn from(event: &'a NewEvent) -> Facts<'a> {
+        Facts {
+            id: &event.id,
+            source: &event.source,
+            ty: &event.ty,
+            kind: &event.kind,
+            subject: event.subject.as_deref(),
+            actor: event.actor.as_deref(),
+            repository: event.repository.as_deref(),
+            lane: &event.lane,
+            encoded: &event.payload.bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a EventAccepted> for Facts<'a> {
+    fn from(event: &'a EventAccepted) -> Facts<'a> {
+        Facts {
+            id: &event.id,
+            source: &event.source,
+            ty: &event.ty,
+            kind: &event.kind,
+            subject: event.subject.as_deref(),
+            actor: event.actor.as_deref(),
+            repository: event.repository.as_deref(),
+            lane: &event.lane,
+            encoded: &event.payload.bytes,
+        }
+    }
+}
+
+/// A table with its conditions compiled.
+#[derive(Debug)]
+pub struct Judge {
+    pub table: Arc<RouteTable>,
+    at: Seq,
+    index: RouteIndex,
+    /// By place; unset where a route has none, or one that does not compile.
+    conditions: Vec<Option<Condition>>,
+    wanted: Wanted,
+}
+
+impl Judge {
+    /// Compiles the conditions of the table that the record `at` brought in force.
+    #[must_use]
+    pub fn new(table: Arc<RouteTable>, at: Seq) -> Judge {
+        let mut wanted = Wanted::default();
+        let conditions = table.routes.iter().map(|route| {
+            let text = route.matches.condition.as_deref()?;
+            match Condition::compile(text) {
+                Ok(condition) => {
+                    condition.paths().iter().for_each(|path| wanted.want(path));
+                    Some(condition)
+                }
+                // Checked when it was applied; another release may have taken what this one does not.
+                Err(error) => {
+                    warn!(%error, route = %route.name, "condition of a route was not compiled and does not hold");
+                    None
+                }
+            }
+        });
+        let conditions = conditions.collect();
+        Judge { index: RouteIndex::new(&table), table, at, conditions, wanted }
+    }
+
+    /// Place of the first route that fits, and what is to be said of the conditions on the way there. `failed` hears of each that
+    /// could not be evaluated.
+    pub fn route(&self, facts: &Facts<'_>, mut failed: impl FnMut(u32, &str)) -> (Option<u32>, Judged) {
+        let variables = Variables { facts, wanted: &self.wanted, data: OnceLock::new(), attributes: OnceLock::new() };
+        let mut judged = Judged { table: self.at, holds: None, failed: 0 };
+        let first = self.index.first(&self.table, facts.looked(), |place| {
+            let verdict = match &self.conditions[place as usize] {
+                Some(condition) => condition.holds(&variables),
+                None => Verdict::Failed("it was not compiled".to_owned()),
+            };
+            match verdict {
+                Verdict::Holds => {
+                    judged.holds = Some(place);
+                    true
+                }
+                Verdict::DoesNot => false,
+                Verdict::Failed(reason) => {
+                    judged.failed += 1;
+                    failed(place, &reason);
+                    false
+                }
+            }
+        });
+        (first, judged)
+    }
+
+    /// Whether any route has a condition.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        self.index.is_conditional()
+    }
+}
+
+/// An event's variables, made when they are asked for.
+struct Variables<'a> {
+    facts: &'a Facts<'a>,
+    wanted: &'a Wanted,
+    data: OnceLock<Value>,
+    attributes: OnceLock<Value>,
+}
+
+impl VariableResolver for Variables<'_> {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let Facts { id, source, ty, kind, subject, actor, repository, lane, encoded } = *self.facts;
+        let text = match variable {
+            "type" => ty,
+            "kind" => kind,
+            "source" => source,
+            "subject" => subject.unwrap_or_default(),
+            "actor" => actor.unwrap_or_default(),
+            "repository" => repository.unwrap_or_default(),
+            "lane" => lane,
+            "id" => id,
+            "data" => {
+                let read = || {
+                    let data = json_data(encoded).and_then(|data| self.wanted.read(data));
+                    data.unwrap_or_else(|| Box::new(CelNull))
+                };
+                return Some(CowVal::Borrowed(self.data.get_or_init(read).as_ref()));
+            }
+            "attributes" => {
+                return Some(CowVal::Borrowed(self.attributes.get_or_init(|| attributes(encoded)).as_ref()));
+            }
+            _ => return None,
+        };
+        Some(CowVal::owned(CelString::from(text)))
+    }
+}
+
+fn attributes(encoded: &[u8]) -> Value {
+    let entry = |(name, extension): (&str, Extension<'_>)| {
+        let value: Value = match extension {
+            Extension::Text(text) => Box::new(CelString::from(text.to_owned())),
+            Extension::Boolean(truth) => Box::new(CelBool::from(truth)),
+            Extension::Integer(number) => Box::new(CelInt::from(i64::from(number))),
+        };
+        (CelMapKey::from(name.to_owned()), value)
+    };
+    let entries: std::collections::HashMap<CelMapKey<'static>, Value> =
+        extensions(encoded).into_iter().map(entry).collect();
+    Box::new(CelMap::from(entries))
+}
+
+/// The judge of the table in force, as far as the shell knows it.
+#[derive(Debug, Default)]
+pub struct Judges {
+    in_force: ArcSwapOption<Judge>,
+    failed: AtomicU64,
+    again: AtomicU64,
+}
+
+impl Judges {
+    /// Judges an event, if the table that is known to be in force asks for it.
+    pub fn judge(&self, event: &mut NewEvent) {
+        let Some(judge) = &*self.in_force.load() else { return };
+        if !judge.is_conditional() || !event.routed {
+            return;
+        }
+        let (_, judged) = judge.route(&Facts::from(&*event), |_, _| {});
+        self.failed.fetch_add(judged.failed.into(), Ordering::Relaxed);
+        event.judged = Some(judged);
+    }
+
+    /// A table is in force. One that is older than what is known changes nothing.
+    pub fn learn(&self, table: Arc<RouteTable>, at: Seq) {
+        let judge = Arc::new(Judge::new(table, at));
+        self.in_force.rcu(|known| match known {
+            Some(known) if known.at >= at => Some(Arc::clone(known)),
+            _ => Some(Arc::clone(&judge)),
+        });
+    }
+
+    pub(super) fn count_again(&self, events: usize) {
+        self.again.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Conditions that could not be evaluated, and events that were judged again, since the start.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.failed.load(Ordering::Relaxed), self.again.load(Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,65 @@
+//! Publishing with conditions: events that were judged against another table than the one in force are judged again.
+//!
+//! Invariant: a publisher sees one answer to each event, in their order, and never that it was judged more than once.
+
+use mindos_core::input::{Input, NewEvent, Query};
+use mindos_core::output::Reply;
+
+use crate::driver::{Answer, CallError, Stopped};
+use crate::grpc::Context;
+
+impl Context {
+    /// Publishes one event, however often it has to be judged.
+    pub(crate) async fn publish_one(&self, mut event: Box<NewEvent>) -> Result<Reply, CallError> {
+        loop {
+            match self.handle.call(|request| Input::Publish { request, event }).await? {
+                Reply::Unjudged(unjudged) => event = unjudged,
+                reply => return Ok(reply),
+            }
+            self.learn_routes().await?;
+            self.judges.count_again(1);
+            self.judges.judge(&mut event);
+        }
+    }
+
+    /// Judges those again that the plane gave back, until it has answered all.
+    pub(crate) async fn settle_unjudged(&self, answers: &mut [Answer]) -> Result<(), Stopped> {
+        loop {
+            let mut places = Vec::new();
+            let mut events = Vec::new();
+            for (place, answer) in answers.iter_mut().enumerate() {
+                if let Ok(Reply::Unjudged(event)) = answer {
+                    places.push(place);
+                    events.push(NewEvent::clone(event));
+                }
+            }
+            if events.is_empty() {
+                return Ok(());
+            }
+            match self.learn_routes().await {
+                Ok(()) => {}
+                // Nothing was lost: the events are still here.
+                Err(CallError::Full(_)) => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(CallError::Stopped(_) | CallError::Rejected(_)) => return Err(Stopped),
+            }
+            self.judges.count_again(events.len());
+            events.iter_mut().for_each(|event| self.judges.judge(event));
+            let again = self.handle.publish(events).await?.answers().await?;
+            for (place, answer) in places.into_iter().zip(again) {
+                answers[place] = answer;
+            }
+        }
+    }
+
+    /// Asks the plane for the table in force and has it judged by from here on.
+    pub(crate) async fn learn_routes(&self) -> Result<(), CallError> {
+        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Routes };
+        if let Reply::Routes { table, at } = self.handle.call(ask).await? {
+            self.judges.learn(table, at);
+        }
+        Ok(())
+    }
+}
