@@ -81,6 +81,7 @@ fn connect(plane: &mut Plane, now: Timestamp) {
         region: None,
         cluster_labels: Vec::new(),
         generals: vec![general],
+        keeps_ceilings: false,
         held: Vec::new(),
     };
     plane.offer(Input::Hello(Box::new(hello)), now, Entropy(1));

@@ -92,7 +92,8 @@ pub async fn broadcast_to_workers(channel: &Channel) -> Result<()> {
 /// # Errors
 /// When it is refused.
 pub async fn apply(channel: &Channel, routes: Vec<Route>) -> Result<()> {
-    let request = ApplyRequest { table: Some(RouteTable { routes, ..RouteTable::default() }), ..ApplyRequest::default() };
+    let request =
+        ApplyRequest { table: Some(RouteTable { routes, ..RouteTable::default() }), ..ApplyRequest::default() };
     RouteServiceClient::new(channel.clone()).apply(request).await.context("failed to apply routes")?;
     Ok(())
 }

@@ -65,8 +65,8 @@ pub(super) async fn get(http: &Http) -> Response {
     into.single("mindos_events_judged_again_total", Kind::Counter, help, again);
     journal(http, &mut into);
     views(http, &mut into);
-    crate::surface::gitlens::expose(&http.gitlens, &mut into).await;
     http.counted.expose(&mut into);
+    crate::surface::gitlens::expose(&http.gitlens, &mut into).await;
     http.scraped.others.iter().for_each(|other| (other.0)(&mut into));
     metrics::process().expose(&mut into);
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
