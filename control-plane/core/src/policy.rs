@@ -166,7 +166,7 @@ mod tests {
         let targets = Targets { types: vec!["a".parse().unwrap()], ..Targets::default() };
         let mut route = Route::new("only".parse().unwrap(), Match::default(), targets, Strategy::Sticky);
         change(&mut route);
-        RouteTable { routes: vec![route] }.check().map_err(|error| error.to_string())
+        RouteTable { routes: vec![route], trust: None }.check().map_err(|error| error.to_string())
     }
 
     fn weights(shares: &[u32]) -> Vec<Weight> {
