@@ -83,6 +83,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         free_instances: 3,
         connected_instances: 4,
         set_aside: 1,
+        ..pb::DeliveryLeased::default()
     };
     let settled = pb::DeliverySettled {
         delivery: delivery(),
