@@ -56,7 +56,7 @@ fn follow(view: &mut NotifyView, records: &Records) {
 fn park(records: &Records) {
     let event = records.event("o/a", "pr_created", &[&general("eu", "security")]);
     let delivery = DeliveryId::new(event, 1);
-    records.push(Record::DeliveryParked(DeliveryParked { delivery, reason: ParkReason::Blocked }));
+    records.push(Record::DeliveryParked(DeliveryParked { delivery, reason: ParkReason::Blocked, over: None }));
 }
 
 fn count(counts: &NoticeCounts, outcome: &str) -> u64 {

@@ -422,6 +422,7 @@ mod tests {
         records.push(Record::DeliveryParked(mindos_core::record::DeliveryParked {
             delivery: DeliveryId::new(event, 2),
             reason: ParkReason::Blocked,
+            over: None,
         }));
 
         fold(&mut view, &records);
