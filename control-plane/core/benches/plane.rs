@@ -136,6 +136,8 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         payload: Payload { salt: [0; 16], bytes: payload.clone() },
         routed: true,
         asked: None,
+        judged: None,
+        trust: None,
         seen: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }
