@@ -158,14 +158,14 @@ fn event(number: u64, payload: u64) -> CloudEvent {
             "title": words[(number % 4) as usize],
             "additions": number * 37 % 1000,
             "deletions": number * 11 % 300,
-            "draft": number % 5 == 0,
+            "draft": number.is_multiple_of(5),
             "labels": labels,
             "head": {"ref": format!("branch-{number}"), "sha": format!("{number:040x}")},
         },
         "repository": {"full_name": format!("acme/service-{}", number % 100), "id": number % 100},
     });
     let mut attributes = vec![
-        ("kind", text(if number % 2 == 0 { "pr_created" } else { "issue" }.to_owned())),
+        ("kind", text(if number.is_multiple_of(2) { "pr_created" } else { "issue" }.to_owned())),
         ("subject", text(number.to_string())),
         ("repository", text(format!("acme/service-{}", number % 100))),
         ("actor", text(["ada", "bob", "alan", "dependabot[bot]"][(number / 4 % 4) as usize].to_owned())),
