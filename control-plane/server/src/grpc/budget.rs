@@ -147,7 +147,7 @@ impl BudgetService for Budgets {
             found = self.by_type(found).await?;
         }
         let mut rows: Vec<_> = found.into_iter().map(|(value, spending)| row(value, spending)).collect();
-        rows.sort_by(|a, b| (b.cost_micros, b.input_tokens).cmp(&(a.cost_micros, a.input_tokens)));
+        rows.sort_by_key(|row| std::cmp::Reverse((row.cost_micros, row.input_tokens)));
         rows.truncate(limit);
         Ok(Response::new(GetUsageResponse { rows, partial }))
     }
