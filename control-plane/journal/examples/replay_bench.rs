@@ -98,7 +98,7 @@ impl Fill {
             fill.push(Record::GeneralRegistered(Box::new(GeneralRegistered { key, ty, labels })))?;
         }
         let route = Route::new("bench".parse()?, Match::default(), Targets::default(), Strategy::Broadcast);
-        let table = Arc::new(RouteTable { routes: vec![route] });
+        let table = Arc::new(RouteTable { routes: vec![route], trust: None });
         let tenant = TenantName::default_tenant();
         fill.push(Record::RoutesApplied(Box::new(RoutesApplied { tenant, table, by: Arc::from("bench") })))?;
         Ok(fill)
