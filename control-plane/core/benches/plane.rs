@@ -137,6 +137,8 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         routed: true,
         asked: None,
         seen: None,
+        trust: None,
+        judged: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }
 }
