@@ -139,8 +139,6 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         judged: None,
         trust: None,
         seen: None,
-        trust: None,
-        judged: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }
 }
