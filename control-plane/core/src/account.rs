@@ -333,7 +333,7 @@ impl Accounts {
         }
     }
 
-    fn wake(&mut self, since: Seq, event: Seq) {
+    pub(crate) fn wake(&mut self, since: Seq, event: Seq) {
         let Some(account) = self.get(since) else { return };
         if !account.parked.is_empty() {
             let due = if account.is_for_runs() { Due::Run(since, event) } else { Due::Account(since) };

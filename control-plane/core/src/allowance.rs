@@ -64,7 +64,7 @@ impl Durable {
     }
 
     /// A delivery is no longer parked, and waits for no budget.
-    pub(crate) fn unpark_over(&mut self, id: DeliveryId) {
+    pub(crate) fn unpark_over(&mut self, id: DeliveryId, by_itself: bool) {
         let delivery = self.events.delivery_mut(id);
         if delivery.setback().over.is_none() {
             return;
@@ -73,6 +73,10 @@ impl Durable {
         if let Some(place) = over.place.take() {
             let account = over.account;
             self.budgets.unpark(account, place);
+            if !by_itself {
+                // It may have held up those behind it.
+                self.budgets.wake(account, id.event);
+            }
         }
     }
 

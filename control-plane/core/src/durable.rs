@@ -412,7 +412,7 @@ impl Durable {
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {
                 self.queue_mut(queue).overflow_out(lane, place, *id);
             }
-            Phase::Parked { .. } => self.unpark_over(*id),
+            Phase::Parked { .. } => self.unpark_over(*id, false),
             Phase::Succeeded | Phase::Cancelled => panic!("delivery {id} was cancelled after it had ended"),
         }
         self.end(*id, Phase::Cancelled);
@@ -438,7 +438,7 @@ impl Durable {
 
     fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
         let DeliveryRedriven { delivery: id, place_before, by } = record;
-        self.unpark_over(*id);
+        self.unpark_over(*id, by.is_empty());
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);

@@ -282,7 +282,7 @@ impl Durable {
 
     /// When to look again: soon after something was redriven, else when the period ends.
     pub(crate) fn look_at_budget(&mut self, due: Due, redriven: bool, now: Timestamp) {
-        let Due::Account(since) = due else { return };
+        let (Due::Account(since) | Due::Run(since, _)) = due else { return };
         let Some(account) = self.budgets.get(since).filter(|account| !account.parked.is_empty()) else { return };
         let end = account.budget.period.end(now.max(self.at));
         if let Some(at) = if redriven { Some(now + LOOK_AGAIN) } else { end } {

@@ -184,5 +184,6 @@ fn conditions_and_guards_tell_real_payloads_apart() {
         files += 1;
     }
     assert!([0, 2, 3, 4].iter().all(|place| routed.contains_key(place)), "{routed:?}");
-    assert!(bots > 0 && forks > 0 && associations > 10, "{bots} {forks} {associations} of {files}");
+    // None of these comes from a bot or a fork, and most say what their author is.
+    assert!(bots == 0 && forks == 0 && associations > 10, "{bots} {forks} {associations} of {files}");
 }

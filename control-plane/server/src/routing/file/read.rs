@@ -300,7 +300,10 @@ impl<'de> Visitor<'de> for Field<'_> {
         }
         match self.field.kind() {
             Kind::Message(of) if !self.is_list() && !is_span(self.field) => {
-                Ok(Some(Value::Message(Whole { of, is_top: false }.visit_map(entries)?)))
+                let message = Whole { of, is_top: false }.visit_map(entries)?;
+                // What says nothing is as if it were not there; an item of a list is one all the same.
+                let says_nothing = !self.is_item && message.fields().next().is_none();
+                Ok((!says_nothing).then_some(Value::Message(message)))
             }
             _ => Err(self.wrong("a map")),
         }
