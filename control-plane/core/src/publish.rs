@@ -103,6 +103,10 @@ impl Durable {
             let rule = self.routing.rule(way.route);
             if !is_dropped {
                 targets = self.targets(&event, &way, rule, context)?;
+                if guarded.is_some() {
+                    // It waits for a person, and a shadow waits for nobody.
+                    targets.retain(|target| !target.terms.shadow);
+                }
                 self.check_room(&targets, rule, context)?;
             }
             fell_back_from = way.from;
@@ -118,7 +122,7 @@ impl Durable {
             if aside.is_some() {
                 // What is not trusted takes nobody's place, and has no time but that at which a person lets it go on.
                 target.superseded.clear();
-                target.terms = Terms { shadow: target.terms.shadow, expires: target.terms.expires, ..Terms::default() };
+                target.terms = Terms { expires: target.terms.expires, ..Terms::default() };
             }
             let delivery = DeliveryId::new(seq, ordinal);
             let general = target.general.map(|idx| self.registry.general(idx).key.clone());
