@@ -225,7 +225,7 @@ impl Plane {
         };
         let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };
         let taken = |general: &GeneralIdx| {
-            event.deliveries.iter().any(|sibling| {
+            event.deliveries.iter().filter(|sibling| !sibling.terms().shadow).any(|sibling| {
                 sibling.done_by == Some(*general) || sibling.lease().is_some_and(|lease| lease.general == *general)
             })
         };

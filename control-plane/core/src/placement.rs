@@ -162,7 +162,9 @@ impl Durable {
                     Phase::Leased(lease) => Some(lease.general),
                     Phase::Waiting { .. } | Phase::Parked { .. } | Phase::Succeeded | Phase::Cancelled => None,
                 };
-                let taken: Vec<_> = event.deliveries.iter().filter_map(|d| d.done_by.or(siblings(&d.phase))).collect();
+                // A shadow stands in nobody's way.
+                let count = event.deliveries.iter().filter(|delivery| !delivery.terms().shadow);
+                let taken: Vec<_> = count.filter_map(|d| d.done_by.or(siblings(&d.phase))).collect();
                 // Begin anywhere, so that the first ones in order are not preferred in a large fleet.
                 let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
                 let around = free.range(start..).chain(free.range(..start));

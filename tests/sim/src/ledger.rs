@@ -241,6 +241,7 @@ impl Ledger {
                 if open {
                     return Err(format!("no_general_with_work_is_removed: {}", record.key));
                 }
+                self.limited.removed(&record.key);
                 let GeneralKey { cluster, name, .. } = &record.key;
                 self.holds.remove(&HoldTarget::General(cluster.clone(), name.clone()));
             }

@@ -31,6 +31,11 @@ impl Limited {
         }
     }
 
+    /// What comes under its name later is another one.
+    pub(crate) fn removed(&mut self, general: &GeneralKey) {
+        self.until.retain(|(of, ..), _| **of != *general);
+    }
+
     /// Another process of the plane knows nothing of it.
     pub(crate) fn forget(&mut self) {
         self.until.clear();
