@@ -44,12 +44,16 @@ pub(crate) enum BudgetsCommand {
     #[command(after_help = SET_EXAMPLES)]
     Set(Box<SetArgs>),
     /// Show one budget.
+    #[command(after_help = "Examples:\n  mindos budgets get team\n  mindos budgets get team --output json")]
     Get(NameArgs),
     /// Show all budgets.
+    #[command(after_help = "Examples:\n  mindos budgets list\n  mindos budgets list --output json")]
     List,
     /// Remove a budget; what waits for it goes on.
+    #[command(after_help = "Examples:\n  mindos budgets delete team")]
     Delete(NameArgs),
     /// Let a paused budget be used up to its limit, in this period.
+    #[command(after_help = "Examples:\n  mindos budgets ack team")]
     Ack(NameArgs),
     /// Show what settled deliveries used.
     #[command(after_help = USAGE_EXAMPLES)]
