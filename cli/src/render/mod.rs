@@ -13,13 +13,12 @@ pub(crate) use table::{Table, clip};
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
-    /// Aligned columns for people; YAML where a file is what is printed.
+    /// Aligned columns for people; the same as yaml for `import`.
     #[default]
-    #[value(alias = "yaml")]
     Table,
     /// JSON for programs: one object, or one a line where things come as they happen.
     Json,
-    /// YAML, of `routes get` alone: a file that can be applied.
+    /// YAML, where what is printed is a file: `routes get` and `import`.
     Yaml,
 }
 
