@@ -1,6 +1,7 @@
 //! Notices: what is worth telling people.
 
-use mindos_core::record::{Entry, Next, Record};
+use mindos_core::passage::Passage;
+use mindos_core::record::{Entry, Next};
 use mindos_model::{DeliveryId, ParkReason, Timestamp};
 
 use crate::surface::gitlens::{Glimpse, PlainEvent};
@@ -31,17 +32,22 @@ impl Notice {
             let message = message.chars().take(MESSAGE_MAX).collect();
             (reason != ParkReason::BacklogFull).then_some(Notice::Parked { delivery, reason, message, at: *at })
         };
-        match record {
-            Record::EventAccepted(event) => {
+        match record.passage()? {
+            Passage::Accepted(event) => {
                 let told = event.route.is_some() && (KINDS.contains(&&*event.kind) || &*event.source == SOURCE);
                 told.then(|| Notice::Event(Glimpse::of(*at, event)))
             }
-            Record::AttemptEnded(ended) => match ended.next {
+            Passage::AttemptEnded(ended) => match ended.next {
                 Next::Park { reason } => parked(ended.delivery, reason, &ended.message),
                 Next::Wait { .. } => None,
             },
-            Record::DeliveryParked(record) => parked(record.delivery, record.reason, ""),
-            _ => None,
+            Passage::Parked(record) => parked(record.delivery, record.reason, ""),
+            Passage::Leased(_)
+            | Passage::Settled(_)
+            | Passage::CancelRequested(_)
+            | Passage::Cancelled(_)
+            | Passage::Redriven(_)
+            | Passage::Carried(_) => None,
         }
     }
 }
