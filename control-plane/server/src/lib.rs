@@ -23,6 +23,7 @@ pub mod prices;
 pub mod reload;
 pub mod routing;
 pub mod run;
+pub mod secret;
 pub mod settings;
 pub mod sinks;
 pub mod store;

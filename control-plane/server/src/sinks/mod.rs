@@ -1,9 +1,9 @@
 //! Sinks: where results leave to, and notices of work that was parked.
 //!
 //! ```text
-//!  durable records --> Walk from the sink's cursor --> on, routes --> POST, one at a time --> 2xx: cursor moves on
-//!                                                                        | 5xx, 429, silence: again, later
-//!                                                                        + 4xx about the message: counted, passed over
+//!  durable records --> Walk from the sink's cursor --> on, routes --> POST or publish, one at a time --> taken: cursor moves on
+//!                                                                        | 5xx, 429, silence, no stream: again, later
+//!                                                                        + refused for what it is: counted, passed over
 //! ```
 //! At least once and in the journal's order, for each sink. A sink begins with what comes after it was configured; its place is kept
 //! while it stands in the settings file. Invariant: a sink that takes nothing holds up nobody; what leaves the journal before it came
@@ -11,9 +11,15 @@
 
 mod cursor;
 mod message;
+#[cfg(feature = "nats")]
+mod nats;
+mod post;
+mod road;
 mod run;
 pub mod settings;
 mod state;
+#[cfg(feature = "nats")]
+mod subject;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -144,6 +150,8 @@ impl Sinks {
             state: Arc::clone(state),
             cursor: Cursor::new(&self.dir, name, &context.plane_id),
             stop: stopped,
+            #[cfg(feature = "nats")]
+            nats: nats::Connection::default(),
             events: HashMap::default(),
             order: VecDeque::new(),
             leases: HashMap::default(),

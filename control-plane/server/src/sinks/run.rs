@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use http::{Method, StatusCode};
+use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
 use mindos_model::{DeliveryId, RouteName, Seq};
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::cursor::Cursor;
 use super::message::{EventFacts, Notice};
+use super::road::{Refused, Road};
 use super::settings::{Outcome, Sink};
 use super::state::State;
 use crate::grpc::Context;
@@ -37,16 +38,6 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait when the journal cannot be read.
 const READ_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why a message was not taken.
-enum Refused {
-    /// For good: this message, not the sink.
-    Message(StatusCode),
-    /// For now.
-    Later { reason: String, wait: Option<Duration> },
-    /// The sink is told to end.
-    Ended,
-}
-
 /// A sink with all that it needs.
 pub(super) struct Runner {
     pub(super) context: Arc<Context>,
@@ -56,6 +47,9 @@ pub(super) struct Runner {
     pub(super) cursor: Cursor,
     /// Turns true when the sink is to end.
     pub(super) stop: watch::Receiver<bool>,
+    /// Held open from message to message.
+    #[cfg(feature = "nats")]
+    pub(super) nats: super::nats::Connection,
     pub(super) events: HashMap<Seq, Arc<EventFacts>, FixedState>,
     pub(super) order: VecDeque<Seq>,
     pub(super) leases: HashMap<DeliveryId, String, FixedState>,
@@ -195,22 +189,14 @@ impl Runner {
     /// What a record says that sinks may want to know.
     fn notices(&mut self, entry: &Entry) -> Vec<Notice> {
         let notice = |delivery, outcome, reason: Option<&str>| Notice {
-            seq: entry.seq,
-            at: entry.at,
-            delivery,
-            outcome,
             reason: reason.map(str::to_owned),
-            general: None,
-            took_ms: None,
-            usage: Vec::new(),
-            output: None,
-            output_type: None,
-            output_ref: None,
+            ..Notice::new(entry.seq, entry.at, delivery, outcome)
         };
         let parked =
             |delivery, reason: mindos_model::ParkReason| notice(delivery, Outcome::Parked, Some(reason.as_str()));
-        match &entry.record {
-            Record::EventAccepted(event) => {
+        let Some(passage) = entry.record.passage() else { return Vec::new() };
+        match passage {
+            Passage::Accepted(event) => {
                 self.remember(entry.seq, facts(event));
                 let planned = (1..).zip(&event.deliveries);
                 planned
@@ -221,7 +207,7 @@ impl Runner {
                     })
                     .collect()
             }
-            Record::DeliveryLeased(leased) => {
+            Passage::Leased(leased) => {
                 if self.leases.len() >= LEASES_MAX {
                     // What is forgotten is a name in a message, not a message.
                     self.leases.clear();
@@ -229,7 +215,7 @@ impl Runner {
                 self.leases.insert(leased.delivery, leased.general.to_string());
                 Vec::new()
             }
-            Record::DeliverySettled(settled) => vec![Notice {
+            Passage::Settled(settled) => vec![Notice {
                 general: self.leases.remove(&settled.delivery),
                 took_ms: Some(settled.took_ms),
                 usage: settled.usage.clone(),
@@ -238,14 +224,14 @@ impl Runner {
                 output_ref: settled.output_ref,
                 ..notice(settled.delivery, Outcome::Succeeded, None)
             }],
-            Record::AttemptEnded(ended) => match ended.next {
+            Passage::AttemptEnded(ended) => match ended.next {
                 Next::Park { reason } => {
                     vec![Notice { general: self.leases.remove(&ended.delivery), ..parked(ended.delivery, reason) }]
                 }
                 Next::Wait { .. } => Vec::new(),
             },
-            Record::DeliveryParked(record) => vec![parked(record.delivery, record.reason)],
-            Record::DeliveryCancelled(cancelled) => {
+            Passage::Parked(record) => vec![parked(record.delivery, record.reason)],
+            Passage::Cancelled(cancelled) => {
                 let reason = match cancelled.reason {
                     CancelReason::Superseded { .. } => "superseded",
                     CancelReason::Requested => "requested",
@@ -256,7 +242,7 @@ impl Runner {
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]
             }
-            _ => Vec::new(),
+            Passage::CancelRequested(_) | Passage::Redriven(_) | Passage::Carried(_) => Vec::new(),
         }
     }
 
@@ -298,21 +284,22 @@ impl Runner {
     }
 
     /// Sends one message until it is taken, or refused for good; false when the sink is to end.
-    async fn deliver(&self, notice: &Notice, event: Option<&EventFacts>) -> bool {
+    async fn deliver(&mut self, notice: &Notice, event: Option<&EventFacts>) -> bool {
         let mut failures = 0;
         loop {
             match self.send(notice, event).await {
-                Ok(()) => {
+                None => return false,
+                Some(Ok(())) => {
                     self.state.taken();
                     return true;
                 }
-                Err(Refused::Message(status)) => {
+                Some(Err(Refused::Message { reason })) => {
                     let (sink, delivery) = (&self.state.name, notice.delivery);
-                    warn!(sink, %delivery, status = status.as_u16(), "sink refused a message for good");
+                    warn!(sink, %delivery, reason, "sink refused a message for good");
                     self.state.refused.fetch_add(1, Ordering::Relaxed);
                     return true;
                 }
-                Err(Refused::Later { reason, wait }) => {
+                Some(Err(Refused::Later { reason, wait })) => {
                     failures += 1;
                     let wait = wait.unwrap_or_default().max(backoff(failures)).min(RETRY_MAX * 2);
                     if self.state.failed(&reason, wait) {
@@ -323,36 +310,33 @@ impl Runner {
                         return false;
                     }
                 }
-                Err(Refused::Ended) => return false,
             }
         }
     }
 
-    async fn send(&self, notice: &Notice, event: Option<&EventFacts>) -> Result<(), Refused> {
-        let now = self.context.handle.now();
-        let (headers, body) = notice.write(&self.sink, &self.context.plane_id, event, now);
-        let mut request = Request::new(Method::POST, self.sink.target.clone());
-        (request.headers, request.body, request.timeout) = (headers, body, self.sink.timeout);
+    /// Tries once; `None` when the sink is to end.
+    async fn send(&mut self, notice: &Notice, event: Option<&EventFacts>) -> Option<Result<(), Refused>> {
+        let message = notice.message(&self.context.plane_id, event);
+        let timeout = self.sink.timeout;
         let mut stop = self.stop.clone();
-        let answer = tokio::select! {
-            answer = self.client.send(request) => answer,
-            _ = stop.wait_for(|stop| *stop) => return Err(Refused::Ended),
-            () = self.context.drained() => return Err(Refused::Ended),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            // It was taken, and what was said to it does not matter.
-            Err(crate::outgoing::OutgoingError::TooLarge { .. }) => return Ok(()),
-            Err(error) => return Err(Refused::Later { reason: Chain(&error).to_string(), wait: None }),
-        };
-        match answer.status.as_u16() {
-            200..=299 => Ok(()),
-            // These say something of the message. Any other says something of the sink or of how it is configured.
-            400 | 409 | 411 | 413 | 414 | 415 | 422 | 431 => Err(Refused::Message(answer.status)),
-            status => {
-                let reason = format!("{} answered {status}", self.sink.target.origin());
-                Err(Refused::Later { reason, wait: answer.retry_after() })
+        let sent = async {
+            match &self.sink.road {
+                Road::Http(post) => {
+                    let request = post.request(&message, self.context.handle.now());
+                    post.send(&self.client, Request { timeout, ..request }).await
+                }
+                #[cfg(feature = "nats")]
+                Road::Nats(nats) => {
+                    let subject = nats.subject.fill(notice, event);
+                    let key = format!("{}.{}.{}", self.context.plane_id, self.state.name, message.id);
+                    self.nats.send(nats, subject, &key, &message, timeout).await
+                }
             }
+        };
+        tokio::select! {
+            sent = sent => Some(sent),
+            _ = stop.wait_for(|stop| *stop) => None,
+            () = self.context.drained() => None,
         }
     }
 }
