@@ -10,6 +10,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Whether secrets are read where they are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// They are, and what is not there is an error.
+    Read,
+    /// A word stands for each: to check settings on a machine that need not have them.
+    Assumed,
+}
+
+/// Stands for a secret that is not read. An address too, because some addresses are secrets.
+const ASSUMED: &str = "https://secret.invalid/";
+
 /// Where a secret is: in a file or in the environment, one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -27,11 +39,12 @@ impl SecretAt {
     ///
     /// # Errors
     /// Names the setting, and what is wrong with what it names.
-    pub(crate) fn read(&self, setting: &str) -> Result<String, String> {
+    pub(crate) fn read(&self, setting: &str, secrets: Secrets) -> Result<String, String> {
         let text = match (&self.file, &self.env) {
             (None, None) | (Some(_), Some(_)) => {
                 return Err(format!("{setting}: expected one of `{{file: PATH}}` and `{{env: NAME}}`"));
             }
+            _ if secrets == Secrets::Assumed => ASSUMED.to_owned(),
             (Some(path), None) => std::fs::read_to_string(path)
                 .map_err(|error| format!("{setting}.file: failed to read `{}`: {error}", path.display()))?,
             (None, Some(name)) => {
@@ -49,8 +62,8 @@ impl SecretAt {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(crate) fn read_if(at: Option<&SecretAt>, setting: &str) -> Result<Option<String>, String> {
-        at.map(|at| at.read(setting)).transpose()
+    pub(crate) fn read_if(at: Option<&SecretAt>, setting: &str, secrets: Secrets) -> Result<Option<String>, String> {
+        at.map(|at| at.read(setting, secrets)).transpose()
     }
 }
 
@@ -67,18 +80,19 @@ mod tests {
             env: env.map(str::to_owned),
         };
         std::fs::write(&path, " hush\n").unwrap();
-        assert_eq!(at(Some("secret"), None).read("a.b").unwrap(), "hush");
-        assert_eq!(SecretAt::read_if(None, "a.b"), Ok(None));
+        assert_eq!(at(Some("secret"), None).read("a.b", Secrets::Read).unwrap(), "hush");
+        assert_eq!(SecretAt::read_if(None, "a.b", Secrets::Read), Ok(None));
         for (wrong, says) in [
             (at(None, None), "a.b: expected one of"),
             (at(Some("secret"), Some("X")), "a.b: expected one of"),
             (at(Some("none"), None), "a.b.file: failed to read"),
             (at(None, Some("NO_SUCH_VARIABLE_HERE")), "a.b.env: environment variable `NO_SUCH_VARIABLE_HERE`"),
         ] {
-            let error = wrong.read("a.b").unwrap_err();
+            let error = wrong.read("a.b", Secrets::Read).unwrap_err();
             assert!(error.contains(says) && !error.contains("hush"), "{error}");
         }
+        assert!(at(Some("none"), None).read("a.b", Secrets::Assumed).is_ok());
         std::fs::write(&path, " \n").unwrap();
-        assert!(at(Some("secret"), None).read("a.b").unwrap_err().contains("is empty"));
+        assert!(at(Some("secret"), None).read("a.b", Secrets::Read).unwrap_err().contains("is empty"));
     }
 }

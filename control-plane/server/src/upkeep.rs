@@ -17,12 +17,13 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::notify::{self, Paces};
 use crate::outgoing::Outgoing;
 use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
-use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -73,7 +74,6 @@ pub struct Upkeep {
     tracer: Tracer,
     exposed: Vec<Exposed>,
     board: Board,
-    gitlens: Arc<GitlensSettings>,
     senders: Vec<crate::notify::Task>,
 }
 
@@ -110,18 +110,13 @@ impl Upkeep {
         let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
         let board = view.board();
         views.start(view, Priority::Low)?;
-        let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let outgoing = Outgoing::new();
-        let notifiers = live.notifiers(&config.discord(), &outgoing)?;
-        let notices = notifiers.counts();
-        let senders = match notifiers.is_empty() {
-            true => Vec::new(),
-            false => {
-                let (view, senders) = notifiers.start(handle.durable_seq().next());
-                views.start(view, Priority::Low)?;
-                senders
-            }
-        };
+        let file = config.settings.as_deref();
+        let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
+        let in_force = live.in_force();
+        let client = Outgoing::new();
+        let (view, senders, notices) =
+            notify::start(&in_force.notify, &Paces::default(), &client, handle.durable_seq().next());
+        views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -137,9 +132,6 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let in_force = live.in_force();
-        let gitlens = Arc::new(live.gitlens()?);
-        let client = outgoing;
         let catch_up = CatchUp::new(client.clone(), handle.clock());
         let sinks = Sinks {
             configured: Arc::clone(&in_force.sinks),
@@ -182,7 +174,6 @@ impl Upkeep {
             tracer,
             exposed,
             board,
-            gitlens,
             senders,
         })
     }
@@ -288,7 +279,7 @@ impl Upkeep {
     /// The surface of the GitLens contract.
     #[must_use]
     pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
-        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.gitlens)))
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.in_force.gitlens)))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -24,7 +24,7 @@ use super::road::Refused;
 use super::subject::Subject;
 use crate::logging::Chain;
 use crate::outgoing::{is_here, tls};
-use crate::secret::SecretAt;
+use crate::secret::{SecretAt, Secrets};
 
 /// Servers of one sink.
 const SERVERS_MAX: usize = 16;
@@ -89,7 +89,7 @@ impl NatsSetting<'_> {
     ///
     /// # Errors
     /// Names the field and what is accepted; never repeats what may be a secret.
-    pub(super) fn check(self) -> Result<Nats, String> {
+    pub(super) fn check(self, secrets: Secrets) -> Result<Nats, String> {
         let NatsSetting { at, url, insecure, subject, user, password, token } = self;
         let wrong = |field: &str, reason: &str| format!("`{at}.{field}`: {reason}");
         let servers: Result<Vec<Address>, _> = url.split(',').map(|one| address(one.trim(), insecure)).collect();
@@ -103,8 +103,8 @@ impl NatsSetting<'_> {
         }
         let subject = subject.ok_or_else(|| wrong("subject", "is needed for a sink on NATS"))?;
         let subject = Subject::parse(subject).map_err(|reason| wrong("subject", &reason))?;
-        let password = SecretAt::read_if(password, &format!("{at}.password"))?;
-        let token = SecretAt::read_if(token, &format!("{at}.token"))?;
+        let password = SecretAt::read_if(password, &format!("{at}.password"), secrets)?;
+        let token = SecretAt::read_if(token, &format!("{at}.token"), secrets)?;
         let login = match (user, password, token) {
             (None, None, None) => Login::Nobody,
             (Some(user), Some(password), None) => Login::User { user: user.to_owned(), password },

@@ -18,7 +18,7 @@ use super::road::Road;
 use crate::config::span;
 use crate::ingest::base64;
 use crate::outgoing::Target;
-use crate::secret::SecretAt;
+use crate::secret::{SecretAt, Secrets};
 
 /// Sinks at a time.
 pub const SINKS_MAX: usize = 32;
@@ -94,14 +94,14 @@ pub struct Sink {
 ///
 /// # Errors
 /// Names the field and what is accepted.
-pub fn sinks(settings: &BTreeMap<String, SinkSetting>) -> Result<BTreeMap<String, Sink>, String> {
+pub fn sinks(settings: &BTreeMap<String, SinkSetting>, secrets: Secrets) -> Result<BTreeMap<String, Sink>, String> {
     if settings.len() > SINKS_MAX {
         return Err(format!("`sinks` has {} sinks: at most {SINKS_MAX} are taken", settings.len()));
     }
-    settings.iter().map(|(name, setting)| Ok((name.clone(), sink(name, setting)?))).collect()
+    settings.iter().map(|(name, setting)| Ok((name.clone(), sink(name, setting, secrets)?))).collect()
 }
 
-fn sink(name: &str, setting: &SinkSetting) -> Result<Sink, String> {
+fn sink(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Sink, String> {
     let is_name = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !is_name {
@@ -119,7 +119,7 @@ fn sink(name: &str, setting: &SinkSetting) -> Result<Sink, String> {
     }
     let on_nats = ["nats://", "tls://"].iter().any(|scheme| setting.url.trim_start().starts_with(scheme));
     Ok(Sink {
-        road: if on_nats { nats(name, setting)? } else { http(name, setting)? },
+        road: if on_nats { nats(name, setting, secrets)? } else { http(name, setting)? },
         on: setting.on.clone().unwrap_or_else(|| [Outcome::Succeeded, Outcome::Cancelled, Outcome::Parked].into()),
         routes: setting.routes.as_ref().map(names).transpose()?,
         timeout,
@@ -171,7 +171,7 @@ fn http(name: &str, setting: &SinkSetting) -> Result<Road, String> {
 }
 
 #[cfg(feature = "nats")]
-fn nats(name: &str, setting: &SinkSetting) -> Result<Road, String> {
+fn nats(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Road, String> {
     let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, password, token, .. } = setting;
     let (signed, headed) = (secret.is_some() || previous.is_some(), !headers.is_empty());
     let given = [("format", *format == Format::Webhook), ("secret", signed), ("headers", headed)];
@@ -189,11 +189,11 @@ fn nats(name: &str, setting: &SinkSetting) -> Result<Road, String> {
         password: password.as_ref(),
         token: token.as_ref(),
     };
-    setting.check().map(Road::Nats)
+    setting.check(secrets).map(Road::Nats)
 }
 
 #[cfg(not(feature = "nats"))]
-fn nats(name: &str, _: &SinkSetting) -> Result<Road, String> {
+fn nats(name: &str, _: &SinkSetting, _: Secrets) -> Result<Road, String> {
     Err(format!(
         "`sinks.{name}.url`: this build does not speak to NATS: build it with `--features nats`, or name an address with https"
     ))
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> Result<BTreeMap<String, Sink>, String> {
-        sinks(&serde_norway::from_str(yaml).map_err(|error| error.to_string())?)
+        sinks(&serde_norway::from_str(yaml).map_err(|error| error.to_string())?, Secrets::Read)
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Gitlens {
     async fn post(&self, headers: &HeaderMap, body: Body, word: &'static str, check: Check) -> Result<String, Refusal> {
         let of = |error: &HttpError| Refusal::of(word, error);
         let held = self.read(headers, body).await.map_err(|error| of(&error))?;
-        if !self.settings.access.admits(headers, &held.bytes) {
+        if !self.settings.load().access.admits(headers, &held.bytes) {
             let detail = "the signature is missing or not that of the body".to_owned();
             return Err(Refusal { code: StatusCode::UNAUTHORIZED, word: BAD_SIGNATURE, detail, retry_after: None });
         }
@@ -165,10 +165,11 @@ impl Aggregator {
             Ok(held) => held,
             Err(error) => return Refusal::of(EVENT_WORD, &error).into_response(),
         };
-        if !self.gitlens.settings.access.admits(&parts.headers, &held.bytes) {
+        let settings = self.gitlens.settings.load_full();
+        if !settings.access.admits(&parts.headers, &held.bytes) {
             return text(StatusCode::UNAUTHORIZED, BAD_SIGNATURE);
         }
-        if self.gitlens.settings.access.is_signed() {
+        if settings.access.is_signed() {
             return match self.gitlens.alerts(&parts.headers, &held.bytes).await {
                 Ok(()) => text(StatusCode::OK, "ok"),
                 Err(refusal) => refusal.into_response(),

@@ -22,6 +22,7 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use http::HeaderMap;
 use mindos_core::input::NewEvent;
@@ -58,14 +59,14 @@ pub fn decode(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Vec<IncomingE
 pub struct Gitlens {
     context: Arc<Context>,
     board: Board,
-    settings: Arc<GitlensSettings>,
+    settings: Arc<ArcSwap<GitlensSettings>>,
     bodies: Bodies,
 }
 
 impl Gitlens {
-    /// Both surfaces over one plane.
+    /// Both surfaces over one plane. The settings may be swapped while they serve.
     #[must_use]
-    pub fn new(context: Arc<Context>, board: Board, settings: Arc<GitlensSettings>) -> Gitlens {
+    pub fn new(context: Arc<Context>, board: Board, settings: Arc<ArcSwap<GitlensSettings>>) -> Gitlens {
         Gitlens { context, board, settings, bodies: Bodies::new(BODY_TIMEOUT) }
     }
 

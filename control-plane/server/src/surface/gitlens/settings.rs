@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! gitlens:
-//!   secret_file: /run/secrets/gitlens        # or secret_env: GITLENS_SECRET; unsigned when neither is given
+//!   secret: { file: /run/secrets/gitlens }     # or { env: GITLENS_SECRET }; unsigned when left out
 //!   principal: gitlens
 //!   clusters:
 //!     prod-us: { api_server: "https://k8s-prod.example", namespace: agents }
@@ -16,16 +16,15 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// Names where a secret is found; the secret itself never stands in a setting.
+use crate::secret::{SecretAt, Secrets};
+
+/// What the settings file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitlensSection {
-    /// File that holds the secret under which `/events`, `/webhook/gitlens`, `/event` and `/alert` are signed.
+    /// The secret under which `/events`, `/webhook/gitlens`, `/event` and `/alert` are signed. Unsigned when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_file: Option<std::path::PathBuf>,
-    /// Environment variable that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_env: Option<String>,
+    pub secret: Option<SecretAt>,
     /// Who the ledger says did what was asked for here. `gitlens` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
@@ -84,12 +83,18 @@ impl GitlensSettings {
     ///
     /// # Errors
     /// Names the field and what is accepted.
-    pub fn new(section: &GitlensSection) -> Result<GitlensSettings, String> {
-        let GitlensSection { secret_file, secret_env, principal, clusters } = section;
-        let secret = crate::notify::secret("gitlens.secret", secret_file.as_deref(), secret_env.as_deref())?;
+    pub fn new(section: &GitlensSection, secrets: Secrets) -> Result<GitlensSettings, String> {
+        let GitlensSection { secret, principal, clusters } = section;
+        let secret = SecretAt::read_if(secret.as_ref(), "gitlens.secret", secrets)?;
         let access = secret.map_or(GitlensAccess::Open, |secret| GitlensAccess::Signed(secret.as_bytes().into()));
         let principal = Arc::from(principal.as_deref().unwrap_or("gitlens"));
         Ok(GitlensSettings { access, principal, clusters: clusters.clone() })
+    }
+
+    /// Whether what is posted has to be signed.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.access.is_signed()
     }
 }
 
