@@ -16,6 +16,7 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod net;
+pub mod network;
 pub mod notify;
 pub mod outgoing;
 pub mod payloads;

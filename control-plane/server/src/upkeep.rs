@@ -23,7 +23,7 @@ use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
-use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens};
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -74,6 +74,7 @@ pub struct Upkeep {
     tracer: Tracer,
     exposed: Vec<Exposed>,
     board: Board,
+    turned: Arc<Turned>,
     senders: Vec<crate::notify::Task>,
 }
 
@@ -174,6 +175,7 @@ impl Upkeep {
             tracer,
             exposed,
             board,
+            turned: Arc::default(),
             senders,
         })
     }
@@ -276,10 +278,17 @@ impl Upkeep {
         })
     }
 
+    /// What the surface of the GitLens contract is.
+    #[must_use]
+    pub fn gitlens_settings(&self) -> Arc<GitlensSettings> {
+        self.in_force.gitlens.load_full()
+    }
+
     /// The surface of the GitLens contract.
     #[must_use]
     pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
-        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.in_force.gitlens)))
+        let (settings, turned) = (Arc::clone(&self.in_force.gitlens), Arc::clone(&self.turned));
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), settings, turned))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -67,7 +67,13 @@ fn park(records: &Records) {
 }
 
 fn count(counts: &NoticeCounts, outcome: &str) -> u64 {
-    counts.counts.iter().flat_map(|(_, counts)| counts.read()).filter(|(word, _)| *word == outcome).map(|(_, n)| n).sum()
+    counts
+        .counts
+        .iter()
+        .flat_map(|(_, counts)| counts.read())
+        .filter(|(word, _)| *word == outcome)
+        .map(|(_, n)| n)
+        .sum()
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ impl Drop for Directory {
 pub struct Running {
     pub api: String,
     pub agents: String,
+    pub aggregator: Option<std::net::SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<Result<(), RunError>>,
 }
@@ -87,11 +88,12 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
+        let aggregator = server.aggregator;
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, stop: Some(stop), serving }
+        Running { api, agents, aggregator, stop: Some(stop), serving }
     }
 
     /// Takes the server down in order.

@@ -223,8 +223,9 @@ impl Gitlens {
     }
 }
 
-/// The four series of the contract.
+/// The four series of the contract, and who was refused.
 pub async fn expose(gitlens: &Gitlens, into: &mut Exposition) {
+    gitlens.turned.expose(into);
     let Ok(Ok(generals)) = tokio::time::timeout(PATIENCE, gitlens.generals()).await else { return };
     let Counts { active, busy, .. } = Counts::of(&generals);
     into.single("mindos_llm_generals_total", Kind::Gauge, "Generals known.", generals.len());

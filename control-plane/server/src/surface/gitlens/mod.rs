@@ -18,6 +18,7 @@ mod generals;
 mod orchestrator;
 mod plain;
 mod settings;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,9 @@ pub use generals::expose;
 pub use orchestrator::router as orchestrator;
 pub(crate) use plain::{Glimpse, PlainEvent};
 pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
+pub(crate) use sources::announce;
+use sources::{Guard, Listener};
+pub use sources::{SourcesSection, Turned};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,14 +64,25 @@ pub struct Gitlens {
     context: Arc<Context>,
     board: Board,
     settings: Arc<ArcSwap<GitlensSettings>>,
+    turned: Arc<Turned>,
     bodies: Bodies,
 }
 
 impl Gitlens {
     /// Both surfaces over one plane. The settings may be swapped while they serve.
     #[must_use]
-    pub fn new(context: Arc<Context>, board: Board, settings: Arc<ArcSwap<GitlensSettings>>) -> Gitlens {
-        Gitlens { context, board, settings, bodies: Bodies::new(BODY_TIMEOUT) }
+    pub fn new(
+        context: Arc<Context>,
+        board: Board,
+        settings: Arc<ArcSwap<GitlensSettings>>,
+        turned: Arc<Turned>,
+    ) -> Gitlens {
+        Gitlens { context, board, settings, turned, bodies: Bodies::new(BODY_TIMEOUT) }
+    }
+
+    /// What stands before the paths of a listener.
+    fn guard(&self, listener: Listener) -> Guard {
+        Guard { listener, settings: Arc::clone(&self.settings), turned: Arc::clone(&self.turned) }
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, HttpError> {

@@ -4,6 +4,7 @@
 //! gitlens:
 //!   secret: { file: /run/secrets/gitlens }     # or { env: GITLENS_SECRET }; unsigned when left out
 //!   principal: gitlens
+//!   sources: { aggregator: ["10.0.0.0/8"], orchestrator: ["fd00::/8"] }   # this machine alone when left out
 //!   clusters:
 //!     prod-us: { api_server: "https://k8s-prod.example", namespace: agents }
 //! ```
@@ -16,6 +17,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use super::sources::SourcesSection;
 use crate::secret::{SecretAt, Secrets};
 
 /// What the settings file says.
@@ -28,6 +30,9 @@ pub struct GitlensSection {
     /// Who the ledger says did what was asked for here. `gitlens` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// From where the paths may be called.
+    #[serde(default)]
+    pub sources: SourcesSection,
     /// What the earlier system knew of its clusters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clusters: BTreeMap<String, ClusterSection>,
@@ -69,12 +74,18 @@ impl std::fmt::Debug for GitlensAccess {
 pub struct GitlensSettings {
     pub(super) access: GitlensAccess,
     pub(super) principal: Arc<str>,
+    pub(super) sources: SourcesSection,
     pub(super) clusters: BTreeMap<String, ClusterSection>,
 }
 
 impl Default for GitlensSettings {
     fn default() -> GitlensSettings {
-        GitlensSettings { access: GitlensAccess::Open, principal: Arc::from("gitlens"), clusters: BTreeMap::new() }
+        GitlensSettings {
+            access: GitlensAccess::Open,
+            principal: Arc::from("gitlens"),
+            sources: SourcesSection::default(),
+            clusters: BTreeMap::new(),
+        }
     }
 }
 
@@ -84,11 +95,12 @@ impl GitlensSettings {
     /// # Errors
     /// Names the field and what is accepted.
     pub fn new(section: &GitlensSection, secrets: Secrets) -> Result<GitlensSettings, String> {
-        let GitlensSection { secret, principal, clusters } = section;
+        let GitlensSection { secret, principal, sources, clusters } = section;
+        sources.check()?;
         let secret = SecretAt::read_if(secret.as_ref(), "gitlens.secret", secrets)?;
         let access = secret.map_or(GitlensAccess::Open, |secret| GitlensAccess::Signed(secret.as_bytes().into()));
         let principal = Arc::from(principal.as_deref().unwrap_or("gitlens"));
-        Ok(GitlensSettings { access, principal, clusters: clusters.clone() })
+        Ok(GitlensSettings { access, principal, sources: sources.clone(), clusters: clusters.clone() })
     }
 
     /// Whether what is posted has to be signed.
