@@ -178,6 +178,7 @@ impl Server {
             prices: upkeep.prices(),
             draining: draining.clone(),
             otlp: upkeep.otlp(),
+            blobs: upkeep.blobs(),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;

@@ -221,6 +221,12 @@ impl Upkeep {
         tasks.spawn(retention.run(context.draining.clone()));
     }
 
+    /// Data too large for their events.
+    #[must_use]
+    pub fn blobs(&self) -> Arc<BlobStore> {
+        Arc::clone(&self.blobs)
+    }
+
     /// Where spans go, if anywhere.
     #[must_use]
     pub fn otlp(&self) -> trace::Configured {

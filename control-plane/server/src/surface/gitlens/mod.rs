@@ -92,7 +92,7 @@ impl Gitlens {
     /// Publishes an event; answers once it is on stable storage.
     async fn publish(&self, mut event: NewEvent) -> Result<Published, HttpError> {
         self.context.room()?;
-        self.context.recall(&mut event);
+        self.context.recall(&mut event).await;
         self.context.quota(&event)?;
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(vec![event]).await.map_err(stopped)?;
