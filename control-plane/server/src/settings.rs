@@ -170,17 +170,20 @@ impl Checked {
             (None, None) => base.github.clone(),
         };
         let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest)?;
+        let notify = notify.places(&base.discord, secrets)?;
+        let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
+        sinks.extend(sinks::settings::notices(&notify));
         let log = log.map(|log| Filter::parse(&log)).transpose().map_err(|error| error.to_string())?;
         Ok(Checked {
             github: Arc::new(github),
             doors: Arc::new(Doors { unsigned: matches!(base.github, GithubAccess::Unsigned), ..doors }),
             app: github_app.as_ref().map(AppSetting::app).transpose()?.map(Arc::new),
             quotas: Arc::new(Quotas::new(&quotas)?),
-            sinks: Arc::new(sinks::settings::sinks(&sinks, secrets)?),
+            sinks: Arc::new(sinks),
             otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
             log: log.unwrap_or_else(|| base.log.clone()),
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
-            notify: Arc::new(notify.places(&base.discord, secrets)?),
+            notify: Arc::new(notify),
             prices: Arc::new(prices),
         })
     }

@@ -115,8 +115,8 @@ impl Upkeep {
         let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
         let in_force = live.in_force();
         let client = Outgoing::new();
-        let (view, senders, notices) =
-            notify::start(&in_force.notify, &Paces::default(), &client, handle.durable_seq().next());
+        let paces = Paces::default();
+        let (view, senders, notices) = notify::start(&in_force.notify, &paces, &client, handle.durable_seq().next());
         views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
@@ -139,6 +139,7 @@ impl Upkeep {
             states: SinkStates::default(),
             dir: config.data_dir.join("sinks"),
             client,
+            paces,
         };
         let tracer = Tracer {
             configured: Arc::clone(&in_force.otlp),

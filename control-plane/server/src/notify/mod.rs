@@ -1,11 +1,13 @@
 //! Notifiers: what people want to be told where they already are, as it happens.
 //!
 //! ```text
-//!   records --> view --notices--> queue of each notifier --> pace --> HTTP --> Discord, Slack, a webhook
-//!                                   full: dropped, counted         429: waits as told; failed: tried again, then counted
+//!   records --> view --events--> queue of each kind of place --> pace --> HTTP --> Discord, Slack, a webhook
+//!      |                           full: dropped, counted          ^      429: waits as told; failed: tried again, then counted
+//!      +--> a sink for each place --parked work, from its cursor---+
 //! ```
-//! Invariants: nothing here makes the plane or an answer wait; a secret is in no log line; every queue has a bound. Notices
-//! are a courtesy: what happened while the process was down is not told afterwards.
+//! Invariants: nothing here makes the plane or an answer wait; a secret is in no log line; every queue has a bound; both ways share the
+//! pace of their place. That an event came in is told as a courtesy: what happened while the process was down is not told afterwards. Work
+//! that was set aside goes the way of results (see `sinks`) and is told of, later if need be.
 
 mod discord;
 mod notice;
@@ -30,6 +32,7 @@ use crate::metrics::{self, Exposition};
 use crate::outgoing::Outgoing;
 
 pub use place::{Paces, Place, Places};
+pub(crate) use sender::told;
 pub use settings::{DiscordEnv, NotifySection};
 pub use view::NotifyView;
 

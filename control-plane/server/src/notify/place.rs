@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
+use mindos_model::{DeliveryId, ParkReason, Timestamp};
 use tokio::time::Instant;
 
 use super::discord::Discord;
@@ -65,6 +66,22 @@ pub struct Place {
 }
 
 impl Place {
+    /// Names the sink by which this place is told of work that was set aside. No sink of the settings can have such a name.
+    pub(crate) fn sink(&self) -> String {
+        format!("notify.{}", self.kind().as_str())
+    }
+
+    /// The request that tells of work that was set aside; `None` for work that comes back by itself.
+    pub(crate) fn parked(
+        &self,
+        delivery: DeliveryId,
+        reason: ParkReason,
+        message: &str,
+        at: Timestamp,
+    ) -> Option<Request> {
+        self.render(&Notice::parked(delivery, reason, message, at)?)
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match &self.form {
             Form::Discord(_) => Kind::Discord,
@@ -91,6 +108,11 @@ impl Places {
         self.0.iter().find(|place| place.kind() == kind)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter()
+    }
+
     /// Whether nobody is to be told anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -111,7 +133,7 @@ impl Default for Paces {
 
 impl Paces {
     /// Waits until the place may be told of one more thing.
-    pub(super) async fn take(&self, place: &Place) {
+    pub(crate) async fn take(&self, place: &Place) {
         let bucket = &self.0[place.kind() as usize];
         let at = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(place.pace, Instant::now());
         tokio::time::sleep_until(at).await;

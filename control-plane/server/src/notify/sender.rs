@@ -157,7 +157,7 @@ impl Sender {
 }
 
 /// When to come again: by the header, or by Discord's body.
-fn told(answer: &Answer) -> Option<Duration> {
+pub(crate) fn told(answer: &Answer) -> Option<Duration> {
     answer.retry_after().or_else(|| {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         Duration::try_from_secs_f64(body["retry_after"].as_f64()?).ok()

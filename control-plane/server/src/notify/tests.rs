@@ -60,7 +60,8 @@ fn follow(view: &mut NotifyView, records: &Records) {
     records.entries().iter().filter(|entry| entry.seq >= next).for_each(|entry| view.apply(entry).unwrap());
 }
 
-fn park(records: &Records) {
+/// An event that is told of, and its delivery, of which only sinks tell.
+fn accept(records: &Records) {
     let event = records.event("o/a", "pr_created", &[&general("eu", "security")]);
     let delivery = DeliveryId::new(event, 1);
     records.push(Record::DeliveryParked(DeliveryParked { delivery, reason: ParkReason::Blocked, over: None }));
@@ -77,7 +78,7 @@ fn count(counts: &NoticeCounts, outcome: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_webhook_is_told_of_events_and_of_parked_work_under_a_signature() {
+async fn a_webhook_is_told_of_events_under_a_signature() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "s3cret\n").unwrap();
@@ -85,7 +86,7 @@ async fn a_webhook_is_told_of_events_and_of_parked_work_under_a_signature() {
     let section = json!({"webhook": {"url": format!("{url}/hook"), "secret": {"file": secret}}});
     let (mut view, counts) = start(section, &DiscordEnv::default());
     let records = Records::default();
-    park(&records);
+    accept(&records);
 
     follow(&mut view, &records);
 
@@ -93,8 +94,6 @@ async fn a_webhook_is_told_of_events_and_of_parked_work_under_a_signature() {
     assert!(head.starts_with("POST /hook HTTP/1.1") && head.contains("x-mindos-signature: sha256="), "{head}");
     assert_eq!((&event["notice"], &event["title"]), (&json!("event"), &json!("GitLens: Pr Created")));
     assert_eq!(event["event"]["repository"], "o/a");
-    let (_, parked) = told.recv().await.unwrap();
-    assert_eq!((&parked["notice"], &parked["reason"]), (&json!("parked"), &json!("blocked")));
     assert_eq!(count(&counts, "dropped"), 0);
 }
 
@@ -107,21 +106,19 @@ async fn who_is_told_to_wait_waits_and_who_is_refused_goes_on() {
     let env = DiscordEnv { token: Some("t0ken".to_owned()), prs_channel: None };
     let (mut view, counts) = start(section, &env);
     let records = Records::default();
-    park(&records);
-    park(&records);
+    (0..3).for_each(|_| accept(&records));
 
     follow(&mut view, &records);
 
     let mut paths = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..4 {
         let (head, body) = told.recv().await.unwrap();
         assert!(head.contains("authorization: Bot t0ken") && body["embeds"][0]["color"].is_number(), "{head}");
         paths.push(head.split(' ').nth(1).unwrap().to_owned());
     }
-    let [events, alerts] = ["/channels/1/messages", "/channels/2/messages"];
-    assert_eq!(paths, [events, events, alerts, events, alerts]);
+    assert_eq!(paths, ["/channels/1/messages"; 4]);
     let done = async {
-        while count(&counts, "sent") < 3 {
+        while count(&counts, "sent") < 2 {
             tokio::task::yield_now().await;
         }
     };
@@ -182,26 +179,57 @@ async fn a_change_of_the_settings_holds_for_what_waits() {
     let records = Records::default();
 
     // Nobody is configured: nothing waits.
-    park(&records);
+    accept(&records);
     follow(&mut view, &records);
     configured.store(Arc::new(of(&old)));
-    park(&records);
+    accept(&records);
     follow(&mut view, &records);
     told_old.recv().await.unwrap();
     configured.store(Arc::new(of(&new)));
 
     assert_eq!(told_new.recv().await.unwrap().1["notice"], "event");
-    assert_eq!(told_new.recv().await.unwrap().1["notice"], "parked");
     assert!(told_new.try_recv().is_err());
     // What is not configured any more is told nothing.
     configured.store(Arc::default());
-    park(&records);
+    accept(&records);
     follow(&mut view, &records);
     let done = async {
-        while count(&counts, "sent") < 2 {
+        while count(&counts, "sent") < 1 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), done).await.unwrap();
     assert_eq!((count(&counts, "failed"), count(&counts, "dropped")), (0, 0));
+}
+
+#[test]
+fn parked_work_has_a_form_in_every_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "https://hooks.example/T0KEN").unwrap();
+    let section = json!({
+        "discord": {"channels": {"prs": "1", "alerts": "2"}, "token": {"file": secret}},
+        "slack": {"url": {"file": secret}},
+        "webhook": {"url": "https://x/", "secret": {"file": secret}},
+    });
+    let places = places(section, &DiscordEnv::default()).unwrap();
+    let names: Vec<String> = places.iter().map(Place::sink).collect();
+    assert_eq!(names, ["notify.discord", "notify.slack", "notify.webhook"]);
+    let parked = |reason| {
+        let delivery = DeliveryId::new(Seq(7), 1);
+        let told = |place: &Place| place.parked(delivery, reason, "<!channel> broke", mindos_model::Timestamp(0));
+        places.iter().filter_map(told).collect::<Vec<_>>()
+    };
+    // Work that waits for room comes back by itself.
+    assert!(parked(ParkReason::BacklogFull).is_empty());
+    let [discord, slack, webhook] = &parked(ParkReason::Poison)[..] else { panic!("one for each place") };
+    let body = |request: &crate::outgoing::Request| serde_json::from_slice::<Value>(&request.body).unwrap();
+    let embed = &body(discord)["embeds"][0];
+    assert_eq!(
+        (&embed["title"], &embed["description"]),
+        (&json!("Mind OS: Work Parked"), &json!("`d7.1` was parked: poison\n<!channel> broke"))
+    );
+    assert_eq!(body(slack)["text"], "*Mind OS: Work Parked*\n`d7.1` was parked: poison\n&lt;!channel&gt; broke");
+    assert_eq!((&body(webhook)["notice"], &body(webhook)["reason"]), (&json!("parked"), &json!("poison")));
+    assert!(webhook.headers["x-mindos-signature"].to_str().unwrap().starts_with("sha256="));
 }

@@ -1,4 +1,4 @@
-//! The view that finds what is worth telling. It begins with the process: nobody wants yesterday's news at a start.
+//! The view that finds events worth telling of. It begins with the process: nobody wants yesterday's news at a start.
 
 use mindos_core::record::Entry;
 use mindos_model::{Seq, Timestamp};

@@ -3,7 +3,7 @@
 //! Invariant: the same record makes the same message with the same id, so that who gets it twice can tell.
 
 use mindos_core::record::{Payload, Usage};
-use mindos_model::{DeliveryId, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
 use serde_json::{Value, json};
 
 use super::settings::Outcome;
@@ -31,6 +31,10 @@ pub(super) struct Notice {
     pub outcome: Outcome,
     /// Why it was parked or cancelled.
     pub reason: Option<String>,
+    /// The same, where it was parked.
+    pub parked: Option<ParkReason>,
+    /// What the last failure said. Data, never trusted.
+    pub message: Option<String>,
     /// `<cluster>/<general>`, where it is known.
     pub general: Option<String>,
     pub took_ms: Option<u64>,
@@ -49,6 +53,8 @@ impl Notice {
             delivery,
             outcome,
             reason: None,
+            parked: None,
+            message: None,
             general: None,
             took_ms: None,
             usage: Vec::new(),
@@ -71,6 +77,9 @@ impl Notice {
             "event_seq": self.delivery.event.0,
             "took_ms": self.took_ms,
         });
+        if let Some(message) = &self.message {
+            data["message"] = json!(message);
+        }
         if let Some((cluster, name)) = self.general.as_deref().and_then(|general| general.split_once('/')) {
             data["general"] = json!({ "cluster": cluster, "name": name });
         }

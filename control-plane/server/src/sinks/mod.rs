@@ -5,7 +5,7 @@
 //!                                                                        | 5xx, 429, silence, no stream: again, later
 //!                                                                        + refused for what it is: counted, passed over
 //! ```
-//! At least once and in the journal's order, for each sink. A sink begins with what comes after it was configured; its place is kept
+//! At least once and in the journal's order, for each sink; each place of `notify` is a sink too, for parked work. A sink begins with what comes after it was configured; its place is kept
 //! while it stands in the settings file. Invariant: a sink that takes nothing holds up nobody; what leaves the journal before it came
 //! back is counted as skipped.
 
@@ -20,6 +20,7 @@ pub mod settings;
 mod state;
 #[cfg(feature = "nats")]
 mod subject;
+mod tell;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use crate::grpc::Context;
 use crate::metrics::{Exposition, Kind};
+use crate::notify::Paces;
 use crate::outgoing::Outgoing;
 use cursor::Cursor;
 use run::Runner;
@@ -102,6 +104,8 @@ pub struct Sinks {
     /// Where cursors are kept.
     pub dir: PathBuf,
     pub client: Outgoing,
+    /// How fast people were told lately.
+    pub paces: Paces,
 }
 
 impl Sinks {
@@ -146,6 +150,7 @@ impl Sinks {
         let runner = Runner {
             context: Arc::clone(context),
             client: self.client.clone(),
+            paces: self.paces.clone(),
             sink: sink.clone(),
             state: Arc::clone(state),
             cursor: Cursor::new(&self.dir, name, &context.plane_id),

@@ -8,10 +8,9 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::message::{Message, base64};
-use super::road::Refused;
+use super::road::{Refused, judge};
 use super::settings::Format;
-use crate::logging::Chain;
-use crate::outgoing::{Answer, Outgoing, OutgoingError, Request, Target};
+use crate::outgoing::{Answer, Outgoing, Request, Target};
 
 /// An address that messages are posted to.
 #[derive(Clone, PartialEq)]
@@ -73,26 +72,9 @@ impl Post {
         Request { headers, body, ..request }
     }
 
-    /// What an answer means for the message.
-    pub(super) fn judge(&self, answered: Result<Answer, OutgoingError>) -> Result<(), Refused> {
-        let answer = match answered {
-            Ok(answer) => answer,
-            // It was taken, and what was said to it does not matter.
-            Err(OutgoingError::TooLarge { .. }) => return Ok(()),
-            Err(error) => return Err(Refused::Later { reason: Chain(&error).to_string(), wait: None }),
-        };
-        let reason = format!("{} answered {}", self.target.origin(), answer.status.as_u16());
-        match answer.status.as_u16() {
-            200..=299 => Ok(()),
-            // These say something of the message. Any other says something of the sink or of how it is configured.
-            400 | 409 | 411 | 413 | 414 | 415 | 422 | 431 => Err(Refused::Message { reason }),
-            _ => Err(Refused::Later { reason, wait: answer.retry_after() }),
-        }
-    }
-
     /// Sends one message.
     pub(super) async fn send(&self, client: &Outgoing, request: Request) -> Result<(), Refused> {
-        self.judge(client.send(request).await)
+        judge(client.send(request).await, &self.target.origin(), Answer::retry_after)
     }
 }
 

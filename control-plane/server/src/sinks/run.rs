@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
-use mindos_model::{DeliveryId, RouteName, Seq};
+use mindos_model::{DeliveryId, ParkReason, RouteName, Seq};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -21,9 +21,11 @@ use super::message::{EventFacts, Notice};
 use super::road::{Refused, Road};
 use super::settings::{Outcome, Sink};
 use super::state::State;
+use super::tell::tell;
 use crate::grpc::Context;
 use crate::grpc::watch::{Step, Walk};
 use crate::logging::Chain;
+use crate::notify::Paces;
 use crate::outgoing::{Outgoing, Request};
 
 /// Events that are remembered; others are looked up.
@@ -42,6 +44,7 @@ const READ_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Runner {
     pub(super) context: Arc<Context>,
     pub(super) client: Outgoing,
+    pub(super) paces: Paces,
     pub(super) sink: Sink,
     pub(super) state: Arc<State>,
     pub(super) cursor: Cursor,
@@ -169,7 +172,7 @@ impl Runner {
     /// Sends what one record says; false when the sink is to end.
     async fn entry(&mut self, entry: &Entry) -> bool {
         for notice in self.notices(entry) {
-            if !self.sink.on.contains(&notice.outcome) {
+            if !self.sink.on.contains(&notice.outcome) || !self.sink.road.wants(&notice) {
                 continue;
             }
             let event = self.event(notice.delivery.event).await;
@@ -192,8 +195,10 @@ impl Runner {
             reason: reason.map(str::to_owned),
             ..Notice::new(entry.seq, entry.at, delivery, outcome)
         };
-        let parked =
-            |delivery, reason: mindos_model::ParkReason| notice(delivery, Outcome::Parked, Some(reason.as_str()));
+        let parked = |delivery, reason: ParkReason| Notice {
+            parked: Some(reason),
+            ..notice(delivery, Outcome::Parked, Some(reason.as_str()))
+        };
         let Some(passage) = entry.record.passage() else { return Vec::new() };
         match passage {
             Passage::Accepted(event) => {
@@ -226,7 +231,9 @@ impl Runner {
             }],
             Passage::AttemptEnded(ended) => match ended.next {
                 Next::Park { reason } => {
-                    vec![Notice { general: self.leases.remove(&ended.delivery), ..parked(ended.delivery, reason) }]
+                    let message = Some(ended.message.to_string()).filter(|message| !message.is_empty());
+                    let general = self.leases.remove(&ended.delivery);
+                    vec![Notice { general, message, ..parked(ended.delivery, reason) }]
                 }
                 Next::Wait { .. } => Vec::new(),
             },
@@ -325,6 +332,7 @@ impl Runner {
                     let request = post.request(&message, self.context.handle.now());
                     post.send(&self.client, Request { timeout, ..request }).await
                 }
+                Road::Notice(place) => tell(place, &self.paces, &self.client, notice, timeout).await,
                 #[cfg(feature = "nats")]
                 Road::Nats(nats) => {
                     let subject = nats.subject.fill(notice, event);

@@ -17,6 +17,7 @@ use super::post::Post;
 use super::road::Road;
 use crate::config::span;
 use crate::ingest::base64;
+use crate::notify::{Place, Places};
 use crate::outgoing::Target;
 use crate::secret::{SecretAt, Secrets};
 
@@ -24,6 +25,9 @@ use crate::secret::{SecretAt, Secrets};
 pub const SINKS_MAX: usize = 32;
 /// Headers that a sink may ask for.
 const HEADERS_MAX: usize = 16;
+
+/// How long one try may take, unless the settings say otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a message is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -113,7 +117,7 @@ fn sink(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Sink, Str
         routes.iter().map(name).collect::<Result<BTreeSet<_>, String>>()
     };
     let timeout = setting.timeout.as_deref();
-    let timeout = timeout.map_or(Ok(Duration::from_secs(10)), span).map_err(|error| at("timeout", error))?;
+    let timeout = timeout.map_or(Ok(TIMEOUT), span).map_err(|error| at("timeout", error))?;
     if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
         return Err(at("timeout", "expected 100ms to 60s".to_owned()));
     }
@@ -124,6 +128,14 @@ fn sink(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Sink, Str
         routes: setting.routes.as_ref().map(names).transpose()?,
         timeout,
     })
+}
+
+/// The sinks by which people are told of parked work, by name.
+pub fn notices(places: &Places) -> impl Iterator<Item = (String, Sink)> {
+    let on = BTreeSet::from([Outcome::Parked]);
+    let sink =
+        move |place: &Place| Sink { road: Road::Notice(place.clone()), on: on.clone(), routes: None, timeout: TIMEOUT };
+    places.iter().map(move |place| (place.sink(), sink(place)))
 }
 
 /// Says that fields do not go with the sink's address.
