@@ -168,8 +168,7 @@ async fn a_budget_is_set_shown_raised_and_removed_and_outlives_a_restart() {
 
 #[tokio::test]
 async fn what_a_budget_cannot_say_is_refused_by_the_name_of_the_field_and_changes_nothing() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut client = Client::of(&server).await;
     let good = || of_all("b", 5);
     let scoped = |scope| Budget { scope: Some(scope), ..of_all("b", 5) };
@@ -234,8 +233,7 @@ async fn what_a_budget_cannot_say_is_refused_by_the_name_of_the_field_and_change
 
 #[tokio::test]
 async fn what_was_used_is_asked_for_with_a_dimension_and_a_time_that_there_are() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut client = Client::of(&server).await;
     let at = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
     let ask = GetUsageRequest::default;
@@ -257,8 +255,7 @@ async fn what_was_used_is_asked_for_with_a_dimension_and_a_time_that_there_are()
 
 #[tokio::test]
 async fn as_many_budgets_are_set_as_there_may_be_and_then_others_than_new_ones() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut client = Client::of(&server).await;
     for number in 0..8 {
         client.set(of_all(&format!("all-{number}"), 5)).await.unwrap();
@@ -293,8 +290,7 @@ async fn as_many_budgets_are_set_as_there_may_be_and_then_others_than_new_ones()
 
 #[tokio::test]
 async fn work_waits_for_its_budget_and_goes_on_when_there_is_room_or_more_of_it() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut client = Client::of(&server).await;
     let limit = WORTH * 3 / 2;
     client.set(Budget { pause_percent: Some(0), ..of_all("all", limit) }).await.unwrap();
@@ -364,8 +360,7 @@ async fn work_waits_for_its_budget_and_goes_on_when_there_is_room_or_more_of_it(
 
 #[tokio::test]
 async fn a_budget_that_has_paused_goes_on_when_somebody_says_so() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut client = Client::of(&server).await;
     client.set(Budget { pause_percent: Some(10), ..of_all("all", 10 * WORTH) }).await.unwrap();
     let mut agent = Agent::ready(&server, "b1", 4).await;
