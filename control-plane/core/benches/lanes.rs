@@ -111,6 +111,7 @@ fn publish(number: u64, lanes: &[Arc<str>], payload: &Bytes) -> Input {
         judged: None,
         trust: None,
         seen: None,
+        about: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }
 }

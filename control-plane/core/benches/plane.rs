@@ -139,6 +139,7 @@ fn publish(number: u64, payload: &Bytes) -> Input {
         judged: None,
         trust: None,
         seen: None,
+        about: None,
     };
     Input::Publish { request: RequestId(number), event: Box::new(event) }
 }

@@ -31,8 +31,9 @@ impl<'a> Stretch<'a> {
         for entry in entries {
             match &entry.record {
                 Record::EventAccepted(event) => {
-                    let goes_through =
-                        !event.deliveries.is_empty() && event.deliveries.iter().all(|one| one.parked.is_none());
+                    let goes_through = !event.deliveries.is_empty()
+                        && event.about.is_none()
+                        && event.deliveries.iter().all(|one| one.parked.is_none());
                     if let Some(place) = stretch.place(entry.seq).filter(|_| goes_through) {
                         *place = Some((event, event.deliveries.len()));
                     }

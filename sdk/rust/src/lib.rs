@@ -38,7 +38,7 @@ pub use clock::Clock;
 pub use dial::AddressError;
 pub use error::Error;
 pub use event::{Event, base64};
-pub use general::{Failure, General, ModelLoad, Output, ProviderLimit, Reporter, Work};
+pub use general::{Failure, General, ModelLoad, Output, ProviderLimit, Reporter, Work, WorkMode};
 pub use mindos_model as model;
 pub use mindos_proto as proto;
 pub use mindos_sidecar_core::{Ceilings, Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};

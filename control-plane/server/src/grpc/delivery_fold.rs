@@ -286,7 +286,11 @@ fn usage(usage: &[Usage]) -> Vec<wire::Usage> {
 fn superseded_by(reason: CancelReason) -> String {
     match reason {
         CancelReason::Superseded { by } | CancelReason::RaceLost { by } => by.to_string(),
-        CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => String::new(),
+        CancelReason::Requested
+        | CancelReason::Expired
+        | CancelReason::ShadowFailed
+        | CancelReason::ReplayFailed
+        | CancelReason::ReplayOverBudget => String::new(),
     }
 }
 

@@ -64,7 +64,8 @@ impl Context {
 pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
     context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
-    let event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
+    let mut event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
+    context.hear(&mut event).await?;
     context.quota(&event)?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
     let reply = context.publish_one(event).await;
@@ -212,7 +213,7 @@ async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
 }
 
 /// Checks the events of a batch and offers those that are good.
-async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
+async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
     let PublishStreamRequestWire { batch, events, explain } = message;
     if batch != number {
         return Err(Status::invalid_argument(format!("batch: is {batch}: expected {number}")));
@@ -231,13 +232,14 @@ async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64
             results.push(Some(refused(status::disk_full())));
             continue;
         }
-        match context.admit(&encoded) {
-            Ok(event) if let Err(exceeded) = context.quota(&event) => {
-                if explain {
-                    names.push(Default::default());
-                }
-                results.push(Some(refused(exceeded)));
-            }
+        let admitted = match context.admit(&encoded) {
+            Ok(mut event) => match context.hear(&mut event).await {
+                Ok(()) => context.quota(&event).map(|()| event),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(status::event(&error)),
+        };
+        match admitted {
             Ok(event) => {
                 if explain {
                     names.push((event.source.to_string(), event.id.to_string()));
@@ -249,7 +251,7 @@ async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64
                 if explain {
                     names.push(Default::default());
                 }
-                results.push(Some(refused(status::event(&error))));
+                results.push(Some(refused(error)));
             }
         }
     }

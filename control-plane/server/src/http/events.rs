@@ -108,7 +108,11 @@ impl Http {
             return Ok(Vec::new());
         }
         events.iter_mut().for_each(|event| self.context.recall(event));
-        let exceeded: Vec<_> = events.iter().map(|event| self.context.quota(event).err()).collect();
+        let mut exceeded = Vec::with_capacity(events.len());
+        for event in &mut events {
+            let heard = self.context.hear(event).await;
+            exceeded.push(heard.and_then(|()| self.context.quota(event)).err());
+        }
         let mut within = exceeded.iter().map(Option::is_none);
         events.retain(|_| within.next().unwrap_or(true));
         let mut offered = self.offer(events).await?.into_iter();
