@@ -273,8 +273,8 @@ fn as_json(of: &Delivery) -> Value {
         "delivery": of.delivery_id,
         "general": general_text(of),
         "outcome": outcome(of),
-        "tookMs": took_ms(of),
-        "costMicros": cost_micros(of),
+        "took_ms": took_ms(of),
+        "cost_micros": cost_micros(of),
         "output": render::json(of)["output"].clone(),
     })
 }

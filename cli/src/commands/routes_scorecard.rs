@@ -42,7 +42,7 @@ pub(crate) async fn run(args: ScorecardArgs, global: &Global) -> Result<(), Fail
     let answer = client.routes().scorecards(request).await.map_err(client.failed())?.into_inner();
     if global.output.is_json() {
         let cards: Vec<_> = answer.cards.iter().map(render::json).collect();
-        render::print_json(&json!({ "cards": cards, "leftOut": answer.left_out }));
+        render::print_json(&json!({ "cards": cards, "left_out": answer.left_out }));
         return Ok(());
     }
     let mut table = Table::new(&[
