@@ -37,7 +37,7 @@ pub use client::Client;
 pub use clock::Clock;
 pub use dial::AddressError;
 pub use error::Error;
-pub use event::{Event, base64};
+pub use event::{Event, Feedback, base64};
 pub use general::{Failure, General, ModelLoad, Output, ProviderLimit, Reporter, Work, WorkMode};
 pub use mindos_model as model;
 pub use mindos_proto as proto;
