@@ -185,10 +185,10 @@ impl Runner {
             if route.is_some_and(is_replay_route) {
                 continue;
             }
-            if let Some(routes) = &self.sink.routes {
-                if !route.and_then(|route| RouteName::new(route).ok()).is_some_and(|route| routes.contains(&route)) {
-                    continue;
-                }
+            if let Some(routes) = &self.sink.routes
+                && !route.and_then(|route| RouteName::new(route).ok()).is_some_and(|route| routes.contains(&route))
+            {
+                continue;
             }
             if !self.deliver(&notice, event.as_deref()).await {
                 return false;
