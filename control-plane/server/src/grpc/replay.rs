@@ -179,7 +179,7 @@ impl Context {
         let event = self.repeated(asked, of, accepted);
         loop {
             let mut event = event.clone();
-            self.recall(&mut event);
+            self.recall(&mut event).await;
             self.room()?;
             match self.publish_one(Box::new(event)).await {
                 Ok(Reply::Published(published)) => return Ok(self.first_answer(published).await),

@@ -107,9 +107,9 @@ impl Http {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        events.iter_mut().for_each(|event| self.context.recall(event));
         let mut exceeded = Vec::with_capacity(events.len());
         for event in &mut events {
+            self.context.recall(event).await;
             let heard = self.context.hear(event).await;
             exceeded.push(heard.and_then(|()| self.context.quota(event)).err());
         }
