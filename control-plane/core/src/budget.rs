@@ -128,6 +128,8 @@ pub enum Scope {
     Route(RouteName),
     /// All work that one event led to, each event for itself.
     Run,
+    /// Replays, which are charged to such budgets and no others: those of this name, or all where it is empty.
+    Replay(Arc<str>),
 }
 
 /// After what time a budget begins anew.
@@ -261,6 +263,11 @@ impl Budget {
             && (repository.is_empty() || repository.len() > TEXT_MAX)
         {
             return wrong("repository", "expected owner/name of 1 to 256 bytes");
+        }
+        if let Scope::Replay(id) = scope
+            && id.len() > crate::replay::REPLAY_ID_MAX
+        {
+            return wrong("scope.replay", "expected the name of a replay, of at most 64 bytes, or nothing for all");
         }
         if *scope == Scope::Run && *period != Period::Total {
             return wrong("period", "a budget for runs has no period: expected `total`");

@@ -199,6 +199,14 @@ pub fn not_found(kind: &str, name: impl Into<String>) -> Status {
         .with(resource(kind, name))
 }
 
+/// A delivery that nothing can be said of yet.
+#[must_use]
+pub fn no_result(delivery: mindos_model::DeliveryId) -> Status {
+    new(Code::FailedPrecondition, format!("delivery {delivery} has no result that feedback could be about"))
+        .with_reason("DELIVERY_WITHOUT_RESULT", [("delivery_id", delivery.to_string())])
+        .with(precondition("DELIVERY_STATUS", delivery.to_string(), "has to be succeeded"))
+}
+
 /// Records that have left the journal.
 #[must_use]
 pub fn dropped(wanted: mindos_model::Seq, first: mindos_model::Seq) -> Status {
