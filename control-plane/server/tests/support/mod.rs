@@ -59,6 +59,7 @@ impl Drop for Directory {
 pub struct Running {
     pub api: String,
     pub agents: String,
+    pub aggregator: Option<std::net::SocketAddr>,
     /// Gone with it, where nobody else has it.
     own: Option<Directory>,
     stop: Option<oneshot::Sender<()>>,
@@ -96,11 +97,12 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
+        let aggregator = server.aggregator;
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, own: None, stop: Some(stop), serving }
+        Running { api, agents, aggregator, own: None, stop: Some(stop), serving }
     }
 
     /// Takes the server down in order.
