@@ -241,6 +241,8 @@ const LIMIT_MAX: u64 = 1 << 53;
 pub struct BudgetError {
     pub field: &'static str,
     pub accepted: String,
+    /// Nothing is wrong with it, but there are as many as may be.
+    pub full: bool,
 }
 
 impl Budget {
@@ -250,7 +252,7 @@ impl Budget {
     /// Names the field and says what is accepted.
     pub fn check(&self) -> Result<(), BudgetError> {
         let Budget { name: _, scope, period, limit, thresholds, priority } = self;
-        let wrong = |field, accepted: &str| Err(BudgetError { field, accepted: accepted.to_owned() });
+        let wrong = |field, accepted: &str| Err(BudgetError { field, accepted: accepted.to_owned(), full: false });
         let Limit { micros, tokens, time_ms } = *limit;
         let limits = [("cost_micros", micros), ("tokens", tokens), ("time_ms", time_ms)];
         if limits.iter().all(|(_, limit)| limit.is_none()) {

@@ -114,7 +114,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
 /// What is wrong with a budget.
 #[must_use]
 pub fn budget(error: &BudgetError) -> Status {
-    let BudgetError { field, accepted } = error;
+    let BudgetError { field, accepted, full } = error;
+    if *full {
+        return new(Code::ResourceExhausted, error.to_string())
+            .with_reason("BUDGETS_FULL", [("field", (*field).to_owned())])
+            .with(quota("budgets".to_owned(), accepted));
+    }
     new(Code::InvalidArgument, error.to_string())
         .with_reason("BUDGET_INVALID", [("field", (*field).to_owned())])
         .with(bad_field(format!("budget.{field}"), accepted.clone()))
