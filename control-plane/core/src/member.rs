@@ -18,6 +18,8 @@ pub(crate) struct Member {
     pub(crate) instance: Arc<InstanceKey>,
     pub(crate) boot: BootId,
     pub(crate) session: SessionId,
+    /// Of its program, as it said when it connected.
+    pub(crate) version: Arc<str>,
     pub(crate) general: GeneralIdx,
     pub(crate) load: Load,
     pub(crate) reported: ReportedLoad,
@@ -71,6 +73,7 @@ impl Member {
             instance,
             boot,
             session,
+            version: Arc::from(""),
             general,
             load,
             reported: ReportedLoad::default(),

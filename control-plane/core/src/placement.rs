@@ -14,7 +14,7 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
-use crate::output::{Assign, InstanceState, Mode, Output, PlaneMessage};
+use crate::output::{Assign, InstanceState, Output, PlaneMessage};
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
 use crate::record::{Choice, DeliveryLeased, Load, Record};
@@ -57,24 +57,35 @@ impl Durable {
         let (event, delivery) = self.events.delivery(id).expect("queues name open deliveries");
         let mut entropy = context.entropy;
         let mut choice = Choice::default();
+        let opinions = self.opinion_weight(event.route, &mut entropy, &mut choice);
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
             QueueId::General(_) => return Err(Unplaced::NoSlot),
             QueueId::Route(route) if self.lists_generals(route) => {
                 self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)?
             }
-            QueueId::Shadow(route) => self.choose_shadow(route, context.soft, &mut entropy, &mut choice)?,
-            QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
+            QueueId::Shadow(route) => self.choose_shadow(route, event, context.soft, &mut entropy, &mut choice)?,
+            QueueId::Route(route) => self.choose(route, event, (context.soft, opinions), &mut entropy, &mut choice)?,
         };
-        let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
+        let member = match self.draw_version(event, general, context, &mut choice) {
+            Some(found) => found,
+            None => self.draw(general, context, opinions, &mut entropy, &mut choice),
+        };
+        let member = member.ok_or(Unplaced::NoSlot)?;
         let mut granted = None;
         if !self.budgets.is_empty() {
             let keeps_ceilings = context.soft.member(member).keeps_ceilings;
             match self.reserve(id, (event, delivery), general, keeps_ceilings, context) {
                 Ok(found) => granted = found,
+                Err(over) if event.replay.is_some() => {
+                    return match self.may_fit_later(&over, id.event, context) {
+                        true => Err(Unplaced::Taken),
+                        false => Ok(Decision::default().with(Durable::replay_over_budget(id))),
+                    };
+                }
                 // A shadow is never set aside.
                 Err(_) if delivery.terms().shadow => {
-                    return Ok(Decision::default().with(crate::shadow::failed(id, None)));
+                    return Ok(Decision::default().with(crate::shadow::ended(id, event.came_to_nothing(), None)));
                 }
                 Err(over) => return Ok(Decision::default().with(Durable::over_budget(id, over))),
             }
@@ -90,12 +101,17 @@ impl Durable {
         delivery: &Delivery,
         general: GeneralIdx,
         member: MemberIdx,
-        choice: Choice,
+        mut choice: Choice,
         granted: Option<Granted>,
         context: Context<'_>,
     ) -> Decision {
-        let route = &self.routing.rule(event.route).route;
+        let rule = self.routing.rule(event.route);
+        let route = &rule.route;
         let member = context.soft.member(member);
+        let variant = self.variant((event, delivery), rule, general, member);
+        if let Some(weighing) = &mut choice.feedback {
+            weighing.tidy();
+        }
         let token = Token::new(self.epoch, delivery.token.term + 1);
         let general = self.registry.general(general).key.clone();
         let lease = context.limits.lease;
@@ -112,6 +128,7 @@ impl Durable {
             lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
             choice,
             reservation,
+            variant,
         };
         let assign = Assign {
             delivery: id,
@@ -124,7 +141,7 @@ impl Durable {
             lease,
             deadline: route.deadline,
             ceilings,
-            mode: if delivery.terms().shadow { Mode::Shadow } else { Mode::Live },
+            mode: event.mode(delivery),
         };
         let message = PlaneMessage::Assign(Box::new(assign));
         Decision {
@@ -137,7 +154,7 @@ impl Durable {
         &self,
         route: RouteIdx,
         event: &Event,
-        soft: &Soft,
+        (soft, opinions): (&Soft, Option<u32>),
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
@@ -169,14 +186,23 @@ impl Durable {
                 let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
                 let around = free.range(start..).chain(free.range(..start));
                 let candidates: Vec<_> = around.copied().take(GENERALS_WEIGHED_MAX).collect();
-                let mut best: Option<(GeneralIdx, Load)> = None;
+                let mut best: Option<(GeneralIdx, Load, u32)> = None;
                 for general in candidates.iter().copied().filter(|idx| !taken.contains(idx)) {
                     let load = self.weigh(general, soft, choice);
-                    if best.is_none_or(|(_, least)| load.is_below(least)) {
-                        best = Some((general, load));
+                    let factor = opinions.map(|weight| {
+                        let factor = self.general_factor(&self.registry.general(general).key, weight);
+                        choice.feedback.get_or_insert_default().generals.push(factor);
+                        factor
+                    });
+                    let is_better = |(_, least, of_least): (GeneralIdx, Load, u32)| match factor {
+                        Some(factor) => load.is_below_weighed(factor, least, of_least),
+                        None => load.is_below(least),
+                    };
+                    if best.is_none_or(is_better) {
+                        best = Some((general, load, factor.unwrap_or_default()));
                     }
                 }
-                if let Some((general, _)) = best {
+                if let Some((general, _, _)) = best {
                     return Ok(general);
                 }
                 let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
@@ -208,6 +234,7 @@ impl Durable {
         &self,
         general: GeneralIdx,
         context: Context<'_>,
+        opinions: Option<u32>,
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Option<MemberIdx> {
@@ -227,7 +254,11 @@ impl Durable {
                 (weight.score, weight.trial) = (0, true);
             }
             choice.instances.push((Arc::clone(&soft.member(idx).instance), weight));
-            weight.score
+            let Some(of) = opinions else { return u64::from(weight.score) };
+            let key = &self.registry.general(general).key;
+            let factor = self.version_factor(key, &soft.member(idx).version, of);
+            choice.feedback.get_or_insert_default().instances.push(factor);
+            u64::from(weight.score) * u64::from(factor)
         };
         if let Some(trial) = trial {
             weigh(trial, true);

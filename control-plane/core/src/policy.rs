@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mindos_model::{GeneralType, RouteName, Strategy, limits};
 
+use crate::feedback::FeedbackRule;
 use crate::route::{Coalesce, Route, RouteError, Targets};
 
 /// How long a shadow may wait on a route without a time to live: nobody misses it, so it must not pile up.
@@ -30,6 +31,8 @@ pub struct Policy {
     pub ttl: Option<Duration>,
     pub retry: Retry,
     pub no_general: NoGeneral,
+    /// How feedback weighs its choices; unset for not at all.
+    pub feedback: Option<FeedbackRule>,
 }
 
 /// How long to wait before another attempt: doubles from the first wait to the longest, with full jitter.
@@ -77,7 +80,7 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _ } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, feedback } = &self.policy;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
         let weights = &self.targets.weights;
         let shares = !weights.is_empty();
@@ -102,6 +105,14 @@ impl Route {
             }
             (Strategy::Shadow, Some(_)) | (_, None) => {}
             (_, Some(_)) => return unfit("shadow", "only the strategy shadow has one"),
+        }
+        if let Some(FeedbackRule { weight, floor }) = feedback {
+            if !(1..=500).contains(weight) {
+                return unfit("feedback.weight_permille", "expected 1 to 500");
+            }
+            if !(10..=500).contains(floor) {
+                return unfit("feedback.floor_permille", "expected 10 to 500");
+            }
         }
         let second = Duration::from_secs(1);
         let spans = [

@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         judgement: None,
         deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
         fell_back_from: None,
+        about: None,
     };
     let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
     let leased = DeliveryLeased {
@@ -69,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..Choice::default()
         },
         reservation: None,
+        variant: None,
     };
     let settled = DeliverySettled {
         delivery,
@@ -128,6 +130,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             payload: PayloadRef { seq: Seq(number), len: 1024 },
             deliveries: vec![waiting],
             race: false,
+            replay: None,
         }))
     };
     let seen = |number: u64| Item::Seen {

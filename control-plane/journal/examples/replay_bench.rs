@@ -178,6 +178,7 @@ impl Fill {
             judgement: None,
             deliveries,
             fell_back_from: None,
+            about: None,
         })))
     }
 
@@ -195,6 +196,7 @@ impl Fill {
             lease_ms: 25_000,
             choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
             reservation: None,
+            variant: None,
         })))
     }
 

@@ -84,6 +84,7 @@ fn history(completions: u64) {
                     .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
                     .collect(),
                 fell_back_from: None,
+                about: None,
             })));
             open.extend((1..=3).map(|ordinal| DeliveryId::new(event, ordinal)));
         }
@@ -98,6 +99,7 @@ fn history(completions: u64) {
                 lease_ms: 25_000,
                 choice: Choice::default(),
                 reservation: None,
+                variant: None,
             })));
         }
         for delivery in &open {
@@ -190,6 +192,7 @@ fn dedupe(count: u64) {
             judgement: None,
             deliveries: vec![],
             fell_back_from: None,
+            about: None,
         };
         let record = Record::EventAccepted(Box::new(event));
         writer.apply(&Entry { seq: Seq(number), at: Timestamp(number), record }).expect("an index that takes keys");

@@ -34,6 +34,7 @@ struct Of {
     repository: Option<Arc<str>>,
     route: Option<RouteName>,
     kind: Arc<str>,
+    replay: Option<Arc<str>>,
 }
 
 /// What stands against the budgets.
@@ -58,7 +59,8 @@ impl Budgets {
         match record {
             Record::EventAccepted(record) => {
                 let EventAccepted { repository, route, kind, .. } = record.as_ref();
-                let of = Of { repository: repository.clone(), route: route.clone(), kind: kind.clone() };
+                let replay = record.replay().map(|replay| replay.id.clone());
+                let of = Of { repository: repository.clone(), route: route.clone(), kind: kind.clone(), replay };
                 self.events.insert(*seq, of);
             }
             Record::GeneralRegistered(record) => {
@@ -153,6 +155,8 @@ impl Budgets {
     ) -> Result<(), Broken> {
         let Some(of) = self.events.get(&id.event) else { return Ok(()) };
         let applies = |account: &Account| match &account.budget.scope {
+            Scope::Replay(id) => of.replay.as_ref().is_some_and(|of| id.is_empty() || id == of),
+            _ if of.replay.is_some() => false,
             Scope::Tenant | Scope::Run => true,
             Scope::Repository(repository) => of.repository.as_ref() == Some(repository),
             Scope::GeneralType(ty) => self.types.get(general) == Some(ty),

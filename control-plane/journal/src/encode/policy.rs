@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Targets, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, required, span};
 use mindos_proto::route::v1 as pb;
@@ -12,7 +13,7 @@ use super::route::{targets_from_message, targets_to_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general } = policy;
+    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, feedback } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -36,6 +37,8 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     };
     message.no_general = word as i32;
     message.fall_back = fall_back;
+    message.feedback = feedback
+        .map(|FeedbackRule { weight, floor }| pb::FeedbackWeight { weight_permille: weight, floor_permille: floor });
 }
 
 /// Reads them again.
@@ -71,7 +74,11 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
     };
     let ttl = time(&message.ttl, "ttl")?;
     let shadow = message.shadow.take().map(targets_from_message).transpose()?;
-    Ok((Policy { shadow, ttl, retry, no_general }, coalesce))
+    let feedback = message.feedback.take().map(|pb::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
+        weight: weight_permille,
+        floor: floor_permille,
+    });
+    Ok((Policy { shadow, ttl, retry, no_general, feedback }, coalesce))
 }
 
 pub(crate) fn weights_to_message(targets: &Targets) -> Vec<pb::TargetWeight> {

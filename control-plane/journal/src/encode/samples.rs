@@ -228,6 +228,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         judgement: None,
         deliveries,
         fell_back_from: None,
+        about: None,
         tenant,
     }
 }
@@ -247,6 +248,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
         lease_ms: random.below(1 << 20) as u32,
         choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         reservation: None,
+        variant: None,
         general,
     };
     let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));
@@ -422,6 +424,7 @@ fn event(random: &mut Random) -> EventItem {
         event: seq(random),
         deliveries,
         race: false,
+        replay: None,
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),

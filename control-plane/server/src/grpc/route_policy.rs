@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
 use mindos_proto::route::v1 as wire;
@@ -36,8 +37,16 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
     let longest = time(&route.retry_longest, "retry_longest")?.unwrap_or(usual.longest.max(first));
     let shadow = route.shadow.take().map(targets).transpose().map_err(|error| error.within("shadow"))?;
     let ttl = time(&route.ttl, "ttl")?;
-    Ok((coalesce, Policy { shadow, ttl, retry: Retry { first, longest }, no_general: no_general(route)? }))
+    let feedback = route.feedback.take().map(|wire::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
+        weight: weight_permille,
+        floor: if floor_permille == 0 { FEEDBACK_FLOOR } else { floor_permille },
+    });
+    let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
+    Ok((coalesce, Policy { shadow, ttl, retry, no_general, feedback }))
 }
+
+/// Share of choices made without opinions where nothing is said, in thousandths.
+const FEEDBACK_FLOOR: u32 = 50;
 
 fn no_general(route: &mut wire::Route) -> Result<NoGeneral, Invalid> {
     use wire::NoGeneralPolicy as Word;
@@ -82,7 +91,9 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general } = policy;
+    let Policy { shadow, ttl, retry, no_general, feedback } = policy;
+    route.feedback = feedback
+        .map(|FeedbackRule { weight, floor }| wire::FeedbackWeight { weight_permille: weight, floor_permille: floor });
     route.coalesce = word.into();
     (route.debounce_quiet, route.debounce_longest) = (quiet.map(span), longest.map(span));
     route.shadow = shadow.as_ref().map(write_targets);

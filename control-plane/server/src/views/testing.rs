@@ -61,6 +61,7 @@ impl Records {
             judgement: None,
             deliveries: generals.iter().map(planned).collect(),
             fell_back_from: None,
+            about: None,
         })))
     }
 
@@ -80,6 +81,7 @@ impl Records {
             lease_ms: 25_000,
             choice: Choice::default(),
             reservation: None,
+            variant: None,
         })))
     }
 
