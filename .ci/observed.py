@@ -244,7 +244,11 @@ def main():
         for _, process in reversed(started):
             process.terminate()
         for _, process in started:
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 

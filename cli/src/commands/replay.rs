@@ -33,9 +33,9 @@ Examples:
 
 The general gets each event as it was then, in the mode `replay`: effects are held back, results go to no sink, and the cost is on
 budgets for replays (`mindos budgets set replays --replays --period day --cost 10`) and no others. Live work goes first.
-The same --id again goes on where it was, and names what was accepted before.
+The same --id with the same --event goes on where it was, and names what was accepted before; a window given by --last moves on.
 
-With --wait the exit code is 0 when all that was replayed has ended, 5 when it took too long, and 4 when there was nothing to replay.";
+The exit code is 4 when there was nothing to replay; with --wait it is 0 when all that was replayed has ended, and 5 when it took too long.";
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).args(["event", "last"]))]
@@ -90,7 +90,7 @@ pub(crate) struct ReplayArgs {
 }
 
 pub(crate) async fn run(args: ReplayArgs, global: &Global) -> Result<(), Failure> {
-    let (wait, timeout) = (args.wait, args.timeout);
+    let (wait, timeout, dry_run) = (args.wait, args.timeout, args.dry_run);
     let request = request(args)?;
     let id = request.id.clone();
     let client = Client::connect(&global.server).await?;
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: ReplayArgs, global: &Global) -> Result<(), Failure
     let replayed: Vec<&ReplayedEvent> = events.iter().filter(|event| event.replay_seq > 0).collect();
     if !wait {
         show_accepted(&id, &events, &summary, global);
-        return match events.is_empty() {
+        return match events.is_empty() || (replayed.is_empty() && !dry_run) {
             true => Err(nothing()),
             false => Ok(()),
         };
@@ -135,9 +135,16 @@ pub(crate) async fn run(args: ReplayArgs, global: &Global) -> Result<(), Failure
     }
     match ended {
         true => Ok(()),
-        false => Err(Failure::verification(format!("replay {id} has not ended"))
-            .hint(format!("look again with `mindos replay --id {id}`, and the same events and target"))),
+        false => Err(Failure::verification(format!("replay {id} has not ended")).hint(format!(
+            "look again with `mindos replay --id {id} --event {}` and the same target",
+            listed(&seqs(|event| event.seq))
+        ))),
     }
+}
+
+/// Sequences as `--event` takes them.
+fn listed(seqs: &[u64]) -> String {
+    seqs.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn nothing() -> Failure {

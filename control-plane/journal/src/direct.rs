@@ -31,7 +31,7 @@ impl Direct {
     /// Writes all of `bytes` at `offset`. What is before them in their first block is asked of `readable` unless it was written last.
     ///
     /// # Errors
-    /// `InvalidInput` if the file system wants it otherwise: nothing was written. Else what the system says.
+    /// `InvalidInput` if the file system wants it otherwise. Else what the system says. A part may have been written.
     pub(crate) fn write_at(&mut self, readable: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         if bytes.is_empty() || !end.is_multiple_of(BLOCK_BYTES) {

@@ -104,6 +104,9 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// What the system says. What is on the disk is then unknown, also after a later call that succeeds.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Nothing more is written: what was kept for writes goes back.
+    fn appends_are_over(&self) {}
+
     /// Length in bytes.
     ///
     /// # Errors

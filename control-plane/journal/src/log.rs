@@ -262,7 +262,7 @@ impl<D: Disk> Log<D> {
                 return Err(self.write_failed(source));
             }
         };
-        self.live = Arc::clone(&segment);
+        std::mem::replace(&mut self.live, Arc::clone(&segment)).file.appends_are_over();
         self.offset = FRAMES_AT;
         let mut segments = self.shared.segments_mut();
         segments.push(segment);

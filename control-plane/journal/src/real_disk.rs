@@ -211,6 +211,10 @@ impl DiskFile for RealFile {
         self.file.sync_data()
     }
 
+    fn appends_are_over(&self) {
+        *self.direct.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

@@ -8,6 +8,8 @@
 
 use std::path::PathBuf;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Whether secrets are read where they are named.
@@ -23,15 +25,67 @@ pub enum Secrets {
 const ASSUMED: &str = "https://secret.invalid/";
 
 /// Where a secret is: in a file or in the environment, one of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SecretAt {
     /// File that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// Environment variable that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for SecretAt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SecretAt, D::Error> {
+        deserializer.deserialize_any(AtVisitor)
+    }
+}
+
+/// Who writes the secret itself where its place belongs is told so in words that do not repeat it.
+struct AtVisitor;
+
+const EXPECTED: &str = "expected `{file: PATH}` or `{env: NAME}`, and not the secret itself";
+
+impl<'de> Visitor<'de> for AtVisitor {
+    type Value = SecretAt;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("`{file: PATH}` or `{env: NAME}`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretAt, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            #[serde(default)]
+            file: Option<PathBuf>,
+            #[serde(default)]
+            env: Option<String>,
+        }
+        let fields = Fields::deserialize(MapAccessDeserializer::new(map));
+        let Fields { file, env } = fields.map_err(|_: A::Error| A::Error::custom(EXPECTED))?;
+        Ok(SecretAt { file, env })
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<SecretAt, E> {
+        Err(E::custom(EXPECTED))
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<SecretAt, E> {
+        Err(E::custom(EXPECTED))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<SecretAt, E> {
+        Err(E::custom(EXPECTED))
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<SecretAt, E> {
+        Err(E::custom(EXPECTED))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<SecretAt, E> {
+        Err(E::custom(EXPECTED))
+    }
 }
 
 impl SecretAt {
@@ -70,6 +124,17 @@ impl SecretAt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_stands_where_its_place_belongs_is_not_repeated() {
+        let read = |text: &str| serde_norway::from_str::<SecretAt>(text);
+        for slip in ["hush77", "7777", "-7777", "77.77", "{file: hush77, hush77: x}", "[hush77]", "{hush77: 1}"] {
+            let error = read(slip).unwrap_err().to_string();
+            assert!(!error.contains("77") && error.contains("{file: PATH}"), "{slip}: {error}");
+        }
+        assert_eq!(read("{env: TOKEN}").unwrap().env.as_deref(), Some("TOKEN"));
+        assert_eq!(read("{file: /run/token}").unwrap().file, Some("/run/token".into()));
+    }
 
     #[test]
     fn a_secret_has_one_place_and_errors_name_the_setting() {

@@ -74,9 +74,12 @@ async fn started(directory: &Directory, notify: &str, places: usize) -> Running 
     std::fs::write(&settings, format!("notify: {notify}\n")).unwrap();
     let server = Running::with(directory, &["--settings", settings.to_str().unwrap()]).await;
     // A place is told of what comes after it: wait until all have begun.
-    while listed(&server).await.iter().filter(|sink| sink["next_seq"] != json!(0)).count() < places {
-        tokio::task::yield_now().await;
-    }
+    let begun = async {
+        while listed(&server).await.iter().filter(|sink| sink["next_seq"] != json!(0)).count() < places {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.expect("a place has not begun");
     server
 }
 
@@ -167,7 +170,17 @@ async fn a_place_keeps_its_pace_and_says_when_to_come_again() {
     park(&server, &mut agent, "five").await;
     ops.next().await;
     assert!(limited.elapsed() >= Duration::from_millis(2500), "{:?}", limited.elapsed());
-    let shown = listed(&server).await;
-    assert_eq!((&shown[0]["name"], &shown[0]["sent"]), (&json!("notify.discord"), &json!(5)));
+    // The place has its answer a moment before it is counted.
+    let counted = async {
+        loop {
+            let shown = listed(&server).await;
+            assert_eq!(shown[0]["name"], json!("notify.discord"));
+            if shown[0]["sent"] == json!(5) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("five were sent");
     server.stop().await;
 }

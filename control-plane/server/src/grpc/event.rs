@@ -289,11 +289,12 @@ pub(super) fn newest(context: &Context, query: EventQuery, limit: usize) -> Resu
     let filter = Filter(query);
     let (mut found, mut before) = (Vec::new(), Seq(u64::MAX));
     while found.len() < limit {
-        let (events, next) = page(context, &filter, before, (limit - found.len()).min(1000))?;
+        let (events, next) = page(context, &filter, before, 1000)?;
         found.extend(events.iter().filter(|event| !is_about(event)).map(|event| Seq(event.seq)));
         let Some(next) = next else { break };
         before = next;
     }
+    found.truncate(limit);
     found.reverse();
     Ok(found)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mindos_core::input::NewEvent;
 use mindos_core::journal::JournalError;
 use mindos_core::record::{About, Feedback, FeedbackVerdict, GeneralKey, Record, Role, Variant};
-use mindos_model::{DeliveryId, RouteName, Status};
+use mindos_model::{DeliveryId, RouteName, Seq, Status};
 use mindos_proto::convert::Invalid;
 use mindos_proto::rpc;
 
@@ -29,6 +29,8 @@ enum Found {
     Unknown,
     /// It waits, runs, or ended without a result.
     NoResult,
+    /// Its result was not found in the time there is, which does not say that there is none.
+    NotFoundYet,
 }
 
 impl Context {
@@ -62,13 +64,22 @@ impl Context {
             }
             Found::Unknown => Err(status::not_found("delivery", delivery.to_string())),
             Found::NoResult => Err(status::no_result(delivery)),
+            Found::NotFoundYet => Err(status::result_not_read(delivery)),
         }
     }
 
-    /// Who did a delivery, from the journal, or from the history where the journal no longer has it.
+    /// Who did a delivery: from the journal, which alone knows on which side of a comparison it stood, or from the history where the
+    /// journal no longer has it, or has the result too far behind its event to be found in time.
     fn work_of(&self, delivery: DeliveryId) -> Result<Found, tonic::Status> {
+        // What is not done at the history's last record is done, if at all, in the few records behind it.
+        let committed = self.history.committed();
+        let row = self.history.delivery(&self.tenant, delivery);
+        let row = row.map_err(|error| super::failed("history was not read", &error))?;
+        if row.is_some_and(|row| row.status != Status::Succeeded) && !self.is_settled_behind(committed, delivery)? {
+            return Ok(Found::NoResult);
+        }
         let (mut is_known, mut is_replay, mut route) = (false, false, None);
-        let (mut last, mut done) = (None, false);
+        let (mut last, mut done, mut timed_out) = (None, false, false);
         let began = Instant::now();
         let read = self.source.read(delivery.event, &mut |entry| match &entry.record {
             Record::EventAccepted(event) if entry.seq == delivery.event => {
@@ -87,12 +98,21 @@ impl Context {
                 false
             }
             Record::DeliveryCancelled(cancelled) if cancelled.delivery == delivery => false,
-            _ => began.elapsed() < SEARCH_MAX,
+            _ => {
+                timed_out = began.elapsed() >= SEARCH_MAX;
+                !timed_out
+            }
         });
         match read {
             Ok(()) => {}
             Err(JournalError::Dropped { .. }) => return self.work_kept(delivery),
             Err(error) => return Err(super::failed("journal was not read", &error)),
+        }
+        if timed_out {
+            return Ok(match self.work_kept(delivery)? {
+                found @ Found::Done(..) => found,
+                Found::Unknown | Found::NoResult | Found::NotFoundYet => Found::NotFoundYet,
+            });
         }
         let (true, Some(route)) = (is_known, route) else { return Ok(Found::Unknown) };
         Ok(match last {
@@ -102,6 +122,19 @@ impl Context {
             }
             _ => Found::NoResult,
         })
+    }
+
+    /// Whether a delivery has a result behind this record.
+    fn is_settled_behind(&self, seq: Seq, delivery: DeliveryId) -> Result<bool, tonic::Status> {
+        let (began, mut is_settled) = (Instant::now(), false);
+        let read = self.source.read(seq.next(), &mut |entry| {
+            is_settled = matches!(&entry.record, Record::DeliverySettled(settled) if settled.delivery == delivery);
+            !is_settled && began.elapsed() < SEARCH_MAX
+        });
+        match read {
+            Ok(()) | Err(JournalError::Dropped { .. }) => Ok(is_settled),
+            Err(error) => Err(super::failed("journal was not read", &error)),
+        }
     }
 
     fn work_kept(&self, delivery: DeliveryId) -> Result<Found, tonic::Status> {

@@ -96,9 +96,10 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     /// Reads of data for conditions.
-    pub(crate) data_reads: Semaphore,
+    pub(crate) data_reads: Arc<Semaphore>,
+    scorecards: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Context {
@@ -129,7 +130,7 @@ impl Context {
         let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
             parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
-        let reads = Semaphore::new(READS_MAX);
+        let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
         Context {
             handle,
@@ -147,7 +148,8 @@ impl Context {
             otlp,
             blobs,
             reads,
-            data_reads: Semaphore::new(DATA_READS_MAX),
+            data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
+            scorecards: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -156,9 +158,15 @@ impl Context {
         self: &Arc<Self>,
         read: impl FnOnce(&Context) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let _permit = self.reads.acquire().await.map_err(|_| Status::unavailable("the control plane is stopping"))?;
+        let permit = Arc::clone(&self.reads).acquire_owned().await;
+        let permit = permit.map_err(|_| Status::unavailable("the control plane is stopping"))?;
         let context = Arc::clone(self);
-        tokio::task::spawn_blocking(move || read(&context)).await.map_err(|error| failed("a read panicked", &error))
+        // Given back when the read has ended, also where its caller is gone before.
+        let read = move || {
+            let _permit = permit;
+            read(&context)
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|error| failed("a read panicked", &error))
     }
 
     /// Completes when the server drains.

@@ -67,8 +67,8 @@ pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> 
     context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
     let mut event = Box::new(context.admit(&event).await.map_err(|error| status::event(&error))?);
-    context.hear(&mut event).await?;
     context.quota(&event)?;
+    context.hear(&mut event).await?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
     let reply = context.publish_one(event).await;
     let is_full = |error: &CallError| {
@@ -235,8 +235,8 @@ async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number
             continue;
         }
         let admitted = match context.admit(&encoded).await {
-            Ok(mut event) => match context.hear(&mut event).await {
-                Ok(()) => context.quota(&event).map(|()| event),
+            Ok(mut event) => match context.quota(&event) {
+                Ok(()) => context.hear(&mut event).await.map(|()| event),
                 Err(error) => Err(error),
             },
             Err(error) => Err(status::event(&error)),

@@ -3,7 +3,6 @@
 //! Invariants: one event is on its way at a time, so a replay takes from the plane what it has room for; an event that was
 //! accepted under the same name before is accepted once.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use mindos_core::input::{BudgetChange, Input, NewEvent, Query};
 use mindos_core::journal::JournalError;
 use mindos_core::output::{Published, Rejection, Reply};
 use mindos_core::record::{About, EventAccepted, Payload, Record, Replay};
-use mindos_model::{Priority, Seq};
+use mindos_model::{Priority, Seq, Timestamp};
 use mindos_proto::replay::v1::replay_response::Part;
 use mindos_proto::replay::v1::replay_service_server::ReplayService;
 use mindos_proto::replay::v1::{ReplayRequest, ReplayResponse, ReplaySummary, ReplayedEvent};
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::replay_request::{Asked, BUDGET_PREFIX, Which};
+use super::replay_request::{Asked, BUDGET_PREFIX, TTL, Which};
 use super::{Context, event, status};
 use crate::driver::CallError;
 use crate::ingest::event::{key, salt};
@@ -234,8 +233,8 @@ impl Context {
         }
     }
 
-    /// Sets the budget of a replay; the oldest of those that nobody uses makes room.
-    async fn set_budget_of(&self, asked: &Asked) -> Result<(), Status> {
+    /// Sets the budget of a replay; the oldest of those whose work has ended, or is too old to begin, makes room.
+    async fn set_budget_of(self: &Arc<Self>, asked: &Asked) -> Result<(), Status> {
         let Some(budget) = &asked.budget else { return Ok(()) };
         let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Budgets };
         let views = match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
@@ -246,13 +245,36 @@ impl Context {
             let is_ours = view.budget.name.as_str().starts_with(BUDGET_PREFIX) && view.budget.name != budget.name;
             is_ours && matches!(&view.budget.scope, Scope::Replay(id) if !id.is_empty())
         });
-        let mut idle: VecDeque<_> = of_replay.clone().filter(|view| view.reserved == Default::default()).collect();
-        idle.make_contiguous().sort_by_key(|view| view.since);
+        // Without its budget the work of a replay that waits would run without a limit.
+        let mut idle: Vec<_> = of_replay.clone().filter(|view| view.reserved == Default::default()).collect();
+        idle.sort_by_key(|view| view.since);
         let surplus = (of_replay.count() + 1).saturating_sub(BUDGETS_MAX);
+        if idle.len() < surplus {
+            return Err(status::replay_budgets_full(BUDGETS_MAX).into());
+        }
         for view in idle.into_iter().take(surplus) {
+            if self.decided_at(view.since).await? + TTL >= self.handle.now() {
+                return Err(status::replay_budgets_full(BUDGETS_MAX).into());
+            }
             self.change_budget_to(BudgetChange::Remove(view.budget.name.clone())).await?;
         }
         self.change_budget_to(BudgetChange::Set(Arc::new(budget.clone()))).await
+    }
+
+    /// When a record was decided; long ago where the journal no longer has it.
+    async fn decided_at(self: &Arc<Self>, seq: Seq) -> Result<Timestamp, Status> {
+        let read = self.blocking(move |context| {
+            let mut at = Timestamp(0);
+            let read = context.source.read(seq, &mut |entry| {
+                at = entry.at;
+                false
+            });
+            match read {
+                Ok(()) | Err(JournalError::Dropped { .. }) => Ok(at),
+                Err(error) => Err(super::failed("journal was not read", &error)),
+            }
+        });
+        read.await?
     }
 
     async fn change_budget_to(&self, change: BudgetChange) -> Result<(), Status> {

@@ -22,7 +22,7 @@ const WINDOW: u32 = 100;
 const ID_MAX: usize = 40;
 const VERSION_MAX: usize = 64;
 /// How long a replay may wait to be begun: it has what live work leaves.
-const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+pub(super) const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Which events.

@@ -23,12 +23,19 @@ pub(super) async fn read(context: &Arc<Context>, request: ScorecardsRequest) -> 
     let until = at(until, "until").map_err(invalid)?;
     let week_ago = Timestamp(context.handle.now().0.saturating_sub(WINDOW.as_millis() as u64));
     let since = at(since, "since").map_err(invalid)?.unwrap_or(week_ago);
+    // One at a time, and none for a caller who is gone: a long window reads much.
+    let turn = Arc::clone(&context.scorecards).acquire_owned().await;
+    let turn = turn.map_err(|_| Status::from(status::stopped(crate::driver::Stopped)))?;
+    let caller = Arc::new(());
+    let is_gone = Arc::downgrade(&caller);
     let folded = context.blocking(move |context| {
+        let _turn = turn;
         let mut cards = Scorecards::new(context.tenant.clone(), route, since);
         let end = context.source.end();
         let first = explain::begin(context, since, end)?;
         context.source.read(first, &mut |entry| {
-            let is_within = entry.seq <= end && until.is_none_or(|until| entry.at < until);
+            let is_wanted = is_gone.strong_count() > 0 && !*context.draining.borrow();
+            let is_within = is_wanted && entry.seq <= end && until.is_none_or(|until| entry.at < until);
             if is_within {
                 cards.fold(entry);
             }
@@ -36,7 +43,12 @@ pub(super) async fn read(context: &Arc<Context>, request: ScorecardsRequest) -> 
         })?;
         Ok(cards)
     });
-    let cards = folded.await?.map_err(|error: JournalError| super::failed("journal was not read", &error))?;
+    let folded = folded.await;
+    drop(caller);
+    if *context.draining.borrow() {
+        return Err(status::stopped(crate::driver::Stopped).into());
+    }
+    let cards = folded?.map_err(|error: JournalError| super::failed("journal was not read", &error))?;
     Ok(ScorecardsResponse { cards: cards.cards().map(card).collect(), left_out: cards.left_out })
 }
 

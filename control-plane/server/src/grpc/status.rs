@@ -212,6 +212,25 @@ pub fn no_result(delivery: mindos_model::DeliveryId) -> Status {
         .with(precondition("DELIVERY_STATUS", delivery.to_string(), "has to be succeeded"))
 }
 
+/// A delivery whose result was not found in the time there is.
+#[must_use]
+pub fn result_not_read(delivery: mindos_model::DeliveryId) -> Status {
+    new(Code::Unavailable, format!("the result of delivery {delivery} was not found in time: try again"))
+        .with_reason("RESULT_NOT_READ", [("delivery_id", delivery.to_string())])
+        .with(retry(RETRY_SOON))
+}
+
+/// More budgets of replays than may be.
+#[must_use]
+pub fn replay_budgets_full(most: usize) -> Status {
+    new(
+        Code::ResourceExhausted,
+        format!("{most} replays of the last day have a budget of their own: remove one, or leave it out"),
+    )
+    .with_reason("REPLAY_BUDGETS_FULL", [("most", most.to_string())])
+    .with(quota("budgets of replays".to_owned(), "replays with a budget of their own"))
+}
+
 /// Records that have left the journal.
 #[must_use]
 pub fn dropped(wanted: mindos_model::Seq, first: mindos_model::Seq) -> Status {

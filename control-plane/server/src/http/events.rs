@@ -110,8 +110,11 @@ impl Http {
         let mut exceeded = Vec::with_capacity(events.len());
         for event in &mut events {
             self.context.recall(event).await;
-            let heard = self.context.hear(event).await;
-            exceeded.push(heard.and_then(|()| self.context.quota(event)).err());
+            let refused = match self.context.quota(event) {
+                Ok(()) => self.context.hear(event).await.err(),
+                Err(error) => Some(error),
+            };
+            exceeded.push(refused);
         }
         let mut within = exceeded.iter().map(Option::is_none);
         events.retain(|_| within.next().unwrap_or(true));

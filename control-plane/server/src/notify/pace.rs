@@ -22,19 +22,27 @@ impl Default for Pace {
 pub(super) struct Bucket {
     /// When the bucket would be full again.
     full_at: Instant,
+    /// The pace it was last used at.
+    pace: Pace,
 }
 
 impl Bucket {
     pub(super) fn new(now: Instant) -> Bucket {
-        Bucket { full_at: now }
+        Bucket { full_at: now, pace: Pace::default() }
     }
 
     /// Takes one out; returns when it may be used.
     pub(super) fn take(&mut self, pace: Pace, now: Instant) -> Instant {
         // Between two notices once the burst is used up.
         let interval = Duration::from_secs(60) / pace.per_minute.max(1);
+        let burst = interval * pace.burst.max(1);
+        if self.pace != pace {
+            // What a slower pace would have waited for is not waited for at this one.
+            self.full_at = self.full_at.min(now + burst);
+            self.pace = pace;
+        }
         self.full_at = self.full_at.max(now) + interval;
-        (self.full_at - interval * pace.burst.max(1)).max(now)
+        (self.full_at - burst).max(now)
     }
 }
 
@@ -53,5 +61,18 @@ mod tests {
         let later = start + Duration::from_secs(120);
         let free = (0..12).filter(|_| bucket.take(Pace::default(), later) == later).count();
         assert_eq!(free, 10);
+    }
+
+    #[test]
+    fn a_faster_pace_does_not_wait_for_what_a_slower_one_would() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start);
+        for _ in 0..1000 {
+            bucket.take(Pace { per_minute: 1, burst: 1000 }, start);
+        }
+
+        let at = bucket.take(Pace { per_minute: 6000, burst: 10 }, start);
+
+        assert_eq!(at, start + Duration::from_millis(10));
     }
 }

@@ -29,9 +29,10 @@ impl Context {
     /// Judges an event whose data a condition asked for and which are in a blob.
     pub(crate) async fn judge_reading(self: &Arc<Self>, mut event: NewEvent) -> NewEvent {
         // Each holds as much as its data take.
-        let Ok(_permit) = self.data_reads.acquire().await else { return event };
+        let Ok(permit) = Arc::clone(&self.data_reads).acquire_owned().await else { return event };
         let (context, kept) = (Arc::clone(self), event.clone());
         let judged = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             context.judges.judge_reading(&mut event, &context.blobs);
             event
         });
