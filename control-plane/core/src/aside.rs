@@ -22,6 +22,9 @@ use crate::soft::Soft;
 /// What a lane waits for: under `sticky` a general, under `split` an arm.
 pub(crate) type Wanted = u32;
 
+/// Marks what lanes of an arm wait for while some of its generals give way to cheaper ones.
+pub(crate) const GIVING_WAY: Wanted = 1 << 31;
+
 /// Flows remembered for one general beyond those that have lanes here.
 const FLOWS_SPARE: usize = 64;
 
@@ -137,7 +140,7 @@ impl Durable {
         let waited = self.routing.rule_mut(route).aside.served(lane);
         let wanted = general.and_then(|general| self.wanted(route, general));
         for wanted in [waited, wanted.filter(|wanted| Some(*wanted) != waited)].into_iter().flatten() {
-            self.call(route, wanted);
+            self.call_each(route, wanted);
         }
     }
 
@@ -148,7 +151,7 @@ impl Durable {
         let routes: Vec<_> = known.routes.iter().copied().filter(waits).collect();
         for route in routes {
             if let Some(wanted) = self.wanted(route, general) {
-                self.call(route, wanted);
+                self.call_each(route, wanted);
             }
         }
     }
@@ -156,7 +159,8 @@ impl Durable {
     /// Generals came or went: lanes may want to go elsewhere.
     pub(crate) fn release_for(&mut self, general: GeneralIdx) {
         let routes = self.registry.get(general).map(|known| known.routes.clone()).unwrap_or_default();
-        routes.into_iter().for_each(|route| self.release_aside(route));
+        let stands_in = self.registry.get(general).map(|known| known.stands_in.clone()).unwrap_or_default();
+        routes.into_iter().chain(stands_in).for_each(|route| self.release_aside(route));
     }
 
     pub(crate) fn release_all_aside(&mut self) {
@@ -181,7 +185,7 @@ impl Durable {
         let free: Vec<_> = soft.free_of(route).into_iter().flatten().copied().collect();
         for general in free {
             if let Some(wanted) = self.wanted(route, general) {
-                self.call(route, wanted);
+                self.call_each(route, wanted);
             }
         }
         self.queue(queue).ready() > 0
@@ -207,6 +211,12 @@ impl Durable {
         Ok(())
     }
 
+    /// Gives those that are next their turns, whatever they wait for.
+    pub(crate) fn call_all(&mut self, route: RouteIdx) {
+        let wanted: Vec<_> = self.routing.rule(route).aside.lines.keys().copied().collect();
+        wanted.into_iter().for_each(|wanted| self.call(route, wanted));
+    }
+
     fn wanted(&self, route: RouteIdx, general: GeneralIdx) -> Option<Wanted> {
         let rule = self.routing.rule(route);
         match rule.route.strategy {
@@ -218,6 +228,14 @@ impl Durable {
             | Strategy::Failover
             | Strategy::Race
             | Strategy::Shadow => None,
+        }
+    }
+
+    /// As [`Durable::call`], for those too whose arm gives way to others.
+    fn call_each(&mut self, route: RouteIdx, wanted: Wanted) {
+        self.call(route, wanted);
+        if self.routing.rule(route).cheaper.is_some() {
+            self.call(route, wanted | GIVING_WAY);
         }
     }
 
@@ -233,7 +251,7 @@ impl Durable {
         }
     }
 
-    fn release_aside(&mut self, route: RouteIdx) {
+    pub(crate) fn release_aside(&mut self, route: RouteIdx) {
         let aside = std::mem::take(&mut self.routing.rule_mut(route).aside);
         for lane in aside.waiting.into_values() {
             self.touch(QueueId::Route(route), lane);

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
 
+use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::Phase;
+use crate::input::Entropy;
 use crate::plane::Plane;
 use crate::queue::QueueId;
 use crate::record::InstanceKey;
@@ -196,7 +198,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
-        self.durable().check_budget_turns()?;
+        self.durable().check_budget_turns(self.context(self.durable().at(), Entropy(0)))?;
         self.durable().check_aside(self.soft())?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {
@@ -229,6 +231,14 @@ impl Plane {
                 sibling.done_by == Some(*general) || sibling.lease().is_some_and(|lease| lease.general == *general)
             })
         };
+        let rule = self.durable().routing.rule(route);
+        let context = self.context(self.durable().at(), Entropy(0));
+        let substitutes = self.durable().substitutes(rule, Spender::open(event, delivery.event), context);
+        if let Some(substitutes) = substitutes {
+            let generals = substitutes.generals(rule.members.iter().copied());
+            let mut free = generals.iter().filter(|general| self.soft().free.contains(general));
+            return free.any(|general| event.deliveries.len() == 1 || !taken(general));
+        }
         let free = self.soft().free_of(route);
         free.is_some_and(|free| free.iter().any(|general| event.deliveries.len() == 1 || !taken(general)))
     }

@@ -191,6 +191,7 @@ impl Durable {
                 self.release_all_aside();
                 self.routing.adopt(&record.tenant, self.tenants.place(&record.tenant));
                 self.time_blocks(&record.tenant);
+                self.budgets.wake_types(&record.tenant);
                 self.all_opened()
             }
             Record::RouteAsked(record) => self.route_asked(record),
@@ -207,10 +208,12 @@ impl Durable {
             Record::BudgetSet(record) => {
                 let BudgetSet { tenant, budget, by: _ } = record.as_ref();
                 self.budgets.set(*at, *seq, tenant, budget);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::BudgetRemoved(BudgetRemoved { tenant, budget, by: _ }) => {
                 self.budgets.remove(tenant, budget);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by: _ }) => {
@@ -220,6 +223,7 @@ impl Durable {
             Record::BudgetCrossed(record) => {
                 let BudgetCrossed { tenant, budget, level, tally: _ } = record.as_ref();
                 self.budgets.crossed(*at, tenant, budget, *level);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::ResultRefused(_)

@@ -15,6 +15,7 @@ pub mod budget;
 mod check;
 mod decide;
 mod dedupe;
+mod degrade;
 mod delivery;
 mod dispatch;
 mod durable;

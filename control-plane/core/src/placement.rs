@@ -3,6 +3,7 @@
 //! Nothing here grows with the fleet: at most 16 generals and two instances are weighed. Who may not begin work is not among
 //! those drawn from: held or leaving, its breaker open, its provider's limit reached, no free slot (`pool.rs`).
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -11,15 +12,16 @@ use smallvec::smallvec;
 
 use crate::aside::Wanted;
 use crate::decide::{Context, Decision};
+use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
 use crate::output::{Assign, InstanceState, Mode, Output, PlaneMessage};
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
-use crate::record::{Choice, DeliveryLeased, Load, Record};
+use crate::record::{Choice, Degraded, DeliveryLeased, Load, Record};
 use crate::registry::GeneralIdx;
-use crate::routing::RouteIdx;
+use crate::routing::{RouteIdx, Rule};
 use crate::soft::Soft;
 use crate::spend::Granted;
 
@@ -46,7 +48,7 @@ pub enum Drawing {
 pub(crate) enum Unplaced {
     /// The queue's generals have no free slot.
     NoSlot,
-    /// Those with a free slot have another delivery of the event.
+    /// Those with a free slot have another delivery of the event, or are not for it.
     Taken,
     /// The general or arm that the lane wants has no free slot, or others wait longer for it.
     Aside { wanted: Wanted, behind: bool },
@@ -57,14 +59,28 @@ impl Durable {
         let (event, delivery) = self.events.delivery(id).expect("queues name open deliveries");
         let mut entropy = context.entropy;
         let mut choice = Choice::default();
+        let mut degraded = None;
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
             QueueId::General(_) => return Err(Unplaced::NoSlot),
-            QueueId::Route(route) if self.lists_generals(route) => {
-                self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)?
-            }
             QueueId::Shadow(route) => self.choose_shadow(route, context.soft, &mut entropy, &mut choice)?,
-            QueueId::Route(route) => self.choose(route, event, context.soft, &mut entropy, &mut choice)?,
+            QueueId::Route(route) => {
+                let rule = self.routing.rule(route);
+                let substitutes = self.substitutes(rule, Spender::open(event, id.event), context);
+                let chosen = match &substitutes {
+                    Some(substitutes) => {
+                        let of = (event, delivery);
+                        self.choose_cheaper(route, of, substitutes, context.soft, &mut entropy, &mut choice)
+                    }
+                    None if self.lists_generals(route) => {
+                        self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)
+                    }
+                    None => self.choose(rule, route, event, context.soft, &mut entropy, &mut choice),
+                };
+                let general = chosen.map_err(|unplaced| self.unless_others_may(route, unplaced, context.soft))?;
+                degraded = substitutes.and_then(|substitutes| self.degraded(&substitutes, general));
+                general
+            }
         };
         let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
         let mut granted = None;
@@ -79,7 +95,7 @@ impl Durable {
                 Err(over) => return Ok(Decision::default().with(Durable::over_budget(id, over))),
             }
         }
-        Ok(self.lease(id, event, delivery, general, member, choice, granted, context))
+        Ok(self.lease(id, event, delivery, general, member, choice, granted, degraded, context))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
@@ -92,6 +108,7 @@ impl Durable {
         member: MemberIdx,
         choice: Choice,
         granted: Option<Granted>,
+        degraded: Option<Box<Degraded>>,
         context: Context<'_>,
     ) -> Decision {
         let route = &self.routing.rule(event.route).route;
@@ -112,6 +129,7 @@ impl Durable {
             lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
             choice,
             reservation,
+            degraded,
         };
         let assign = Assign {
             delivery: id,
@@ -135,14 +153,27 @@ impl Durable {
 
     fn choose(
         &self,
+        rule: &Rule,
         route: RouteIdx,
         event: &Event,
         soft: &Soft,
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
-        let rule = self.routing.rule(route);
         let Some(free) = soft.free_of(route) else { return Err(Unplaced::NoSlot) };
+        self.choose_among(rule, event, (&rule.members, free), soft, entropy, choice)
+    }
+
+    /// One of the generals that may have it, of those that have a slot.
+    pub(crate) fn choose_among(
+        &self,
+        rule: &Rule,
+        event: &Event,
+        (members, free): (&BTreeSet<GeneralIdx>, &BTreeSet<GeneralIdx>),
+        soft: &Soft,
+        entropy: &mut Entropy,
+        choice: &mut Choice,
+    ) -> Result<GeneralIdx, Unplaced> {
         match rule.route.strategy {
             Strategy::RoundRobin => {
                 let behind = rule.cursor.map_or(Bound::Unbounded, Bound::Excluded);
@@ -181,13 +212,18 @@ impl Durable {
                 }
                 let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
                 // Another general would be better, but where there is none the work is not stranded.
-                let other_is_there = rule
-                    .members
-                    .iter()
-                    .any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
+                let other_is_there =
+                    members.iter().any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
                 if other_is_there { Err(Unplaced::Taken) } else { Ok(*again) }
             }
         }
+    }
+
+    /// What has no slot for one event may have one for another, where not all of them may go to the same generals.
+    fn unless_others_may(&self, route: RouteIdx, unplaced: Unplaced, soft: &Soft) -> Unplaced {
+        let Some(cheaper) = self.routing.rule(route).cheaper.as_deref() else { return unplaced };
+        let is_free = || soft.free_of(route).is_some_and(|free| !free.is_empty()) || cheaper.is_free(soft);
+        if matches!(unplaced, Unplaced::NoSlot) && is_free() { Unplaced::Taken } else { unplaced }
     }
 
     fn lists_generals(&self, route: RouteIdx) -> bool {

@@ -284,14 +284,16 @@ impl Plane {
                 self.record(record, now);
             }
         }
-        self.fire_budgets(now);
+        self.fire_budgets(now, entropy);
         self.fire_terms(now);
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
+            self.durable.wake_parked(general);
         }
         for general in std::mem::take(&mut self.soft.woken) {
             self.durable.wake(general);
             self.durable.wake_shadows(general);
+            self.durable.wake_degraded(general);
             self.durable.call_for(general);
         }
     }
@@ -313,15 +315,17 @@ impl Plane {
     }
 
     /// What budgets have room for again, and levels that they have reached.
-    fn fire_budgets(&mut self, now: Timestamp) {
-        self.durable.budgets.fire(now);
+    fn fire_budgets(&mut self, now: Timestamp, entropy: &mut Entropy) {
+        for tenant in self.durable.budgets.fire(now) {
+            self.durable.budget_moved(&tenant);
+        }
         while let Some(since) = self.durable.budgets.crossings.pop_first() {
             if let Some(record) = self.durable.crossing(since, now) {
                 self.record(record, now);
             }
         }
         for due in std::mem::take(&mut self.durable.budgets.due) {
-            let (records, has_more) = self.durable.freed(due, now);
+            let (records, has_more) = self.durable.freed(due, self.context(now, *entropy));
             let any = !records.is_empty();
             for record in records {
                 self.record(record, now);
@@ -397,7 +401,7 @@ impl Plane {
         }
     }
 
-    fn context(&self, now: Timestamp, entropy: Entropy) -> Context<'_> {
+    pub(crate) fn context(&self, now: Timestamp, entropy: Entropy) -> Context<'_> {
         Context { soft: &self.soft, limits: &self.limits, now, entropy }
     }
 

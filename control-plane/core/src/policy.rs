@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{GeneralType, RouteName, Strategy, limits};
+use mindos_model::{GeneralName, GeneralType, RouteName, Strategy, limits};
 
 use crate::route::{Coalesce, Route, RouteError, Targets};
 
@@ -20,6 +20,8 @@ pub const THERE_GRACE: Duration = limits::LEASE_GRACE;
 pub(crate) const FALL_BACKS_MAX: usize = 4;
 /// Shares of one route.
 const WEIGHTS_MAX: usize = 64;
+/// Lines of one route that say who takes work while a budget is low.
+pub const DEGRADE_MAX: usize = 16;
 
 /// What a route asks for besides its targets and strategy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,17 @@ pub struct Policy {
     pub ttl: Option<Duration>,
     pub retry: Retry,
     pub no_general: NoGeneral,
+    /// Who takes the work while a budget is low; of several lines for one general the first counts.
+    pub degrade: Vec<Degrade>,
+}
+
+/// A cheaper general to use while a budget is low.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degrade {
+    /// Name or type of the generals that give way; unset for all of the route's.
+    pub from: Option<Arc<str>>,
+    /// Name or type of those that take their work.
+    pub to: Arc<str>,
 }
 
 /// How long to wait before another attempt: doubles from the first wait to the longest, with full jitter.
@@ -77,8 +90,23 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _ } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, degrade } = &self.policy;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
+        if degrade.len() > DEGRADE_MAX {
+            return unfit("degrade", "expected at most 16 lines");
+        }
+        let is_word = |word: &str| GeneralName::new(word).is_ok() || GeneralType::new(word).is_ok();
+        for (place, Degrade { from, to }) in degrade.iter().enumerate() {
+            let wrong = if !is_word(to) {
+                Some(("to", to))
+            } else {
+                from.as_ref().filter(|from| !is_word(from)).map(|from| ("from", from))
+            };
+            if let Some((word, text)) = wrong {
+                let text = text.chars().take(80).collect();
+                return Err(RouteError::Degrade { index, place, word, text });
+            }
+        }
         let weights = &self.targets.weights;
         let shares = !weights.is_empty();
         match (self.strategy, shares) {

@@ -196,6 +196,19 @@ pub struct PlannedDelivery {
     /// Set when its queue had no room.
     pub parked: Option<ParkReason>,
     pub terms: Option<Box<Terms>>,
+    /// Set where its general takes the place of dearer ones.
+    pub degraded: Option<Box<Degraded>>,
+}
+
+/// Work went to a cheaper general, because a budget is low.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    /// The budget that is low.
+    pub budget: BudgetName,
+    /// How much of its limit was charged, in percent and rounded down.
+    pub percent: u32,
+    /// The generals whose place it takes; the first few of them.
+    pub from: Vec<Arc<GeneralKey>>,
 }
 
 /// An instance got the right to work on a delivery.
@@ -212,6 +225,8 @@ pub struct DeliveryLeased {
     pub choice: Choice,
     /// What is set aside for it; unset where no budget applies.
     pub reservation: Option<Box<Reservation>>,
+    /// Set where the general takes the place of dearer ones.
+    pub degraded: Option<Box<Degraded>>,
 }
 
 /// Why this general and this instance.

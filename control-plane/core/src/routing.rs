@@ -10,6 +10,7 @@ use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
 use crate::aside::Aside;
+use crate::degrade::Cheaper;
 use crate::guard::{self, Guarded};
 use crate::input::NewEvent;
 use crate::queue::Queue;
@@ -42,6 +43,8 @@ pub(crate) struct Rule {
     /// Lanes whose general has no free slot.
     pub(crate) aside: Aside,
     pub(crate) shadow: Option<Box<ShadowSide>>,
+    /// Who takes its work while a budget is low.
+    pub(crate) cheaper: Option<Box<Cheaper>>,
 }
 
 #[derive(Clone, Debug)]
@@ -141,11 +144,13 @@ impl Routing {
                     ranks: Ranks::default(),
                     aside: Aside::default(),
                     shadow: None,
+                    cheaper: None,
                 });
                 self.by_name.insert(key, idx);
                 idx
             }
         };
+        self.rule_mut(idx).cheaper = Cheaper::new(&self.rule(idx).route.policy.degrade);
         if self.rule(idx).route.policy.shadow.is_some() {
             self.rule_mut(idx).shadow_side(hasher);
         }
@@ -182,6 +187,9 @@ impl Routing {
             if let Some(side) = &mut rule.shadow {
                 side.members.remove(&general);
             }
+            if let Some(cheaper) = &mut rule.cheaper {
+                cheaper.leave(general);
+            }
             if rule.cursor == Some(general) {
                 rule.cursor = None;
             }
@@ -207,7 +215,15 @@ impl Routing {
                 side.members.remove(&general_idx)
             };
         }
+        let Rule { cheaper, route, tenant, .. } = rule;
+        let stands_in = cheaper.as_deref_mut().filter(|_| *tenant == general.key.tenant);
+        let stands_in =
+            stands_in.is_some_and(|cheaper| cheaper.rejoin(&route.policy.degrade, general_idx, general, fits));
         let general = registry.general_mut(general_idx);
+        general.stands_in.retain(|route| *route != idx);
+        if stands_in {
+            general.stands_in.push(idx);
+        }
         general.routes.retain(|route| *route != idx);
         if fits {
             general.routes.push(idx);

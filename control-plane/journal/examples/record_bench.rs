@@ -50,7 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
         judgement: None,
-        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
+        deliveries: vec![
+            PlannedDelivery { general: Some(general.clone()), parked: None, terms: None, degraded: None };
+            3
+        ],
         fell_back_from: None,
     };
     let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
@@ -69,6 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..Choice::default()
         },
         reservation: None,
+        degraded: None,
     };
     let settled = DeliverySettled {
         delivery,

@@ -81,7 +81,12 @@ fn history(completions: u64) {
                 judgement: None,
                 deliveries: generals
                     .iter()
-                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
+                    .map(|general| PlannedDelivery {
+                        general: Some(Arc::clone(general)),
+                        parked: None,
+                        terms: None,
+                        degraded: None,
+                    })
                     .collect(),
                 fell_back_from: None,
             })));
@@ -98,6 +103,7 @@ fn history(completions: u64) {
                 lease_ms: 25_000,
                 choice: Choice::default(),
                 reservation: None,
+                degraded: None,
             })));
         }
         for delivery in &open {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Targets, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, required, span};
 use mindos_proto::route::v1 as pb;
 use mindos_proto::route::v1::route::FallBack;
@@ -12,7 +12,7 @@ use super::route::{targets_from_message, targets_to_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general } = policy;
+    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -36,6 +36,7 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     };
     message.no_general = word as i32;
     message.fall_back = fall_back;
+    message.degrade = degrade_to_message(degrade);
 }
 
 /// Reads them again.
@@ -71,7 +72,28 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
     };
     let ttl = time(&message.ttl, "ttl")?;
     let shadow = message.shadow.take().map(targets_from_message).transpose()?;
-    Ok((Policy { shadow, ttl, retry, no_general }, coalesce))
+    let degrade = degrade_from_message(std::mem::take(&mut message.degrade));
+    Ok((Policy { shadow, ttl, retry, no_general, degrade }, coalesce))
+}
+
+/// Who takes work while a budget is low, as messages.
+#[must_use]
+pub fn degrade_to_message(lines: &[Degrade]) -> Vec<pb::RouteDegrade> {
+    let line = |Degrade { from, to }: &Degrade| pb::RouteDegrade {
+        from: from.as_deref().unwrap_or_default().to_owned(),
+        to: to.to_string(),
+    };
+    lines.iter().map(line).collect()
+}
+
+/// The other way.
+#[must_use]
+pub fn degrade_from_message(lines: Vec<pb::RouteDegrade>) -> Vec<Degrade> {
+    let line = |pb::RouteDegrade { from, to }| Degrade {
+        from: Some(from).filter(|from| !from.is_empty()).map(Arc::from),
+        to: Arc::from(to),
+    };
+    lines.into_iter().map(line).collect()
 }
 
 pub(crate) fn weights_to_message(targets: &Targets) -> Vec<pb::TargetWeight> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mindos_core::record::{
     AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, Choice,
-    ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    ClusterRegistered, Degraded, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
     EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
     JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
     ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
@@ -223,7 +223,7 @@ pub(crate) fn default_lane<'a>(subject: Option<&'a str>, source: &'a str) -> &'a
 }
 
 fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
-    let PlannedDelivery { general, parked, terms } = delivery;
+    let PlannedDelivery { general, parked, terms, degraded } = delivery;
     let Terms { shadow, not_before, burst_since, expires } = terms.as_deref().copied().unwrap_or_default();
     pb::PlannedDelivery {
         ordinal,
@@ -234,6 +234,7 @@ fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
         not_before_ms: not_before.0,
         burst_since_ms: burst_since.0,
         expires_ms: expires.0,
+        degraded: degraded.as_deref().map(of_degraded),
     }
 }
 
@@ -248,6 +249,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         lease_ms,
         choice: Choice { generals, instances, free, connected, aside, excluded },
         reservation,
+        degraded,
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
         general: Some(general_to_message(general)),
@@ -289,7 +291,14 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         connected_instances: *connected,
         set_aside: *aside,
         reservation: reservation.as_deref().map(budget::of_reservation),
+        degraded: degraded.as_deref().map(of_degraded),
     }
+}
+
+pub(crate) fn of_degraded(degraded: &Degraded) -> pb::Degraded {
+    let Degraded { budget, percent, from } = degraded;
+    let from = from.iter().map(|general| general_to_message(general)).collect();
+    pb::Degraded { budget: budget.to_string(), percent: *percent, from }
 }
 
 fn delivery_settled(record: &DeliverySettled) -> pb::DeliverySettled {

@@ -207,6 +207,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         general: random.chance(50).then(|| general(random, &tenant)),
         parked: maybe(random, reason),
         terms: None,
+        degraded: None,
     });
     let deliveries = deliveries.collect();
     EventAccepted {
@@ -247,6 +248,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
         lease_ms: random.below(1 << 20) as u32,
         choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         reservation: None,
+        degraded: None,
         general,
     };
     let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));

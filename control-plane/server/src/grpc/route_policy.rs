@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Weight};
+use mindos_core::route::{Coalesce, DEGRADE_MAX, NoGeneral, Policy, Retry, Weight};
+use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
 use mindos_proto::route::v1 as wire;
 use mindos_proto::route::v1::route::FallBack;
@@ -36,7 +37,10 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
     let longest = time(&route.retry_longest, "retry_longest")?.unwrap_or(usual.longest.max(first));
     let shadow = route.shadow.take().map(targets).transpose().map_err(|error| error.within("shadow"))?;
     let ttl = time(&route.ttl, "ttl")?;
-    Ok((coalesce, Policy { shadow, ttl, retry: Retry { first, longest }, no_general: no_general(route)? }))
+    few(route.degrade.len(), DEGRADE_MAX, "degrade")?;
+    let degrade = degrade_from_message(std::mem::take(&mut route.degrade));
+    let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
+    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade }))
 }
 
 fn no_general(route: &mut wire::Route) -> Result<NoGeneral, Invalid> {
@@ -82,7 +86,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general } = policy;
+    let Policy { shadow, ttl, retry, no_general, degrade } = policy;
     route.coalesce = word.into();
     (route.debounce_quiet, route.debounce_longest) = (quiet.map(span), longest.map(span));
     route.shadow = shadow.as_ref().map(write_targets);
@@ -100,6 +104,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
     };
     route.no_general = word.into();
     route.fall_back = fall_back;
+    route.degrade = degrade_to_message(degrade);
 }
 
 #[cfg(test)]
@@ -133,6 +138,7 @@ mod tests {
         other.policy.no_general = NoGeneral::FallBackRoute("split".parse().unwrap());
         let mut ty = route("type", Strategy::Broadcast);
         ty.policy.no_general = NoGeneral::FallBackType("b".parse().unwrap());
+        ty.policy.degrade = vec![mindos_core::route::Degrade { from: Some("a".into()), to: "b".into() }];
         let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty], trust: None };
 
         assert_eq!(route_table::read(route_table::write(&table)).unwrap(), (table, Vec::new()));

@@ -6,7 +6,7 @@ use mindos_core::guard::{GuardAction, Guards, Trust};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
-use mindos_core::route::{Coalesce, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
     ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, Timestamp, limits,
@@ -469,6 +469,15 @@ impl World {
         if self.chance.permille(200) {
             let first = self.chance.millis(10, 2000);
             route.policy.retry = Retry { first, longest: first + self.chance.millis(0, 20_000) };
+        }
+        if self.chance.permille(500) {
+            let froms = [None, Some("a"), Some("b")];
+            route.policy.degrade = (0..self.chance.within(1, 2))
+                .map(|_| {
+                    let from = self.chance.pick(&froms).copied().flatten().map(Arc::from);
+                    Degrade { from, to: Arc::from(self.chance.pick(&["a", "b", "c"]).copied().unwrap_or("c")) }
+                })
+                .collect();
         }
         route.policy.no_general = match self.chance.below(12) {
             0 => NoGeneral::Refuse,
