@@ -171,13 +171,15 @@ impl Durable {
         let now = context.now.max(self.at);
         let charged = self.charge(delivery, Some(cause), &usage, now);
         if let Some(reason) = delivery.setback().cancel {
-            let charged = charged.map(Box::new);
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: Arc::from(""), charged });
+            let (by, charged) = (Arc::from(""), charged.map(Box::new));
+            let unanswered = !matches!(cause, Cause::Failed(_));
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged, unanswered });
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
             let reason = crate::record::CancelReason::Requested;
             let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged });
+            let unanswered = false;
+            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged, unanswered });
         }
         // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
         let of_this_epoch = delivery.token.epoch == self.epoch;

@@ -393,7 +393,7 @@ impl Durable {
     }
 
     fn delivery_cancelled(&mut self, at: Timestamp, record: &DeliveryCancelled) -> Change {
-        let DeliveryCancelled { delivery: id, reason: _, by: _, charged } = record;
+        let DeliveryCancelled { delivery: id, reason: _, by: _, charged, unanswered } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
@@ -410,7 +410,8 @@ impl Durable {
             }
             Phase::Leased(_) => {
                 (_, _, change) = self.release(*id, at, charged.as_deref().copied(), Verdict::Other);
-                self.recent.insert(*id, Ended { token, ending: Ending::Held });
+                let ending = if *unanswered { Ending::Unanswered } else { Ending::Held };
+                self.recent.insert(*id, Ended { token, ending });
                 self.leave_lane(queue, lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {

@@ -93,7 +93,8 @@ impl Durable {
                 Some(asked) => {
                     let missing = self.asked(&event, asked)?;
                     debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
-                    (self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused"), None)
+                    let found = self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused");
+                    (found, self.routing.guarded(&event, &self.routing.rule(found).route))
                 }
             };
             if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
@@ -339,7 +340,13 @@ impl Durable {
         if is_leased {
             Record::CancelRequested(CancelRequested { delivery: older, reason, by })
         } else {
-            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by, charged: None })
+            Record::DeliveryCancelled(DeliveryCancelled {
+                delivery: older,
+                reason,
+                by,
+                charged: None,
+                unanswered: false,
+            })
         }
     }
 }

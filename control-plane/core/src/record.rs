@@ -340,6 +340,8 @@ pub struct DeliveryCancelled {
     pub by: Arc<str>,
     /// What its budgets are charged; unset where it was not leased, or none applied to the lease.
     pub charged: Option<Box<Amount>>,
+    /// Its lease ended without a word of its holder, whose result would come late.
+    pub unanswered: bool,
 }
 
 /// A leased delivery is to be stopped; it ends when the agent side says so, or its lease lapses.

@@ -103,9 +103,13 @@ impl Routing {
         let looked = Looked { kind: &event.kind, ty: &event.ty, subject: event.subject.as_deref() };
         let holds = event.judged.and_then(|judged| judged.holds);
         let first = index.first(table, looked, |place| holds == Some(place))? as usize;
-        let guards = table.routes[first].guards.as_deref();
-        let guarded = guard::judge(table.trust.as_deref(), guards, event.trust.as_deref(), event.actor.as_deref());
-        Some((order[first], guarded))
+        Some((order[first], self.guarded(event, &table.routes[first])))
+    }
+
+    /// What stops an event that goes by this route, which may be one that its publisher asked for.
+    pub(crate) fn guarded(&self, event: &NewEvent, route: &Route) -> Option<Guarded> {
+        let trust = self.tenants.get(&event.tenant).and_then(|in_force| in_force.table.trust.as_deref());
+        guard::judge(trust, route.guards.as_deref(), event.trust.as_deref(), event.actor.as_deref())
     }
 
     pub(crate) fn apply(&mut self, record: &RoutesApplied, at: Seq, registry: &mut Registry, hasher: &FixedState) {

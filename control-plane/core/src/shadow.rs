@@ -70,5 +70,5 @@ impl Durable {
 /// The end of a shadow that came to nothing.
 pub(crate) fn failed(delivery: DeliveryId, charged: Option<Amount>) -> Record {
     let (reason, by, charged) = (CancelReason::ShadowFailed, Arc::from(""), charged.map(Box::new));
-    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged })
+    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false })
 }

@@ -39,6 +39,7 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
             by: by(record.by),
             charged: record.charged.map(budget::amount).map(Box::new),
+            unanswered: record.unanswered,
         }),
         Kind::CancelRequested(record) => Record::CancelRequested(CancelRequested {
             delivery: delivery_id(record.delivery)?,

@@ -37,7 +37,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 spent: spent.map(budget::of_amount),
             })
         }
-        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged }) => {
+        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered }) => {
             let (reason, superseded_by) = words::of_cancel(*reason);
             Kind::DeliveryCancelled(pb::DeliveryCancelled {
                 delivery: Some((*delivery).into()),
@@ -45,6 +45,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 superseded_by,
                 by: by.to_string(),
                 message: String::new(),
+                unanswered: *unanswered,
                 charged: charged.as_deref().copied().map(budget::of_amount),
             })
         }

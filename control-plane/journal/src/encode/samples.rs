@@ -304,6 +304,7 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             delivery: delivery(random),
             reason: cancel(random),
             by: text(random, "person"),
+            unanswered: false,
             charged: None,
         }),
         6 => Record::CancelRequested(CancelRequested {

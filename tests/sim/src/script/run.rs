@@ -127,8 +127,8 @@ impl Runner {
         match step {
             Step::Limits(limits) => self.limits(&limits)?,
             Step::Route(route) => self.routes.push(*route),
-            Step::Apply { expected, by } => {
-                let table = parse::table(std::mem::take(&mut self.routes));
+            Step::Apply { expected, by, guards } => {
+                let table = parse::table(std::mem::take(&mut self.routes), guards);
                 let (request, tenant) = (RequestId(0), words::tenant());
                 self.input(Input::ApplyRoutes { request, tenant, table, expected, by })?;
             }

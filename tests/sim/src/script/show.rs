@@ -61,11 +61,12 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::DeliveryCancelled(record) => {
             write!(
                 out,
-                " {} {}{}{}",
+                " {} {}{}{}{}",
                 record.delivery,
                 reason(record.reason),
                 by(&record.by),
-                budget(record.charged.as_deref().copied(), None, start)
+                budget(record.charged.as_deref().copied(), None, start),
+                if record.unanswered { " unanswered" } else { "" }
             )
         }
         Record::CancelRequested(record) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mindos_core::guard::{GuardAction, Guards, Trust};
+use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{HoldTarget, Holds};
@@ -452,7 +452,11 @@ impl World {
             }
             routes.push(route);
         }
-        let table = Arc::new(RouteTable { routes, trust: None });
+        let bots = self.chance.pick(&[GuardAction::Park, GuardAction::Drop]).copied();
+        let guards = Guards { bots, ..Guards::default() };
+        let asks = !plain && self.chance.permille(150);
+        let trust = asks.then(|| Arc::new(TrustRules { guards, own_logins: Vec::new() }));
+        let table = Arc::new(RouteTable { routes, trust });
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
