@@ -99,7 +99,8 @@ fn row(event: &ExplainedEvent) -> Vec<String> {
 }
 
 fn way(of: &ExplainedWay) -> String {
-    let ExplainedWay { route, strategy, generals, guard, guard_action, cheaper, degraded_by } = of;
+    let ExplainedWay { route, strategy, generals, guard, guard_action, cheaper, degraded_by, .. } = of;
+    let ExplainedWay { version_min, too_old, .. } = of;
     if route.is_empty() {
         return "(not routed)".to_owned();
     }
@@ -118,6 +119,12 @@ fn way(of: &ExplainedWay) -> String {
     };
     if !generals.is_empty() {
         text = format!("{text}: {}", names(generals));
+    }
+    if !version_min.is_empty() {
+        text = format!("{text} (version {version_min} or newer)");
+    }
+    if !too_old.is_empty() {
+        text = format!("{text} (nobody is new enough at {})", names(too_old));
     }
     if !cheaper.is_empty() {
         text = format!("{text} (while a budget is low: {})", names(cheaper));

@@ -198,7 +198,7 @@ impl Durable {
     /// Lanes that wait although a slot is free for them: there are none once the plane has done what is due.
     pub(crate) fn check_aside(&self, soft: &Soft) -> Result<(), String> {
         for (route, rule) in self.routing.iter() {
-            for general in soft.free_of(route).into_iter().flatten() {
+            for general in self.fitting_of(route, soft).iter().flat_map(|free| free.iter()) {
                 let Some(wanted) = self.wanted(route, *general) else { continue };
                 let mut lanes = rule.aside.waiting_for(wanted);
                 let stuck = lanes.find(|lane| self.first_eligible(QueueId::Route(route), *lane).is_some());

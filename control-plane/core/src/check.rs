@@ -218,11 +218,16 @@ impl Plane {
 
     fn could_begin(&self, queue: QueueId, delivery: DeliveryId) -> bool {
         let route = match queue {
-            QueueId::General(general) => return self.soft().free.contains(&general),
+            QueueId::General(general) => {
+                let event = self.durable().events.get(delivery.event);
+                return event.is_some_and(|event| self.durable().has_fitting(event.route, general, self.soft()));
+            }
             QueueId::Route(route) => route,
             QueueId::Shadow(route) => {
                 let side = self.durable().routing.rule(route).shadow.as_ref();
-                return side.is_some_and(|side| side.members.iter().any(|idx| self.soft().free.contains(idx)));
+                return side.is_some_and(|side| {
+                    side.members.iter().any(|idx| self.durable().has_fitting(route, *idx, self.soft()))
+                });
             }
         };
         let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };
@@ -236,10 +241,10 @@ impl Plane {
         let substitutes = self.durable().substitutes(rule, Spender::open(event, delivery.event), context);
         if let Some(substitutes) = substitutes {
             let generals = substitutes.generals(rule.members.iter().copied());
-            let mut free = generals.iter().filter(|general| self.soft().free.contains(general));
+            let mut free = generals.iter().filter(|general| self.durable().has_fitting(route, **general, self.soft()));
             return free.any(|general| event.deliveries.len() == 1 || !taken(general));
         }
-        let free = self.soft().free_of(route);
+        let free = self.durable().fitting_of(route, self.soft());
         free.is_some_and(|free| free.iter().any(|general| event.deliveries.len() == 1 || !taken(general)))
     }
 }

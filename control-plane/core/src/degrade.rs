@@ -235,7 +235,7 @@ impl Durable {
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
         let rule = self.routing.rule(route);
-        let is_free = |general: &GeneralIdx| soft.free.contains(general);
+        let is_free = |general: &GeneralIdx| self.has_fitting(route, *general, soft);
         let free = |generals: BTreeSet<GeneralIdx>| generals.into_iter().filter(is_free);
         let (wanted, found) = match rule.route.strategy {
             Strategy::Broadcast | Strategy::RoundRobin | Strategy::LoadBalanced | Strategy::Race | Strategy::Shadow => {

@@ -59,6 +59,14 @@ impl Durable {
         self.agenda.blocks = coming;
     }
 
+    /// Gives a queue another turn, if it is there and has lanes.
+    pub(crate) fn look_at_queue(&mut self, queue: QueueId) {
+        let is_there = !matches!(queue, QueueId::General(general) if self.registry.get(general).is_none());
+        if is_there && self.queue(queue).ready() > 0 {
+            self.mark_dirty(queue);
+        }
+    }
+
     /// A general may take work: its own, and that of the routes that could choose it.
     pub(crate) fn wake(&mut self, general: GeneralIdx) {
         let Some(known) = self.registry.get(general) else { return };

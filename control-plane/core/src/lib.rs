@@ -54,6 +54,7 @@ mod stretch;
 mod tenants;
 mod terms;
 mod there;
+mod version;
 mod view;
 
 pub use account::{AccountIds, OverBudget, Reservation, Tally, Turn};

@@ -3,6 +3,7 @@
 //! Nothing here grows with the fleet: at most 16 generals and two instances are weighed. Who may not begin work is not among
 //! those drawn from: held or leaving, its breaker open, its provider's limit reached, no free slot (`pool.rs`).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
 use crate::output::{Assign, InstanceState, Mode, Output, PlaneMessage};
+use crate::policy::Version;
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
-use crate::record::{Choice, Degraded, DeliveryLeased, Load, Record};
+use crate::record::{Choice, Degraded, DeliveryLeased, Exclusion, Load, Record};
 use crate::registry::GeneralIdx;
 use crate::routing::{RouteIdx, Rule};
 use crate::soft::Soft;
@@ -82,7 +84,10 @@ impl Durable {
                 general
             }
         };
-        let member = self.draw(general, context, &mut entropy, &mut choice).ok_or(Unplaced::NoSlot)?;
+        let min = self.routing.rule(event.route).route.policy.version_min;
+        let drawn = self.draw(general, min, context, &mut entropy, &mut choice);
+        // Work of another route may go to those that are too old for this one's.
+        let member = drawn.ok_or(if min.is_some() { Unplaced::Taken } else { Unplaced::NoSlot })?;
         let mut granted = None;
         if !self.budgets.is_empty() {
             let keeps_ceilings = context.soft.member(member).keeps_ceilings;
@@ -160,8 +165,8 @@ impl Durable {
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
-        let Some(free) = soft.free_of(route) else { return Err(Unplaced::NoSlot) };
-        self.choose_among(rule, event, (&rule.members, free), soft, entropy, choice)
+        let Some(free) = self.fitting_of(route, soft) else { return Err(Unplaced::NoSlot) };
+        self.choose_among(rule, event, (&rule.members, &free), soft, entropy, choice)
     }
 
     /// One of the generals that may have it, of those that have a slot.
@@ -219,6 +224,20 @@ impl Durable {
         }
     }
 
+    /// Generals that the route could choose and that have a slot at an instance which is new enough for it.
+    pub(crate) fn fitting_of<'a>(&self, route: RouteIdx, soft: &'a Soft) -> Option<Cow<'a, BTreeSet<GeneralIdx>>> {
+        let free = soft.free_of(route)?;
+        let Some(_) = self.routing.rule(route).route.policy.version_min else { return Some(Cow::Borrowed(free)) };
+        Some(Cow::Owned(free.iter().copied().filter(|general| self.has_fitting(route, *general, soft)).collect()))
+    }
+
+    /// Whether the general has a slot at an instance which is new enough for the route.
+    pub(crate) fn has_fitting(&self, route: RouteIdx, general: GeneralIdx, soft: &Soft) -> bool {
+        let min = self.routing.rule(route).route.policy.version_min;
+        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).version >= min;
+        soft.free.contains(&general) && soft.pool(general).is_some_and(|pool| pool.free.iter().any(is_new))
+    }
+
     /// What has no slot for one event may have one for another, where not all of them may go to the same generals.
     fn unless_others_may(&self, route: RouteIdx, unplaced: Unplaced, soft: &Soft) -> Unplaced {
         let Some(cheaper) = self.routing.rule(route).cheaper.as_deref() else { return unplaced };
@@ -243,19 +262,38 @@ impl Durable {
     fn draw(
         &self,
         general: GeneralIdx,
+        min: Option<Version>,
         context: Context<'_>,
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Option<MemberIdx> {
         let Context { soft, limits, now, .. } = context;
         let pool = soft.pool(general)?;
-        let free = &pool.free;
+        let fits = |idx: &MemberIdx| min.is_none() || soft.member(*idx).version >= min;
+        let fitting: Vec<MemberIdx>;
+        let free = match min {
+            None => &pool.free,
+            Some(_) => {
+                fitting = pool.free.iter().copied().filter(fits).collect();
+                &fitting
+            }
+        };
+        if free.is_empty() {
+            return None;
+        }
         choice.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
         choice.connected = pool.members;
         // Whose trial it is waits for nobody's luck: else it would be out for long in a large pool.
-        let trial = pool.trials.last().copied();
+        let trial = pool.trials.iter().rev().copied().find(fits);
         if !pool.aside.is_empty() {
             self.note_excluded(pool, trial, soft, choice);
+        }
+        if free.len() < pool.free.len() {
+            let old = pool.free.iter().filter(|idx| !fits(idx));
+            choice.aside += u32::try_from(old.clone().count()).unwrap_or(u32::MAX);
+            let room = EXCLUDED_NAMED_MAX.saturating_sub(choice.excluded.len());
+            let named = old.take(room).map(|idx| (soft.member(*idx).instance.clone(), Exclusion::VersionTooOld));
+            choice.excluded.extend(named);
         }
         let mut weigh = |idx: MemberIdx, trial: bool| {
             let mut weight = soft.weight(pool, idx, now);

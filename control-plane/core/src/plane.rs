@@ -5,7 +5,7 @@
 //! Invariants: an output leaves only when the records it rests on are durable; at most [`IN_FLIGHT_MAX`] batches are with
 //! the journal at a time; entries of one batch become durable together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use crate::soft::Soft;
 pub const IN_FLIGHT_MAX: usize = 2;
 /// Lanes tried in one queue when those with a free slot already have another delivery of the event.
 const LANES_TRIED_MAX: usize = 64;
+/// After what time a queue is looked at again of which not all lanes were tried.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Rough size of a record without its payload.
 const RECORD_SIZE: usize = 200;
 
@@ -88,6 +90,8 @@ pub struct Plane {
     in_flight: VecDeque<Seq>,
     durable_seq: Seq,
     outbox: VecDeque<(Seq, Output)>,
+    /// Queues with lanes that were not tried, and when to go on.
+    looks: BTreeSet<(Timestamp, QueueId)>,
 }
 
 impl Plane {
@@ -110,6 +114,7 @@ impl Plane {
             in_flight: VecDeque::new(),
             durable_seq,
             outbox: VecDeque::new(),
+            looks: BTreeSet::new(),
         };
         plane.record(Record::EpochStarted(EpochStarted { epoch, version: Arc::from(version), cause }), now);
         plane.ensure_routes(&TenantName::default_tenant(), now);
@@ -240,7 +245,8 @@ impl Plane {
             return Some(Timestamp(0));
         }
         let budgets = self.durable.budgets.next_due();
-        agenda.next_due().into_iter().chain(budgets).chain(self.soft.next_due()).min()
+        let looks = self.looks.first().map(|(at, _)| *at);
+        agenda.next_due().into_iter().chain(looks).chain(budgets).chain(self.soft.next_due()).min()
     }
 
     /// The durable state, as it stands at the end of the open batch.
@@ -286,6 +292,10 @@ impl Plane {
         }
         self.fire_budgets(now, entropy);
         self.fire_terms(now);
+        while let Some(&(at, queue)) = self.looks.first().filter(|(at, _)| *at <= now) {
+            self.looks.remove(&(at, queue));
+            self.durable.look_at_queue(queue);
+        }
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
             self.durable.wake_parked(general);
@@ -375,6 +385,8 @@ impl Plane {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
                     if lanes_tried == LANES_TRIED_MAX {
+                        // Others stand behind those, and nothing may wake the queue.
+                        self.looks.insert((now + LOOK_AGAIN, queue));
                         return true;
                     }
                 }

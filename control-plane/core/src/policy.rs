@@ -9,6 +9,7 @@ use std::time::Duration;
 use mindos_model::{GeneralName, GeneralType, RouteName, Strategy, limits};
 
 use crate::route::{Coalesce, Route, RouteError, Targets};
+pub use crate::version::Version;
 
 /// How long a shadow may wait on a route without a time to live: nobody misses it, so it must not pile up.
 pub const SHADOW_TTL: Duration = Duration::from_secs(60 * 60);
@@ -34,6 +35,8 @@ pub struct Policy {
     pub no_general: NoGeneral,
     /// Who takes the work while a budget is low; of several lines for one general the first counts.
     pub degrade: Vec<Degrade>,
+    /// Instances of an older version, or of none that is known, get none of its work.
+    pub version_min: Option<Version>,
 }
 
 /// A cheaper general to use while a budget is low.
@@ -90,8 +93,11 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _, degrade } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min } = &self.policy;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
+        if version_min.is_some_and(|version| !version.is_release()) {
+            return unfit("version_min", "expected one to three numbers, such as 1.4 or 1.4.2");
+        }
         if degrade.len() > DEGRADE_MAX {
             return unfit("degrade", "expected at most 16 lines");
         }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 use crate::guard::{self, Guards, TrustRules};
-pub use crate::policy::{DEGRADE_MAX, DELAY_MAX, Degrade, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
+pub use crate::policy::{
+    DEGRADE_MAX, DELAY_MAX, Degrade, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Version, Weight,
+};
 
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -236,6 +236,8 @@ impl Routing {
         if shadowed {
             general.shadows.push(idx);
         }
+        let mut all = general.routes.iter().chain(&general.shadows).chain(&general.stands_in);
+        general.is_picked_over = all.any(|route| self.rules[route.0 as usize].route.policy.version_min.is_some());
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteIdx, &Rule)> {

@@ -53,7 +53,8 @@ impl Durable {
         let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         let around = side.members.range(start..).chain(side.members.range(..start)).copied();
-        self.least(around.filter(|general| soft.free.contains(general)), soft, choice).ok_or(Unplaced::NoSlot)
+        self.least(around.filter(|general| self.has_fitting(route, *general, soft)), soft, choice)
+            .ok_or(Unplaced::NoSlot)
     }
 
     /// A general may take work: shadows that wait for one of their own get a look too.

@@ -132,7 +132,7 @@ impl Durable {
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
         let rule = self.routing.rule(route);
-        let free = soft.free_of(route).filter(|free| !free.is_empty()).ok_or(Unplaced::NoSlot)?;
+        let free = self.fitting_of(route, soft).filter(|free| !free.is_empty()).ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         if rule.route.strategy == Strategy::Failover {
             let first = rule.ranks.order.iter().find(|(_, general)| free.contains(general));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Targets, Version, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, required, span};
 use mindos_proto::route::v1 as pb;
 use mindos_proto::route::v1::route::FallBack;
@@ -12,7 +12,7 @@ use super::route::{targets_from_message, targets_to_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade } = policy;
+    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -37,6 +37,7 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     message.no_general = word as i32;
     message.fall_back = fall_back;
     message.degrade = degrade_to_message(degrade);
+    message.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
 }
 
 /// Reads them again.
@@ -73,7 +74,17 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
     let ttl = time(&message.ttl, "ttl")?;
     let shadow = message.shadow.take().map(targets_from_message).transpose()?;
     let degrade = degrade_from_message(std::mem::take(&mut message.degrade));
-    Ok((Policy { shadow, ttl, retry, no_general, degrade }, coalesce))
+    let version_min = version_from_message(&message.version_min)?;
+    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min }, coalesce))
+}
+
+/// The oldest version of agents that get a route's work; empty is none.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn version_from_message(text: &str) -> Result<Option<Version>, Invalid> {
+    let version = (!text.is_empty()).then(|| text.parse::<Version>()).transpose();
+    version.map_err(|error| Invalid::new("version_min", error))
 }
 
 /// Who takes work while a budget is low, as messages.

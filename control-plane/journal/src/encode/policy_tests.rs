@@ -113,6 +113,7 @@ fn every_policy_comes_back_and_the_usual_one_takes_no_room() {
         route.policy.ttl = Some(ms(1500));
         route.policy.retry = Retry { first: ms(10), longest: ms(20) };
         route.policy.no_general = no_general;
+        route.policy.version_min = Some("1.4".parse().unwrap());
         route.policy.degrade =
             vec![Degrade { from: Some("big".into()), to: "small".into() }, Degrade { from: None, to: "tiny".into() }];
         assert_eq!(route::from_message(route::to_message(&route)).unwrap(), route);

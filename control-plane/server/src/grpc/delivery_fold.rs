@@ -164,6 +164,7 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
             Exclusion::Draining => "draining",
             Exclusion::BreakerOpen => "breaker_open",
             Exclusion::RateLimited => "rate_limited",
+            Exclusion::VersionTooOld => "version_too_old",
         }
         .to_owned(),
         ..wire::ConsideredCandidate::default()

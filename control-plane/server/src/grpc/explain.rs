@@ -11,7 +11,7 @@ use mindos_core::guard::{self, GuardAction, Guarded};
 use mindos_core::journal::JournalError;
 use mindos_core::output::{FleetView, GeneralView};
 use mindos_core::record::{Degraded, Entry, EventAccepted, Record};
-use mindos_core::route::{Route, RouteTable, Targets};
+use mindos_core::route::{Route, RouteTable, Targets, Version};
 use mindos_model::{Seq, Strategy, Timestamp};
 use mindos_proto::convert::{time, timestamp};
 use mindos_proto::fleet::v1::GeneralName;
@@ -70,6 +70,8 @@ impl Asked {
                 strategy: words::strategy(Some(route.strategy)),
                 generals: fitting.take(GENERALS_MAX).map(|general| words::general_name(&general.key)).collect(),
                 cheaper: cheaper(route, fleet),
+                version_min: route.policy.version_min.map(|version| version.to_string()).unwrap_or_default(),
+                too_old: too_old(route, fleet),
                 ..ExplainedWay::default()
             }
         };
@@ -119,6 +121,18 @@ fn cheaper(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
     let stands_in = |general: &&GeneralView| route.policy.degrade.iter().any(|line| is_called(general, &line.to));
     let found = fleet.generals.iter().filter(stands_in);
     found.take(GENERALS_MAX).map(|general| words::general_name(&general.key)).collect()
+}
+
+/// Those of a route's generals at which nobody is new enough for it.
+fn too_old(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
+    let Some(min) = route.policy.version_min else { return Vec::new() };
+    let is_new = |general: &GeneralView| {
+        let mut new =
+            fleet.instances.iter().filter(|one| one.version.parse::<Version>().is_ok_and(|known| known >= min));
+        new.any(|instance| instance.generals.iter().any(|(key, ..)| *key == general.key))
+    };
+    let fitting = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet)).take(GENERALS_MAX);
+    fitting.filter(|general| !is_new(general)).map(|general| words::general_name(&general.key)).collect()
 }
 
 /// For which budget's sake cheaper generals were fixed.

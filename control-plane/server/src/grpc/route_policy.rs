@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mindos_core::route::{Coalesce, DEGRADE_MAX, NoGeneral, Policy, Retry, Weight};
-use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message};
+use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message, version_from_message};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
 use mindos_proto::route::v1 as wire;
 use mindos_proto::route::v1::route::FallBack;
@@ -40,7 +40,8 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
     few(route.degrade.len(), DEGRADE_MAX, "degrade")?;
     let degrade = degrade_from_message(std::mem::take(&mut route.degrade));
     let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
-    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade }))
+    let version_min = version_from_message(&route.version_min)?;
+    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade, version_min }))
 }
 
 fn no_general(route: &mut wire::Route) -> Result<NoGeneral, Invalid> {
@@ -86,7 +87,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general, degrade } = policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min } = policy;
     route.coalesce = word.into();
     (route.debounce_quiet, route.debounce_longest) = (quiet.map(span), longest.map(span));
     route.shadow = shadow.as_ref().map(write_targets);
@@ -105,6 +106,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
     route.no_general = word.into();
     route.fall_back = fall_back;
     route.degrade = degrade_to_message(degrade);
+    route.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
 }
 
 #[cfg(test)]
@@ -138,6 +140,7 @@ mod tests {
         other.policy.no_general = NoGeneral::FallBackRoute("split".parse().unwrap());
         let mut ty = route("type", Strategy::Broadcast);
         ty.policy.no_general = NoGeneral::FallBackType("b".parse().unwrap());
+        ty.policy.version_min = Some("2.1".parse().unwrap());
         ty.policy.degrade = vec![mindos_core::route::Degrade { from: Some("a".into()), to: "b".into() }];
         let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty], trust: None };
 

@@ -317,7 +317,7 @@ impl<'a> Words<'a> {
             session,
             key,
             boot: BootId::new(self.take("boot").unwrap_or("b1")).map_err(text)?,
-            version: Arc::from("0.1.0"),
+            version: Arc::from(self.take("version").unwrap_or("0.1.0")),
             region: self.take("region").map(Region::new).transpose().map_err(text)?,
             cluster_labels: Vec::new(),
             generals: self.list("generals", general)?,

@@ -42,6 +42,7 @@ pub(super) fn read<'a>(route: &mut Route, take: &mut impl FnMut(&str) -> Option<
     let names: Parsed<Vec<_>> = list(take("shadow_names")).map(|item| GeneralName::new(item).map_err(text)).collect();
     let targets = Targets { types: types?, names: names?, ..Targets::default() };
     route.policy.shadow = (!targets.names_nothing()).then_some(targets);
+    route.policy.version_min = take("version_min").map(str::parse).transpose().map_err(text)?;
     route.policy.degrade = list(take("degrade"))
         .map(|item| match item.split_once('>') {
             Some((from, to)) => Degrade { from: Some(Arc::from(from)), to: Arc::from(to) },
@@ -66,7 +67,7 @@ fn list(word: Option<&str>) -> impl Iterator<Item = &str> {
 
 /// The same as [`read`], the other way.
 pub(super) fn print(out: &mut String, route: &Route) {
-    let Policy { shadow, ttl, retry, no_general, degrade } = &route.policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min } = &route.policy;
     let ms = |span: Duration| format!("{}ms", span.as_millis());
     // Writing to a string cannot fail.
     if let Coalesce::Debounce { quiet, longest } = route.coalesce {
@@ -82,6 +83,9 @@ pub(super) fn print(out: &mut String, route: &Route) {
     let weights: Vec<_> = weights.collect();
     if !weights.is_empty() {
         let _ = write!(out, " weights={}", weights.join(","));
+    }
+    if let Some(version) = version_min {
+        let _ = write!(out, " version_min={version}");
     }
     if !degrade.is_empty() {
         let line = |Degrade { from, to }: &Degrade| match from {

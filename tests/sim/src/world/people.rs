@@ -444,6 +444,10 @@ impl World {
                 _ => Coalesce::Every,
             };
             self.draw_policy(&mut route);
+            if !plain && self.chance.permille(150) {
+                let version = self.chance.pick(&["0.1", "0.2"]).copied().unwrap_or("0.1");
+                route.policy.version_min = version.parse().ok();
+            }
             if !plain && !route.matches.kinds.is_empty() {
                 let condition = self.chance.pick(&["even", "never", "broken"]).copied().unwrap_or("even");
                 route.matches.condition = self.chance.permille(150).then(|| Arc::from(condition));
