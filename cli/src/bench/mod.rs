@@ -21,7 +21,7 @@ mod publisher;
 mod recovery;
 mod stage;
 mod streams;
-mod webhook;
+mod webhooks;
 mod worker;
 
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ Examples:
   mindos bench recovery --pending 1000000 --lanes 100000 --records 2000000
   mindos bench delay
   mindos bench explain --events 1000000
+  mindos bench webhooks --payloads tests/data/github-webhooks
 
 Build with --release first: a debug build measures the compiler. The result is one JSON object on standard output.";
 
@@ -48,6 +49,7 @@ Examples:
   mindos bench fanout
   mindos bench fanout --seconds 30 --publishers 2 --streams 2 --slots 4096
   mindos bench fanout --rate 5000          (open loop: latency from the due time)
+  mindos bench fanout --routes 1000        (950 of them for other kinds)
   mindos bench fanout --against nats --nats-server ./nats-server --rounds 5
 
 Each event has 1 KiB that cannot be compressed and leads to 3 deliveries, each on a lane of its own and settled with a result
@@ -79,10 +81,10 @@ Examples:
   mindos bench explain --events 1000000
   mindos bench explain --events 200000 --payload 8192";
 
-const WEBHOOK_EXAMPLES: &str = "\
+const WEBHOOKS_EXAMPLES: &str = "\
 Examples:
-  mindos bench webhook --payloads tests/data/github-webhooks
-  mindos bench webhook --payloads tests/data/github-webhooks --rate 1000 --seconds 20";
+  mindos bench webhooks --payloads tests/data/github-webhooks
+  mindos bench webhooks --payloads tests/data/github-webhooks --rate 1000 --seconds 20";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
@@ -108,8 +110,8 @@ pub(crate) enum BenchCommand {
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(explain::ExplainArgs),
     /// Webhooks over HTTP at a rate: from the due time to the durable answer.
-    #[command(after_help = WEBHOOK_EXAMPLES)]
-    Webhook(webhook::WebhookArgs),
+    #[command(after_help = WEBHOOKS_EXAMPLES)]
+    Webhooks(webhooks::WebhooksArgs),
     /// A load generator; started by the others.
     #[command(hide = true, subcommand, after_help = "Examples:\n  mindos bench worker agent --help")]
     Worker(worker::WorkerCommand),
@@ -138,7 +140,7 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Delay(args) => delay::run(args).await,
         BenchCommand::Explain(args) => explain::run(args).await,
-        BenchCommand::Webhook(args) => webhook::run(args).await,
+        BenchCommand::Webhooks(args) => webhooks::run(args).await,
         BenchCommand::Worker(command) => worker::run(command).await,
     }
 }

@@ -160,16 +160,35 @@ impl Stage {
 
     /// Puts a table in force: each kind goes to its generals by broadcast.
     pub(super) async fn route(&self, kinds: &[(&str, Vec<String>)]) -> Result<(), Failure> {
-        let mut routes: Vec<Route> = kinds
-            .iter()
-            .map(|(kind, types)| Route {
-                name: (*kind).to_owned(),
-                r#match: Some(RouteMatch { kinds: vec![(*kind).to_owned()], ..Default::default() }),
-                targets: Some(RouteTargets { types: types.clone(), ..Default::default() }),
-                strategy: Strategy::Broadcast.into(),
-                ..Default::default()
+        self.route_among(0, kinds).await
+    }
+
+    /// Puts a table of `count` routes in force, or of as many as `kinds` needs: those that nothing here takes come first. Of 100 of
+    /// them 95 are for other kinds, the rest for the same ones and other subjects.
+    pub(super) async fn route_among(&self, count: usize, kinds: &[(&str, Vec<String>)]) -> Result<(), Failure> {
+        let route = |name: String, kind: &str, subjects: Vec<String>, types: &[String]| Route {
+            name,
+            r#match: Some(RouteMatch { kinds: vec![kind.to_owned()], subjects, ..Default::default() }),
+            targets: Some(RouteTargets { types: types.to_vec(), ..Default::default() }),
+            strategy: Strategy::Broadcast.into(),
+            ..Default::default()
+        };
+        let passed = count.saturating_sub(kinds.len() + 1);
+        let others = passed.min(count * 95 / 100);
+        let mut routes: Vec<Route> = (0..passed)
+            .map(|number| match kinds.get(number % kinds.len().max(1)) {
+                Some((kind, types)) if number >= others => {
+                    route(format!("near-{number}"), kind, vec![format!("other/{number}/*")], types)
+                }
+                _ => route(
+                    format!("other-{number}"),
+                    &format!("other-{number}"),
+                    Vec::new(),
+                    &["bench-nobody".to_owned()],
+                ),
             })
             .collect();
+        routes.extend(kinds.iter().map(|(kind, types)| route((*kind).to_owned(), kind, Vec::new(), types)));
         routes.push(Route {
             name: "default".to_owned(),
             targets: Some(RouteTargets { types: vec!["bench-nobody".to_owned()], ..Default::default() }),

@@ -232,16 +232,16 @@ impl<'a> Import<'a> {
 
     fn secrets(&mut self) {
         let known = [
-            ("discord.bot.token_secret_ref", "DISCORD_TOKEN, or a file named by notify.discord.token_file"),
+            ("discord.bot.token_secret_ref", "DISCORD_TOKEN, or what notify.discord.token names"),
             ("git.app.webhook_secret_ref", "MINDOS_GITHUB_SECRET, or a file named by --github-secret-file"),
-            ("event_gateway.auth.hmac.key_secret_ref", "GITLENS_SECRET, which the settings name as gitlens.secret_env"),
+            ("event_gateway.auth.hmac.key_secret_ref", "GITLENS_SECRET, which the settings name as gitlens.secret"),
         ];
         for (path, place) in known {
             if let Some(reference) = self.take(path).and_then(Value::as_str) {
                 self.out.secrets.push((reference.to_owned(), place.to_owned()));
                 self.carried(path);
                 if path.starts_with("event_gateway") {
-                    self.section("gitlens").insert("secret_env".to_owned(), json!("GITLENS_SECRET"));
+                    self.section("gitlens").insert("secret".to_owned(), json!({ "env": "GITLENS_SECRET" }));
                 }
             }
         }
@@ -370,7 +370,7 @@ commands: { enabled: true }
                     "dev": { "api_server": "https://k8s-dev.example", "namespace": "agents" },
                     "prod-us": { "api_server": "https://k8s-prod.example", "namespace": "agents" },
                 },
-                "secret_env": "GITLENS_SECRET",
+                "secret": { "env": "GITLENS_SECRET" },
             },
             "notify": { "discord": { "channels": { "prs": "1186000000000000001" }, "per_minute": 30, "burst": 10 } },
         });

@@ -22,7 +22,12 @@ Sinks stand in the settings file of the control plane (--settings), which is rea
       on: [parked]                 # succeeded, cancelled and parked unless it says otherwise
       routes: [pr-created]         # all of them unless it says otherwise
       secret: whsec_...            # and `previous`, while it is being changed
-      headers: {Authorization: Bearer ...}";
+      headers: {Authorization: Bearer ...}
+    bus:                           # in a build with `--features nats`
+      url: tls://nats.example.com:4222
+      subject: mindos.{outcome}.{route}   # also {kind}, {cluster} and {general}; a stream of JetStream has to take it
+      user: mindos                 # or `token` alone
+      password: {file: /run/secrets/nats}";
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum SinksCommand {

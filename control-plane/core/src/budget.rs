@@ -250,27 +250,28 @@ impl Budget {
         let Budget { name: _, scope, period, limit, thresholds, priority } = self;
         let wrong = |field, accepted: &str| Err(BudgetError { field, accepted: accepted.to_owned() });
         let Limit { micros, tokens, time_ms } = *limit;
-        let limits = [micros, tokens, time_ms];
-        if limits.iter().all(Option::is_none) {
-            return wrong("limit", "is empty: expected a limit on money, tokens or time");
+        let limits = [("cost_micros", micros), ("tokens", tokens), ("time_ms", time_ms)];
+        if limits.iter().all(|(_, limit)| limit.is_none()) {
+            return wrong("cost_micros", "is unset, as `tokens` and `time_ms` are: expected one of the three at least");
         }
-        if limits.into_iter().flatten().any(|limit| limit > LIMIT_MAX) {
-            return wrong("limit", "is too large: expected at most 2^53 of each");
+        if let Some((field, _)) = limits.into_iter().find(|(_, limit)| limit.is_some_and(|limit| limit > LIMIT_MAX)) {
+            return wrong(field, "is too large: expected 0 to 2^53");
         }
         if let Scope::Repository(repository) = scope
             && (repository.is_empty() || repository.len() > TEXT_MAX)
         {
-            return wrong("scope.repository", "expected owner/name of 1 to 256 bytes");
+            return wrong("repository", "expected owner/name of 1 to 256 bytes");
         }
         if *scope == Scope::Run && *period != Period::Total {
             return wrong("period", "a budget for runs has no period: expected `total`");
         }
         let Thresholds { warn, act, pause } = *thresholds;
-        if [warn, act, pause].into_iter().any(|percent| percent > 100) {
-            return wrong("thresholds", "expected 0 to 100 percent, where 0 is never");
+        let thresholds = [("warn_percent", warn), ("act_percent", act), ("pause_percent", pause)];
+        if let Some((field, _)) = thresholds.into_iter().find(|(_, percent)| *percent > 100) {
+            return wrong(field, "expected 0 to 100, where 0 is never");
         }
         if priority.len() > PRIORITY_MAX || priority.iter().any(|kind| kind.is_empty() || kind.len() > TEXT_MAX) {
-            return wrong("priority", "expected at most 64 kinds of 1 to 256 bytes");
+            return wrong("priority_kinds", "expected at most 64 kinds of 1 to 256 bytes");
         }
         Ok(())
     }

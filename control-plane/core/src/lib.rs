@@ -28,6 +28,7 @@ pub mod journal;
 mod member;
 pub mod output;
 mod overflow;
+pub mod passage;
 mod people;
 mod placement;
 mod plane;

@@ -4,15 +4,13 @@
 //! deliveries and where its route's turn stands; who has the whole stretch before it need not put the rest into lanes and take it out
 //! again. Invariant: the state exports the same as after folding the records one by one.
 
-use mindos_model::{DeliveryId, Seq};
+use mindos_model::Seq;
 
 use crate::durable::Durable;
 use crate::input::Seen;
+use crate::passage::Passage;
 use crate::recent::Ended;
-use crate::record::{
-    AttemptEnded, CancelRequested, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven,
-    DeliverySettled, Entry, EventAccepted, PayloadCarried, Record,
-};
+use crate::record::{DeliveryLeased, DeliverySettled, Entry, EventAccepted, Record};
 use crate::snapshot::Ending;
 
 /// Entries looked at together.
@@ -29,30 +27,34 @@ impl<'a> Stretch<'a> {
         let first = entries.first().map_or(Seq::ZERO, |entry| entry.seq);
         let mut stretch = Stretch { first, events: vec![None; entries.len()] };
         for entry in entries {
-            match &entry.record {
-                Record::EventAccepted(event) => {
+            let Some(passage) = entry.record.passage() else { continue };
+            let held_up = match passage {
+                Passage::Accepted(event) => {
                     let goes_through =
                         !event.deliveries.is_empty() && event.deliveries.iter().all(|one| one.parked.is_none());
                     if let Some(place) = stretch.place(entry.seq).filter(|_| goes_through) {
                         *place = Some((event, event.deliveries.len()));
                     }
+                    continue;
                 }
-                Record::DeliverySettled(settled) => {
+                Passage::Settled(settled) => {
                     if let Some(Some((_, open))) = stretch.place(settled.delivery.event) {
                         *open = open.saturating_sub(1);
                     }
+                    continue;
                 }
-                Record::DeliveryLeased(leased) if leased.reservation.is_some() => {
-                    // What it used stands against its budgets.
-                    if let Some(place) = stretch.place(leased.delivery.event) {
-                        *place = None;
-                    }
-                }
-                record => {
-                    if let Some(place) = setback_of(record).and_then(|event| stretch.place(event)) {
-                        *place = None;
-                    }
-                }
+                // What it used stands against its budgets.
+                Passage::Leased(leased) if leased.reservation.is_some() => leased.delivery.event,
+                Passage::Leased(_) => continue,
+                Passage::AttemptEnded(record) => record.delivery.event,
+                Passage::CancelRequested(record) => record.delivery.event,
+                Passage::Cancelled(record) => record.delivery.event,
+                Passage::Parked(record) => record.delivery.event,
+                Passage::Redriven(record) => record.delivery.event,
+                Passage::Carried(record) => record.event,
+            };
+            if let Some(place) = stretch.place(held_up) {
+                *place = None;
             }
         }
         stretch
@@ -68,41 +70,6 @@ impl<'a> Stretch<'a> {
             Some(Some((event, 0))) => Some(event),
             _ => None,
         }
-    }
-}
-
-/// The event that does not simply pass, going by this record.
-fn setback_of(record: &Record) -> Option<Seq> {
-    let of = |delivery: &DeliveryId| Some(delivery.event);
-    match record {
-        Record::AttemptEnded(record) => {
-            let AttemptEnded { delivery, .. } = record.as_ref();
-            of(delivery)
-        }
-        Record::DeliveryCancelled(DeliveryCancelled { delivery, .. })
-        | Record::CancelRequested(CancelRequested { delivery, .. })
-        | Record::DeliveryParked(DeliveryParked { delivery, .. })
-        | Record::DeliveryRedriven(DeliveryRedriven { delivery, .. }) => of(delivery),
-        Record::PayloadCarried(PayloadCarried { event, .. }) => Some(*event),
-        Record::EpochStarted(_)
-        | Record::EventAccepted(_)
-        | Record::DeliveryLeased(_)
-        | Record::DeliverySettled(_)
-        | Record::ResultRefused(_)
-        | Record::LeaseExtended(_)
-        | Record::ClusterRegistered(_)
-        | Record::GeneralRegistered(_)
-        | Record::GeneralRemoved(_)
-        | Record::HoldChanged(_)
-        | Record::RoutesApplied(_)
-        | Record::RouteAsked(_)
-        | Record::PrefixDropped(_)
-        | Record::JournalTruncated(_)
-        | Record::UpgradeFinalized(_)
-        | Record::BudgetSet(_)
-        | Record::BudgetRemoved(_)
-        | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => None,
     }
 }
 

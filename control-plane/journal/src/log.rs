@@ -328,7 +328,7 @@ pub(crate) fn begin_segment<D: Disk>(
     spare: &str,
     header: SegmentHeader,
 ) -> io::Result<Arc<Segment<D::File>>> {
-    let file = disk.open(spare)?;
+    let file = disk.open_for_appends(spare)?;
     file.write_at(&header.encode(), 0)?;
     file.sync_data()?;
     let name = segment::name_of(header.first_seq);

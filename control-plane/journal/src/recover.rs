@@ -115,9 +115,13 @@ pub(crate) fn list<D: Disk>(disk: &D) -> Result<Vec<(String, u64)>, JournalError
 /// Reads the headers of all segments and checks that they are those of one log, none missing between them.
 pub(crate) fn load<D: Disk>(disk: &D, files: &[(String, u64)]) -> Result<Vec<Arc<Segment<D::File>>>, JournalError> {
     let mut segments: Vec<Arc<Segment<D::File>>> = Vec::new();
+    let last = files.iter().rfind(|(name, _)| first_seq_in(name).is_some());
     for (name, file_bytes) in files {
         let Some(named) = first_seq_in(name) else { continue };
-        let file = disk.open(name).map_err(JournalError::io("open", disk.describe(name)))?;
+        // The log goes on in the last one.
+        let is_last = last.is_some_and(|(last, _)| last == name);
+        let file = if is_last { disk.open_for_appends(name) } else { disk.open(name) };
+        let file = file.map_err(JournalError::io("open", disk.describe(name)))?;
         let read = SegmentHeader::read(&file).map_err(JournalError::io("read", disk.describe(name)))?;
         let damage = |offset, fault| Damage { file: disk.describe(name), offset, seq: Seq(named), fault };
         let header = read.map_err(|(offset, fault)| damage(offset, fault))?;

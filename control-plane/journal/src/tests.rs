@@ -447,5 +447,5 @@ fn a_segment_that_ends_within_a_block_keeps_its_length() {
 
     assert_eq!((recovery.end, recovery.end_link, recovery.cut), (end, link, None));
     let segments = log.shared.segments();
-    assert!(segments.len() > 5 && segments.iter().all(|segment| segment.file.metadata().unwrap().len() == 13_288));
+    assert!(segments.len() > 5 && segments.iter().all(|segment| segment.file.len().unwrap() == 13_288));
 }

@@ -67,24 +67,26 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LoggingError> {
 }
 
 /// What the process logs from here on; nothing happens where logging was begun by somebody else.
-///
-/// # Errors
-/// When the filter cannot be read; the one in force stays.
-pub fn set_filter(filter: &str) -> Result<(), LoggingError> {
-    let parsed = parse(filter)?;
+pub fn set_filter(filter: &Filter) {
     if let Some(handle) = FILTER.get() {
+        let parsed = parse(&filter.0).expect("a filter was read when it was made");
         // It fails only after the subscriber is gone, when nothing is logged at all.
         let _ = handle.reload(parsed);
     }
-    Ok(())
 }
 
-/// Says whether a filter can be read.
-///
-/// # Errors
-/// When it cannot.
-pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
-    parse(filter).map(drop)
+/// What is logged, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter(String);
+
+impl Filter {
+    /// Reads one such as `info,mindos_control_plane=debug`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn parse(filter: &str) -> Result<Filter, LoggingError> {
+        parse(filter).map(|_| Filter(filter.to_owned()))
+    }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {

@@ -45,6 +45,13 @@ pub struct Connection {
     cut: Arc<Notify>,
 }
 
+impl From<SocketAddr> for Connection {
+    /// One that nobody serves, for requests that come by no socket.
+    fn from(peer: SocketAddr) -> Connection {
+        Connection { peer, cut: Arc::default() }
+    }
+}
+
 impl Connection {
     /// Ends the connection at once, with all its streams.
     pub fn cut(&self) {

@@ -102,7 +102,7 @@ impl fmt::Debug for Target {
 }
 
 /// Whether a host is this machine.
-fn is_here(host: &str) -> bool {
+pub(crate) fn is_here(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -266,10 +266,15 @@ async fn dial(uri: Uri) -> Result<Stream, ConnectError> {
     if !secure {
         return Ok(Stream::Plain(TokioIo::new(stream)));
     }
-    let config = tokio::task::spawn_blocking(|| TLS.clone()).await.ok().flatten().ok_or(ConnectError::NoRoots)?;
+    let config = tls().await.ok_or(ConnectError::NoRoots)?;
     let name = ServerName::try_from(bare.to_owned())?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
+}
+
+/// TLS with what the machine trusts; `None` where it trusts nobody.
+pub(crate) async fn tls() -> Option<Arc<ClientConfig>> {
+    tokio::task::spawn_blocking(|| TLS.clone()).await.ok().flatten()
 }
 
 /// What the machine trusts, read once, when it is first needed; `None` where it trusts nobody.

@@ -76,19 +76,25 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         if stamp.is_some() && stamp == self.stamp {
             return Ok(false);
         }
-        self.reload()
+        let (stamp, text) = read(&self.path)?;
+        self.stamp = stamp;
+        if text == self.text {
+            return Ok(false);
+        }
+        self.take(text)
     }
 
-    /// Reads the file also when it looks unchanged.
+    /// Takes the file also when it is unchanged, for what it names may have changed: files that hold secrets.
     ///
     /// # Errors
     /// As [`Self::look`].
     pub fn reload(&mut self) -> Result<bool, ReloadError> {
         let (stamp, text) = read(&self.path)?;
         self.stamp = stamp;
-        if text == self.text {
-            return Ok(false);
-        }
+        self.take(text)
+    }
+
+    fn take(&mut self, text: String) -> Result<bool, ReloadError> {
         let value = (self.parse)(&text).map_err(|reason| ReloadError::Refused { path: self.path.clone(), reason })?;
         self.text = text;
         self.current.store(Arc::new(value));

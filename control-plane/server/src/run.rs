@@ -178,6 +178,7 @@ impl Server {
             prices: upkeep.prices(),
             draining: draining.clone(),
             otlp: upkeep.otlp(),
+            blobs: upkeep.blobs(),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
@@ -209,6 +210,8 @@ impl Server {
                 None
             }
         };
+        let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
+        crate::surface::gitlens::announce(&upkeep.gitlens_settings(), aggregator_at, api_at);
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
@@ -217,7 +220,6 @@ impl Server {
             let grpc = grpc.routes().prepare().into_axum_router();
             ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
         }
-        let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
             let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max };

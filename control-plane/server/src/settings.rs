@@ -15,8 +15,9 @@
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
-//! Beside these stand `gitlens` and `notify`, each described in its own module and read at the start only.
-//! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all.
+//! Beside these stand `gitlens` and `notify`, each described in its own module.
+//! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all; once it was read, storing
+//! what came of it is all that is left, and cannot fail.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,18 +33,18 @@ use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
-use crate::ingest::github::Secrets;
+use crate::ingest::github;
 use crate::ingest::hook::SecretSetting;
-use crate::logging;
-use crate::notify::{DiscordEnv, Notifiers, NotifySection};
-use crate::outgoing::Outgoing;
+use crate::logging::{self, Filter};
+use crate::notify::{self, DiscordEnv, NotifySection, Places};
 use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
-use crate::sinks::settings::SinkSetting;
+use crate::secret::Secrets;
+use crate::sinks::settings::{Sink, SinkSetting};
 use crate::sinks::{self, Configured};
 use crate::surface::gitlens::{GitlensSection, GitlensSettings};
 use crate::trace;
-use crate::trace::settings::OtlpSetting;
+use crate::trace::settings::{Otlp, OtlpSetting};
 
 /// How webhooks are let in.
 #[derive(Clone, Default, clap::Args)]
@@ -95,7 +96,7 @@ pub enum SettingsError {
 }
 
 /// What the file says.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
     github_secret: Option<String>,
@@ -111,59 +112,95 @@ struct Settings {
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
     log: Option<String>,
-    gitlens: Option<GitlensSection>,
-    notify: Option<NotifySection>,
+    #[serde(default)]
+    gitlens: GitlensSection,
+    #[serde(default)]
+    notify: NotifySection,
     #[serde(default)]
     prices: Prices,
 }
 
-fn parse(text: &str) -> Result<Settings, String> {
-    if text.trim().is_empty() {
-        return Ok(Settings::default());
-    }
-    let settings: Settings = serde_norway::from_str(text).map_err(|error| error.to_string())?;
-    let Settings {
-        github_secret,
-        github_secret_previous,
-        gitlab,
-        alertmanager,
-        ingest,
-        github_app,
-        quotas,
-        sinks,
-        otlp,
-        log,
-        prices,
-        gitlens: _,
-        notify: _,
-    } = &settings;
-    Quotas::new(quotas)?;
-    prices.check()?;
-    Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest)?;
-    github_app.as_ref().map(AppSetting::app).transpose()?;
-    sinks::settings::sinks(sinks)?;
-    otlp.as_ref().map(OtlpSetting::otlp).transpose()?;
-    match (github_secret, github_secret_previous) {
-        (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
-        (Some(secret), previous) => drop(secrets(secret.clone(), previous.clone())?),
-        (None, None) => {}
-    }
-    if let Some(log) = log {
-        logging::check_filter(log).map_err(|error| error.to_string())?;
-    }
-    Ok(settings)
+/// What the command line says, for what a file leaves out.
+#[derive(Clone, Debug)]
+struct Base {
+    github: GithubAccess,
+    log: Filter,
+    discord: DiscordEnv,
 }
 
-/// Checks the text of a settings file.
+/// What a file and the command line come to.
+struct Checked {
+    github: Arc<GithubAccess>,
+    doors: Arc<Doors>,
+    app: Option<Arc<App>>,
+    quotas: Arc<Quotas>,
+    sinks: Arc<BTreeMap<String, Sink>>,
+    otlp: Option<Arc<Otlp>>,
+    log: Filter,
+    gitlens: Arc<GitlensSettings>,
+    notify: Arc<Places>,
+    prices: Arc<Prices>,
+}
+
+impl Checked {
+    fn read(text: &str, base: &Base, secrets: Secrets) -> Result<Checked, String> {
+        let settings = match text.trim().is_empty() {
+            true => Settings::default(),
+            false => serde_norway::from_str(text).map_err(|error| error.to_string())?,
+        };
+        let Settings {
+            github_secret,
+            github_secret_previous,
+            gitlab,
+            alertmanager,
+            ingest,
+            github_app,
+            quotas,
+            sinks,
+            otlp,
+            log,
+            gitlens,
+            notify,
+            prices,
+        } = settings;
+        prices.check()?;
+        let github = match (github_secret, github_secret_previous) {
+            (None, Some(_)) => return Err("`github_secret_previous` needs `github_secret` beside it".to_owned()),
+            (Some(secret), previous) => GithubAccess::Signed(self::secrets(secret, previous)?),
+            (None, None) => base.github.clone(),
+        };
+        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest)?;
+        let notify = notify.places(&base.discord, secrets)?;
+        let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
+        sinks.extend(sinks::settings::notices(&notify));
+        let log = log.map(|log| Filter::parse(&log)).transpose().map_err(|error| error.to_string())?;
+        Ok(Checked {
+            github: Arc::new(github),
+            doors: Arc::new(Doors { unsigned: matches!(base.github, GithubAccess::Unsigned), ..doors }),
+            app: github_app.as_ref().map(AppSetting::app).transpose()?.map(Arc::new),
+            quotas: Arc::new(Quotas::new(&quotas)?),
+            sinks: Arc::new(sinks),
+            otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
+            log: log.unwrap_or_else(|| base.log.clone()),
+            gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
+            notify: Arc::new(notify),
+            prices: Arc::new(prices),
+        })
+    }
+}
+
+/// Checks the text of a settings file. What it names, such as files of secrets, need not be there.
 ///
 /// # Errors
 /// Says what is not accepted.
 pub fn check(text: &str) -> Result<(), String> {
-    parse(text).map(drop)
+    let log = Filter::parse("info").map_err(|error| error.to_string())?;
+    let base = Base { github: GithubAccess::Closed, log, discord: DiscordEnv::default() };
+    Checked::read(text, &base, Secrets::Assumed).map(drop)
 }
 
-fn secrets(current: String, previous: Option<String>) -> Result<Secrets, String> {
-    Secrets::new(current, previous.map(Into::into)).map_err(|error| error.to_string())
+fn secrets(current: String, previous: Option<String>) -> Result<github::Secrets, String> {
+    github::Secrets::new(current, previous.map(Into::into)).map_err(|error| error.to_string())
 }
 
 /// Where the settings in force are read, now and after every change.
@@ -183,15 +220,33 @@ pub struct InForce {
     pub sinks: Configured,
     /// Where spans go.
     pub otlp: trace::Configured,
+    /// What the surface of the GitLens contract is.
+    pub gitlens: Arc<ArcSwap<GitlensSettings>>,
+    /// Who is told what happens.
+    pub notify: notify::Configured,
+}
+
+impl InForce {
+    fn store(&self, checked: &Checked) {
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify } = self;
+        github.store(Arc::clone(&checked.github));
+        doors.store(Arc::clone(&checked.doors));
+        app.store(checked.app.clone());
+        prices.store(Arc::clone(&checked.prices));
+        quotas.store(Arc::clone(&checked.quotas));
+        sinks.store(Arc::clone(&checked.sinks));
+        otlp.store(checked.otlp.clone());
+        gitlens.store(Arc::clone(&checked.gitlens));
+        notify.store(Arc::clone(&checked.notify));
+        logging::set_filter(&checked.log);
+    }
 }
 
 /// The settings in force and what keeps them so.
 #[derive(Debug)]
 pub struct LiveSettings {
     in_force: InForce,
-    base: GithubAccess,
-    base_log: String,
-    file: Option<Reloaded<Settings>>,
+    file: Option<Reloaded<Checked>>,
 }
 
 impl LiveSettings {
@@ -199,7 +254,12 @@ impl LiveSettings {
     ///
     /// # Errors
     /// Names the option or file that is not accepted.
-    pub fn open(webhooks: &WebhookConfig, log: &str, file: Option<&Path>) -> Result<LiveSettings, SettingsError> {
+    pub fn open(
+        webhooks: &WebhookConfig,
+        discord: DiscordEnv,
+        log: &str,
+        file: Option<&Path>,
+    ) -> Result<LiveSettings, SettingsError> {
         let WebhookConfig { github_secret, github_secret_file, github_secret_previous, webhooks_unsigned } = webhooks;
         let secret = match github_secret_file {
             None => github_secret.clone(),
@@ -209,7 +269,7 @@ impl LiveSettings {
                 Some(text.trim().to_owned())
             }
         };
-        let base = match secret {
+        let github = match secret {
             Some(secret) => {
                 let secrets = secrets(secret, github_secret_previous.clone()).map_err(SettingsError::Invalid)?;
                 GithubAccess::Signed(secrets)
@@ -222,15 +282,21 @@ impl LiveSettings {
             }
             None => GithubAccess::Closed,
         };
-        let file = file.map(|path| Reloaded::open(path, parse)).transpose()?;
+        let log = Filter::parse(log).map_err(|error| SettingsError::Invalid(error.to_string()))?;
+        let base = Base { github, log, discord };
         let in_force = InForce::default();
-        let live = LiveSettings { in_force, base, base_log: log.to_owned(), file };
-        let Some(file) = &live.file else {
-            apply(&live.in_force, &live.base, &live.base_log, &Settings::default());
-            return Ok(live);
+        let file = match file {
+            None => {
+                in_force.store(&Checked::read("", &base, Secrets::Read).map_err(SettingsError::Invalid)?);
+                None
+            }
+            Some(path) => {
+                let file = Reloaded::open(path, move |text| Checked::read(text, &base, Secrets::Read))?;
+                in_force.store(&file.current().load());
+                Some(file)
+            }
         };
-        apply(&live.in_force, &live.base, &live.base_log, &file.current().load());
-        Ok(live)
+        Ok(LiveSettings { in_force, file })
     }
 
     /// Where the settings in force are read.
@@ -239,27 +305,9 @@ impl LiveSettings {
         self.in_force.clone()
     }
 
-    /// What the surface of the GitLens contract is to be, as of the start.
-    ///
-    /// # Errors
-    /// Names the field that is not accepted.
-    pub fn gitlens(&self) -> Result<GitlensSettings, SettingsError> {
-        let section = self.file.as_ref().and_then(|file| file.current().load().gitlens.clone()).unwrap_or_default();
-        GitlensSettings::new(&section).map_err(SettingsError::Invalid)
-    }
-
-    /// Who is to be told what happens, as of the start.
-    ///
-    /// # Errors
-    /// Names the field that is not accepted.
-    pub fn notifiers(&self, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, SettingsError> {
-        let section = self.file.as_ref().and_then(|file| file.current().load().notify.clone()).unwrap_or_default();
-        Notifiers::new(&section, env, outgoing).map_err(SettingsError::Invalid)
-    }
-
     /// Watches the file until `drain` turns true; SIGHUP makes it look at once.
     pub async fn watch(self, drain: watch::Receiver<bool>) {
-        let LiveSettings { in_force, base, base_log, file } = self;
+        let LiveSettings { in_force, file } = self;
         let hurry = Arc::new(Notify::new());
         let mut drained = drain.clone();
         let hangups = async {
@@ -273,8 +321,7 @@ impl LiveSettings {
         let watched = async {
             match file {
                 Some(file) => {
-                    let changed = move |settings: &Settings| apply(&in_force, &base, &base_log, settings);
-                    file.watch(Arc::clone(&hurry), drain, changed).await;
+                    file.watch(Arc::clone(&hurry), drain, move |checked| in_force.store(checked)).await;
                 }
                 None => std::future::pending().await,
             }
@@ -284,44 +331,6 @@ impl LiveSettings {
             () = watched => {}
             _ = drained.wait_for(|draining| *draining) => {}
         }
-    }
-}
-
-fn apply(in_force: &InForce, base: &GithubAccess, base_log: &str, settings: &Settings) {
-    let InForce { github, doors, app, quotas: in_use, sinks: open_sinks, otlp: open_otlp, prices: known } = in_force;
-    // The surface and the notifiers are set up at the start.
-    let Settings {
-        github_secret,
-        github_secret_previous,
-        gitlab,
-        alertmanager,
-        ingest,
-        github_app,
-        quotas,
-        sinks,
-        otlp,
-        log,
-        prices,
-        gitlens: _,
-        notify: _,
-    } = settings;
-    if let Ok(quotas) = Quotas::new(quotas) {
-        in_use.store(Arc::new(quotas));
-    }
-    known.store(Arc::new(prices.clone()));
-    // The file was checked when it was read.
-    if let Ok(open) = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), ingest) {
-        doors.store(Arc::new(Doors { unsigned: matches!(base, GithubAccess::Unsigned), ..open }));
-    }
-    if let Ok(configured) = sinks::settings::sinks(sinks) {
-        open_sinks.store(Arc::new(configured));
-    }
-    open_otlp.store(otlp.as_ref().and_then(|otlp| otlp.otlp().ok()).map(Arc::new));
-    app.store(github_app.as_ref().and_then(|app| app.app().ok()).map(Arc::new));
-    let from_file = github_secret.clone().and_then(|secret| secrets(secret, github_secret_previous.clone()).ok());
-    github.store(Arc::new(from_file.map_or_else(|| base.clone(), GithubAccess::Signed)));
-    if let Err(error) = logging::set_filter(log.as_deref().unwrap_or(base_log)) {
-        warn!(%error, "log filter was not changed");
     }
 }
 
@@ -339,7 +348,7 @@ mod tests {
 
     #[test]
     fn webhooks_are_closed_unless_something_opens_them() {
-        let open = |config: WebhookConfig| LiveSettings::open(&config, "info", None);
+        let open = |config: WebhookConfig| LiveSettings::open(&config, DiscordEnv::default(), "info", None);
         assert_eq!(kind(&open(WebhookConfig::default()).unwrap()), "closed");
         let secret = WebhookConfig { github_secret: Some("s".into()), ..Default::default() };
         assert_eq!(kind(&open(secret).unwrap()), "signed");
@@ -357,12 +366,44 @@ mod tests {
         let path = dir.path().join("settings.yaml");
         let open = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            LiveSettings::open(&WebhookConfig::default(), "info", Some(&path)).map(|live| kind(&live))
+            let (config, discord) = (WebhookConfig::default(), DiscordEnv::default());
+            LiveSettings::open(&config, discord, "info", Some(&path)).map(|live| kind(&live))
         };
         assert_eq!(open("").unwrap(), "closed");
         assert_eq!(open("github_secret: abc\nlog: debug\n").unwrap(), "signed");
-        for bad in ["github_secret: ''", "github_secret_previous: abc", "log: 'a=b=c'", "unknown: 1", "- 1"] {
+        let named = "{gitlens: {secret: {file: /none}}, notify: {slack: {url: {env: NO_SUCH_VARIABLE_HERE}}}}";
+        assert_eq!(check(named), Ok(()));
+        for bad in [named, "github_secret: ''", "github_secret_previous: abc", "log: 'a=b=c'", "unknown: 1", "- 1"] {
             assert!(open(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_a_changed_file_says_takes_effect_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, secret) = (dir.path().join("settings.yaml"), dir.path().join("secret"));
+        std::fs::write(&path, "").unwrap();
+        let (config, discord) = (WebhookConfig::default(), DiscordEnv::default());
+        let mut live = LiveSettings::open(&config, discord, "info", Some(&path)).unwrap();
+        let in_force = live.in_force();
+        let file = live.file.as_mut().unwrap();
+        let mut look = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let looked = file.reload();
+            live.in_force.store(&file.current().load());
+            looked
+        };
+        assert!(in_force.notify.load().is_empty() && !in_force.gitlens.load().is_signed());
+
+        std::fs::write(&secret, "s3cret").unwrap();
+        let text = format!("{{gitlens: {{secret: {{file: {secret:?}}}}}, notify: {{webhook: {{url: 'https://x/'}}}}}}");
+        look(&text).unwrap();
+        assert!(!in_force.notify.load().is_empty() && in_force.gitlens.load().is_signed());
+        // The secret is gone: the file is refused, and what was in force stays.
+        std::fs::remove_file(&secret).unwrap();
+        assert!(look(&text).is_err());
+        assert!(!in_force.notify.load().is_empty() && in_force.gitlens.load().is_signed());
+        look("").unwrap();
+        assert!(in_force.notify.load().is_empty() && !in_force.gitlens.load().is_signed());
     }
 }

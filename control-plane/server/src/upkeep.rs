@@ -17,12 +17,13 @@ use crate::config::Config;
 use crate::driver::Handle;
 use crate::grpc::{self, Context};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::notify::{self, Paces};
 use crate::outgoing::Outgoing;
 use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
-use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings};
+use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -73,7 +74,7 @@ pub struct Upkeep {
     tracer: Tracer,
     exposed: Vec<Exposed>,
     board: Board,
-    gitlens: Arc<GitlensSettings>,
+    turned: Arc<Turned>,
     senders: Vec<crate::notify::Task>,
 }
 
@@ -110,18 +111,13 @@ impl Upkeep {
         let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
         let board = view.board();
         views.start(view, Priority::Low)?;
-        let live = LiveSettings::open(&config.webhooks, &config.log, config.settings.as_deref())?;
-        let outgoing = Outgoing::new();
-        let notifiers = live.notifiers(&config.discord(), &outgoing)?;
-        let notices = notifiers.counts();
-        let senders = match notifiers.is_empty() {
-            true => Vec::new(),
-            false => {
-                let (view, senders) = notifiers.start(handle.durable_seq().next());
-                views.start(view, Priority::Low)?;
-                senders
-            }
-        };
+        let file = config.settings.as_deref();
+        let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
+        let in_force = live.in_force();
+        let client = Outgoing::new();
+        let paces = Paces::default();
+        let (view, senders, notices) = notify::start(&in_force.notify, &paces, &client, handle.durable_seq().next());
+        views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -137,15 +133,13 @@ impl Upkeep {
             keep_bytes: config.journal_keep_bytes,
             interval: config.upkeep_interval,
         };
-        let in_force = live.in_force();
-        let gitlens = Arc::new(live.gitlens()?);
-        let client = outgoing;
         let catch_up = CatchUp::new(client.clone(), handle.clock());
         let sinks = Sinks {
             configured: Arc::clone(&in_force.sinks),
             states: SinkStates::default(),
             dir: config.data_dir.join("sinks"),
             client,
+            paces,
         };
         let tracer = Tracer {
             configured: Arc::clone(&in_force.otlp),
@@ -182,7 +176,7 @@ impl Upkeep {
             tracer,
             exposed,
             board,
-            gitlens,
+            turned: Arc::default(),
             senders,
         })
     }
@@ -226,6 +220,12 @@ impl Upkeep {
             tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Data too large for their events.
+    #[must_use]
+    pub fn blobs(&self) -> Arc<BlobStore> {
+        Arc::clone(&self.blobs)
     }
 
     /// Where spans go, if anywhere.
@@ -285,10 +285,17 @@ impl Upkeep {
         })
     }
 
+    /// What the surface of the GitLens contract is.
+    #[must_use]
+    pub fn gitlens_settings(&self) -> Arc<GitlensSettings> {
+        self.in_force.gitlens.load_full()
+    }
+
     /// The surface of the GitLens contract.
     #[must_use]
     pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
-        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), Arc::clone(&self.gitlens)))
+        let (settings, turned) = (Arc::clone(&self.in_force.gitlens), Arc::clone(&self.turned));
+        Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), settings, turned))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -14,7 +14,7 @@ use mindos_proto::event::v1 as events_pb;
 use mindos_proto::event::v1::PublishStreamRequest;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::ledger::v1::{TailRequest, VerifyRequest};
-use support::{Agent, Directory, PATIENCE, Running, event};
+use support::{Agent, PATIENCE, Running, event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -27,8 +27,7 @@ fn address(url: &str) -> &str {
 
 #[tokio::test]
 async fn garbage_on_the_ports_is_dropped_and_others_go_on() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut noise = vec![0u8; 64 << 10];
     getrandom::fill(&mut noise).unwrap();
     for port in [&server.api, &server.agents] {
@@ -44,9 +43,7 @@ async fn garbage_on_the_ports_is_dropped_and_others_go_on() {
             let _ = tokio::time::timeout(PATIENCE, read).await.expect("the connection stays open");
         }
     }
-    let mut agent = Agent::ready(&server, "b1", 1).await;
-    server.publish(event("e1", "one")).await.unwrap();
-    let assign = agent.assignment().await;
+    let (mut agent, assign) = server.leased("b1", 1).await;
     agent.succeed(&assign, "done").await;
     agent.settled().await;
     server.stop().await;
@@ -54,8 +51,7 @@ async fn garbage_on_the_ports_is_dropped_and_others_go_on() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_by_name() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let large = "x".repeat(300 << 10);
     let refused = server.publish(event("e1", &large)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
@@ -73,7 +69,6 @@ async fn what_is_too_large_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_stream_that_never_reads_is_ended_and_its_work_goes_to_another() {
-    let directory = Directory::new();
     let options = [
         "--lease",
         "1s",
@@ -86,7 +81,7 @@ async fn a_stream_that_never_reads_is_ended_and_its_work_goes_to_another() {
         "--lane-backlog-max",
         "10000",
     ];
-    let server = Running::with(&directory, &options).await;
+    let server = Running::alone(&options).await;
     // Takes 500 events of 64 KiB, far more than any window, and reads none of them.
     let mut deaf = Agent::ready(&server, "b1", 500).await;
     let mut events = server.events().await;
@@ -117,8 +112,7 @@ async fn a_stream_that_never_reads_is_ended_and_its_work_goes_to_another() {
 
 #[tokio::test]
 async fn answers_on_a_publish_stream_come_in_order_with_errors_in_their_places() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let (sender, receiver) = mpsc::channel(8);
     let mut client = server.events().await;
     let mut answers = client.publish_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
@@ -145,9 +139,8 @@ async fn answers_on_a_publish_stream_come_in_order_with_errors_in_their_places()
 
 #[tokio::test]
 async fn events_are_refused_at_the_quota_and_work_goes_on() {
-    let directory = Directory::new();
     let options = ["--segment-bytes", "1MiB", "--journal-quota", "8MiB", "--lane-backlog-max", "100000"];
-    let server = Running::with(&directory, &options).await;
+    let server = Running::alone(&options).await;
     let mut events = server.events().await;
     let began = Instant::now();
     let refused = loop {
@@ -191,11 +184,8 @@ async fn begun<T>(what: &str, stream: Result<tonic::Response<tonic::Streaming<T>
 
 #[tokio::test]
 async fn numbers_at_the_ends_are_answered_like_any_other() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
-    let mut agent = Agent::ready(&server, "b1", 1).await;
-    server.publish(event("e1", "one")).await.unwrap();
-    let assign = agent.assignment().await;
+    let server = Running::alone(&[]).await;
+    let (mut agent, assign) = server.leased("b1", 1).await;
     let usage = delivery::Usage {
         input_tokens: u64::MAX,
         output_tokens: u64::MAX,

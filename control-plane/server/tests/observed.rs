@@ -1,5 +1,5 @@
 //! What operators look at fits what the server shows: every metric that the dashboard and the alert rules name is there, with the labels
-//! that they ask for.
+//! that they ask for. That a real Prometheus takes all of it is shown by `.ci/observed.py`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -125,15 +125,6 @@ async fn every_metric_of_the_dashboard_and_the_alerts_is_there() {
                 assert!(is_there, "{name} has no label {label}");
             }
         }
-    }
-}
-
-#[test]
-fn the_rules_pass_promtool_where_there_is_one() {
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus/alerts.yaml");
-    match std::process::Command::new("promtool").args(["check", "rules"]).arg(rules).output() {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
     }
 }
 

@@ -12,8 +12,7 @@ use tonic::Code;
 
 #[tokio::test]
 async fn an_event_reaches_its_general_and_its_result_is_kept() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut agent = Agent::ready(&server, "b1", 4).await;
     let sent = event("e1", "payload");
     let published = server.publish(sent.clone()).await.unwrap();
@@ -39,8 +38,7 @@ async fn an_event_reaches_its_general_and_its_result_is_kept() {
 
 #[tokio::test]
 async fn a_duplicate_gets_the_first_answer_and_other_content_a_conflict() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let first = server.publish(event("e1", "one")).await.unwrap();
     let again = server.publish(event("e1", "one")).await.unwrap();
     assert_eq!((again.seq, again.duplicate), (first.seq, true));
@@ -56,9 +54,7 @@ async fn a_duplicate_gets_the_first_answer_and_other_content_a_conflict() {
 async fn the_same_boot_keeps_its_lease_over_a_restart_of_the_plane() {
     let directory = Directory::new();
     let server = Running::start(&directory).await;
-    let mut agent = Agent::ready(&server, "b1", 1).await;
-    server.publish(event("e1", "one")).await.unwrap();
-    let assign = agent.assignment().await;
+    let (mut agent, assign) = server.leased("b1", 1).await;
     let (epoch, plane_id) = (agent.welcome.epoch, agent.welcome.plane_id.clone());
     server.stop().await;
     assert_eq!(agent.next().await.unwrap_err().code(), Code::Unavailable);
@@ -79,8 +75,7 @@ async fn the_same_boot_keeps_its_lease_over_a_restart_of_the_plane() {
 
 #[tokio::test]
 async fn a_newer_stream_of_an_instance_ends_the_older() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut older = Agent::ready(&server, "b1", 1).await;
     let _newer = Agent::ready(&server, "b1", 1).await;
     assert_eq!(older.next().await.unwrap_err().code(), Code::Aborted);
@@ -89,8 +84,7 @@ async fn a_newer_stream_of_an_instance_ends_the_older() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_the_protocol_is_told_so() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
+    let server = Running::alone(&[]).await;
     let mut unknown = hello("b1", Vec::new());
     unknown.protocol_min = 9;
     unknown.protocol_max = 9;
@@ -109,12 +103,8 @@ async fn a_stream_that_breaks_the_protocol_is_told_so() {
 
 #[tokio::test]
 async fn work_of_a_stream_that_is_gone_is_not_doubled_while_its_lease_runs() {
-    let directory = Directory::new();
-    let server =
-        Running::with(&directory, &["--lease", "1s", "--heartbeat", "100ms", "--heartbeat-idle", "100ms"]).await;
-    let mut agent = Agent::ready(&server, "b1", 1).await;
-    server.publish(event("e1", "one")).await.unwrap();
-    let first = agent.assignment().await;
+    let server = Running::alone(&["--lease", "1s", "--heartbeat", "100ms", "--heartbeat-idle", "100ms"]).await;
+    let (agent, first) = server.leased("b1", 1).await;
     drop(agent);
     // Another boot without claims: the lease of the old one ends at once, and the work comes again under a later token.
     let mut agent = Agent::ready(&server, "b2", 1).await;
@@ -130,11 +120,8 @@ async fn work_of_a_stream_that_is_gone_is_not_doubled_while_its_lease_runs() {
 
 #[tokio::test]
 async fn claims_are_compared_when_an_agent_asks() {
-    let directory = Directory::new();
-    let server = Running::start(&directory).await;
-    let mut agent = Agent::ready(&server, "b1", 1).await;
-    server.publish(event("e1", "one")).await.unwrap();
-    let assign = agent.assignment().await;
+    let server = Running::alone(&[]).await;
+    let (mut agent, assign) = server.leased("b1", 1).await;
     let held = agent::LeaseClaim { delivery_id: assign.delivery_id.clone(), token: assign.token };
     agent.say(Up::Reconcile(agent::Reconcile { request: 42, claims: vec![held], last_assign: 2 })).await;
     match agent.next().await.unwrap() {

@@ -10,10 +10,13 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+use crate::chance::Chance;
 
 /// One start of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,11 @@ struct Inner {
     spread: AtomicU64,
     running: AtomicU64,
     running_most: AtomicU64,
+    /// What a job says it cost, in millionths: at least, and by how much more at most. Nothing is said while `cost_most` is 0.
+    cost_least: AtomicU64,
+    cost_most: AtomicU64,
+    /// What each job said.
+    costs: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Notes {
@@ -59,6 +67,33 @@ impl Notes {
     pub fn set_time(&self, least: u64, most: u64) {
         self.0.least.store(least, Ordering::Relaxed);
         self.0.spread.store(most - least, Ordering::Relaxed);
+    }
+
+    /// Work that ends from here on says that it cost from `least` to `most` millionths, a number of its own for each job.
+    pub fn set_cost(&self, least: u64, most: u64) {
+        self.0.cost_least.store(least, Ordering::Relaxed);
+        self.0.cost_most.store(most, Ordering::Relaxed);
+    }
+
+    /// What each job said that it cost; of one whose answer never left there is nothing.
+    #[must_use]
+    pub fn costs(&self) -> BTreeMap<String, u64> {
+        self.0.costs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer of a job that is done.
+    fn answer(&self, job: &str) -> Response<Full<Bytes>> {
+        let (least, most) = (self.0.cost_least.load(Ordering::Relaxed), self.0.cost_most.load(Ordering::Relaxed));
+        if most == 0 {
+            return Response::new(Full::from("{\"status\":\"processed\"}"));
+        }
+        let cost = least + Chance::of(job).below(most - least + 1);
+        self.0.costs.lock().unwrap_or_else(PoisonError::into_inner).insert(job.to_owned(), cost);
+        let body =
+            format!(r#"{{"status":"processed","usage":{{"model":"m","input_tokens":{cost},"cost_micros":{cost}}}}}"#);
+        let mut response = Response::new(Full::from(body));
+        response.headers_mut().insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 
     /// Every start so far.
@@ -130,19 +165,20 @@ async fn answer(request: Request<Incoming>, notes: Notes) -> Result<Response<Ful
     };
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let info = &body["general_info"];
+    let job = text(&body["job_id"]);
     let time = notes.begin(Start {
         delivery: text(&info["delivery"]),
-        job: text(&body["job_id"]),
+        job: job.clone(),
         lane: text(&info["lane"]),
         cluster: text(&info["cluster"]),
         instance: text(&info["instance"]),
         at: Instant::now(),
     });
     // A sidecar that goes away drops the connection and this future with it.
-    let running = Running(notes);
+    let running = Running(notes.clone());
     tokio::time::sleep(time).await;
     drop(running);
-    Ok(Response::new(Full::from("{\"status\":\"processed\"}")))
+    Ok(notes.answer(&job))
 }
 
 struct Running(Notes);

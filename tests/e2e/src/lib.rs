@@ -15,4 +15,5 @@ pub mod general;
 pub mod kills;
 pub mod process;
 pub mod proxy;
+pub mod spending;
 pub mod world;

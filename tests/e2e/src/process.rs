@@ -58,16 +58,24 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
+        Process::start_program(&mindos()?, folder, name, arguments)
+    }
+
+    /// Starts any program, as [`Process::start`] does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_program(program: &Path, folder: &Path, name: &str, arguments: &[String]) -> Result<Process> {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).context("failed to open a log")?;
-        let child = Command::new(mindos()?)
+        let child = Command::new(program)
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(file.try_clone().context("failed to share a log")?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("failed to start mindos {arguments:?}"))?;
+            .with_context(|| format!("failed to start {} {arguments:?}", program.display()))?;
         Ok(Process { name: name.to_owned(), child, log })
     }
 

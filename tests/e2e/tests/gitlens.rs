@@ -49,7 +49,7 @@ async fn clients_of_the_contract_find_what_it_says() -> Result<()> {
     let (api, aggregator, discord) = (free_address()?, free_address()?, free_address()?);
     std::fs::write(folder.join("token"), "not-a-real-token\n")?;
     let settings = format!(
-        "notify:\n  discord:\n    channels: {{ prs: \"1186000000000000001\" }}\n    token_file: {}\n    api: http://{discord}\n",
+        "notify:\n  discord:\n    channels: {{ prs: \"1186000000000000001\" }}\n    token: {{ file: {} }}\n    api: http://{discord}\n",
         folder.join("token").display()
     );
     std::fs::write(folder.join("settings.yaml"), settings)?;
@@ -83,7 +83,7 @@ async fn nothing_is_taken_without_its_signature_where_a_secret_is_configured() -
     let mut world = World::new("gitlens-signed", &["--aggregator-address", &aggregator, "--github-secret", "hub"])?;
     let (secret, settings) = (world.folder().join("secret"), world.folder().join("settings.yaml"));
     std::fs::write(&secret, "s3cret\n")?;
-    std::fs::write(&settings, format!("gitlens: {{ secret_file: {} }}\n", secret.display()))?;
+    std::fs::write(&settings, format!("gitlens: {{ secret: {{ file: {} }} }}\n", secret.display()))?;
     world.add_arguments(&["--settings", &settings.display().to_string()]);
     world.start_plane().await?;
 

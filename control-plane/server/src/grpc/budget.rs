@@ -18,13 +18,14 @@ use mindos_proto::budget::v1::{
 use mindos_proto::convert::{Invalid, parsed, time, timestamp};
 use tonic::{Request, Response, Status};
 
-use super::{Context, page_size, status};
+use super::{Context, status};
 use crate::views::history::{Spending, SpendingBy};
 
 /// What usage is asked for unless somebody says since when.
 const USAGE_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
-/// Rows of one answer.
+/// Rows of one answer where nobody says how many, and at most.
 const USAGE_ROWS: usize = 100;
+const USAGE_ROWS_MAX: usize = 1000;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -124,7 +125,14 @@ impl BudgetService for Budgets {
 
     async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
         let GetUsageRequest { dimension, limit, since, until } = request.into_inner();
-        let limit = page_size(limit, 1000)?.min(if limit == 0 { USAGE_ROWS } else { 1000 });
+        let limit = match limit as usize {
+            0 => USAGE_ROWS,
+            asked @ 1..=USAGE_ROWS_MAX => asked,
+            asked => {
+                let accepted = format_args!("is {asked}: expected at most {USAGE_ROWS_MAX}");
+                return Err(status::invalid(Invalid::new("limit", accepted)).into());
+            }
+        };
         let at = |text: Option<prost_types::Timestamp>, field| {
             text.map(|at| timestamp(&at, field)).transpose().map_err(status::invalid)
         };

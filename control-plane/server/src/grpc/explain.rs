@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{Context, route_table, status, words};
-use crate::ingest::event::trust_of;
+use crate::blobs::BlobStore;
+use crate::ingest::event::{json_dataref, trust_of};
+use crate::routing::elsewhere::{self, Unread};
 use crate::routing::{Facts, Judge};
 
 /// Events shown where nothing is said, and at most.
@@ -89,10 +91,21 @@ impl Asked {
     /// Where an event would go; with what is wrong with conditions on the way.
     fn would_go(
         &self,
+        blobs: &BlobStore,
         accepted: &EventAccepted,
         mut failed: impl FnMut(u32, &str),
     ) -> Option<(usize, Option<Guarded>)> {
-        let (place, _) = self.judge.route(&Facts::from(accepted), &mut failed);
+        let mut failures = Vec::new();
+        let facts = Facts::from(accepted);
+        let (mut place, _) = self.judge.route(&facts, |place, reason| failures.push((place, reason.to_owned())));
+        let asks = failures.iter().any(|(_, reason)| reason == Unread::Pending.reason());
+        if let (true, Some(dataref)) = (asks, json_dataref(&accepted.payload.bytes)) {
+            failures.clear();
+            let read = elsewhere::read(blobs, dataref);
+            let facts = facts.with_data(&read);
+            (place, _) = self.judge.route(&facts, |place, reason| failures.push((place, reason.to_owned())));
+        }
+        failures.iter().for_each(|(place, reason)| failed(*place, reason));
         let place = place? as usize;
         let table = &self.judge.table;
         let guards = table.routes[place].guards.as_deref();
@@ -208,7 +221,7 @@ fn explain(
         if let Record::EventAccepted(accepted) = &entry.record
             && accepted.tenant == context.tenant
             && asked.since.is_none_or(|since| entry.at >= since)
-            && let Some(event) = counts.look(asked, entry, accepted)
+            && let Some(event) = counts.look(&context.blobs, asked, entry, accepted)
         {
             let response = ExplainResponse { part: Some(Part::Event(event)) };
             is_gone = sender.blocking_send(Ok(response)).is_err();
@@ -248,14 +261,20 @@ fn begin(context: &Context, since: Timestamp, end: Seq) -> Result<Seq, JournalEr
 
 impl Counts {
     /// Counts an event, and says what is to be shown of it.
-    fn look(&mut self, asked: &Asked, entry: &Entry, accepted: &EventAccepted) -> Option<ExplainedEvent> {
+    fn look(
+        &mut self,
+        blobs: &BlobStore,
+        asked: &Asked,
+        entry: &Entry,
+        accepted: &EventAccepted,
+    ) -> Option<ExplainedEvent> {
         // Where its publisher asked for a route itself, no table has a say.
         let is_asked = accepted.route.as_ref().is_some_and(|route| route.as_str().starts_with(ASKED_PREFIX));
         let is_routed = accepted.route.is_some() && !is_asked;
         let mut failed = Vec::new();
         let failures = &mut self.failures;
         let would = if is_routed {
-            asked.would_go(accepted, |place, reason| {
+            asked.would_go(blobs, accepted, |place, reason| {
                 let (count, _) = failures.entry(place).or_insert_with(|| (0, reason.to_owned()));
                 *count += 1;
                 failed.push((place, reason.to_owned()));

@@ -64,6 +64,8 @@ use crate::views::history::HistoryReader;
 
 /// Reads of journal and history at a time.
 const READS_MAX: usize = 8;
+/// Data of events in memory for conditions at a time, of 25 MiB at most each.
+const DATA_READS_MAX: usize = 4;
 
 /// What the services need.
 pub struct Context {
@@ -87,7 +89,11 @@ pub struct Context {
     pub judges: Judges,
     /// Where spans go; empty while nothing is traced.
     pub otlp: crate::trace::Configured,
+    /// Data too large for their events.
+    pub blobs: Arc<BlobStore>,
     reads: Semaphore,
+    /// Reads of data for conditions.
+    pub(crate) data_reads: Semaphore,
 }
 
 impl std::fmt::Debug for Context {
@@ -108,13 +114,15 @@ pub struct Parts {
     pub prices: Arc<ArcSwap<Prices>>,
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
+    pub blobs: Arc<BlobStore>,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp } = parts;
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
+            parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Semaphore::new(READS_MAX);
         let judges = Judges::default();
@@ -132,7 +140,9 @@ impl Context {
             draining,
             judges,
             otlp,
+            blobs,
             reads,
+            data_reads: Semaphore::new(DATA_READS_MAX),
         }
     }
 

@@ -28,10 +28,10 @@ const EVENTS_MAX: usize = 1000;
 
 impl Context {
     /// Checks an encoded event and looks up whether the index on disk knows it.
-    pub(crate) fn admit(&self, encoded: &[u8]) -> Result<NewEvent, EventError> {
+    pub(crate) async fn admit(self: &Arc<Self>, encoded: &[u8]) -> Result<NewEvent, EventError> {
         let accepted = accept(&self.tenant, encoded, true);
         let mut event = accepted.inspect_err(|_| self.handle.admission().count(Verdict::Invalid))?;
-        self.recall(&mut event);
+        self.recall(&mut event).await;
         Ok(event)
     }
 
@@ -50,8 +50,10 @@ impl Context {
     }
 
     /// Notes what the index on disk knows of an event that left the core's own window, and which conditions hold for it.
-    pub(crate) fn recall(&self, event: &mut NewEvent) {
-        self.judges.judge(event);
+    pub(crate) async fn recall(self: &Arc<Self>, event: &mut NewEvent) {
+        if self.judges.judge(event) {
+            *event = self.judge_reading(event.clone()).await;
+        }
         match self.dedupe.lookup(&event.key) {
             Ok(seen) => event.seen = seen,
             // The core's window still holds what is recent; an index that cannot be read makes nobody wait.
@@ -64,7 +66,7 @@ impl Context {
 pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
     context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
-    let event = Box::new(context.admit(&event).map_err(|error| status::event(&error))?);
+    let event = Box::new(context.admit(&event).await.map_err(|error| status::event(&error))?);
     context.quota(&event)?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
     let reply = context.publish_one(event).await;
@@ -212,7 +214,7 @@ async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
 }
 
 /// Checks the events of a batch and offers those that are good.
-async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
+async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
     let PublishStreamRequestWire { batch, events, explain } = message;
     if batch != number {
         return Err(Status::invalid_argument(format!("batch: is {batch}: expected {number}")));
@@ -231,7 +233,7 @@ async fn offer(context: &Context, message: PublishStreamRequestWire, number: u64
             results.push(Some(refused(status::disk_full())));
             continue;
         }
-        match context.admit(&encoded) {
+        match context.admit(&encoded).await {
             Ok(event) if let Err(exceeded) = context.quota(&event) => {
                 if explain {
                     names.push(Default::default());

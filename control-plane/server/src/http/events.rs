@@ -107,7 +107,9 @@ impl Http {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        events.iter_mut().for_each(|event| self.context.recall(event));
+        for event in &mut events {
+            self.context.recall(event).await;
+        }
         let exceeded: Vec<_> = events.iter().map(|event| self.context.quota(event).err()).collect();
         let mut within = exceeded.iter().map(Option::is_none);
         events.retain(|_| within.next().unwrap_or(true));

@@ -63,6 +63,7 @@ pub(super) async fn get(http: &Http) -> Response {
     into.single("mindos_route_conditions_failed_total", Kind::Counter, help, failed);
     let help = "Events judged again, because the routes changed while they were on their way.";
     into.single("mindos_events_judged_again_total", Kind::Counter, help, again);
+    http.context.judges.expose(&mut into);
     journal(http, &mut into);
     views(http, &mut into);
     http.counted.expose(&mut into);

@@ -122,6 +122,13 @@ pub(crate) fn json_data(encoded: &[u8]) -> Option<&[u8]> {
     event.data.filter(|_| is_json)
 }
 
+/// Where the data of an encoded event are, when they do not stand in it and may be JSON.
+pub(crate) fn json_dataref(encoded: &[u8]) -> Option<&str> {
+    let event = scan(encoded).ok()?;
+    let is_json = event.datacontenttype.is_none_or(|ty| ty.contains("json"));
+    event.dataref.filter(|_| is_json && event.data.is_none_or(<[u8]>::is_empty))
+}
+
 /// Takes an event that came over HTTP.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use http::{HeaderValue, header};
 use serde_json::{Value, json};
 
 use super::notice::{Notice, Story, cut};
-use super::{Notifier, post};
+use super::place::{Notifier, post};
 use crate::outgoing::{Request, Target};
 
 /// What Discord takes at most.
@@ -16,6 +16,7 @@ const COLOUR_OTHER: u32 = 0x2f_81f7;
 const COLOUR_PARKED: u32 = 0xdc_3545;
 
 /// Posts as a bot.
+#[derive(Clone, PartialEq)]
 pub(super) struct Discord {
     /// Where messages of the channel for pull requests go.
     pub(super) events: Target,
@@ -44,10 +45,6 @@ fn colour(kind: &str) -> u32 {
 }
 
 impl Notifier for Discord {
-    fn name(&self) -> &'static str {
-        "discord"
-    }
-
     fn render(&self, notice: &Notice) -> Option<Request> {
         let (target, embed) = match notice {
             Notice::Event(glimpse) => (&self.events, event(&Story::of(glimpse))),

@@ -1,15 +1,18 @@
 //! Notifiers: what people want to be told where they already are, as it happens.
 //!
 //! ```text
-//!   records --> view --notices--> queue of each notifier --> pace --> HTTP --> Discord, Slack, a webhook
-//!                                   full: dropped, counted         429: waits as told; failed: tried again, then counted
+//!   records --> view --events--> queue of each kind of place --> pace --> HTTP --> Discord, Slack, a webhook
+//!      |                           full: dropped, counted          ^      429: waits as told; failed: tried again, then counted
+//!      +--> a sink for each place --parked work, from its cursor---+
 //! ```
-//! Invariants: nothing here makes the plane or an answer wait; a secret is in no log line; every queue has a bound. Notices
-//! are a courtesy: what happened while the process was down is not told afterwards.
+//! Invariants: nothing here makes the plane or an answer wait; a secret is in no log line; every queue has a bound; both ways share the
+//! pace of their place. That an event came in is told as a courtesy: what happened while the process was down is not told afterwards. Work
+//! that was set aside goes the way of results (see `sinks`) and is told of, later if need be.
 
 mod discord;
 mod notice;
 mod pace;
+mod place;
 mod sender;
 mod settings;
 mod slack;
@@ -22,40 +25,36 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poll, Poll as Polled};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use arc_swap::ArcSwap;
+use mindos_model::Seq;
 
-use crate::metrics::{Exposition, Kind};
-use crate::outgoing::{Outgoing, Request, Target};
+use crate::metrics::{self, Exposition};
+use crate::outgoing::Outgoing;
 
-pub(crate) use settings::secret;
+pub use place::{Paces, Place, Places};
+pub(crate) use sender::told;
 pub use settings::{DiscordEnv, NotifySection};
 pub use view::NotifyView;
 
-use notice::Notice;
+use place::Kind;
 use sender::{Counts, Sender};
 
-/// A place that takes notices.
-trait Notifier: Send + Sync + std::fmt::Debug {
-    /// For logs and metrics.
-    fn name(&self) -> &'static str;
-    /// The request that tells of it; `None` when this place does not care.
-    fn render(&self, notice: &Notice) -> Option<Request>;
-}
+/// The places in force, swapped when the settings change.
+pub type Configured = Arc<ArcSwap<Places>>;
 
-/// A post of JSON.
-fn post(target: &Target, body: &serde_json::Value) -> Request {
-    let mut request = Request::new(Method::POST, target.clone());
-    request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    request.body = Bytes::from(body.to_string());
-    request
-}
-
-/// All notifiers of a server, before they run.
-#[derive(Debug, Default)]
-pub struct Notifiers {
-    senders: Vec<Sender>,
-    queues: Vec<sender::Queue>,
+/// Makes the view that finds what is worth telling from `next` on, and the tasks that tell it until they are dropped.
+#[must_use]
+pub fn start(
+    places: &Configured,
+    paces: &Paces,
+    outgoing: &Outgoing,
+    next: Seq,
+) -> (NotifyView, Vec<Task>, NoticeCounts) {
+    let made = Kind::ALL.map(|kind| Sender::new(kind, places, paces, outgoing));
+    let (senders, queues): (Vec<_>, Vec<_>) = made.into_iter().unzip();
+    let counts = queues.iter().map(|queue| (queue.kind(), queue.counts())).collect();
+    let tasks = senders.into_iter().map(|sender| Task(Box::pin(sender.run()))).collect();
+    (NotifyView::new(Arc::clone(places), queues, next), tasks, NoticeCounts { places: Arc::clone(places), counts })
 }
 
 /// Tells what one notifier is to tell.
@@ -76,55 +75,28 @@ impl Future for Task {
 }
 
 /// What became of notices, by notifier.
-#[derive(Clone, Debug, Default)]
-pub struct NoticeCounts(Vec<(&'static str, Arc<Counts>)>);
-
-impl Notifiers {
-    /// Makes those that are configured.
-    ///
-    /// # Errors
-    /// Names the setting and what is accepted.
-    pub fn new(section: &NotifySection, env: &DiscordEnv, outgoing: &Outgoing) -> Result<Notifiers, String> {
-        let mut notifiers = Notifiers::default();
-        for (notifier, pace) in section.notifiers(env)? {
-            let (sender, queue) = Sender::new(notifier, pace, outgoing.clone());
-            notifiers.senders.push(sender);
-            notifiers.queues.push(queue);
-        }
-        Ok(notifiers)
-    }
-
-    /// Whether nobody is to be told anything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.senders.is_empty()
-    }
-
-    /// What becomes of notices.
-    #[must_use]
-    pub fn counts(&self) -> NoticeCounts {
-        NoticeCounts(self.queues.iter().map(|queue| (queue.name(), queue.counts())).collect())
-    }
-
-    /// The view that finds what is worth telling, and the tasks that tell it until they are dropped.
-    #[must_use]
-    pub fn start(self, next: mindos_model::Seq) -> (NotifyView, Vec<Task>) {
-        let Notifiers { senders, queues } = self;
-        (NotifyView::new(queues, next), senders.into_iter().map(|sender| Task(Box::pin(sender.run()))).collect())
-    }
+#[derive(Clone, Debug)]
+pub struct NoticeCounts {
+    places: Configured,
+    counts: Vec<(Kind, Arc<Counts>)>,
 }
 
 impl NoticeCounts {
-    /// Shows them.
+    /// Shows them, of places that are configured or were.
     pub fn expose(&self, into: &mut Exposition) {
-        if self.0.is_empty() {
+        let places = self.places.load();
+        let is_shown = |kind: Kind, counts: &Counts| {
+            places.get(kind).is_some() || counts.read().iter().any(|(_, count)| *count > 0)
+        };
+        let shown: Vec<_> = self.counts.iter().filter(|(kind, counts)| is_shown(*kind, counts)).collect();
+        if shown.is_empty() {
             return;
         }
         let help = "Notices by notifier and what became of them.";
-        let mut family = into.family("mindos_notices_total", Kind::Counter, help);
-        for (name, counts) in &self.0 {
+        let mut family = into.family("mindos_notices_total", metrics::Kind::Counter, help);
+        for (kind, counts) in shown {
             for (outcome, count) in counts.read() {
-                family.series(&[("notifier", name), ("outcome", outcome)], count);
+                family.series(&[("notifier", kind.as_str()), ("outcome", outcome)], count);
             }
         }
     }

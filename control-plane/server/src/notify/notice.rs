@@ -1,6 +1,7 @@
 //! Notices: what is worth telling people.
 
-use mindos_core::record::{Entry, Next, Record};
+use mindos_core::passage::Passage;
+use mindos_core::record::Entry;
 use mindos_model::{DeliveryId, ParkReason, Timestamp};
 
 use crate::surface::gitlens::{Glimpse, PlainEvent};
@@ -24,24 +25,28 @@ pub(super) enum Notice {
 const MESSAGE_MAX: usize = 500;
 
 impl Notice {
-    /// What a record gives to tell. Work that waits for room comes back by itself and is not told of.
+    /// What is to be told of work that was set aside. Work that waits for room comes back by itself and is not told of.
+    pub(super) fn parked(delivery: DeliveryId, reason: ParkReason, message: &str, at: Timestamp) -> Option<Notice> {
+        let message = message.chars().take(MESSAGE_MAX).collect();
+        (reason != ParkReason::BacklogFull).then_some(Notice::Parked { delivery, reason, message, at })
+    }
+
+    /// What a record gives to tell as it happens. Of work that was set aside sinks tell, which forget nothing.
     pub(super) fn of(entry: &Entry) -> Option<Notice> {
         let Entry { seq: _, at, record } = entry;
-        let parked = |delivery, reason, message: &str| {
-            let message = message.chars().take(MESSAGE_MAX).collect();
-            (reason != ParkReason::BacklogFull).then_some(Notice::Parked { delivery, reason, message, at: *at })
-        };
-        match record {
-            Record::EventAccepted(event) => {
+        match record.passage()? {
+            Passage::Accepted(event) => {
                 let told = event.route.is_some() && (KINDS.contains(&&*event.kind) || &*event.source == SOURCE);
                 told.then(|| Notice::Event(Glimpse::of(*at, event)))
             }
-            Record::AttemptEnded(ended) => match ended.next {
-                Next::Park { reason } => parked(ended.delivery, reason, &ended.message),
-                Next::Wait { .. } => None,
-            },
-            Record::DeliveryParked(record) => parked(record.delivery, record.reason, ""),
-            _ => None,
+            Passage::Leased(_)
+            | Passage::AttemptEnded(_)
+            | Passage::Settled(_)
+            | Passage::CancelRequested(_)
+            | Passage::Cancelled(_)
+            | Passage::Parked(_)
+            | Passage::Redriven(_)
+            | Passage::Carried(_) => None,
         }
     }
 }

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Notifier;
+use super::Configured;
 use super::notice::Notice;
-use super::pace::{Bucket, Pace};
+use super::place::{Kind, Paces, Place};
 use crate::logging::Chain;
-use crate::outgoing::{Answer, Outgoing, Request};
+use crate::outgoing::{Answer, Outgoing};
 
 /// Notices that wait for one notifier; further ones are dropped.
 const QUEUE_MAX: usize = 256;
@@ -47,57 +47,69 @@ impl Counts {
     }
 }
 
-/// Where notices for one notifier are put.
+/// Where notices for one kind of place are put.
 #[derive(Debug)]
 pub(super) struct Queue {
-    name: &'static str,
+    kind: Kind,
+    places: Configured,
     sender: mpsc::Sender<Notice>,
     counts: Arc<Counts>,
 }
 
 impl Queue {
-    pub(super) fn name(&self) -> &'static str {
-        self.name
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub(super) fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
     }
 
-    /// Never waits: what finds no room is dropped and counted.
-    pub(super) fn put(&self, notice: Notice) {
-        if self.sender.try_send(notice).is_err() {
+    /// Never waits: what finds no room is dropped and counted. Nothing happens where no such place is configured.
+    pub(super) fn put(&self, notice: &Notice) {
+        if self.places.load().get(self.kind).is_some() && self.sender.try_send(notice.clone()).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Sends what its notifier makes of notices.
+/// Sends notices to the place of one kind, whichever is configured when their turn comes.
 #[derive(Debug)]
 pub(super) struct Sender {
-    notifier: Box<dyn Notifier>,
-    pace: Pace,
+    kind: Kind,
+    places: Configured,
+    paces: Paces,
     notices: mpsc::Receiver<Notice>,
     counts: Arc<Counts>,
     outgoing: Outgoing,
 }
 
 impl Sender {
-    pub(super) fn new(notifier: Box<dyn Notifier>, pace: Pace, outgoing: Outgoing) -> (Sender, Queue) {
+    pub(super) fn new(kind: Kind, places: &Configured, paces: &Paces, outgoing: &Outgoing) -> (Sender, Queue) {
         let (sender, notices) = mpsc::channel(QUEUE_MAX);
         let counts = Arc::new(Counts::default());
-        let queue = Queue { name: notifier.name(), sender, counts: Arc::clone(&counts) };
-        (Sender { notifier, pace, notices, counts, outgoing }, queue)
+        let queue = Queue { kind, places: Arc::clone(places), sender, counts: Arc::clone(&counts) };
+        let (places, paces, outgoing) = (Arc::clone(places), paces.clone(), outgoing.clone());
+        (Sender { kind, places, paces, notices, counts, outgoing }, queue)
+    }
+
+    fn place(&self) -> Option<Place> {
+        self.places.load().get(self.kind).cloned()
     }
 
     /// Sends until the queue is closed.
     pub(super) async fn run(mut self) {
-        let mut bucket = Bucket::new(self.pace, Instant::now());
         let mut warned: Option<Instant> = None;
         while let Some(notice) = self.notices.recv().await {
-            let Some(request) = self.notifier.render(&notice) else { continue };
-            tokio::time::sleep_until(bucket.take(Instant::now())).await;
-            match self.deliver(&request).await {
+            let Some(place) = self.place() else {
+                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            if place.render(&notice).is_none() {
+                continue;
+            }
+            self.paces.take(&place).await;
+            match self.deliver(&notice).await {
                 Ok(()) => {
                     self.counts.sent.fetch_add(1, Ordering::Relaxed);
                 }
@@ -105,19 +117,23 @@ impl Sender {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     if warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
                         warned = Some(Instant::now());
-                        warn!(notifier = self.notifier.name(), reason, "notice was not delivered");
+                        warn!(notifier = self.kind.as_str(), reason, "notice was not delivered");
                     }
                 }
             }
         }
     }
 
-    async fn deliver(&self, request: &Request) -> Result<(), String> {
+    async fn deliver(&self, notice: &Notice) -> Result<(), String> {
         let mut wait = RETRY_MIN;
         let mut tries = 0;
         loop {
             tries += 1;
-            let (reason, after) = match self.outgoing.send(request.clone()).await {
+            // Looked up at every try: what a change of the settings mended goes at once.
+            let Some(request) = self.place().and_then(|place| place.render(notice)) else {
+                return Err("is not configured any more".to_owned());
+            };
+            let (reason, after) = match self.outgoing.send(request).await {
                 Ok(answer) if answer.status.is_success() => return Ok(()),
                 Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     // Told to wait is not a failure of the notice; only so often, though.
@@ -141,7 +157,7 @@ impl Sender {
 }
 
 /// When to come again: by the header, or by Discord's body.
-fn told(answer: &Answer) -> Option<Duration> {
+pub(crate) fn told(answer: &Answer) -> Option<Duration> {
     answer.retry_after().or_else(|| {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         Duration::try_from_secs_f64(body["retry_after"].as_f64()?).ok()

@@ -4,26 +4,26 @@
 //! notify:
 //!   discord:
 //!     channels: { prs: "1186000000000000001", alerts: "1186000000000000002" }
-//!     token_env: DISCORD_TOKEN            # or token_file: /run/secrets/discord
+//!     token: { file: /run/secrets/discord }       # or { env: NAME }; DISCORD_TOKEN when left out
 //!     per_minute: 30
 //!     burst: 10
-//!   slack: { url_file: /run/secrets/slack }
-//!   webhook: { url: "https://hooks.example/mindos", secret_env: HOOK_SECRET }
+//!   slack: { url: { file: /run/secrets/slack } }
+//!   webhook: { url: "https://hooks.example/mindos", secret: { env: HOOK_SECRET }, per_minute: 60 }
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::Notifier;
 use super::discord::Discord;
 use super::pace::Pace;
+use super::place::{Form, Kind, Place, Places};
 use super::slack::Slack;
 use super::webhook::Webhook;
 use crate::outgoing::Target;
+use crate::secret::{SecretAt, Secrets};
 
 /// Where Discord is, unless the settings say otherwise.
 const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -47,15 +47,19 @@ pub struct DiscordSection {
     /// Ids of channels: `prs` for events, `alerts` for parked work (`prs` when unset). Others are kept for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub channels: BTreeMap<String, String>,
-    /// Environment variable that holds the bot's token. `DISCORD_TOKEN` when neither is given.
+    /// The bot's token. `DISCORD_TOKEN` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_env: Option<String>,
-    /// File that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_file: Option<PathBuf>,
+    pub token: Option<SecretAt>,
     /// URL of the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    #[serde(flatten)]
+    pub pace: PaceSection,
+}
+
+/// How fast a place may be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PaceSection {
     /// Messages a minute, 1 to 6000. 30 when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_minute: Option<u32>,
@@ -68,18 +72,10 @@ pub struct DiscordSection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlackSection {
-    /// Environment variable that holds the webhook's URL, which is a secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_env: Option<String>,
-    /// File that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_file: Option<PathBuf>,
-    /// As for Discord.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_minute: Option<u32>,
-    /// As for Discord.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
+    /// The webhook's URL, which is a secret.
+    pub url: SecretAt,
+    #[serde(flatten)]
+    pub pace: PaceSection,
 }
 
 /// Any address that takes JSON.
@@ -91,18 +87,11 @@ pub struct WebhookSection {
     /// Whether http will do beyond this machine, in the clear. Only https when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure: Option<bool>,
-    /// Environment variable that holds the secret under which posts are signed. Unsigned when neither is given.
+    /// The secret under which posts are signed. Unsigned when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_env: Option<String>,
-    /// File that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_file: Option<PathBuf>,
-    /// As for Discord.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_minute: Option<u32>,
-    /// As for Discord.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
+    pub secret: Option<SecretAt>,
+    #[serde(flatten)]
+    pub pace: PaceSection,
 }
 
 /// What the environment says of Discord, by the names of the contract.
@@ -123,33 +112,17 @@ impl std::fmt::Debug for DiscordEnv {
     }
 }
 
-/// Reads a secret from a file or the environment; `None` when neither is named.
-///
-/// # Errors
-/// Names the setting, and what is wrong with what it names.
-pub(crate) fn secret(setting: &str, file: Option<&Path>, variable: Option<&str>) -> Result<Option<String>, String> {
-    let text = match (file, variable) {
-        (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return Err(format!("{setting}: is named twice: expected `_file` or `_env`, not both")),
-        (Some(path), None) => std::fs::read_to_string(path)
-            .map_err(|error| format!("{setting}_file: failed to read `{}`: {error}", path.display()))?,
-        (None, Some(name)) => {
-            std::env::var(name).map_err(|_| format!("{setting}_env: environment variable `{name}` is not set"))?
-        }
-    };
-    let text = text.trim().to_owned();
-    if text.is_empty() { Err(format!("{setting}: is empty: expected at least one character")) } else { Ok(Some(text)) }
-}
-
-type Paced = (Box<dyn Notifier>, Pace);
-
 impl NotifySection {
-    pub(super) fn notifiers(&self, env: &DiscordEnv) -> Result<Vec<Paced>, String> {
+    /// Makes the places that are configured.
+    ///
+    /// # Errors
+    /// Names the setting and what is accepted.
+    pub fn places(&self, env: &DiscordEnv, secrets: Secrets) -> Result<Places, String> {
         let NotifySection { discord, slack, webhook } = self;
-        let mut found: Vec<Paced> = Vec::new();
+        let mut found: Vec<Place> = Vec::new();
         let wanted = discord.clone().or_else(|| env.prs_channel.is_some().then(DiscordSection::default));
         match wanted {
-            Some(section) => found.extend(section.notifier(env)?),
+            Some(section) => found.extend(section.place(env, secrets)?),
             None if env.token.is_some() => {
                 warn!(
                     "DISCORD_TOKEN is set and no channel is: nothing is posted to Discord; set PRS_CHANNEL_ID or notify.discord.channels.prs"
@@ -157,30 +130,29 @@ impl NotifySection {
             }
             None => {}
         }
-        if let Some(SlackSection { url_env, url_file, per_minute, burst }) = slack {
-            let url = secret("notify.slack.url", url_file.as_deref(), url_env.as_deref())?;
-            let url = url.ok_or("notify.slack: expected `url_env` or `url_file`")?;
+        if let Some(SlackSection { url, pace }) = slack {
+            let url = url.read("notify.slack.url", secrets)?;
             let address = Target::parse(&url, false).map_err(|error| format!("notify.slack.url: {error}"))?;
-            found.push((Box::new(Slack { address }), pace("slack", *per_minute, *burst)?));
+            found.push(Place { form: Form::Slack(Slack { address }), pace: pace.check(Kind::Slack)? });
         }
-        if let Some(WebhookSection { url, insecure, secret_env, secret_file, per_minute, burst }) = webhook {
-            let secret = secret("notify.webhook.secret", secret_file.as_deref(), secret_env.as_deref())?;
+        if let Some(WebhookSection { url, insecure, secret, pace }) = webhook {
+            let secret = SecretAt::read_if(secret.as_ref(), "notify.webhook.secret", secrets)?;
             let address = Target::parse(url, insecure.unwrap_or(false))
                 .map_err(|error| format!("notify.webhook.url: {error}"))?;
-            found.push((Box::new(Webhook { address, secret }), pace("webhook", *per_minute, *burst)?));
+            found.push(Place { form: Form::Webhook(Webhook { address, secret }), pace: pace.check(Kind::Webhook)? });
         }
-        Ok(found)
+        Ok(Places(found))
     }
 }
 
 impl DiscordSection {
-    fn notifier(self, env: &DiscordEnv) -> Result<Option<Paced>, String> {
-        let DiscordSection { mut channels, token_env, token_file, api, per_minute, burst } = self;
-        let pace = pace("discord", per_minute, burst)?;
-        let given = secret("notify.discord.token", token_file.as_deref(), token_env.as_deref())?;
+    fn place(self, env: &DiscordEnv, secrets: Secrets) -> Result<Option<Place>, String> {
+        let DiscordSection { mut channels, token, api, pace } = self;
+        let pace = pace.check(Kind::Discord)?;
+        let given = SecretAt::read_if(token.as_ref(), "notify.discord.token", secrets)?;
         let Some(token) = given.or_else(|| env.token.clone()).filter(|token| !token.trim().is_empty()) else {
             warn!(
-                "no Discord token is configured: nothing is posted to Discord; set DISCORD_TOKEN or notify.discord.token_file"
+                "no Discord token is configured: nothing is posted to Discord; set DISCORD_TOKEN or notify.discord.token"
             );
             return Ok(None);
         };
@@ -205,18 +177,22 @@ impl DiscordSection {
             .map_err(|_| "notify.discord.token: expected printable characters".to_owned())?;
         authorization.set_sensitive(true);
         let discord = Discord { events: of(&prs, "prs")?, alerts: of(&alerts, "alerts")?, authorization };
-        Ok(Some((Box::new(discord), pace)))
+        Ok(Some(Place { form: Form::Discord(discord), pace }))
     }
 }
 
-fn pace(notifier: &str, per_minute: Option<u32>, burst: Option<u32>) -> Result<Pace, String> {
-    let stock = Pace::default();
-    let pace = Pace { per_minute: per_minute.unwrap_or(stock.per_minute), burst: burst.unwrap_or(stock.burst) };
-    if !(1..=6000).contains(&pace.per_minute) {
-        return Err(format!("notify.{notifier}.per_minute: is {}: expected 1 to 6000", pace.per_minute));
+impl PaceSection {
+    fn check(&self, kind: Kind) -> Result<Pace, String> {
+        let PaceSection { per_minute, burst } = self;
+        let stock = Pace::default();
+        let pace = Pace { per_minute: per_minute.unwrap_or(stock.per_minute), burst: burst.unwrap_or(stock.burst) };
+        let kind = kind.as_str();
+        if !(1..=6000).contains(&pace.per_minute) {
+            return Err(format!("notify.{kind}.per_minute: is {}: expected 1 to 6000", pace.per_minute));
+        }
+        if !(1..=1000).contains(&pace.burst) {
+            return Err(format!("notify.{kind}.burst: is {}: expected 1 to 1000", pace.burst));
+        }
+        Ok(pace)
     }
-    if !(1..=1000).contains(&pace.burst) {
-        return Err(format!("notify.{notifier}.burst: is {}: expected 1 to 1000", pace.burst));
-    }
-    Ok(pace)
 }

@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::notice::{Notice, Story, cut};
-use super::{Notifier, post};
+use super::place::{Notifier, post};
 use crate::outgoing::{Request, Target};
 
 /// What Slack takes at most before it cuts.
 const TEXT_MAX: usize = 4000;
 
 /// Posts to one incoming webhook.
+#[derive(Clone, PartialEq)]
 pub(super) struct Slack {
     pub(super) address: Target,
 }
@@ -21,10 +22,6 @@ impl std::fmt::Debug for Slack {
 }
 
 impl Notifier for Slack {
-    fn name(&self) -> &'static str {
-        "slack"
-    }
-
     fn render(&self, notice: &Notice) -> Option<Request> {
         let text = match notice {
             Notice::Event(glimpse) => {

@@ -1,8 +1,9 @@
-//! The view that finds what is worth telling. It begins with the process: nobody wants yesterday's news at a start.
+//! The view that finds events worth telling of. It begins with the process: nobody wants yesterday's news at a start.
 
 use mindos_core::record::Entry;
 use mindos_model::{Seq, Timestamp};
 
+use super::Configured;
 use super::notice::Notice;
 use super::sender::Queue;
 use crate::views::follow::{View, ViewError};
@@ -10,13 +11,14 @@ use crate::views::follow::{View, ViewError};
 /// Follows the journal for the notifiers.
 #[derive(Debug)]
 pub struct NotifyView {
+    places: Configured,
     queues: Vec<Queue>,
     next: Seq,
 }
 
 impl NotifyView {
-    pub(super) fn new(queues: Vec<Queue>, next: Seq) -> NotifyView {
-        NotifyView { queues, next }
+    pub(super) fn new(places: Configured, queues: Vec<Queue>, next: Seq) -> NotifyView {
+        NotifyView { places, queues, next }
     }
 }
 
@@ -30,8 +32,10 @@ impl View for NotifyView {
     }
 
     fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
-        if let Some(notice) = Notice::of(entry) {
-            self.queues.iter().for_each(|queue| queue.put(notice.clone()));
+        if !self.places.load().is_empty()
+            && let Some(notice) = Notice::of(entry)
+        {
+            self.queues.iter().for_each(|queue| queue.put(&notice));
         }
         self.next = entry.seq.next();
         Ok(())

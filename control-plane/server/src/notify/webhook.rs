@@ -13,13 +13,14 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::notice::{Notice, Story};
-use super::{Notifier, post};
+use super::place::{Notifier, post};
 use crate::outgoing::{Request, Target};
 
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-mindos-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-mindos-signature");
 
 /// Posts every notice to one address.
+#[derive(Clone, PartialEq)]
 pub(super) struct Webhook {
     pub(super) address: Target,
     pub(super) secret: Option<String>,
@@ -32,10 +33,6 @@ impl std::fmt::Debug for Webhook {
 }
 
 impl Notifier for Webhook {
-    fn name(&self) -> &'static str {
-        "webhook"
-    }
-
     fn render(&self, notice: &Notice) -> Option<Request> {
         let body = match notice {
             Notice::Event(glimpse) => {

@@ -3,10 +3,11 @@
 //! Invariant: only conditions of routes that fit by kind, type and subject are evaluated, in the table's order, until one
 //! holds; the payload is read at most once, and only where one of those asks for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use cel::common::types::{CelBool, CelInt, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::CowVal;
 use cel::context::VariableResolver;
@@ -18,8 +19,11 @@ use mindos_model::Seq;
 use tracing::warn;
 
 use super::condition::{Condition, Verdict};
+use super::elsewhere::{self, Unread, UnreadCounts};
 use super::fields::{Value, Wanted};
-use crate::ingest::event::{Extension, extensions, json_data};
+use crate::blobs::BlobStore;
+use crate::ingest::event::{Extension, extensions, json_data, json_dataref};
+use crate::metrics::Exposition;
 
 /// What conditions can ask of an event.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +38,17 @@ pub struct Facts<'a> {
     pub lane: &'a str,
     /// The encoded CloudEvent; empty where it is gone.
     pub encoded: &'a [u8],
+    /// Its data, where they do not stand in it.
+    pub elsewhere: Result<&'a [u8], Unread>,
 }
 
 impl<'a> Facts<'a> {
+    /// With data that were read back, or why they could not be.
+    #[must_use]
+    pub fn with_data(self, read: &'a Result<Bytes, Unread>) -> Facts<'a> {
+        Facts { elsewhere: read.as_ref().map(|data| &**data).map_err(|unread| *unread), ..self }
+    }
+
     fn looked(&self) -> Looked<'a> {
         Looked { kind: self.kind, ty: self.ty, subject: self.subject }
     }
@@ -54,6 +66,7 @@ impl<'a> From<&'a NewEvent> for Facts<'a> {
             repository: event.repository.as_deref(),
             lane: &event.lane,
             encoded: &event.payload.bytes,
+            elsewhere: Err(Unread::Pending),
         }
     }
 }
@@ -70,6 +83,7 @@ impl<'a> From<&'a EventAccepted> for Facts<'a> {
             repository: event.repository.as_deref(),
             lane: &event.lane,
             encoded: &event.payload.bytes,
+            elsewhere: Err(Unread::Pending),
         }
     }
 }
@@ -111,11 +125,30 @@ impl Judge {
     /// Place of the first route that fits, and what is to be said of the conditions on the way there. `failed` hears of each that
     /// could not be evaluated.
     pub fn route(&self, facts: &Facts<'_>, mut failed: impl FnMut(u32, &str)) -> (Option<u32>, Judged) {
-        let variables = Variables { facts, wanted: &self.wanted, data: OnceLock::new(), attributes: OnceLock::new() };
+        let variables = Variables {
+            facts,
+            wanted: &self.wanted,
+            data: OnceLock::new(),
+            attributes: OnceLock::new(),
+            are_elsewhere: OnceLock::new(),
+            missed: AtomicBool::new(false),
+        };
+        if let Ok(data) = facts.elsewhere {
+            // Ahead of the conditions, whose time is short.
+            let _ = variables.data.set(self.wanted.read(data).unwrap_or_else(|| Box::new(CelNull)));
+        }
         let mut judged = Judged { table: self.at, holds: None, failed: 0 };
         let first = self.index.first(&self.table, facts.looked(), |place| {
             let verdict = match &self.conditions[place as usize] {
-                Some(condition) => condition.holds(&variables),
+                Some(condition) => {
+                    variables.missed.store(false, Ordering::Relaxed);
+                    let verdict = condition.holds(&variables);
+                    match (variables.missed.load(Ordering::Relaxed), facts.elsewhere) {
+                        // Whatever it made of data that it did not see.
+                        (true, Err(unread)) => Verdict::Failed(unread.reason().to_owned()),
+                        (true, Ok(_)) | (false, _) => verdict,
+                    }
+                }
                 None => Verdict::Failed("it was not compiled".to_owned()),
             };
             match verdict {
@@ -147,11 +180,15 @@ struct Variables<'a> {
     wanted: &'a Wanted,
     data: OnceLock<Value>,
     attributes: OnceLock<Value>,
+    /// Whether the data do not stand in the event.
+    are_elsewhere: OnceLock<bool>,
+    /// A condition asked for data that cannot be seen.
+    missed: AtomicBool,
 }
 
 impl VariableResolver for Variables<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let Facts { id, source, ty, kind, subject, actor, repository, lane, encoded } = *self.facts;
+        let Facts { id, source, ty, kind, subject, actor, repository, lane, encoded, elsewhere } = *self.facts;
         let text = match variable {
             "type" => ty,
             "kind" => kind,
@@ -162,6 +199,9 @@ impl VariableResolver for Variables<'_> {
             "lane" => lane,
             "id" => id,
             "data" => {
+                if elsewhere.is_err() && *self.are_elsewhere.get_or_init(|| json_dataref(encoded).is_some()) {
+                    self.missed.store(true, Ordering::Relaxed);
+                }
                 let read = || {
                     let data = json_data(encoded).and_then(|data| self.wanted.read(data));
                     data.unwrap_or_else(|| Box::new(CelNull))
@@ -197,18 +237,43 @@ pub struct Judges {
     in_force: ArcSwapOption<Judge>,
     failed: AtomicU64,
     again: AtomicU64,
+    unread: UnreadCounts,
 }
 
 impl Judges {
-    /// Judges an event, if the table that is known to be in force asks for it.
-    pub fn judge(&self, event: &mut NewEvent) {
-        let Some(judge) = &*self.in_force.load() else { return };
+    /// Judges an event, if the table that is known to be in force asks for it. True when a condition asked for data in a blob: then
+    /// [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
+    #[must_use]
+    pub fn judge(&self, event: &mut NewEvent) -> bool {
+        let Some(judge) = &*self.in_force.load() else { return false };
         if !judge.is_conditional() || !event.routed {
-            return;
+            return false;
         }
-        let (_, judged) = judge.route(&Facts::from(&*event), |_, _| {});
+        let mut asked = false;
+        let (_, judged) = judge.route(&Facts::from(&*event), |_, reason| asked |= reason == Unread::Pending.reason());
+        if !asked {
+            self.failed.fetch_add(judged.failed.into(), Ordering::Relaxed);
+        }
+        event.judged = Some(judged);
+        asked
+    }
+
+    /// Judges an event whose data are in a blob. Blocks.
+    pub fn judge_reading(&self, event: &mut NewEvent, blobs: &BlobStore) {
+        let Some(judge) = self.in_force.load_full() else { return };
+        let Some(dataref) = json_dataref(&event.payload.bytes) else { return };
+        let read = elsewhere::read(blobs, dataref);
+        if let Err(unread) = read {
+            self.unread.count(unread);
+        }
+        let (_, judged) = judge.route(&Facts::from(&*event).with_data(&read), |_, _| {});
         self.failed.fetch_add(judged.failed.into(), Ordering::Relaxed);
         event.judged = Some(judged);
+    }
+
+    /// Shows what conditions could not see.
+    pub fn expose(&self, into: &mut Exposition) {
+        self.unread.expose(into);
     }
 
     /// A table is in force. One that is older than what is known changes nothing.

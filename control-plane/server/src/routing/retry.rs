@@ -2,6 +2,8 @@
 //!
 //! Invariant: a publisher sees one answer to each event, in their order, and never that it was judged more than once.
 
+use std::sync::Arc;
+
 use mindos_core::input::{Input, NewEvent, Query};
 use mindos_core::output::Reply;
 
@@ -10,7 +12,7 @@ use crate::grpc::Context;
 
 impl Context {
     /// Publishes one event, however often it has to be judged.
-    pub(crate) async fn publish_one(&self, mut event: Box<NewEvent>) -> Result<Reply, CallError> {
+    pub(crate) async fn publish_one(self: &Arc<Self>, mut event: Box<NewEvent>) -> Result<Reply, CallError> {
         loop {
             match self.handle.call(|request| Input::Publish { request, event }).await? {
                 Reply::Unjudged(unjudged) => event = unjudged,
@@ -18,12 +20,27 @@ impl Context {
             }
             self.learn_routes().await?;
             self.judges.count_again(1);
-            self.judges.judge(&mut event);
+            if self.judges.judge(&mut event) {
+                *event = self.judge_reading(*event).await;
+            }
         }
     }
 
+    /// Judges an event whose data a condition asked for and which are in a blob.
+    pub(crate) async fn judge_reading(self: &Arc<Self>, mut event: NewEvent) -> NewEvent {
+        // Each holds as much as its data take.
+        let Ok(_permit) = self.data_reads.acquire().await else { return event };
+        let (context, kept) = (Arc::clone(self), event.clone());
+        let judged = tokio::task::spawn_blocking(move || {
+            context.judges.judge_reading(&mut event, &context.blobs);
+            event
+        });
+        // Judged as if the data were not there.
+        judged.await.unwrap_or(kept)
+    }
+
     /// Judges those again that the plane gave back, until it has answered all.
-    pub(crate) async fn settle_unjudged(&self, answers: &mut [Answer]) -> Result<(), Stopped> {
+    pub(crate) async fn settle_unjudged(self: &Arc<Self>, answers: &mut [Answer]) -> Result<(), Stopped> {
         loop {
             let mut places = Vec::new();
             let mut events = Vec::new();
@@ -46,7 +63,11 @@ impl Context {
                 Err(CallError::Stopped(_) | CallError::Rejected(_)) => return Err(Stopped),
             }
             self.judges.count_again(events.len());
-            events.iter_mut().for_each(|event| self.judges.judge(event));
+            for event in &mut events {
+                if self.judges.judge(event) {
+                    *event = self.judge_reading(event.clone()).await;
+                }
+            }
             let again = self.handle.publish(events).await?.answers().await?;
             for (place, answer) in places.into_iter().zip(again) {
                 answers[place] = answer;

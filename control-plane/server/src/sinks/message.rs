@@ -1,16 +1,12 @@
-//! Messages to sinks: what became of a delivery, as a CloudEvent or as a signed webhook.
+//! Messages to sinks: what became of a delivery, before it takes the form of the road that it goes.
 //!
 //! Invariant: the same record makes the same message with the same id, so that who gets it twice can tell.
 
-use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderValue, header};
 use mindos_core::record::{Payload, Usage};
-use mindos_model::{DeliveryId, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
-use super::settings::{Format, Outcome, Sink};
+use super::settings::Outcome;
 
 /// What is known of the event behind a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +31,10 @@ pub(super) struct Notice {
     pub outcome: Outcome,
     /// Why it was parked or cancelled.
     pub reason: Option<String>,
+    /// The same, where it was parked.
+    pub parked: Option<ParkReason>,
+    /// What the last failure said. Data, never trusted.
+    pub message: Option<String>,
     /// `<cluster>/<general>`, where it is known.
     pub general: Option<String>,
     pub took_ms: Option<u64>,
@@ -45,7 +45,26 @@ pub(super) struct Notice {
 }
 
 impl Notice {
-    pub(super) fn id(&self) -> String {
+    /// One of which no more is known.
+    pub(super) fn new(seq: Seq, at: Timestamp, delivery: DeliveryId, outcome: Outcome) -> Notice {
+        Notice {
+            seq,
+            at,
+            delivery,
+            outcome,
+            reason: None,
+            parked: None,
+            message: None,
+            general: None,
+            took_ms: None,
+            usage: Vec::new(),
+            output: None,
+            output_type: None,
+            output_ref: None,
+        }
+    }
+
+    fn id(&self) -> String {
         format!("{}.{}", self.delivery, self.seq.0)
     }
 
@@ -58,6 +77,9 @@ impl Notice {
             "event_seq": self.delivery.event.0,
             "took_ms": self.took_ms,
         });
+        if let Some(message) = &self.message {
+            data["message"] = json!(message);
+        }
         if let Some((cluster, name)) = self.general.as_deref().and_then(|general| general.split_once('/')) {
             data["general"] = json!({ "cluster": cluster, "name": name });
         }
@@ -89,61 +111,33 @@ impl Notice {
         data
     }
 
-    /// Headers and body for one sink; `now` is signed, so that nobody can send them again later.
-    pub(super) fn write(
-        &self,
-        sink: &Sink,
-        plane_id: &str,
-        event: Option<&EventFacts>,
-        now: Timestamp,
-    ) -> (HeaderMap, Bytes) {
-        let (id, data) = (self.id(), self.data(event));
-        let mut headers = sink.headers.clone();
-        let (media, body) = match sink.format {
-            Format::Webhook => ("application/json", data),
-            Format::Cloudevents => {
-                let mut envelope = json!({
-                    "specversion": "1.0",
-                    "id": id,
-                    "source": format!("urn:mindos:{plane_id}"),
-                    "type": format!("dev.mindos.delivery.{}", self.outcome.as_str()),
-                    "subject": self.delivery.to_string(),
-                    "time": self.at.to_string(),
-                    "datacontenttype": "application/json",
-                    "data": data,
-                });
-                if let Some(route) = event.and_then(|event| event.route.as_deref()) {
-                    envelope["route"] = json!(route);
-                }
-                ("application/cloudevents+json", envelope)
-            }
-        };
-        let body = Bytes::from(body.to_string());
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        if !sink.keys.is_empty() {
-            let seconds = (now.0 / 1000).to_string();
-            let signatures: Vec<String> =
-                sink.keys.iter().map(|key| format!("v1,{}", sign(key, &id, &seconds, &body))).collect();
-            let set = [("webhook-id", id), ("webhook-timestamp", seconds), ("webhook-signature", signatures.join(" "))];
-            for (name, value) in set {
-                let value = HeaderValue::from_str(&value).expect("ids, numbers and base64 are ASCII");
-                headers.insert(name, value);
-            }
+    /// The message of it.
+    pub(super) fn message(&self, plane_id: &str, event: Option<&EventFacts>) -> Message {
+        Message {
+            id: self.id(),
+            source: format!("urn:mindos:{plane_id}"),
+            ty: format!("dev.mindos.delivery.{}", self.outcome.as_str()),
+            subject: self.delivery.to_string(),
+            time: self.at,
+            route: event.and_then(|event| event.route.clone()),
+            data: self.data(event),
         }
-        (headers, body)
     }
 }
 
-/// The signature of Standard Webhooks: over id, time and body.
-fn sign(key: &[u8], id: &str, seconds: &str, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    for part in [id.as_bytes(), b".", seconds.as_bytes(), b".", body] {
-        mac.update(part);
-    }
-    base64(&mac.finalize().into_bytes())
+/// Data with the attributes of a CloudEvent, which sinks put where their form has them.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub id: String,
+    pub source: String,
+    pub ty: String,
+    pub subject: String,
+    pub time: Timestamp,
+    pub route: Option<String>,
+    pub data: Value,
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -165,12 +159,5 @@ mod tests {
     fn base64_is_padded() {
         let of = |text: &str| base64(text.as_bytes());
         assert_eq!(["", "f", "fo", "foo", "foob"].map(of), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
-    }
-
-    #[test]
-    fn the_example_of_standard_webhooks_verifies() {
-        let key = crate::ingest::base64::decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signed = sign(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", br#"{"test": 2432232314}"#);
-        assert_eq!(signed, "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }

@@ -1,19 +1,26 @@
 //! Sinks: where results leave to, and notices of work that was parked.
 //!
 //! ```text
-//!  durable records --> Walk from the sink's cursor --> on, routes --> POST, one at a time --> 2xx: cursor moves on
-//!                                                                        | 5xx, 429, silence: again, later
-//!                                                                        + 4xx about the message: counted, passed over
+//!  durable records --> Walk from the sink's cursor --> on, routes --> POST or publish, one at a time --> taken: cursor moves on
+//!                                                                        | 5xx, 429, silence, no stream: again, later
+//!                                                                        + refused for what it is: counted, passed over
 //! ```
-//! At least once and in the journal's order, for each sink. A sink begins with what comes after it was configured; its place is kept
+//! At least once and in the journal's order, for each sink; each place of `notify` is a sink too, for parked work. A sink begins with what comes after it was configured; its place is kept
 //! while it stands in the settings file. Invariant: a sink that takes nothing holds up nobody; what leaves the journal before it came
 //! back is counted as skipped.
 
 mod cursor;
 mod message;
+#[cfg(feature = "nats")]
+mod nats;
+mod post;
+mod road;
 mod run;
 pub mod settings;
 mod state;
+#[cfg(feature = "nats")]
+mod subject;
+mod tell;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -29,6 +36,7 @@ use tokio::task::JoinHandle;
 
 use crate::grpc::Context;
 use crate::metrics::{Exposition, Kind};
+use crate::notify::Paces;
 use crate::outgoing::Outgoing;
 use cursor::Cursor;
 use run::Runner;
@@ -96,6 +104,8 @@ pub struct Sinks {
     /// Where cursors are kept.
     pub dir: PathBuf,
     pub client: Outgoing,
+    /// How fast people were told lately.
+    pub paces: Paces,
 }
 
 impl Sinks {
@@ -140,10 +150,13 @@ impl Sinks {
         let runner = Runner {
             context: Arc::clone(context),
             client: self.client.clone(),
+            paces: self.paces.clone(),
             sink: sink.clone(),
             state: Arc::clone(state),
             cursor: Cursor::new(&self.dir, name, &context.plane_id),
             stop: stopped,
+            #[cfg(feature = "nats")]
+            nats: nats::Connection::default(),
             events: HashMap::default(),
             order: VecDeque::new(),
             leases: HashMap::default(),

@@ -10,19 +10,22 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use http::{Method, StatusCode};
+use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
-use mindos_model::{DeliveryId, RouteName, Seq};
+use mindos_model::{DeliveryId, ParkReason, RouteName, Seq};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::cursor::Cursor;
 use super::message::{EventFacts, Notice};
+use super::road::{Refused, Road};
 use super::settings::{Outcome, Sink};
 use super::state::State;
+use super::tell::tell;
 use crate::grpc::Context;
 use crate::grpc::watch::{Step, Walk};
 use crate::logging::Chain;
+use crate::notify::Paces;
 use crate::outgoing::{Outgoing, Request};
 
 /// Events that are remembered; others are looked up.
@@ -37,25 +40,19 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait when the journal cannot be read.
 const READ_PAUSE: Duration = Duration::from_secs(5);
 
-/// Why a message was not taken.
-enum Refused {
-    /// For good: this message, not the sink.
-    Message(StatusCode),
-    /// For now.
-    Later { reason: String, wait: Option<Duration> },
-    /// The sink is told to end.
-    Ended,
-}
-
 /// A sink with all that it needs.
 pub(super) struct Runner {
     pub(super) context: Arc<Context>,
     pub(super) client: Outgoing,
+    pub(super) paces: Paces,
     pub(super) sink: Sink,
     pub(super) state: Arc<State>,
     pub(super) cursor: Cursor,
     /// Turns true when the sink is to end.
     pub(super) stop: watch::Receiver<bool>,
+    /// Held open from message to message.
+    #[cfg(feature = "nats")]
+    pub(super) nats: super::nats::Connection,
     pub(super) events: HashMap<Seq, Arc<EventFacts>, FixedState>,
     pub(super) order: VecDeque<Seq>,
     pub(super) leases: HashMap<DeliveryId, String, FixedState>,
@@ -175,7 +172,7 @@ impl Runner {
     /// Sends what one record says; false when the sink is to end.
     async fn entry(&mut self, entry: &Entry) -> bool {
         for notice in self.notices(entry) {
-            if !self.sink.on.contains(&notice.outcome) {
+            if !self.sink.on.contains(&notice.outcome) || !self.sink.road.wants(&notice) {
                 continue;
             }
             let event = self.event(notice.delivery.event).await;
@@ -195,22 +192,16 @@ impl Runner {
     /// What a record says that sinks may want to know.
     fn notices(&mut self, entry: &Entry) -> Vec<Notice> {
         let notice = |delivery, outcome, reason: Option<&str>| Notice {
-            seq: entry.seq,
-            at: entry.at,
-            delivery,
-            outcome,
             reason: reason.map(str::to_owned),
-            general: None,
-            took_ms: None,
-            usage: Vec::new(),
-            output: None,
-            output_type: None,
-            output_ref: None,
+            ..Notice::new(entry.seq, entry.at, delivery, outcome)
         };
-        let parked =
-            |delivery, reason: mindos_model::ParkReason| notice(delivery, Outcome::Parked, Some(reason.as_str()));
-        match &entry.record {
-            Record::EventAccepted(event) => {
+        let parked = |delivery, reason: ParkReason| Notice {
+            parked: Some(reason),
+            ..notice(delivery, Outcome::Parked, Some(reason.as_str()))
+        };
+        let Some(passage) = entry.record.passage() else { return Vec::new() };
+        match passage {
+            Passage::Accepted(event) => {
                 self.remember(entry.seq, facts(event));
                 let planned = (1..).zip(&event.deliveries);
                 planned
@@ -221,7 +212,7 @@ impl Runner {
                     })
                     .collect()
             }
-            Record::DeliveryLeased(leased) => {
+            Passage::Leased(leased) => {
                 if self.leases.len() >= LEASES_MAX {
                     // What is forgotten is a name in a message, not a message.
                     self.leases.clear();
@@ -229,7 +220,7 @@ impl Runner {
                 self.leases.insert(leased.delivery, leased.general.to_string());
                 Vec::new()
             }
-            Record::DeliverySettled(settled) => vec![Notice {
+            Passage::Settled(settled) => vec![Notice {
                 general: self.leases.remove(&settled.delivery),
                 took_ms: Some(settled.took_ms),
                 usage: settled.usage.clone(),
@@ -238,14 +229,16 @@ impl Runner {
                 output_ref: settled.output_ref,
                 ..notice(settled.delivery, Outcome::Succeeded, None)
             }],
-            Record::AttemptEnded(ended) => match ended.next {
+            Passage::AttemptEnded(ended) => match ended.next {
                 Next::Park { reason } => {
-                    vec![Notice { general: self.leases.remove(&ended.delivery), ..parked(ended.delivery, reason) }]
+                    let message = Some(ended.message.to_string()).filter(|message| !message.is_empty());
+                    let general = self.leases.remove(&ended.delivery);
+                    vec![Notice { general, message, ..parked(ended.delivery, reason) }]
                 }
                 Next::Wait { .. } => Vec::new(),
             },
-            Record::DeliveryParked(record) => vec![parked(record.delivery, record.reason)],
-            Record::DeliveryCancelled(cancelled) => {
+            Passage::Parked(record) => vec![parked(record.delivery, record.reason)],
+            Passage::Cancelled(cancelled) => {
                 let reason = match cancelled.reason {
                     CancelReason::Superseded { .. } => "superseded",
                     CancelReason::Requested => "requested",
@@ -256,7 +249,7 @@ impl Runner {
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]
             }
-            _ => Vec::new(),
+            Passage::CancelRequested(_) | Passage::Redriven(_) | Passage::Carried(_) => Vec::new(),
         }
     }
 
@@ -298,21 +291,22 @@ impl Runner {
     }
 
     /// Sends one message until it is taken, or refused for good; false when the sink is to end.
-    async fn deliver(&self, notice: &Notice, event: Option<&EventFacts>) -> bool {
+    async fn deliver(&mut self, notice: &Notice, event: Option<&EventFacts>) -> bool {
         let mut failures = 0;
         loop {
             match self.send(notice, event).await {
-                Ok(()) => {
+                None => return false,
+                Some(Ok(())) => {
                     self.state.taken();
                     return true;
                 }
-                Err(Refused::Message(status)) => {
+                Some(Err(Refused::Message { reason })) => {
                     let (sink, delivery) = (&self.state.name, notice.delivery);
-                    warn!(sink, %delivery, status = status.as_u16(), "sink refused a message for good");
+                    warn!(sink, %delivery, reason, "sink refused a message for good");
                     self.state.refused.fetch_add(1, Ordering::Relaxed);
                     return true;
                 }
-                Err(Refused::Later { reason, wait }) => {
+                Some(Err(Refused::Later { reason, wait })) => {
                     failures += 1;
                     let wait = wait.unwrap_or_default().max(backoff(failures)).min(RETRY_MAX * 2);
                     if self.state.failed(&reason, wait) {
@@ -323,36 +317,34 @@ impl Runner {
                         return false;
                     }
                 }
-                Err(Refused::Ended) => return false,
             }
         }
     }
 
-    async fn send(&self, notice: &Notice, event: Option<&EventFacts>) -> Result<(), Refused> {
-        let now = self.context.handle.now();
-        let (headers, body) = notice.write(&self.sink, &self.context.plane_id, event, now);
-        let mut request = Request::new(Method::POST, self.sink.target.clone());
-        (request.headers, request.body, request.timeout) = (headers, body, self.sink.timeout);
+    /// Tries once; `None` when the sink is to end.
+    async fn send(&mut self, notice: &Notice, event: Option<&EventFacts>) -> Option<Result<(), Refused>> {
+        let message = notice.message(&self.context.plane_id, event);
+        let timeout = self.sink.timeout;
         let mut stop = self.stop.clone();
-        let answer = tokio::select! {
-            answer = self.client.send(request) => answer,
-            _ = stop.wait_for(|stop| *stop) => return Err(Refused::Ended),
-            () = self.context.drained() => return Err(Refused::Ended),
-        };
-        let answer = match answer {
-            Ok(answer) => answer,
-            // It was taken, and what was said to it does not matter.
-            Err(crate::outgoing::OutgoingError::TooLarge { .. }) => return Ok(()),
-            Err(error) => return Err(Refused::Later { reason: Chain(&error).to_string(), wait: None }),
-        };
-        match answer.status.as_u16() {
-            200..=299 => Ok(()),
-            // These say something of the message. Any other says something of the sink or of how it is configured.
-            400 | 409 | 411 | 413 | 414 | 415 | 422 | 431 => Err(Refused::Message(answer.status)),
-            status => {
-                let reason = format!("{} answered {status}", self.sink.target.origin());
-                Err(Refused::Later { reason, wait: answer.retry_after() })
+        let sent = async {
+            match &self.sink.road {
+                Road::Http(post) => {
+                    let request = post.request(&message, self.context.handle.now());
+                    post.send(&self.client, Request { timeout, ..request }).await
+                }
+                Road::Notice(place) => tell(place, &self.paces, &self.client, notice, timeout).await,
+                #[cfg(feature = "nats")]
+                Road::Nats(nats) => {
+                    let subject = nats.subject.fill(notice, event);
+                    let key = format!("{}.{}.{}", self.context.plane_id, self.state.name, message.id);
+                    self.nats.send(nats, subject, &key, &message, timeout).await
+                }
             }
+        };
+        tokio::select! {
+            sent = sent => Some(sent),
+            _ = stop.wait_for(|stop| *stop) => None,
+            () = self.context.drained() => None,
         }
     }
 }

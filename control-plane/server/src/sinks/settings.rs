@@ -1,4 +1,10 @@
 //! What the settings file says of sinks.
+//!
+//! ```yaml
+//! sinks:
+//!   ops: { url: "https://example.com/hook", on: [parked], secret: "whsec_..", headers: { X-Team: a } }
+//!   bus: { url: "tls://nats.example.com:4222", subject: "mindos.{outcome}.{route}", user: mindos, password: { file: nats } }
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,20 +13,27 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use mindos_model::RouteName;
 use serde::Deserialize;
 
+use super::post::Post;
+use super::road::Road;
 use crate::config::span;
 use crate::ingest::base64;
+use crate::notify::{Place, Places};
 use crate::outgoing::Target;
+use crate::secret::{SecretAt, Secrets};
 
 /// Sinks at a time.
 pub const SINKS_MAX: usize = 32;
 /// Headers that a sink may ask for.
 const HEADERS_MAX: usize = 16;
 
+/// How long one try may take, unless the settings say otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How a message is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// CloudEvents 1.0 in structured JSON.
+    /// CloudEvents 1.0: structured JSON by HTTP, binary mode on NATS.
     #[default]
     Cloudevents,
     /// The data alone, as Standard Webhooks: id, time and signature in headers.
@@ -64,50 +77,82 @@ pub struct SinkSetting {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     timeout: Option<String>,
+    subject: Option<String>,
+    user: Option<String>,
+    password: Option<SecretAt>,
+    token: Option<SecretAt>,
 }
 
 /// A sink, checked.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sink {
-    pub target: Target,
-    pub format: Format,
+    pub road: Road,
     pub on: BTreeSet<Outcome>,
     /// Unset is every route.
     pub routes: Option<BTreeSet<RouteName>>,
-    /// The keys that messages are signed with: the current one and, while it is being changed, the one before.
-    pub keys: Vec<Vec<u8>>,
-    pub headers: HeaderMap,
+    /// How long one try may take.
     pub timeout: Duration,
-}
-
-impl std::fmt::Debug for Sink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Sink { target, format, on, routes, keys, headers: _, timeout: _ } = self;
-        let mut shown = f.debug_struct("Sink");
-        shown.field("target", target).field("format", format).field("on", on).field("routes", routes);
-        shown.field("keys", &keys.len()).finish_non_exhaustive()
-    }
 }
 
 /// Checks all sinks.
 ///
 /// # Errors
 /// Names the field and what is accepted.
-pub fn sinks(settings: &BTreeMap<String, SinkSetting>) -> Result<BTreeMap<String, Sink>, String> {
+pub fn sinks(settings: &BTreeMap<String, SinkSetting>, secrets: Secrets) -> Result<BTreeMap<String, Sink>, String> {
     if settings.len() > SINKS_MAX {
         return Err(format!("`sinks` has {} sinks: at most {SINKS_MAX} are taken", settings.len()));
     }
-    settings.iter().map(|(name, setting)| Ok((name.clone(), sink(name, setting)?))).collect()
+    settings.iter().map(|(name, setting)| Ok((name.clone(), sink(name, setting, secrets)?))).collect()
 }
 
-fn sink(name: &str, setting: &SinkSetting) -> Result<Sink, String> {
-    let at = |field: &str, reason: String| format!("`sinks.{name}.{field}`: {reason}");
-    let SinkSetting { url, insecure, format, on, routes, secret, previous, headers, timeout } = setting;
+fn sink(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Sink, String> {
     let is_name = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !is_name {
         return Err(format!("`sinks.{name}`: expected a name of 1 to 63 of a-z, 0-9 and -"));
     }
+    let at = |field: &str, reason: String| format!("`sinks.{name}.{field}`: {reason}");
+    let names = |routes: &BTreeSet<String>| {
+        let name = |name: &String| RouteName::new(name).map_err(|error| at("routes", error.to_string()));
+        routes.iter().map(name).collect::<Result<BTreeSet<_>, String>>()
+    };
+    let timeout = setting.timeout.as_deref();
+    let timeout = timeout.map_or(Ok(TIMEOUT), span).map_err(|error| at("timeout", error))?;
+    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
+        return Err(at("timeout", "expected 100ms to 60s".to_owned()));
+    }
+    let on_nats = ["nats://", "tls://"].iter().any(|scheme| setting.url.trim_start().starts_with(scheme));
+    Ok(Sink {
+        road: if on_nats { nats(name, setting, secrets)? } else { http(name, setting)? },
+        on: setting.on.clone().unwrap_or_else(|| [Outcome::Succeeded, Outcome::Cancelled, Outcome::Parked].into()),
+        routes: setting.routes.as_ref().map(names).transpose()?,
+        timeout,
+    })
+}
+
+/// The sinks by which people are told of parked work, by name.
+pub fn notices(places: &Places) -> impl Iterator<Item = (String, Sink)> {
+    let on = BTreeSet::from([Outcome::Parked]);
+    let sink =
+        move |place: &Place| Sink { road: Road::Notice(place.clone()), on: on.clone(), routes: None, timeout: TIMEOUT };
+    places.iter().map(move |place| (place.sink(), sink(place)))
+}
+
+/// Says that fields do not go with the sink's address.
+fn unwanted(name: &str, given: &[(&str, bool)], why: &str) -> Result<(), String> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(format!("`sinks.{name}.{field}`: {why}")),
+        None => Ok(()),
+    }
+}
+
+fn http(name: &str, setting: &SinkSetting) -> Result<Road, String> {
+    let at = |field: &str, reason: String| format!("`sinks.{name}.{field}`: {reason}");
+    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, password, token, .. } = setting;
+    let (has_password, has_token) = (password.is_some(), token.is_some());
+    let given =
+        [("subject", subject.is_some()), ("user", user.is_some()), ("password", has_password), ("token", has_token)];
+    unwanted(name, &given, "is for NATS: expected a `url` that begins with nats:// or tls://")?;
     if headers.len() > HEADERS_MAX {
         return Err(at("headers", format!("at most {HEADERS_MAX} are taken")));
     }
@@ -133,23 +178,37 @@ fn sink(name: &str, setting: &SinkSetting) -> Result<Sink, String> {
     if keys.iter().any(Vec::is_empty) {
         return Err(at("secret", "is empty".to_owned()));
     }
-    let names = |routes: &BTreeSet<String>| {
-        let name = |name: &String| RouteName::new(name).map_err(|error| at("routes", error.to_string()));
-        routes.iter().map(name).collect::<Result<BTreeSet<_>, String>>()
+    let target = Target::parse(url, *insecure).map_err(|error| at("url", error.to_string()))?;
+    Ok(Road::Http(Post { target, format: *format, keys, headers: kept }))
+}
+
+#[cfg(feature = "nats")]
+fn nats(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Road, String> {
+    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, password, token, .. } = setting;
+    let (signed, headed) = (secret.is_some() || previous.is_some(), !headers.is_empty());
+    let given = [("format", *format == Format::Webhook), ("secret", signed), ("headers", headed)];
+    unwanted(
+        name,
+        &given,
+        "is for HTTP: messages on NATS are CloudEvents, and go to a server that asks who publishes",
+    )?;
+    let setting = super::nats::NatsSetting {
+        at: &format!("sinks.{name}"),
+        url,
+        insecure: *insecure,
+        subject: subject.as_deref(),
+        user: user.as_deref(),
+        password: password.as_ref(),
+        token: token.as_ref(),
     };
-    let timeout = timeout.as_deref().map_or(Ok(Duration::from_secs(10)), span).map_err(|error| at("timeout", error))?;
-    if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&timeout) {
-        return Err(at("timeout", "expected 100ms to 60s".to_owned()));
-    }
-    Ok(Sink {
-        target: Target::parse(url, *insecure).map_err(|error| at("url", error.to_string()))?,
-        format: *format,
-        on: on.clone().unwrap_or_else(|| [Outcome::Succeeded, Outcome::Cancelled, Outcome::Parked].into()),
-        routes: routes.as_ref().map(names).transpose()?,
-        keys,
-        headers: kept,
-        timeout,
-    })
+    setting.check(secrets).map(Road::Nats)
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(name: &str, _: &SinkSetting, _: Secrets) -> Result<Road, String> {
+    Err(format!(
+        "`sinks.{name}.url`: this build does not speak to NATS: build it with `--features nats`, or name an address with https"
+    ))
 }
 
 #[cfg(test)]
@@ -157,7 +216,7 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> Result<BTreeMap<String, Sink>, String> {
-        sinks(&serde_norway::from_str(yaml).map_err(|error| error.to_string())?)
+        sinks(&serde_norway::from_str(yaml).map_err(|error| error.to_string())?, Secrets::Read)
     }
 
     #[test]
@@ -180,9 +239,51 @@ mod tests {
             ("{'a/b': {url: 'https://x/'}}", "a-z"),
             ("{ops: {url: 'https://x/', on: [everything]}}", "everything"),
             ("{ops: {url: 'https://x/', other: 1}}", "other"),
+            ("{ops: {url: 'https://x/', subject: a}}", "sinks.ops.subject"),
         ] {
             let error = read(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
+        }
+    }
+
+    #[cfg(not(feature = "nats"))]
+    #[test]
+    fn a_build_that_lacks_nats_says_so() {
+        let error = read("{bus: {url: 'tls://x:4222', subject: a}}").unwrap_err();
+        assert!(error.contains("sinks.bus.url") && error.contains("--features nats"), "{error}");
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn a_sink_on_nats_is_checked_whole_and_hides_its_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "hush\n").unwrap();
+        let at = format!("{{file: {}}}", path.display());
+        let good = |rest: &str| read(&format!("{{bus: {{url: 'tls://a:1,tls://b', subject: 'x.{{kind}}', {rest}}}}}"));
+        for login in [format!("user: me, password: {at}"), format!("token: {at}")] {
+            let shown = format!("{:?}", good(&login).unwrap());
+            assert!(!shown.contains("hush") && shown.contains("\"b\"") && shown.contains("4222"), "{shown}");
+        }
+        assert!(read("{bus: {url: 'nats://[::1]:4222', subject: x}}").is_ok());
+        assert!(read("{bus: {url: 'nats://example.com', insecure: true, subject: x}}").is_ok());
+        for (bad, says) in [
+            ("url: 'nats://example.com', subject: x", "sinks.bus.url`: is not tls"),
+            ("url: 'nats://me:hush@127.0.0.1', subject: x", "sinks.bus.url`: holds a user"),
+            ("url: 'nats://127.0.0.1,tls://x', subject: x", "sinks.bus.url`: mixes"),
+            ("url: 'tls://x/path', subject: x", "sinks.bus.url`: is not an address"),
+            ("url: 'tls://x,', subject: x", "sinks.bus.url`: is not an address"),
+            ("url: 'tls://x'", "sinks.bus.subject`: is needed"),
+            ("url: 'tls://x', subject: 'x.>'", "sinks.bus.subject`: holds `>`"),
+            ("url: 'tls://x', subject: x, user: me", "sinks.bus.password`: is needed"),
+            ("url: 'tls://x', subject: x, password: {env: PATH}", "sinks.bus.user`: is needed"),
+            ("url: 'tls://x', subject: x, token: {env: NO_SUCH_VARIABLE}", "sinks.bus.token.env"),
+            ("url: 'tls://x', subject: x, format: webhook", "sinks.bus.format`: is for HTTP"),
+            ("url: 'tls://x', subject: x, secret: a", "sinks.bus.secret`: is for HTTP"),
+            ("url: 'tls://x', subject: x, headers: {a: b}", "sinks.bus.headers`: is for HTTP"),
+        ] {
+            let error = read(&format!("{{bus: {{{bad}}}}}")).unwrap_err();
+            assert!(error.contains(says) && !error.contains("hush"), "{bad}: {error}");
         }
     }
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use mindos_core::record::{AttemptEnded, Cause, DeliveryLeased, Entry, EventAccepted, Next, Record, Usage};
+use mindos_core::passage::Passage;
+use mindos_core::record::{AttemptEnded, Cause, DeliveryLeased, Entry, EventAccepted, Next, Usage};
 use mindos_model::{DeliveryId, Seq, Timestamp, Token};
 use serde_json::{Value, json};
 
@@ -61,11 +62,12 @@ impl Spans {
 
     /// Adds the spans that end with this record.
     pub(super) fn take(&mut self, entry: &Entry, sample: f64, into: &mut Vec<Value>) {
-        match &entry.record {
-            Record::EventAccepted(event) => self.accepted(entry, event, sample, into),
-            Record::DeliveryLeased(leased) => self.leased(entry.at, leased),
-            Record::AttemptEnded(ended) => {
-                let AttemptEnded { delivery, cause, next, .. } = &**ended;
+        let Some(passage) = entry.record.passage() else { return };
+        match passage {
+            Passage::Accepted(event) => self.accepted(entry, event, sample, into),
+            Passage::Leased(leased) => self.leased(entry.at, leased),
+            Passage::AttemptEnded(ended) => {
+                let AttemptEnded { delivery, cause, next, .. } = ended;
                 let error = match cause {
                     Cause::Failed(kind) => kind.as_str(),
                     Cause::Lapsed => "lapsed",
@@ -79,18 +81,18 @@ impl Spans {
                     self.ended(*delivery, entry.at, "parked", Some(reason.as_str()), into);
                 }
             }
-            Record::DeliverySettled(settled) => {
+            Passage::Settled(settled) => {
                 self.attempt(settled.delivery, entry.at, None, &settled.usage, into);
                 self.ended(settled.delivery, entry.at, "succeeded", None, into);
             }
-            Record::DeliveryCancelled(cancelled) => {
+            Passage::Cancelled(cancelled) => {
                 self.attempt(cancelled.delivery, entry.at, Some("cancelled"), &[], into);
                 self.ended(cancelled.delivery, entry.at, "cancelled", None, into);
             }
-            Record::DeliveryParked(parked) => {
+            Passage::Parked(parked) => {
                 self.ended(parked.delivery, entry.at, "parked", Some(parked.reason.as_str()), into);
             }
-            _ => {}
+            Passage::CancelRequested(_) | Passage::Redriven(_) | Passage::Carried(_) => {}
         }
     }
 

@@ -59,11 +59,21 @@ impl Drop for Directory {
 pub struct Running {
     pub api: String,
     pub agents: String,
+    pub aggregator: Option<std::net::SocketAddr>,
+    /// Gone with it, where nobody else has it.
+    own: Option<Directory>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<Result<(), RunError>>,
 }
 
 impl Running {
+    /// A server in a directory of its own.
+    pub async fn alone(options: &[&str]) -> Running {
+        let directory = Directory::new();
+        let server = Running::with(&directory, options).await;
+        Running { own: Some(directory), ..server }
+    }
+
     pub async fn start(directory: &Directory) -> Running {
         Running::with(directory, &[]).await
     }
@@ -87,17 +97,26 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
+        let aggregator = server.aggregator;
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, stop: Some(stop), serving }
+        Running { api, agents, aggregator, own: None, stop: Some(stop), serving }
     }
 
     /// Takes the server down in order.
     pub async fn stop(mut self) {
         drop(self.stop.take());
         self.serving.await.unwrap().unwrap();
+    }
+
+    /// An agent that holds the delivery of an event, its first.
+    pub async fn leased(&self, boot: &str, capacity: u32) -> (Agent, agent::Assign) {
+        let mut agent = Agent::ready(self, boot, capacity).await;
+        self.publish(event("e1", "one")).await.unwrap();
+        let assign = agent.assignment().await;
+        (agent, assign)
     }
 
     pub async fn channel(&self) -> Channel {

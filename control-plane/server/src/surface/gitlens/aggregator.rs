@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tower::ServiceExt;
 
 use super::answer::{Refusal, json, text};
 use super::plain::PlainEvent;
+use super::sources::{Listener, guard};
 use super::{Gitlens, event};
 use crate::grpc::status;
 use crate::http::HttpError;
@@ -39,6 +41,7 @@ type Shared = State<Arc<Aggregator>>;
 
 /// The paths. `api` is what answers HTTP on the API's listener.
 pub fn router(gitlens: Arc<Gitlens>, api: Router) -> Router {
+    let guarded = gitlens.guard(Listener::Aggregator);
     let aggregator = Arc::new(Aggregator { gitlens, api });
     Router::new()
         .route("/health", get(async |State(here): Shared| here.gitlens.health("gitlens-aggregator")))
@@ -81,6 +84,7 @@ pub fn router(gitlens: Arc<Gitlens>, api: Router) -> Router {
         .route("/git", post(async |State(here): Shared, request: Request<Body>| here.github(request).await))
         .route("/webhooks/github", post(async |State(here): Shared, request: Request<Body>| here.github(request).await))
         .with_state(aggregator)
+        .layer(from_fn_with_state(guarded, guard))
 }
 
 #[derive(Serialize)]
@@ -109,7 +113,7 @@ impl Gitlens {
     async fn post(&self, headers: &HeaderMap, body: Body, word: &'static str, check: Check) -> Result<String, Refusal> {
         let of = |error: &HttpError| Refusal::of(word, error);
         let held = self.read(headers, body).await.map_err(|error| of(&error))?;
-        if !self.settings.access.admits(headers, &held.bytes) {
+        if !self.settings.load().access.admits(headers, &held.bytes) {
             let detail = "the signature is missing or not that of the body".to_owned();
             return Err(Refusal { code: StatusCode::UNAUTHORIZED, word: BAD_SIGNATURE, detail, retry_after: None });
         }
@@ -165,10 +169,11 @@ impl Aggregator {
             Ok(held) => held,
             Err(error) => return Refusal::of(EVENT_WORD, &error).into_response(),
         };
-        if !self.gitlens.settings.access.admits(&parts.headers, &held.bytes) {
+        let settings = self.gitlens.settings.load_full();
+        if !settings.access.admits(&parts.headers, &held.bytes) {
             return text(StatusCode::UNAUTHORIZED, BAD_SIGNATURE);
         }
-        if self.gitlens.settings.access.is_signed() {
+        if settings.access.is_signed() {
             return match self.gitlens.alerts(&parts.headers, &held.bytes).await {
                 Ok(()) => text(StatusCode::OK, "ok"),
                 Err(refusal) => refusal.into_response(),

@@ -173,7 +173,7 @@ impl Gitlens {
         let fleet = self.context.fleet().await.map_err(|status| {
             HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "FLEET_UNREAD", status.message())
         })?;
-        Ok(all(&fleet, &self.settings))
+        Ok(all(&fleet, &self.settings.load()))
     }
 
     /// `GET /generals/{cluster}/{name}`.
@@ -205,7 +205,7 @@ impl Gitlens {
         let (Ok(of), Ok(called)) = (ClusterName::new(cluster), GeneralName::new(name)) else {
             return not_found().into_response();
         };
-        let (tenant, by) = (self.context.tenant.clone(), self.settings.principal.clone());
+        let (tenant, by) = (self.context.tenant.clone(), self.settings.load().principal.clone());
         let target = HoldTarget::General(of, called);
         let hold = |request| Input::Hold { request, tenant, target, end, begin, by };
         match self.context.handle.call(hold).await {
@@ -223,8 +223,9 @@ impl Gitlens {
     }
 }
 
-/// The four series of the contract.
+/// The four series of the contract, and who was refused.
 pub async fn expose(gitlens: &Gitlens, into: &mut Exposition) {
+    gitlens.turned.expose(into);
     let Ok(Ok(generals)) = tokio::time::timeout(PATIENCE, gitlens.generals()).await else { return };
     let Counts { active, busy, .. } = Counts::of(&generals);
     into.single("mindos_llm_generals_total", Kind::Gauge, "Generals known.", generals.len());

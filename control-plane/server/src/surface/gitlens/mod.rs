@@ -18,10 +18,12 @@ mod generals;
 mod orchestrator;
 mod plain;
 mod settings;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::Body;
 use http::HeaderMap;
 use mindos_core::input::NewEvent;
@@ -40,6 +42,9 @@ pub use generals::expose;
 pub use orchestrator::router as orchestrator;
 pub(crate) use plain::{Glimpse, PlainEvent};
 pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
+pub(crate) use sources::announce;
+use sources::{Guard, Listener};
+pub use sources::{SourcesSection, Turned};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,15 +63,26 @@ pub fn decode(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Vec<IncomingE
 pub struct Gitlens {
     context: Arc<Context>,
     board: Board,
-    settings: Arc<GitlensSettings>,
+    settings: Arc<ArcSwap<GitlensSettings>>,
+    turned: Arc<Turned>,
     bodies: Bodies,
 }
 
 impl Gitlens {
-    /// Both surfaces over one plane.
+    /// Both surfaces over one plane. The settings may be swapped while they serve.
     #[must_use]
-    pub fn new(context: Arc<Context>, board: Board, settings: Arc<GitlensSettings>) -> Gitlens {
-        Gitlens { context, board, settings, bodies: Bodies::new(BODY_TIMEOUT) }
+    pub fn new(
+        context: Arc<Context>,
+        board: Board,
+        settings: Arc<ArcSwap<GitlensSettings>>,
+        turned: Arc<Turned>,
+    ) -> Gitlens {
+        Gitlens { context, board, settings, turned, bodies: Bodies::new(BODY_TIMEOUT) }
+    }
+
+    /// What stands before the paths of a listener.
+    fn guard(&self, listener: Listener) -> Guard {
+        Guard { listener, settings: Arc::clone(&self.settings), turned: Arc::clone(&self.turned) }
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, HttpError> {
@@ -76,7 +92,7 @@ impl Gitlens {
     /// Publishes an event; answers once it is on stable storage.
     async fn publish(&self, mut event: NewEvent) -> Result<Published, HttpError> {
         self.context.room()?;
-        self.context.recall(&mut event);
+        self.context.recall(&mut event).await;
         self.context.quota(&event)?;
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(vec![event]).await.map_err(stopped)?;

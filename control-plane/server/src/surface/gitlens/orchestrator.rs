@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use http::{HeaderMap, StatusCode};
@@ -15,12 +16,14 @@ use super::Gitlens;
 use super::answer::{Health, Refusal, json};
 use super::distribute::{Answer, answer};
 use super::generals::{self, Counts, General, Listed};
+use super::sources::{Listener, guard};
 
 type Shared = State<Arc<Gitlens>>;
 type Named = Path<(String, String)>;
 
 /// The paths, to be merged with those of the API.
 pub fn router(gitlens: Arc<Gitlens>) -> Router {
+    let guarded = gitlens.guard(Listener::Orchestrator);
     Router::new()
         .route("/health", get(async |State(gitlens): Shared| gitlens.health("mindos-orchestrator")))
         .route(
@@ -45,6 +48,8 @@ pub fn router(gitlens: Arc<Gitlens>) -> Router {
             }),
         )
         .with_state(gitlens)
+        // Of these paths alone: those of the API beside them have their own rules.
+        .route_layer(from_fn_with_state(guarded, guard))
 }
 
 #[derive(Serialize)]

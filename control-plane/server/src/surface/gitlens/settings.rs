@@ -2,8 +2,9 @@
 //!
 //! ```yaml
 //! gitlens:
-//!   secret_file: /run/secrets/gitlens        # or secret_env: GITLENS_SECRET; unsigned when neither is given
+//!   secret: { file: /run/secrets/gitlens }     # or { env: GITLENS_SECRET }; unsigned when left out
 //!   principal: gitlens
+//!   sources: { aggregator: ["10.0.0.0/8"], orchestrator: ["fd00::/8"] }   # this machine alone when left out
 //!   clusters:
 //!     prod-us: { api_server: "https://k8s-prod.example", namespace: agents }
 //! ```
@@ -16,19 +17,22 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// Names where a secret is found; the secret itself never stands in a setting.
+use super::sources::SourcesSection;
+use crate::secret::{SecretAt, Secrets};
+
+/// What the settings file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitlensSection {
-    /// File that holds the secret under which `/events`, `/webhook/gitlens`, `/event` and `/alert` are signed.
+    /// The secret under which `/events`, `/webhook/gitlens`, `/event` and `/alert` are signed. Unsigned when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_file: Option<std::path::PathBuf>,
-    /// Environment variable that holds it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_env: Option<String>,
+    pub secret: Option<SecretAt>,
     /// Who the ledger says did what was asked for here. `gitlens` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    /// From where the paths may be called.
+    #[serde(default)]
+    pub sources: SourcesSection,
     /// What the earlier system knew of its clusters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub clusters: BTreeMap<String, ClusterSection>,
@@ -70,12 +74,18 @@ impl std::fmt::Debug for GitlensAccess {
 pub struct GitlensSettings {
     pub(super) access: GitlensAccess,
     pub(super) principal: Arc<str>,
+    pub(super) sources: SourcesSection,
     pub(super) clusters: BTreeMap<String, ClusterSection>,
 }
 
 impl Default for GitlensSettings {
     fn default() -> GitlensSettings {
-        GitlensSettings { access: GitlensAccess::Open, principal: Arc::from("gitlens"), clusters: BTreeMap::new() }
+        GitlensSettings {
+            access: GitlensAccess::Open,
+            principal: Arc::from("gitlens"),
+            sources: SourcesSection::default(),
+            clusters: BTreeMap::new(),
+        }
     }
 }
 
@@ -84,12 +94,19 @@ impl GitlensSettings {
     ///
     /// # Errors
     /// Names the field and what is accepted.
-    pub fn new(section: &GitlensSection) -> Result<GitlensSettings, String> {
-        let GitlensSection { secret_file, secret_env, principal, clusters } = section;
-        let secret = crate::notify::secret("gitlens.secret", secret_file.as_deref(), secret_env.as_deref())?;
+    pub fn new(section: &GitlensSection, secrets: Secrets) -> Result<GitlensSettings, String> {
+        let GitlensSection { secret, principal, sources, clusters } = section;
+        sources.check()?;
+        let secret = SecretAt::read_if(secret.as_ref(), "gitlens.secret", secrets)?;
         let access = secret.map_or(GitlensAccess::Open, |secret| GitlensAccess::Signed(secret.as_bytes().into()));
         let principal = Arc::from(principal.as_deref().unwrap_or("gitlens"));
-        Ok(GitlensSettings { access, principal, clusters: clusters.clone() })
+        Ok(GitlensSettings { access, principal, sources: sources.clone(), clusters: clusters.clone() })
+    }
+
+    /// Whether what is posted has to be signed.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.access.is_signed()
     }
 }
 

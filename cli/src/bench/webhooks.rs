@@ -22,7 +22,7 @@ use crate::web::Web;
 const SECRET: &str = "bench";
 
 #[derive(Clone, Debug, Args)]
-pub(crate) struct WebhookArgs {
+pub(crate) struct WebhooksArgs {
     /// Folder of GitHub's payloads, named `<event>.<action>.json`; they are sent in turn, each time as another delivery.
     #[arg(long, value_name = "DIR")]
     payloads: PathBuf,
@@ -48,8 +48,8 @@ struct Did {
     latencies: Latencies,
 }
 
-pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
-    let WebhookArgs { payloads, rate, seconds, connections, stage: stage_args } = args;
+pub(super) async fn run(args: WebhooksArgs) -> Result<(), Failure> {
+    let WebhooksArgs { payloads, rate, seconds, connections, stage: stage_args } = args;
     if !(rate > 0.0 && seconds > 0.0 && (1..=10_000).contains(&connections)) {
         return Err(Failure::usage("--rate and --seconds are above 0, --connections is 1 to 10000"));
     }
@@ -101,7 +101,7 @@ pub(super) async fn run(args: WebhookArgs) -> Result<(), Failure> {
     let bytes: usize = webhooks.iter().map(|webhook| webhook.body.len()).sum();
     let did = did.borrow();
     render::print_json(&json!({
-        "bench": "webhook",
+        "bench": "webhooks",
         "payloads": webhooks.len(),
         "payload_bytes_mean": bytes / webhooks.len(),
         "rate": rate,

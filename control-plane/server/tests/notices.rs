@@ -1,0 +1,173 @@
+//! Notices of parked work: told in order, over outages and restarts, at the pace of their place, and never in anybody's way.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{Method, StatusCode, Uri};
+use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_proto::agent::v1 as agent;
+use mindos_proto::agent::v1::agent_message::Message as Up;
+use mindos_proto::delivery::v1 as delivery;
+use serde_json::{Value, json};
+use support::{Agent, Directory, PATIENCE, Running, event};
+use tokio::sync::mpsc;
+
+/// A place on this machine. Answers 503 while it is down, and what it was told to once.
+#[derive(Clone)]
+struct Place {
+    told: mpsc::UnboundedSender<(String, Value)>,
+    down: Arc<Mutex<bool>>,
+    /// Answers 429 once, and says in its body for how long.
+    limit: Arc<Mutex<Option<f64>>>,
+}
+
+async fn receive(State(place): State<Place>, uri: Uri, body: Bytes) -> Response {
+    if *place.down.lock().unwrap() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if let Some(seconds) = place.limit.lock().unwrap().take() {
+        return (StatusCode::TOO_MANY_REQUESTS, json!({ "retry_after": seconds }).to_string()).into_response();
+    }
+    place.told.send((uri.path().to_owned(), serde_json::from_slice(&body).unwrap())).unwrap();
+    StatusCode::NO_CONTENT.into_response()
+}
+
+struct Told {
+    url: String,
+    place: Place,
+    messages: mpsc::UnboundedReceiver<(String, Value)>,
+}
+
+impl Told {
+    async fn start() -> Told {
+        let (told, messages) = mpsc::unbounded_channel();
+        let place = Place { told, down: Arc::default(), limit: Arc::default() };
+        let router = Router::new().fallback(receive).with_state(place.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async { axum::serve(listener, router).await });
+        Told { url, place, messages }
+    }
+
+    async fn next(&mut self) -> (String, Value) {
+        tokio::time::timeout(2 * PATIENCE, self.messages.recv()).await.expect("nobody was told").unwrap()
+    }
+}
+
+async fn listed(server: &Running) -> Vec<Value> {
+    let target = Target::parse(&server.api, false).unwrap().join("/sinks").unwrap();
+    let answer = Outgoing::new().send(Request::new(Method::GET, target)).await.unwrap();
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+async fn started(directory: &Directory, notify: &str, places: usize) -> Running {
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let settings = directory.0.join("settings.yaml");
+    std::fs::write(&settings, format!("notify: {notify}\n")).unwrap();
+    let server = Running::with(directory, &["--settings", settings.to_str().unwrap()]).await;
+    // A place is told of what comes after it: wait until all have begun.
+    while listed(&server).await.iter().filter(|sink| sink["next_seq"] != json!(0)).count() < places {
+        tokio::task::yield_now().await;
+    }
+    server
+}
+
+/// An event whose delivery is parked as poison, with a word of its general.
+async fn park(server: &Running, agent: &mut Agent, word: &str) -> String {
+    server.publish(event(word, "x")).await.unwrap();
+    let assign = agent.assignment().await;
+    let kind = delivery::FailureKind::Poison.into();
+    let failed = delivery::Failure { kind, message: word.to_owned(), ..Default::default() };
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Failure(failed)),
+        ..Default::default()
+    };
+    agent.say(Up::Result(result)).await;
+    agent.settled().await;
+    assign.delivery_id
+}
+
+#[tokio::test]
+async fn parked_work_is_told_in_order_over_outages_and_restarts() {
+    let directory = Directory::new();
+    let mut ops = Told::start().await;
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let token = directory.0.join("token");
+    std::fs::write(&token, "not-a-real-token").unwrap();
+    // Nobody is at Discord's address, which is in no other's way.
+    let notify = format!(
+        "{{webhook: {{url: '{}/hook'}}, discord: {{channels: {{prs: '1'}}, token: {{file: {token:?}}}, api: 'http://127.0.0.1:1'}}}}",
+        ops.url
+    );
+    let server = started(&directory, &notify, 2).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+    let first = park(&server, &mut agent, "one").await;
+    let (path, notice) = ops.next().await;
+    assert_eq!((&*path, &notice["notice"], &notice["message"]), ("/hook", &json!("parked"), &json!("one")));
+    assert_eq!((&notice["delivery"], &notice["reason"]), (&json!(first), &json!("poison")));
+
+    // Down over a restart: what was parked meanwhile is told once it is back.
+    *ops.place.down.lock().unwrap() = true;
+    park(&server, &mut agent, "two").await;
+    park(&server, &mut agent, "three").await;
+    let shown = listed(&server).await;
+    let discord = shown.iter().find(|sink| sink["name"] == "notify.discord").unwrap();
+    assert!(!discord.to_string().contains("not-a-real-token"), "{discord}");
+    drop(agent);
+    server.stop().await;
+    let server = started(&directory, &notify, 2).await;
+    *ops.place.down.lock().unwrap() = false;
+    for word in ["two", "three"] {
+        assert_eq!(ops.next().await.1["message"], word);
+    }
+    let mut agent = Agent::ready(&server, "b2", 1).await;
+    park(&server, &mut agent, "four").await;
+    assert_eq!(ops.next().await.1["message"], "four");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_place_keeps_its_pace_and_says_when_to_come_again() {
+    let directory = Directory::new();
+    let mut ops = Told::start().await;
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let token = directory.0.join("token");
+    std::fs::write(&token, "not-a-real-token").unwrap();
+    let notify = format!(
+        "{{discord: {{channels: {{prs: '1', alerts: '2'}}, token: {{file: {token:?}}}, api: '{}', per_minute: 60, burst: 2}}}}",
+        ops.url
+    );
+    let server = started(&directory, &notify, 1).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+    let began = Instant::now();
+    for word in ["one", "two", "three", "four"] {
+        park(&server, &mut agent, word).await;
+    }
+    for word in ["one", "two", "three", "four"] {
+        let (path, message) = ops.next().await;
+        assert_eq!(path, "/channels/2/messages");
+        let description = message["embeds"][0]["description"].as_str().unwrap();
+        assert!(description.ends_with(&format!("was parked: poison\n{word}")), "{description}");
+    }
+    // Two at once, then one a second.
+    assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
+
+    *ops.place.limit.lock().unwrap() = Some(2.5);
+    let limited = Instant::now();
+    park(&server, &mut agent, "five").await;
+    ops.next().await;
+    assert!(limited.elapsed() >= Duration::from_millis(2500), "{:?}", limited.elapsed());
+    let shown = listed(&server).await;
+    assert_eq!((&shown[0]["name"], &shown[0]["sent"]), (&json!("notify.discord"), &json!(5)));
+    server.stop().await;
+}
