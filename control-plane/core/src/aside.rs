@@ -18,6 +18,7 @@ use crate::queue::{LaneIdx, QueueId};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 use crate::soft::Soft;
+use crate::weights::Weights;
 
 /// What a lane waits for: under `sticky` a general, under `split` an arm.
 pub(crate) type Wanted = u32;
@@ -27,6 +28,9 @@ pub(crate) const GIVING_WAY: Wanted = 1 << 31;
 
 /// Flows remembered for one general beyond those that have lanes here.
 const FLOWS_SPARE: usize = 64;
+
+/// What the cheapest delivery of a flow without a weight moves the tag by: enough to be divided by every weight.
+const TAG: u64 = 10_000;
 
 /// Place of a lane among those that wait for the same: the tag, and of equal ones the order in which they came.
 type Place = (Wanted, u64, u64);
@@ -52,13 +56,13 @@ struct Line {
 }
 
 impl Line {
-    fn tag(&mut self, flow: FlowIdx, priority: Priority, lanes: usize) -> u64 {
+    fn tag(&mut self, flow: FlowIdx, (priority, weight): (Priority, u32), lanes: usize) -> u64 {
         let passed = self.passed;
         if self.flows.len() > lanes + FLOWS_SPARE {
             self.flows.retain(|_, last| *last > passed);
         }
         let last = self.flows.entry((flow, priority)).or_default();
-        *last = passed.max(*last) + cost(priority);
+        *last = passed.max(*last) + cost(priority) * TAG / u64::from(weight);
         *last
     }
 }
@@ -78,14 +82,14 @@ impl Aside {
     }
 
     /// Sets a lane aside, at its old place if it has one. Returns what it waited for before, if that was something else.
-    fn insert(&mut self, lane: LaneIdx, wanted: Wanted, flow: FlowIdx, priority: Priority) -> Option<Wanted> {
+    fn insert(&mut self, lane: LaneIdx, wanted: Wanted, flow: FlowIdx, share: (Priority, u32)) -> Option<Wanted> {
         let before = self.lanes.get(&lane).map(|(before, ..)| *before);
         if before == Some(wanted) {
             return None;
         }
         self.remove(lane);
         self.count += 1;
-        let tag = self.lines.entry(wanted).or_default().tag(flow, priority, self.lanes.len());
+        let tag = self.lines.entry(wanted).or_default().tag(flow, share, self.lanes.len());
         self.waiting.insert((wanted, tag, self.count), lane);
         self.lanes.insert(lane, (wanted, tag, self.count));
         before
@@ -114,13 +118,14 @@ impl Aside {
 
 impl Durable {
     /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others are before it.
-    pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool) {
+    pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool, weights: &Weights) {
         let (QueueId::Route(route), Some(lane)) = (queue, self.queue_mut(queue).next()) else { return };
+        let weight = weights.of_flow(self.queue(queue).flow_of(lane).map(AsRef::as_ref));
         self.queue_mut(queue).turn(false);
         let flow = self.queue(queue).flow(lane);
         let event = self.queue(queue).lane(lane).entries.front().and_then(|id| self.events.get(id.event));
         let priority = event.map_or(Priority::Normal, |event| event.priority);
-        let before = self.routing.rule_mut(route).aside.insert(lane, wanted, flow, priority);
+        let before = self.routing.rule_mut(route).aside.insert(lane, wanted, flow, (priority, weight));
         if let Some(before) = before {
             self.call(route, before);
         }

@@ -57,6 +57,7 @@ mod terms;
 mod there;
 mod version;
 mod view;
+mod weights;
 
 pub use account::{AccountIds, OverBudget, Reservation, Tally, Turn};
 pub use asked::{ASKED_MAX, ASKED_PREFIX};
@@ -68,3 +69,4 @@ pub use placement::Drawing;
 pub use plane::{IN_FLIGHT_MAX, Limits, Plane};
 pub use rate::RATE_POOL_LABEL;
 pub use soft::Soft;
+pub use weights::{WEIGHT_MAX, Weights};

@@ -22,6 +22,7 @@ use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
 use crate::route::{Route, RouteTable};
 use crate::soft::Soft;
+use crate::weights::Weights;
 
 /// Batches with the journal at a time, so that one is written while the other is synced.
 pub const IN_FLIGHT_MAX: usize = 2;
@@ -54,6 +55,8 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// What idle agents are told.
     pub heartbeat_idle: Duration,
+    /// Who gets more than others of what is shared.
+    pub weights: Weights,
     /// How an instance is drawn. For measurements only: a plane that serves draws the better of two.
     pub drawing: Drawing,
 }
@@ -71,6 +74,7 @@ impl Default for Limits {
             reservation_max: Amount { micros: 1_000_000, tokens: 200_000, time_ms: 600_000 },
             heartbeat: limits::HEARTBEAT_INTERVAL,
             heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
+            weights: Weights::default(),
             drawing: Drawing::default(),
         }
     }
@@ -354,7 +358,7 @@ impl Plane {
             let Some(queue) = self.durable.agenda.dirty.begin() else { return };
             let mut leased = 0;
             let rests = self.assign_from(queue, &mut leased, now, entropy);
-            self.durable.end_turn(queue, leased > 0, rests);
+            self.durable.end_turn(queue, leased > 0, rests, &self.limits.weights);
         }
     }
 
@@ -372,7 +376,7 @@ impl Plane {
             match self.durable.place(queue, delivery, context) {
                 Ok(decision) => {
                     self.carry_out(decision, now);
-                    self.durable.gave(queue);
+                    self.durable.gave(queue, &self.limits.weights);
                     self.durable.placed(queue, delivery);
                     *leased += 1;
                     if self.is_full() {
@@ -380,7 +384,9 @@ impl Plane {
                     }
                 }
                 Err(Unplaced::NoSlot) => return true,
-                Err(Unplaced::Aside { wanted, behind }) => self.durable.set_aside(queue, wanted, behind),
+                Err(Unplaced::Aside { wanted, behind }) => {
+                    self.durable.set_aside(queue, wanted, behind, &self.limits.weights)
+                }
                 Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;

@@ -2,7 +2,8 @@
 //!
 //! The slots of a general are shared by its own queue and those of all routes that could choose it, and the plane's time by all tenants.
 //! So tenants take turns, and within a tenant its queues do: the one that gave out work the longest ago goes first. One that
-//! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them.
+//! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them. Of the tenants one of
+//! weight 3 has three turns for each of one of weight 1 (stride scheduling).
 //!
 //! Invariants: a queue stands here at most once; a tenant stands in `ready` if and only if it has queues and none of them has its turn.
 
@@ -12,14 +13,19 @@ use std::collections::BinaryHeap;
 use crate::queue::QueueId;
 use crate::tenants::TenantIdx;
 
+/// What a turn of a tenant of weight 1 moves it by.
+const STRIDE: u64 = 1_000_000;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds {
     /// By their places.
     tenants: Vec<Tenant>,
-    /// Tenants by the turn that was theirs last.
+    /// Tenants by what they have passed.
     ready: BinaryHeap<Reverse<(u64, TenantIdx)>>,
     /// The turn that was begun last.
     turn: u64,
+    /// What the tenant had passed whose turn was begun last, or one before it.
+    passed: u64,
     queues: usize,
     /// Whose turn it is.
     current: Option<(QueueId, TenantIdx)>,
@@ -29,7 +35,8 @@ pub(crate) struct Rounds {
 struct Tenant {
     /// Queues by the turn in which they gave out work last.
     queues: BinaryHeap<Reverse<(u64, QueueId)>>,
-    served: u64,
+    /// Grows with every turn, the less the more it weighs.
+    passed: u64,
 }
 
 impl Rounds {
@@ -48,7 +55,7 @@ impl Rounds {
         known.queues.push(Reverse((served, queue)));
         self.queues += 1;
         if is_first && self.current.is_none_or(|(_, of)| of != tenant) {
-            self.ready.push(Reverse((known.served, tenant)));
+            self.ready.push(Reverse((known.passed, tenant)));
         }
     }
 
@@ -56,7 +63,8 @@ impl Rounds {
     pub(crate) fn begin(&mut self) -> Option<QueueId> {
         debug_assert!(self.current.is_none(), "one turn ends before the next one begins");
         loop {
-            let Reverse((_, tenant)) = self.ready.pop()?;
+            let Reverse((passed, tenant)) = self.ready.pop()?;
+            self.passed = self.passed.max(passed);
             // The last queue may have been removed.
             let Some(Reverse((_, queue))) = self.tenants[tenant.0 as usize].queues.pop() else { continue };
             self.queues -= 1;
@@ -67,12 +75,13 @@ impl Rounds {
     }
 
     /// Ends the turn, and says which one it was. The queue is out, until it is added again.
-    pub(crate) fn end(&mut self) -> u64 {
+    pub(crate) fn end(&mut self, weight: u32) -> u64 {
         if let Some((_, tenant)) = self.current.take() {
             let known = &mut self.tenants[tenant.0 as usize];
-            known.served = self.turn;
+            // Nobody saves up turns for later.
+            known.passed = known.passed.max(self.passed) + STRIDE / u64::from(weight);
             if !known.queues.is_empty() {
-                self.ready.push(Reverse((known.served, tenant)));
+                self.ready.push(Reverse((known.passed, tenant)));
             }
         }
         self.turn
@@ -106,9 +115,18 @@ mod tests {
 
     /// Gives turns to whoever is ready, each of which is ready again at once.
     fn turns(rounds: &mut Rounds, count: usize, tenant_of: impl Fn(QueueId) -> TenantIdx) -> Vec<QueueId> {
+        weighted_turns(rounds, count, tenant_of, |_| 1)
+    }
+
+    fn weighted_turns(
+        rounds: &mut Rounds,
+        count: usize,
+        tenant_of: impl Fn(QueueId) -> TenantIdx,
+        weight_of: impl Fn(QueueId) -> u32,
+    ) -> Vec<QueueId> {
         let one = |_| {
             let queue = rounds.begin().unwrap();
-            let turn = rounds.end();
+            let turn = rounds.end(weight_of(queue));
             rounds.add(tenant_of(queue), queue, turn);
             queue
         };
@@ -138,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn tenants_have_turns_in_the_proportion_of_their_weights() {
+        let mut rounds = Rounds::default();
+        rounds.add(TenantIdx(0), queue(0), 0);
+        rounds.add(TenantIdx(1), queue(1), 0);
+        let tenant_of = |of| TenantIdx(u32::from(of == queue(1)));
+        let weight_of = |of| if of == queue(0) { 3 } else { 1 };
+        let turns = weighted_turns(&mut rounds, 400, tenant_of, weight_of);
+        let of_first = turns.iter().filter(|of| **of == queue(0)).count();
+        assert!((299..=301).contains(&of_first), "{of_first} of 400");
+    }
+
+    #[test]
     fn a_queue_that_is_removed_leaves_no_turn_behind() {
         let mut rounds = Rounds::default();
         rounds.add(TenantIdx(1), queue(1), 0);
@@ -149,7 +179,7 @@ mod tests {
         rounds.add(TenantIdx(1), queue(3), 0);
         assert_eq!(rounds.begin(), Some(queue(3)));
         assert!(!rounds.is_empty());
-        rounds.end();
+        rounds.end(1);
         assert!(rounds.is_empty());
     }
 }

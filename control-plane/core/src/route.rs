@@ -127,7 +127,7 @@ impl Pattern {
         &self.0
     }
 
-    fn fits(&self, text: &str) -> bool {
+    pub(crate) fn fits(&self, text: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => text.starts_with(beginning),
             None => *self.0 == *text,
