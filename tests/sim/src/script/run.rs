@@ -7,6 +7,7 @@ use std::time::Duration;
 use mindos_core::input::{Entropy, Input, RequestId};
 use mindos_core::output::Output;
 use mindos_core::record::{Batch, Entry, EpochCause, Record};
+use mindos_core::route::Pattern;
 use mindos_core::route::Route;
 use mindos_core::snapshot::Item;
 use mindos_core::{Durable, Limits, Plane};
@@ -170,6 +171,11 @@ impl Runner {
                 "queue" => self.limits.queue_backlog_max = *value,
                 "tenant" => self.limits.tenant_backlog_max = u64::from(*value),
                 "open" => self.limits.open_max = u64::from(*value),
+                // Of a repository, or of all that begin so.
+                pattern if pattern.contains('/') => {
+                    let pattern = Pattern::new(pattern).map_err(|error| error.to_string())?;
+                    self.limits.weights.repositories.push((pattern, *value));
+                }
                 other => return Err(format!("limit `{other}` is not known")),
             }
         }
