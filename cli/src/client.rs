@@ -7,6 +7,7 @@ use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
+use mindos_proto::replay::v1::replay_service_client::ReplayServiceClient;
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -57,6 +58,10 @@ impl Client {
 
     pub(crate) fn budgets(&self) -> BudgetServiceClient<Channel> {
         BudgetServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn replays(&self) -> ReplayServiceClient<Channel> {
+        ReplayServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn ledger(&self) -> LedgerServiceClient<Channel> {

@@ -65,6 +65,8 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         }
         Command::Up(args) => wait_local(up::run(args, global)),
         Command::Send(args) => wait(commands::send::run(args, global)),
+        Command::Replay(args) => wait(commands::replay::run(*args, global)),
+        Command::Feedback(args) => wait(commands::feedback::run(args, global)),
         Command::Events(command) => wait(commands::events::run(command, global)),
         Command::Deliveries(command) => wait(commands::deliveries::run(command, global)),
         Command::Generals(command) => wait(commands::fleet::generals(command, global)),

@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{budgets, deliveries, events, fleet, import, journal, ledger, routes, run, send, sinks};
+use crate::commands::{
+    budgets, deliveries, events, feedback, fleet, import, journal, ledger, replay, routes, run, send, sinks,
+};
 use crate::render::Output;
 use crate::{bench, top, up};
 
@@ -60,6 +62,12 @@ pub(crate) enum Command {
     /// Publish an event, and wait for its results if asked to.
     #[command(after_help = send::EXAMPLES)]
     Send(send::SendArgs),
+    /// Work on past events again, by a general of your choice, and compare the results.
+    #[command(after_help = replay::EXAMPLES, disable_version_flag = true)]
+    Replay(Box<replay::ReplayArgs>),
+    /// Say what became of a result.
+    #[command(after_help = feedback::EXAMPLES)]
+    Feedback(feedback::FeedbackArgs),
     /// Look at events.
     #[command(subcommand, after_help = events::EXAMPLES)]
     Events(events::EventsCommand),

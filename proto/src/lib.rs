@@ -9,7 +9,7 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{agent, blob, budget, delivery, event, fleet, journal, ledger, route};
+pub use mindos::{agent, blob, budget, delivery, event, fleet, journal, ledger, replay, route};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -80,6 +80,12 @@ mod mindos {
         }
     }
     /// The routing table.
+    pub mod replay {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.replay.v1");
+        }
+    }
     pub mod route {
         /// Version 1.
         pub mod v1 {
@@ -123,6 +129,7 @@ mod tests {
         for (area, service) in [
             ("agent", "AgentService"),
             ("blob", "BlobService"),
+            ("replay", "ReplayService"),
             ("budget", "BudgetService"),
             ("delivery", "DeliveryService"),
             ("event", "EventService"),

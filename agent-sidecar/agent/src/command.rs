@@ -52,6 +52,7 @@ impl Command {
             .env("MINDOS_CLUSTER", self.about.cluster.as_str())
             .env("MINDOS_KIND", kind)
             .env("MINDOS_LANE", &work.lane)
+            .env("MINDOS_MODE", work.mode.as_str())
             .env("TRACEPARENT", &work.traceparent)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

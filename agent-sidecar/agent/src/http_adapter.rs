@@ -76,6 +76,8 @@ struct GeneralInfo<'a> {
     lane: &'a str,
     route: &'a str,
     live: bool,
+    /// `live`, `shadow` or `replay`: effects are held back in all but the first.
+    mode: &'a str,
 }
 
 impl Http {
@@ -123,6 +125,7 @@ impl Http {
         let headers = request.headers_mut();
         headers.extend(cloudevent::headers(&work.event));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("mindos-mode", HeaderValue::from_static(work.mode.as_str()));
         for (name, value) in [("traceparent", &work.traceparent), ("tracestate", &work.tracestate)] {
             if let Ok(value) = HeaderValue::try_from(value)
                 && !value.is_empty()
@@ -192,6 +195,7 @@ impl Http {
                 lane: &work.lane,
                 route: &work.route,
                 live: work.live,
+                mode: work.mode.as_str(),
             },
         };
         let json = serde_json::to_vec(&body)

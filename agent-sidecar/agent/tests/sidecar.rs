@@ -126,6 +126,10 @@ async fn a_general_gets_the_contracts_body_and_cloudevents_headers() {
     assert_eq!(parts.headers["ce-type"], "com.github.pull_request.opened");
     assert_eq!(parts.headers["ce-traceparent"], "00-aa-bb-01");
     assert_eq!(parts.headers["content-type"], "application/json");
+    assert_eq!(
+        (&parts.headers["mindos-mode"], &body["general_info"]["mode"]),
+        (&"live".parse().unwrap(), &"live".into())
+    );
 }
 
 #[tokio::test]

@@ -290,16 +290,18 @@ pub(super) async fn run_publisher(args: PublisherArgs) -> Result<(), Failure> {
     }
     drop(sender);
     let _ = waiting.await;
-    let did = did.lock().unwrap_or_else(PoisonError::into_inner);
-    talk.done(json!({
-        "accepted": did.0,
-        "refused": did.1,
-        "last_error": did.2,
-        "start_ns": start,
-        "end_ns": clock_ns(),
-        "latencies": did.3.to_pairs(),
-    }));
-    drop(did);
+    let done = {
+        let did = did.lock().unwrap_or_else(PoisonError::into_inner);
+        json!({
+            "accepted": did.0,
+            "refused": did.1,
+            "last_error": did.2,
+            "start_ns": start,
+            "end_ns": clock_ns(),
+            "latencies": did.3.to_pairs(),
+        })
+    };
+    talk.done(done);
     talk.hear("stop").await;
     talk.done(json!({}));
     Ok(())

@@ -22,6 +22,7 @@ Examples:
   mindos budgets set team --period day --cost 25 --priority pr_created
   mindos budgets set reviews --general-type code-review-general --period month --cost 400 --tokens 50000000
   mindos budgets set each-run --run --cost 0.50
+  mindos budgets set replays --replays --period day --cost 10
   mindos budgets list
   mindos budgets usage --by repository --since 7d";
 const SET_EXAMPLES: &str = "\
@@ -93,6 +94,9 @@ pub(crate) struct SetArgs {
     /// For all that one event led to; each event has the limit for itself.
     #[arg(long, group = "scope")]
     run: bool,
+    /// For replays, which are charged to no other budgets.
+    #[arg(long, group = "scope")]
+    replays: bool,
     /// Limit on money, such as `25` or `0.50`.
     #[arg(long, value_name = "AMOUNT", value_parser = money)]
     cost: Option<u64>,
@@ -178,13 +182,14 @@ pub(crate) async fn run(command: BudgetsCommand, global: &Global) -> Result<(), 
 }
 
 fn budget(args: SetArgs) -> Budget {
-    let SetArgs { name, period, repository, general_type, route, run, cost, tokens, time, warn, act, pause, priority } =
-        args;
+    let SetArgs { name, period, repository, general_type, route, run, replays, cost, tokens, time, .. } = args;
+    let SetArgs { warn, act, pause, priority, .. } = args;
     let scope = match (repository, general_type, route, run) {
         (Some(repository), ..) => Scope::Repository(repository),
         (_, Some(ty), ..) => Scope::GeneralType(ty),
         (_, _, Some(route), _) => Scope::Route(route),
         (.., true) => Scope::Run(wire::RunScope {}),
+        (.., false) if replays => Scope::Replay(wire::ReplayScope::default()),
         (.., false) => Scope::Tenant(wire::TenantScope {}),
     };
     let period = match period {
@@ -283,6 +288,8 @@ fn scope(budget: &Budget) -> String {
         Some(Scope::GeneralType(ty)) => format!("type {ty}"),
         Some(Scope::Route(route)) => format!("route {route}"),
         Some(Scope::Run(_)) => "each run".to_owned(),
+        Some(Scope::Replay(replay)) if replay.id.is_empty() => "replays".to_owned(),
+        Some(Scope::Replay(replay)) => format!("replay {}", replay.id),
     }
 }
 
@@ -354,7 +361,7 @@ fn show_usage(answer: &wire::GetUsageResponse, limit: u32, global: &Global) {
 }
 
 /// Millionths as an amount of money, with as many digits as it takes.
-fn cost(micros: u64) -> String {
+pub(super) fn cost(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let cut = text.trim_end_matches('0');
     let digits = text.len() - cut.len();
@@ -362,7 +369,7 @@ fn cost(micros: u64) -> String {
 }
 
 /// Reads an amount of money, such as `25` or `0.50`, as millionths.
-fn money(text: &str) -> Result<u64, String> {
+pub(super) fn money(text: &str) -> Result<u64, String> {
     let bad = || format!("`{text}` is not an amount: expected a number with at most six decimals, such as `0.50`");
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

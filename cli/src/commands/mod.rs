@@ -3,13 +3,16 @@
 pub(crate) mod budgets;
 pub(crate) mod deliveries;
 pub(crate) mod events;
+pub(crate) mod feedback;
 pub(crate) mod filter;
 pub(crate) mod fleet;
 pub(crate) mod import;
 pub(crate) mod journal;
 pub(crate) mod ledger;
+pub(crate) mod replay;
 pub(crate) mod routes;
 mod routes_explain;
+mod routes_scorecard;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod sinks;

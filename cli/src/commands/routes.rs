@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::fleet::{self, Noun, PauseCommand};
 use super::routes_explain::{self, ExplainArgs};
+use super::routes_scorecard::{self, ScorecardArgs};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -79,6 +80,9 @@ pub(crate) enum RoutesCommand {
     /// Show where a table would send events of the past, against where they went.
     #[command(after_help = routes_explain::EXAMPLES)]
     Explain(ExplainArgs),
+    /// Compare the arms of splits, shadows with live work, and replays: success, latency, cost, feedback.
+    #[command(after_help = routes_scorecard::EXAMPLES)]
+    Scorecard(ScorecardArgs),
     /// Print the JSON Schema of a routes file.
     #[command(after_help = SCHEMA_EXAMPLES)]
     Schema,
@@ -105,6 +109,7 @@ pub(crate) async fn run(command: RoutesCommand, global: &Global) -> Result<(), F
         RoutesCommand::Apply(args) => apply(args, global).await,
         RoutesCommand::Diff { file } => diff(&file, global).await,
         RoutesCommand::Explain(args) => routes_explain::run(args, global).await,
+        RoutesCommand::Scorecard(args) => routes_scorecard::run(args, global).await,
         RoutesCommand::Schema => {
             render::print_json(&file::schema());
             Ok(())

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, event, fleet, ledger, route};
+use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, event, fleet, ledger, replay, route};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Field,
@@ -29,6 +29,9 @@ named! {
     cloudevents::v1::CloudEvent = "io.cloudevents.v1.CloudEvent",
     event::v1::Event = "mindos.event.v1.Event",
     route::v1::ExplainedEvent = "mindos.route.v1.ExplainedEvent",
+    route::v1::Scorecard = "mindos.route.v1.Scorecard",
+    replay::v1::ReplayedEvent = "mindos.replay.v1.ReplayedEvent",
+    replay::v1::ReplaySummary = "mindos.replay.v1.ReplaySummary",
     route::v1::ExplainSummary = "mindos.route.v1.ExplainSummary",
     route::v1::Route = "mindos.route.v1.Route",
     event::v1::PublishResult = "mindos.event.v1.PublishResult",

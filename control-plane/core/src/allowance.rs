@@ -166,7 +166,7 @@ impl Durable {
         if known.is_some_and(|(_, account)| account.budget == budget) {
             return Ok(None);
         }
-        let too_many = |field, accepted| Rejection::Budget(BudgetError { field, accepted });
+        let too_many = |field, accepted| Rejection::Budget(BudgetError { field, accepted, full: true });
         if known.is_none() && self.budgets.of_tenant(&tenant).count() >= BUDGETS_MAX {
             return Err(too_many("name", format!("{BUDGETS_MAX} budgets are set, as many as may be: remove one")));
         }

@@ -59,6 +59,6 @@ impl Durable {
     }
 }
 
-fn is_asked(route: &Route) -> bool {
+pub(crate) fn is_asked(route: &Route) -> bool {
     route.name.as_str().starts_with(ASKED_PREFIX)
 }

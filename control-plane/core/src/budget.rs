@@ -128,6 +128,8 @@ pub enum Scope {
     Route(RouteName),
     /// All work that one event led to, each event for itself.
     Run,
+    /// Replays, which are charged to such budgets and no others: those of this name, or all where it is empty.
+    Replay(Arc<str>),
 }
 
 /// After what time a budget begins anew.
@@ -239,6 +241,8 @@ const LIMIT_MAX: u64 = 1 << 53;
 pub struct BudgetError {
     pub field: &'static str,
     pub accepted: String,
+    /// Nothing is wrong with it, but there are as many as may be.
+    pub full: bool,
 }
 
 impl Budget {
@@ -248,7 +252,7 @@ impl Budget {
     /// Names the field and says what is accepted.
     pub fn check(&self) -> Result<(), BudgetError> {
         let Budget { name: _, scope, period, limit, thresholds, priority } = self;
-        let wrong = |field, accepted: &str| Err(BudgetError { field, accepted: accepted.to_owned() });
+        let wrong = |field, accepted: &str| Err(BudgetError { field, accepted: accepted.to_owned(), full: false });
         let Limit { micros, tokens, time_ms } = *limit;
         let limits = [("cost_micros", micros), ("tokens", tokens), ("time_ms", time_ms)];
         if limits.iter().all(|(_, limit)| limit.is_none()) {
@@ -261,6 +265,11 @@ impl Budget {
             && (repository.is_empty() || repository.len() > TEXT_MAX)
         {
             return wrong("repository", "expected owner/name of 1 to 256 bytes");
+        }
+        if let Scope::Replay(id) = scope
+            && id.len() > crate::replay::REPLAY_ID_MAX
+        {
+            return wrong("scope.replay", "expected the name of a replay, of at most 64 bytes, or nothing for all");
         }
         if *scope == Scope::Run && *period != Period::Total {
             return wrong("period", "a budget for runs has no period: expected `total`");

@@ -225,9 +225,16 @@ impl Plane {
             QueueId::Route(route) => route,
             QueueId::Shadow(route) => {
                 let side = self.durable().routing.rule(route).shadow.as_ref();
-                return side.is_some_and(|side| {
-                    side.members.iter().any(|idx| self.durable().has_fitting(route, *idx, self.soft()))
-                });
+                let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };
+                // Others may have set aside what a replay waits for.
+                if event.replay.is_some() && !self.durable().budgets.is_empty() {
+                    return false;
+                }
+                let may = |idx: &GeneralIdx| {
+                    self.durable().has_fitting(route, *idx, self.soft())
+                        && self.durable().takes_replay(event, *idx, self.soft())
+                };
+                return side.is_some_and(|side| side.members.iter().any(may));
             }
         };
         let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };

@@ -230,7 +230,7 @@ impl Durable {
         route: RouteIdx,
         (event, delivery): (&Event, &Delivery),
         substitutes: &Substitutes<'_>,
-        soft: &Soft,
+        (soft, opinions): (&Soft, Option<u32>),
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
@@ -241,7 +241,7 @@ impl Durable {
             Strategy::Broadcast | Strategy::RoundRobin | Strategy::LoadBalanced | Strategy::Race | Strategy::Shadow => {
                 let members = substitutes.generals(rule.members.iter().copied());
                 let free: BTreeSet<_> = members.iter().copied().filter(is_free).collect();
-                return self.choose_among(rule, event, (&members, &free), soft, entropy, choice);
+                return self.choose_among(rule, event, (&members, &free), (soft, opinions), entropy, choice);
             }
             Strategy::Failover => {
                 let candidates = rule.ranks.ordered().map(|general| free(substitutes.of(general)).collect::<Vec<_>>());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Timestamp, Token};
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
@@ -51,7 +51,8 @@ impl Durable {
                 let Some((_, known)) = self.held_lease(key, delivery, token) else { return Decision::default() };
                 let not_before = retry_at.unwrap_or(context.now).max(context.now + DECLINED_WAIT);
                 let said = Said { message: &message, usage: Vec::new(), not_before: Some(not_before) };
-                Decision::default().with(self.lease_ended(delivery, known, Cause::Declined, said, context))
+                let records = self.lease_ended(delivery, known, Cause::Declined, said, context);
+                Decision { records, outputs: SmallVec::new() }
             }
             AgentMessage::Extend(extend) => self.extend(session, key, *extend, context),
             AgentMessage::Result(report) => self.result(session, key, *report, context),
@@ -117,7 +118,7 @@ impl Durable {
                 (None, None) => settled(SettledVerdict::Unknown),
             };
         };
-        let record = match outcome {
+        let records = match outcome {
             ReportedOutcome::Succeeded { .. } if event.winner(id.event).is_some() => {
                 let winner = event.winner(id.event).expect("it was just found");
                 let charged = self.charge(delivery, None, &usage, context.now);
@@ -131,15 +132,16 @@ impl Durable {
                 let charged = self.charge(delivery, None, &usage, context.now);
                 let settled =
                     DeliverySettled { delivery: id, token, output, output_type, output_ref, usage, took_ms, charged };
-                Record::DeliverySettled(Box::new(settled))
+                smallvec![Record::DeliverySettled(Box::new(settled))]
             }
             ReportedOutcome::Failed { kind, message } => {
                 let said = Said { message: &message, usage, not_before: None };
                 self.lease_ended(id, delivery, Cause::Failed(kind), said, context)
             }
         };
-        let has_won = event.race && matches!(record, Record::DeliverySettled(_));
-        let mut decision = settled(SettledVerdict::Settled).with(record);
+        let has_won = event.race && matches!(records[..], [Record::DeliverySettled(_)]);
+        let mut decision = settled(SettledVerdict::Settled);
+        decision.records = records;
         if has_won {
             decision.records.extend(event.lost(id));
         }
@@ -166,20 +168,20 @@ impl Durable {
         cause: Cause,
         said: Said<'_>,
         context: Context<'_>,
-    ) -> Record {
+    ) -> SmallVec<[Record; 1]> {
         let Said { message, usage, not_before } = said;
         let now = context.now.max(self.at);
         let charged = self.charge(delivery, Some(cause), &usage, now);
         if let Some(reason) = delivery.setback().cancel {
-            let (by, charged) = (Arc::from(""), charged.map(Box::new));
             let unanswered = !matches!(cause, Cause::Failed(_));
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged, unanswered });
+            return smallvec![shadow::ended(id, reason, charged, unanswered)];
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
             let reason = crate::record::CancelReason::Requested;
             let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
             let unanswered = false;
-            return Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged, unanswered });
+            let cancelled = DeliveryCancelled { delivery: id, reason, by, charged, unanswered };
+            return smallvec![Record::DeliveryCancelled(cancelled)];
         }
         // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
         let of_this_epoch = delivery.token.epoch == self.epoch;
@@ -204,14 +206,20 @@ impl Durable {
                 Next::Wait { not_before: context.now + backoff(most, context.entropy) }
             }
         };
+        let mut records = SmallVec::new();
+        let mut next = next;
         if delivery.terms().shadow && matches!(next, Next::Park { .. }) {
-            return shadow::failed(id, charged);
+            // The attempt stands in the ledger with what it used and why it failed, and then there is an end.
+            next = Next::Wait { not_before: now };
+            let event = self.events.get(id.event).expect("its delivery is open");
+            records.push(shadow::ended(id, event.came_to_nothing(), None, false));
         }
         let message = shorten(message);
         let token = delivery.token;
-        let over = self.stopped_at(id, cause, now).map(Box::new);
+        let over = self.stopped_at(id, cause, now).filter(|_| matches!(next, Next::Park { .. })).map(Box::new);
         let ended = AttemptEnded { delivery: id, token, cause, message, counted, next, usage, charged, over };
-        Record::AttemptEnded(Box::new(ended))
+        records.insert(0, Record::AttemptEnded(Box::new(ended)));
+        records
     }
 
     /// Verdicts on the leases that an agent claims, and the end of those that it does not.
@@ -240,7 +248,7 @@ impl Durable {
             }
             let same_boot = delivery.lease().is_some_and(|lease| lease.boot == *boot);
             let cause = if same_boot { Cause::Undelivered } else { Cause::Rebooted };
-            records.push(self.lease_ended(*id, delivery, cause, Said::default(), context));
+            records.extend(self.lease_ended(*id, delivery, cause, Said::default(), context));
         }
         (verdicts, records)
     }
@@ -252,12 +260,12 @@ impl Durable {
         // Its instance still extends it, and the general gets nowhere.
         let stuck = context.soft.leases.get(&id).is_some_and(|clock| clock.deadline < clock.lease_until);
         let cause = if stuck { Cause::Deadline } else { Cause::Lapsed };
-        let record = self.lease_ended(id, delivery, cause, Said::default(), context);
+        let records = self.lease_ended(id, delivery, cause, Said::default(), context);
         let token = delivery.token;
         let lost = PlaneMessage::Lost { delivery: id, token };
         let send = |session| Output::Send { session, message: lost };
         let outputs = context.soft.session_of(instance).map(send).into_iter().collect();
-        Decision { records: smallvec![record], outputs }
+        Decision { records, outputs }
     }
 
     /// A waiting delivery has held its lane up for long.
@@ -276,7 +284,7 @@ impl Durable {
             return None;
         }
         if delivery.terms().shadow {
-            return Some(shadow::failed(id, None));
+            return Some(shadow::ended(id, event.came_to_nothing(), None, false));
         }
         // While limits of providers hold back whoever could do the work, nobody waits for this one.
         let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));

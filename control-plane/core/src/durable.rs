@@ -16,6 +16,7 @@ use crate::breaker::Ended as Verdict;
 use crate::budget::Amount;
 use crate::dedupe::Dedupe;
 use crate::event::{Delivery, Event, Events, Lease, Phase};
+use crate::feedback::Opinions;
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, Queue, QueueId};
@@ -48,6 +49,7 @@ pub struct Durable {
     pub(crate) tenants: Tenants,
     pub(crate) agenda: Agenda,
     pub(crate) budgets: Accounts,
+    pub(crate) opinions: Opinions,
 }
 
 /// Open leases by the instance that holds them.
@@ -104,6 +106,7 @@ impl Durable {
             routing: Routing::new(hasher.clone()),
             budgets: Accounts::new(hasher.clone()),
             dedupe: Dedupe::new(hasher.clone()),
+            opinions: Opinions::new(hasher.clone()),
             hasher,
             events: Events::default(),
             recent: Recent::default(),
@@ -182,6 +185,7 @@ impl Durable {
                 self.agenda.dirty.remove(self.tenant_of(queue), queue);
                 self.agenda.overflows.remove(&queue);
                 self.routing.leave(idx);
+                self.opinions.forget(key);
                 self.registry.remove(idx);
                 Change::Removed(idx)
             }
@@ -235,6 +239,9 @@ impl Durable {
 
     fn event_accepted(&mut self, seq: Seq, at: Timestamp, record: &EventAccepted) -> Change {
         self.dedupe.insert(record.key, at, Seen { event: seq, digest: record.digest });
+        if let Some(feedback) = record.feedback() {
+            self.opinions.hear(feedback);
+        }
         let Some(name) = &record.route else { return Change::Nothing };
         let route = self.routing.find(&record.tenant, name).expect("records name routes applied before them");
         if record.deliveries.is_empty() {
@@ -301,6 +308,7 @@ impl Durable {
             open: u32::try_from(deliveries.len()).expect("fan-out is bounded"),
             deliveries,
             race: record.strategy == Some(Strategy::Race),
+            replay: record.replay().cloned().map(Box::new),
         };
         self.events.insert(seq, event);
         Change::Nothing
@@ -338,7 +346,8 @@ impl Durable {
 
     fn attempt_ended(&mut self, seq: Seq, at: Timestamp, record: &AttemptEnded) -> Change {
         let AttemptEnded { delivery: id, token, cause, message: _, counted, next, usage: _, charged, over } = record;
-        let (queue, lane, change) = self.release(*id, at, *charged, Verdict::of(*cause, *counted));
+        let verdict = Verdict::of(*cause, *counted);
+        let (queue, lane, change) = self.release(*id, at, *charged, verdict);
         let delivery = self.events.delivery_mut(*id);
         assert_eq!(delivery.token, *token, "attempt of delivery {id} ended under another token");
         delivery.attempts += u32::from(*counted);
@@ -378,8 +387,8 @@ impl Durable {
 
     fn delivery_settled(&mut self, at: Timestamp, record: &DeliverySettled) -> Change {
         let DeliverySettled { delivery: id, token, charged, .. } = record;
-        if let Some(charged) = charged {
-            self.learn(*id, *charged);
+        if let Some(charged) = charged.filter(|_| !self.is_replay(*id)) {
+            self.learn(*id, charged);
         }
         let (queue, lane, change) = self.release(*id, at, *charged, Verdict::Good);
         assert_eq!(self.events.delivery_mut(*id).token, *token, "delivery {id} settled under another token");
@@ -546,6 +555,12 @@ impl Durable {
         };
         let (general, instance, since, queue) = (*general, instance.clone(), *since, delivery.queue);
         let spend = spend.take();
+        let is_replay = event.replay.is_some();
+        // What is only compared says nothing of how live work goes.
+        let verdict = match verdict {
+            Verdict::Good | Verdict::Bad if is_replay => Verdict::Other,
+            verdict => verdict,
+        };
         if delivery.setback().cancel.is_some() {
             delivery.setback_mut().cancel = None;
         }
@@ -559,6 +574,9 @@ impl Durable {
         if let Some(spend) = spend {
             let charged = charged.unwrap_or(spend.spent.unwrap_or(spend.reserved));
             self.budgets.settle(id.event, at, &spend, charged);
+            if is_replay {
+                self.wake_replays();
+            }
         }
         (queue, lane, Change::Released { delivery: id, general, instance, since, verdict })
     }
@@ -667,6 +685,11 @@ impl Durable {
             QueueId::Route(route) => &mut self.routing.rule_mut(route).queue,
             QueueId::Shadow(route) => &mut self.routing.rule_mut(route).shadow_side(&self.hasher).queue,
         }
+    }
+
+    /// Whether the open delivery repeats a past event.
+    pub(crate) fn is_replay(&self, id: DeliveryId) -> bool {
+        self.events.get(id.event).is_some_and(|event| event.replay.is_some())
     }
 
     /// The route of an open delivery.

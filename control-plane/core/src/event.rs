@@ -24,6 +24,7 @@ use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
 use crate::record::{CancelReason, Cause, InstanceKey};
 use crate::registry::GeneralIdx;
+use crate::replay::Replay;
 use crate::routing::RouteIdx;
 use crate::terms::Terms;
 
@@ -44,6 +45,8 @@ pub(crate) struct Event {
     pub(crate) deliveries: Vec<Delivery>,
     /// The first delivery that succeeds cancels the others.
     pub(crate) race: bool,
+    /// The past event that it repeats.
+    pub(crate) replay: Option<Box<Replay>>,
 }
 
 #[derive(Clone, Debug)]

@@ -10,7 +10,9 @@ use mindos_model::{
 
 use crate::budget::{Budget, Limit};
 use crate::guard::Trust;
-use crate::record::{ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage};
+use crate::record::{
+    About, ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage,
+};
 use crate::route::{Route, RouteTable};
 
 /// Ties a reply to its caller; chosen by the shell.
@@ -166,6 +168,8 @@ pub struct NewEvent {
     pub routed: bool,
     /// The route that it brings along; the table is asked when unset.
     pub asked: Option<Arc<Route>>,
+    /// The other work that it is about; unset with nearly all events.
+    pub about: Option<Box<About>>,
     /// The event that the index on disk knows under this key, when the core's own window no longer does.
     pub seen: Option<Seen>,
 }

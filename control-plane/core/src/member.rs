@@ -19,13 +19,15 @@ pub(crate) struct Member {
     pub(crate) instance: Arc<InstanceKey>,
     pub(crate) boot: BootId,
     pub(crate) session: SessionId,
+    /// Of its program, as it said when it connected.
+    pub(crate) version: Arc<str>,
     pub(crate) general: GeneralIdx,
     pub(crate) load: Load,
     pub(crate) reported: ReportedLoad,
     /// Neither draining nor held.
     pub(crate) is_open: bool,
-    /// Unset when what it says is no version.
-    pub(crate) version: Option<Version>,
+    /// Its version as routes compare it; unset when what it says is none.
+    pub(crate) release: Option<Version>,
     /// Its general stops at the ceilings that it is given.
     pub(crate) keeps_ceilings: bool,
     /// What its provider allows nothing until.
@@ -74,11 +76,12 @@ impl Member {
             instance,
             boot,
             session,
+            version: Arc::from(""),
             general,
             load,
             reported: ReportedLoad::default(),
             is_open: true,
-            version: None,
+            release: None,
             keeps_ceilings: false,
             paused_until: None,
             breaker: Breaker::default(),

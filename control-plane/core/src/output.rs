@@ -143,6 +143,8 @@ pub enum Mode {
     Live,
     /// The result is recorded for comparison, and effects are dropped.
     Shadow,
+    /// As a shadow, of an event that has passed.
+    Replay,
 }
 
 /// What becomes of a lease that an agent claims.

@@ -17,7 +17,7 @@ use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
-use crate::output::{Assign, InstanceState, Mode, Output, PlaneMessage};
+use crate::output::{Assign, InstanceState, Output, PlaneMessage};
 use crate::policy::Version;
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
@@ -62,22 +62,24 @@ impl Durable {
         let mut entropy = context.entropy;
         let mut choice = Choice::default();
         let mut degraded = None;
+        let opinions = self.opinion_weight(event.route, &mut entropy, &mut choice);
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
             QueueId::General(_) => return Err(Unplaced::NoSlot),
-            QueueId::Shadow(route) => self.choose_shadow(route, context.soft, &mut entropy, &mut choice)?,
+            QueueId::Shadow(route) => self.choose_shadow(route, event, context.soft, &mut entropy, &mut choice)?,
             QueueId::Route(route) => {
                 let rule = self.routing.rule(route);
                 let substitutes = self.substitutes(rule, Spender::open(event, id.event), context);
+                let weighed = (context.soft, opinions);
                 let chosen = match &substitutes {
                     Some(substitutes) => {
                         let of = (event, delivery);
-                        self.choose_cheaper(route, of, substitutes, context.soft, &mut entropy, &mut choice)
+                        self.choose_cheaper(route, of, substitutes, weighed, &mut entropy, &mut choice)
                     }
                     None if self.lists_generals(route) => {
                         self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)
                     }
-                    None => self.choose(rule, route, event, context.soft, &mut entropy, &mut choice),
+                    None => self.choose(rule, route, event, weighed, &mut entropy, &mut choice),
                 };
                 let general = chosen.map_err(|unplaced| self.unless_others_may(route, unplaced, context.soft))?;
                 degraded = substitutes.and_then(|substitutes| self.degraded(&substitutes, general));
@@ -85,7 +87,10 @@ impl Durable {
             }
         };
         let min = self.routing.rule(event.route).route.policy.version_min;
-        let drawn = self.draw(general, min, context, &mut entropy, &mut choice);
+        let drawn = match self.draw_version(event, general, context, &mut choice) {
+            Some(found) => found,
+            None => self.draw((general, min), context, opinions, &mut entropy, &mut choice),
+        };
         // Work of another route may go to those that are too old for this one's.
         let member = drawn.ok_or(if min.is_some() { Unplaced::Taken } else { Unplaced::NoSlot })?;
         let mut granted = None;
@@ -93,9 +98,20 @@ impl Durable {
             let keeps_ceilings = context.soft.member(member).keeps_ceilings;
             match self.reserve(id, (event, delivery), general, keeps_ceilings, context) {
                 Ok(found) => granted = found,
+                Err(over) if event.replay.is_some() => {
+                    return match self.may_fit_later(&over, id.event, context) {
+                        true => Err(Unplaced::Taken),
+                        false => Ok(Decision::default().with(Durable::replay_over_budget(id))),
+                    };
+                }
                 // A shadow is never set aside.
                 Err(_) if delivery.terms().shadow => {
-                    return Ok(Decision::default().with(crate::shadow::failed(id, None)));
+                    return Ok(Decision::default().with(crate::shadow::ended(
+                        id,
+                        event.came_to_nothing(),
+                        None,
+                        false,
+                    )));
                 }
                 Err(over) => return Ok(Decision::default().with(Durable::over_budget(id, over))),
             }
@@ -111,13 +127,18 @@ impl Durable {
         delivery: &Delivery,
         general: GeneralIdx,
         member: MemberIdx,
-        choice: Choice,
+        mut choice: Choice,
         granted: Option<Granted>,
         degraded: Option<Box<Degraded>>,
         context: Context<'_>,
     ) -> Decision {
-        let route = &self.routing.rule(event.route).route;
+        let rule = self.routing.rule(event.route);
+        let route = &rule.route;
         let member = context.soft.member(member);
+        let variant = self.variant((event, delivery), rule, general, member);
+        if let Some(weighing) = &mut choice.feedback {
+            weighing.tidy();
+        }
         let token = Token::new(self.epoch, delivery.token.term + 1);
         let general = self.registry.general(general).key.clone();
         let lease = context.limits.lease;
@@ -135,6 +156,7 @@ impl Durable {
             choice,
             reservation,
             degraded,
+            variant,
         };
         let assign = Assign {
             delivery: id,
@@ -147,7 +169,7 @@ impl Durable {
             lease,
             deadline: route.deadline,
             ceilings,
-            mode: if delivery.terms().shadow { Mode::Shadow } else { Mode::Live },
+            mode: event.mode(delivery),
         };
         let message = PlaneMessage::Assign(Box::new(assign));
         Decision {
@@ -161,12 +183,12 @@ impl Durable {
         rule: &Rule,
         route: RouteIdx,
         event: &Event,
-        soft: &Soft,
+        (soft, opinions): (&Soft, Option<u32>),
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
         let Some(free) = self.fitting_of(route, soft) else { return Err(Unplaced::NoSlot) };
-        self.choose_among(rule, event, (&rule.members, &free), soft, entropy, choice)
+        self.choose_among(rule, event, (&rule.members, &free), (soft, opinions), entropy, choice)
     }
 
     /// One of the generals that may have it, of those that have a slot.
@@ -175,7 +197,7 @@ impl Durable {
         rule: &Rule,
         event: &Event,
         (members, free): (&BTreeSet<GeneralIdx>, &BTreeSet<GeneralIdx>),
-        soft: &Soft,
+        (soft, opinions): (&Soft, Option<u32>),
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
@@ -205,14 +227,23 @@ impl Durable {
                 let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
                 let around = free.range(start..).chain(free.range(..start));
                 let candidates: Vec<_> = around.copied().take(GENERALS_WEIGHED_MAX).collect();
-                let mut best: Option<(GeneralIdx, Load)> = None;
+                let mut best: Option<(GeneralIdx, Load, u32)> = None;
                 for general in candidates.iter().copied().filter(|idx| !taken.contains(idx)) {
                     let load = self.weigh(general, soft, choice);
-                    if best.is_none_or(|(_, least)| load.is_below(least)) {
-                        best = Some((general, load));
+                    let factor = opinions.map(|weight| {
+                        let factor = self.general_factor(&self.registry.general(general).key, weight);
+                        choice.feedback.get_or_insert_default().generals.push(factor);
+                        factor
+                    });
+                    let is_better = |(_, least, of_least): (GeneralIdx, Load, u32)| match factor {
+                        Some(factor) => load.is_below_weighed(factor, least, of_least),
+                        None => load.is_below(least),
+                    };
+                    if best.is_none_or(is_better) {
+                        best = Some((general, load, factor.unwrap_or_default()));
                     }
                 }
-                if let Some((general, _)) = best {
+                if let Some((general, _, _)) = best {
                     return Ok(general);
                 }
                 let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
@@ -234,7 +265,7 @@ impl Durable {
     /// Whether the general has a slot at an instance which is new enough for the route.
     pub(crate) fn has_fitting(&self, route: RouteIdx, general: GeneralIdx, soft: &Soft) -> bool {
         let min = self.routing.rule(route).route.policy.version_min;
-        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).version >= min;
+        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
         soft.free.contains(&general) && soft.pool(general).is_some_and(|pool| pool.free.iter().any(is_new))
     }
 
@@ -261,15 +292,15 @@ impl Durable {
     /// An instance of a general for one more lease.
     fn draw(
         &self,
-        general: GeneralIdx,
-        min: Option<Version>,
+        (general, min): (GeneralIdx, Option<Version>),
         context: Context<'_>,
+        opinions: Option<u32>,
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Option<MemberIdx> {
         let Context { soft, limits, now, .. } = context;
         let pool = soft.pool(general)?;
-        let fits = |idx: &MemberIdx| min.is_none() || soft.member(*idx).version >= min;
+        let fits = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
         let fitting: Vec<MemberIdx>;
         let free = match min {
             None => &pool.free,
@@ -301,7 +332,11 @@ impl Durable {
                 (weight.score, weight.trial) = (0, true);
             }
             choice.instances.push((Arc::clone(&soft.member(idx).instance), weight));
-            weight.score
+            let Some(of) = opinions else { return u64::from(weight.score) };
+            let key = &self.registry.general(general).key;
+            let factor = self.version_factor(key, &soft.member(idx).version, of);
+            choice.feedback.get_or_insert_default().instances.push(factor);
+            u64::from(weight.score) * u64::from(factor)
         };
         if let Some(trial) = trial {
             weigh(trial, true);

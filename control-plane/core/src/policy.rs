@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mindos_model::{GeneralName, GeneralType, RouteName, Strategy, limits};
 
+use crate::feedback::FeedbackRule;
 use crate::route::{Coalesce, Route, RouteError, Targets};
 pub use crate::version::Version;
 
@@ -37,6 +38,8 @@ pub struct Policy {
     pub degrade: Vec<Degrade>,
     /// Instances of an older version, or of none that is known, get none of its work.
     pub version_min: Option<Version>,
+    /// How feedback weighs its choices; unset for not at all.
+    pub feedback: Option<FeedbackRule>,
 }
 
 /// A cheaper general to use while a budget is low.
@@ -93,7 +96,7 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min, feedback } = &self.policy;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
         if version_min.is_some_and(|version| !version.is_release()) {
             return unfit("version_min", "expected one to three numbers, such as 1.4 or 1.4.2");
@@ -136,6 +139,14 @@ impl Route {
             }
             (Strategy::Shadow, Some(_)) | (_, None) => {}
             (_, Some(_)) => return unfit("shadow", "only the strategy shadow has one"),
+        }
+        if let Some(FeedbackRule { weight, floor }) = feedback {
+            if !(1..=500).contains(weight) {
+                return unfit("feedback.weight_permille", "expected 1 to 500");
+            }
+            if !(10..=500).contains(floor) {
+                return unfit("feedback.floor_permille", "expected 10 to 500");
+            }
         }
         let second = Duration::from_secs(1);
         let spans = [

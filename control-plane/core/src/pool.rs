@@ -155,6 +155,13 @@ impl Soft {
         }
     }
 
+    /// A general has another share of its slots free, or another instance: replays may wait for just that.
+    pub(crate) fn wake_shadows_of(&mut self, durable: &Durable, general: GeneralIdx) {
+        if durable.registry.get(general).is_some_and(|known| !known.shadows.is_empty()) {
+            self.woken.push(general);
+        }
+    }
+
     fn may_take(&self, durable: &Durable, general: GeneralIdx) -> bool {
         let has_free = self.pools.get(general).is_some_and(|pool| !pool.free.is_empty());
         has_free
@@ -290,6 +297,7 @@ impl Soft {
         pool.load.open += load.open;
         pool.load.capacity += load.capacity;
         self.change(durable, idx, now, |_| {});
+        self.wake_shadows_of(durable, general);
         idx
     }
 
@@ -328,6 +336,7 @@ impl Soft {
             }
             self.idle.insert((now + limits::GENERAL_IDLE_MAX, general));
         }
+        self.wake_shadows_of(durable, general);
         self.keep_serving(durable, general, now);
         Some(kept)
     }
@@ -383,6 +392,8 @@ impl Soft {
                 } else if durable.registry.get(general).is_some_and(|known| known.is_picked_over) {
                     // Those with a slot may have been too old for what waits.
                     self.woken.push(general);
+                } else {
+                    self.wake_shadows_of(durable, general);
                 }
             }
             (false, Some(at)) => {
@@ -393,6 +404,9 @@ impl Soft {
                 }
             }
             (true, Some(_)) | (false, None) => {}
+        }
+        if load.open < before.open || load.capacity > before.capacity {
+            self.wake_shadows_of(durable, general);
         }
         if moved {
             self.keep_serving(durable, general, now);

@@ -15,7 +15,8 @@ use crate::input::{NewEvent, RequestId, Seen};
 use crate::output::{Output, Published, PublishedDelivery, Rejection, Reply};
 use crate::queue::QueueId;
 use crate::record::{
-    CancelReason, CancelRequested, Degraded, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery, Record,
+    About, CancelReason, CancelRequested, Degraded, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery,
+    Record,
 };
 use crate::registry::GeneralIdx;
 use crate::route::{Coalesce, DELAY_MAX, SHADOW_TTL};
@@ -84,7 +85,7 @@ impl Durable {
         let (mut targets, mut route, mut strategy, mut fell_back_from) = (Vec::new(), None, None, None);
         let (mut guarded, mut is_degrading) = (None, false);
         let mut priority = event.priority.unwrap_or(Priority::Normal);
-        if event.routed {
+        if event.routed && !self.is_only_noted(&event) {
             let (idx, stopped) = match &event.asked {
                 None => {
                     let matching = self.routing.matching(&event);
@@ -94,7 +95,9 @@ impl Durable {
                     let missing = self.asked(&event, asked)?;
                     debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
                     let found = self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused");
-                    (found, self.routing.guarded(&event, &self.routing.rule(found).route))
+                    // A replay changes nothing, and the caller chose what to repeat.
+                    let guarded = || self.routing.guarded(&event, &self.routing.rule(found).route);
+                    (found, if is_replay(&event) { None } else { guarded() })
                 }
             };
             if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
@@ -141,7 +144,7 @@ impl Durable {
             ends.extend(older.into_iter().map(|older| self.supersede(older, delivery)));
         }
         let NewEvent { tenant, source, id, ty, kind, subject, lane, repository, actor, time, .. } = event;
-        let NewEvent { key, digest, payload, judged, .. } = event;
+        let NewEvent { key, digest, payload, judged, about, .. } = event;
         let judgement = Judgement { guarded, conditions_failed: judged.map_or(0, |judged| judged.failed) };
         let accepted = EventAccepted {
             tenant,
@@ -163,6 +166,7 @@ impl Durable {
             judgement: (judgement != Judgement::default()).then(|| Box::new(judgement)),
             deliveries,
             fell_back_from,
+            about,
         };
         let mut records = Vec::with_capacity(1 + ends.len());
         records.push(Record::EventAccepted(Box::new(accepted)));
@@ -179,6 +183,13 @@ impl Durable {
     ) -> Result<Vec<Target>, Rejection> {
         let route_queue = QueueId::Route(way.route);
         let target = |queue, general| self.target(event, queue, general, rule, context);
+        if is_replay(event) {
+            // For those that the shadow's targets name, which are the only ones of such a route.
+            return match rule.shadow.as_ref().is_some_and(|side| !side.members.is_empty()) {
+                true => Ok(vec![target(QueueId::Shadow(way.route), None)]),
+                false => Err(Rejection::NoGeneral { route: rule.route.name.clone() }),
+            };
+        }
         if let Some(general) = way.general {
             return Ok(vec![target(QueueId::General(general), Some(general))]);
         }
@@ -269,6 +280,13 @@ impl Durable {
         since.min().unwrap_or(now)
     }
 
+    /// Whether the event says something of other work, and no route asks for it by more than being the last one.
+    fn is_only_noted(&self, event: &NewEvent) -> bool {
+        let is_feedback = matches!(event.about.as_deref(), Some(About::Feedback(_)));
+        let by_default = |(idx, _)| self.routing.rule(idx).route.matches.is_everything();
+        is_feedback && event.asked.is_none() && self.routing.matching(event).is_none_or(by_default)
+    }
+
     fn check_room(&self, targets: &[Target], rule: &Rule, context: Context<'_>) -> Result<(), Rejection> {
         let open = self.events.open;
         if open + targets.len() as u64 > context.limits.open_max {
@@ -280,8 +298,8 @@ impl Durable {
         }
         let is_full = |target: &Target| target.parked == Some(ParkReason::BacklogFull);
         match targets.first() {
-            // A shadow has room, or it is not there.
-            Some(first) if targets.iter().filter(|target| !target.terms.shadow).all(is_full) => {
+            // A shadow has room, or it is not there; alone it is a replay.
+            Some(first) if targets.iter().filter(|target| !target.terms.shadow || targets.len() == 1).all(is_full) => {
                 Err(Rejection::BacklogFull {
                     route: rule.route.name.clone(),
                     waiting: self.queue(first.queue).waiting,
@@ -349,4 +367,8 @@ impl Durable {
             })
         }
     }
+}
+
+fn is_replay(event: &NewEvent) -> bool {
+    matches!(event.about.as_deref(), Some(About::Replay(_)))
 }

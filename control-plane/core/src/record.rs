@@ -15,7 +15,9 @@ use smallvec::SmallVec;
 
 use crate::account::{OverBudget, Reservation, Tally};
 use crate::budget::{Amount, Budget, Level};
+pub use crate::feedback::{Feedback, FeedbackVerdict, Weighing};
 use crate::guard::Guarded;
+pub use crate::replay::{Replay, Role, Variant, VersionWanted};
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
 pub use crate::terms::Terms;
@@ -172,6 +174,37 @@ pub struct EventAccepted {
     pub deliveries: Vec<PlannedDelivery>,
     /// The route that matched, when none of its generals was there and `route` took the event instead.
     pub fell_back_from: Option<RouteName>,
+    /// The other work that it is about; unset with nearly all events.
+    pub about: Option<Box<About>>,
+}
+
+/// What an event says of other work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// It is a past event once more, for comparison.
+    Replay(Replay),
+    /// It says what became of a result.
+    Feedback(Feedback),
+}
+
+impl EventAccepted {
+    /// The past event that it repeats.
+    #[must_use]
+    pub fn replay(&self) -> Option<&Replay> {
+        match self.about.as_deref()? {
+            About::Replay(replay) => Some(replay),
+            About::Feedback(_) => None,
+        }
+    }
+
+    /// What it says of a result.
+    #[must_use]
+    pub fn feedback(&self) -> Option<&Feedback> {
+        match self.about.as_deref()? {
+            About::Feedback(feedback) => Some(feedback),
+            About::Replay(_) => None,
+        }
+    }
 }
 
 /// What became of an event before it was offered to anybody.
@@ -227,6 +260,8 @@ pub struct DeliveryLeased {
     pub reservation: Option<Box<Reservation>>,
     /// Set where the general takes the place of dearer ones.
     pub degraded: Option<Box<Degraded>>,
+    /// What is compared by it; unset where nothing is.
+    pub variant: Option<Box<Variant>>,
 }
 
 /// Why this general and this instance.
@@ -244,6 +279,8 @@ pub struct Choice {
     pub aside: u32,
     /// The first few of those.
     pub excluded: Vec<(Arc<InstanceKey>, Exclusion)>,
+    /// What feedback had to do with it; unset where the route does not ask for that.
+    pub feedback: Option<Box<Weighing>>,
 }
 
 /// Slots taken and slots in all.
@@ -365,6 +402,10 @@ pub enum CancelReason {
     Expired,
     /// It was a shadow, and came to nothing.
     ShadowFailed,
+    /// It was a replay, and came to nothing: the attempt before says why.
+    ReplayFailed,
+    /// It was a replay, and its budget had nothing left.
+    ReplayOverBudget,
 }
 
 /// A waiting delivery was set aside.

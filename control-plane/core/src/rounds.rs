@@ -16,8 +16,53 @@ use crate::tenants::TenantIdx;
 /// What a turn of a tenant of weight 1 moves it by.
 const STRIDE: u64 = 1_000_000;
 
+/// The rounds of all queues: those of shadows and replays go round for what the others leave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds {
+    live: Round,
+    shadows: Round,
+}
+
+impl Rounds {
+    fn of(&mut self, queue: QueueId) -> &mut Round {
+        match queue {
+            QueueId::General(_) | QueueId::Route(_) => &mut self.live,
+            QueueId::Shadow(_) => &mut self.shadows,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.shadows.is_empty()
+    }
+
+    /// The queue is to get a turn; it gave out work last in the turn `served`.
+    pub(crate) fn add(&mut self, tenant: TenantIdx, queue: QueueId, served: u64) {
+        self.of(queue).add(tenant, queue, served);
+    }
+
+    /// Begins the next turn.
+    pub(crate) fn begin(&mut self) -> Option<QueueId> {
+        self.live.begin().or_else(|| self.shadows.begin())
+    }
+
+    /// Ends the turn, and says which one it was. The queue is out, until it is added again.
+    pub(crate) fn end(&mut self, weight: u32) -> u64 {
+        if self.shadows.current.is_some() { self.shadows.end(weight) } else { self.live.end(weight) }
+    }
+
+    /// Takes a queue out that does not exist any more.
+    pub(crate) fn remove(&mut self, tenant: TenantIdx, queue: QueueId) {
+        self.of(queue).remove(tenant, queue);
+    }
+
+    /// All that are to get a turn, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = QueueId> + '_ {
+        self.live.iter().chain(self.shadows.iter())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Round {
     /// By their places.
     tenants: Vec<Tenant>,
     /// Tenants by what they have passed.
@@ -39,13 +84,12 @@ struct Tenant {
     passed: u64,
 }
 
-impl Rounds {
-    pub(crate) fn is_empty(&self) -> bool {
+impl Round {
+    fn is_empty(&self) -> bool {
         self.queues == 0 && self.current.is_none()
     }
 
-    /// The queue is to get a turn; it gave out work last in the turn `served`.
-    pub(crate) fn add(&mut self, tenant: TenantIdx, queue: QueueId, served: u64) {
+    fn add(&mut self, tenant: TenantIdx, queue: QueueId, served: u64) {
         let place = tenant.0 as usize;
         if self.tenants.len() <= place {
             self.tenants.resize_with(place + 1, Tenant::default);
@@ -59,8 +103,7 @@ impl Rounds {
         }
     }
 
-    /// Begins the next turn.
-    pub(crate) fn begin(&mut self) -> Option<QueueId> {
+    fn begin(&mut self) -> Option<QueueId> {
         debug_assert!(self.current.is_none(), "one turn ends before the next one begins");
         loop {
             let Reverse((passed, tenant)) = self.ready.pop()?;
@@ -74,8 +117,7 @@ impl Rounds {
         }
     }
 
-    /// Ends the turn, and says which one it was. The queue is out, until it is added again.
-    pub(crate) fn end(&mut self, weight: u32) -> u64 {
+    fn end(&mut self, weight: u32) -> u64 {
         if let Some((_, tenant)) = self.current.take() {
             let known = &mut self.tenants[tenant.0 as usize];
             // Nobody saves up turns for later.
@@ -87,8 +129,7 @@ impl Rounds {
         self.turn
     }
 
-    /// Takes a queue out that does not exist any more.
-    pub(crate) fn remove(&mut self, tenant: TenantIdx, queue: QueueId) {
+    fn remove(&mut self, tenant: TenantIdx, queue: QueueId) {
         let Some(known) = self.tenants.get_mut(tenant.0 as usize) else { return };
         let before = known.queues.len();
         known.queues.retain(|Reverse((_, of))| *of != queue);
@@ -98,8 +139,7 @@ impl Rounds {
         }
     }
 
-    /// All that are to get a turn, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = QueueId> + '_ {
+    fn iter(&self) -> impl Iterator<Item = QueueId> + '_ {
         self.tenants.iter().flat_map(|tenant| tenant.queues.iter().map(|Reverse((_, queue))| *queue))
     }
 }
@@ -165,6 +205,21 @@ mod tests {
         let turns = weighted_turns(&mut rounds, 400, tenant_of, weight_of);
         let of_first = turns.iter().filter(|of| **of == queue(0)).count();
         assert!((299..=301).contains(&of_first), "{of_first} of 400");
+    }
+
+    #[test]
+    fn shadows_have_what_the_others_leave() {
+        let mut rounds = Rounds::default();
+        let shadow = QueueId::Shadow(crate::routing::RouteIdx(0));
+        rounds.add(TenantIdx(0), shadow, 0);
+        (1..=2).for_each(|number| rounds.add(TenantIdx(number), queue(number), 0));
+        assert_eq!(turns(&mut rounds, 4, |of| TenantIdx(if of == queue(1) { 1 } else { 2 })), [1, 2, 1, 2].map(queue));
+        for number in [1, 2] {
+            assert_eq!(rounds.begin(), Some(queue(number)));
+            rounds.end(1);
+        }
+        assert_eq!(rounds.begin(), Some(shadow));
+        assert_eq!((rounds.end(1), rounds.is_empty()), (1, true));
     }
 
     #[test]

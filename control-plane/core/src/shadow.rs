@@ -11,6 +11,7 @@ use mindos_model::DeliveryId;
 
 use crate::budget::Amount;
 use crate::durable::Durable;
+use crate::event::Event;
 use crate::input::Entropy;
 use crate::placement::Unplaced;
 use crate::queue::{Queue, QueueId};
@@ -42,10 +43,11 @@ impl Rule {
 }
 
 impl Durable {
-    /// The least loaded of the shadow's generals that have a slot.
+    /// The least loaded of the shadow's generals that have a slot for it.
     pub(crate) fn choose_shadow(
         &self,
         route: RouteIdx,
+        event: &Event,
         soft: &Soft,
         entropy: &mut Entropy,
         choice: &mut Choice,
@@ -53,8 +55,12 @@ impl Durable {
         let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         let around = side.members.range(start..).chain(side.members.range(..start)).copied();
-        self.least(around.filter(|general| self.has_fitting(route, *general, soft)), soft, choice)
-            .ok_or(Unplaced::NoSlot)
+        let may =
+            |general: &GeneralIdx| self.has_fitting(route, *general, soft) && self.takes_replay(event, *general, soft);
+        // The next lane may want another version, and less of its budget.
+        let found = self.least(around.filter(may), soft, choice);
+        let is_free = || side.members.iter().any(|general| soft.free.contains(general));
+        found.ok_or_else(|| if event.replay.is_some() && is_free() { Unplaced::Taken } else { Unplaced::NoSlot })
     }
 
     /// A general may take work: shadows that wait for one of their own get a look too.
@@ -68,8 +74,8 @@ impl Durable {
     }
 }
 
-/// The end of a shadow that came to nothing.
-pub(crate) fn failed(delivery: DeliveryId, charged: Option<Amount>) -> Record {
-    let (reason, by, charged) = (CancelReason::ShadowFailed, Arc::from(""), charged.map(Box::new));
-    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false })
+/// The end of a shadow or replay without a result; `unanswered` if a lease of it ends that nobody answered.
+pub(crate) fn ended(delivery: DeliveryId, reason: CancelReason, charged: Option<Amount>, unanswered: bool) -> Record {
+    let (by, charged) = (Arc::from(""), charged.map(Box::new));
+    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered })
 }

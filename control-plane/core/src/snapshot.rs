@@ -11,6 +11,7 @@ use crate::budget::{Amount, Budget, Level};
 use crate::durable::{Durable, held_by};
 use crate::estimate::{Learnt, Pair};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
+use crate::feedback::{FeedbackVerdict, Voices};
 use crate::input::Seen;
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
@@ -20,6 +21,7 @@ use crate::record::{
     InstanceKey, RoutesApplied,
 };
 use crate::registry::Cluster;
+use crate::replay::Replay;
 use crate::route::{Route, RouteTable};
 use crate::terms::Terms;
 
@@ -74,6 +76,17 @@ pub enum Item {
         place: Option<(Turn, Seq)>,
         admitted: bool,
     },
+    /// What was made of the results of one version of a general.
+    Opinion {
+        general: Arc<GeneralKey>,
+        version: Arc<str>,
+        voices: Voices,
+    },
+    /// What one voice said of one delivery, oldest first.
+    Voice {
+        voice: DedupeKey,
+        verdict: FeedbackVerdict,
+    },
     /// A delivery that ended of late, and was ever leased.
     Settled {
         delivery: DeliveryId,
@@ -126,6 +139,8 @@ pub struct EventItem {
     pub deliveries: Vec<DeliveryItem>,
     /// The first delivery that succeeds cancels the others.
     pub race: bool,
+    /// The past event that it repeats.
+    pub replay: Option<Box<Replay>>,
 }
 
 /// A delivery of an event with open work.
@@ -183,7 +198,13 @@ impl Durable {
         let seen = self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen });
         let settled =
             self.recent.iter().map(|(delivery, Ended { token, ending })| Item::Settled { delivery, token, ending });
-        items.into_iter().chain(events).chain(seen).chain(settled).chain(self.budget_items())
+        let opinions = self.opinions.iter().map(|(general, version, voices)| {
+            let (general, version) = (general.clone(), version.clone());
+            Item::Opinion { general, version, voices }
+        });
+        let voices = self.opinions.said().map(|(voice, verdict)| Item::Voice { voice, verdict });
+        let items = items.into_iter().chain(events).chain(seen).chain(settled).chain(self.budget_items());
+        items.chain(opinions).chain(voices)
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
@@ -252,6 +273,7 @@ impl Durable {
             payload: event.payload,
             deliveries: event.deliveries.iter().map(item).collect(),
             race: event.race,
+            replay: event.replay.clone(),
         }
     }
 
@@ -315,6 +337,10 @@ impl Import {
             Item::Event(item) => self.event(*item),
             Item::Seen { key, at, seen } => durable.dedupe.insert(key, at, seen),
             Item::Settled { delivery, token, ending } => durable.recent.insert(delivery, Ended { token, ending }),
+            Item::Opinion { general, version, voices } => durable.opinions.put(&general, &version, voices),
+            Item::Voice { voice, verdict } => {
+                durable.opinions.note(voice, verdict);
+            }
             Item::Budget(item) => durable.import_budget(*item),
             Item::Estimate { pair, learnt } => {
                 durable.budgets.estimates.pairs.insert(pair, learnt);
@@ -330,7 +356,7 @@ impl Import {
 
     fn event(&mut self, item: EventItem) {
         let EventItem { event: seq, tenant, kind, lane, repository, source, priority, route, .. } = item;
-        let EventItem { accepted, payload, deliveries, race, .. } = item;
+        let EventItem { accepted, payload, deliveries, race, replay, .. } = item;
         let durable = &mut self.durable;
         let route = durable.routing.find(&tenant, &route).expect("routes stand before their events");
         let general = |durable: &Durable, key: &GeneralKey| {
@@ -417,6 +443,7 @@ impl Import {
                 open,
                 deliveries,
                 race,
+                replay,
             },
         );
     }

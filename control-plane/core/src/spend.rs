@@ -5,6 +5,7 @@
 //! place, [`Account::admits`], when it is leased and when it is redriven, so that the one never undoes the other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{DeliveryId, FailureKind, Seq, Timestamp};
@@ -80,6 +81,11 @@ impl Durable {
     fn applying(&self, event: &Event, general: GeneralIdx) -> AccountIds {
         let rule = self.routing.rule(event.route);
         let of = |scope| self.budgets.in_scope(&event.tenant, scope);
+        if let Some(replay) = &event.replay {
+            let mut accounts = AccountIds::from_slice(of(Scope::Replay(Arc::from(""))));
+            accounts.extend_from_slice(of(Scope::Replay(replay.id.clone())));
+            return accounts;
+        }
         let mut accounts = AccountIds::from_slice(of(Scope::Tenant));
         if let Some(repository) = &event.repository {
             accounts.extend_from_slice(of(Scope::Repository(repository.clone())));

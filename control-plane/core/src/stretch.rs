@@ -30,8 +30,9 @@ impl<'a> Stretch<'a> {
             let Some(passage) = entry.record.passage() else { continue };
             let held_up = match passage {
                 Passage::Accepted(event) => {
-                    let goes_through =
-                        !event.deliveries.is_empty() && event.deliveries.iter().all(|one| one.parked.is_none());
+                    let goes_through = !event.deliveries.is_empty()
+                        && event.about.is_none()
+                        && event.deliveries.iter().all(|one| one.parked.is_none());
                     if let Some(place) = stretch.place(entry.seq).filter(|_| goes_through) {
                         *place = Some((event, event.deliveries.len()));
                     }

@@ -86,6 +86,7 @@ impl World {
             routed: true,
             asked: None,
             seen: None,
+            about: None,
             trust: None,
             judged: None,
         };

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             3
         ],
         fell_back_from: None,
+        about: None,
     };
     let load = Weight { load: Load { open: 3, capacity: 8 }, score: 500, latency_ms: 900, ..Weight::default() };
     let leased = DeliveryLeased {
@@ -73,6 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         },
         reservation: None,
         degraded: None,
+        variant: None,
     };
     let settled = DeliverySettled {
         delivery,
@@ -132,6 +134,7 @@ fn snapshot(general: &Arc<GeneralKey>, tenant: &TenantName) -> Result<(), Box<dy
             payload: PayloadRef { seq: Seq(number), len: 1024 },
             deliveries: vec![waiting],
             race: false,
+            replay: None,
         }))
     };
     let seen = |number: u64| Item::Seen {

@@ -182,6 +182,7 @@ impl Fill {
             judgement: None,
             deliveries,
             fell_back_from: None,
+            about: None,
         })))
     }
 
@@ -200,6 +201,7 @@ impl Fill {
             choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
             reservation: None,
             degraded: None,
+            variant: None,
         })))
     }
 

@@ -89,6 +89,7 @@ fn history(completions: u64) {
                     })
                     .collect(),
                 fell_back_from: None,
+                about: None,
             })));
             open.extend((1..=3).map(|ordinal| DeliveryId::new(event, ordinal)));
         }
@@ -104,6 +105,7 @@ fn history(completions: u64) {
                 choice: Choice::default(),
                 reservation: None,
                 degraded: None,
+                variant: None,
             })));
         }
         for delivery in &open {
@@ -196,6 +198,7 @@ fn dedupe(count: u64) {
             judgement: None,
             deliveries: vec![],
             fell_back_from: None,
+            about: None,
         };
         let record = Record::EventAccepted(Box::new(event));
         writer.apply(&Entry { seq: Seq(number), at: Timestamp(number), record }).expect("an index that takes keys");

@@ -14,7 +14,7 @@ use mindos_proto::budget::v1::{
     ListBudgetsRequest, Period, RunScope, SetBudgetRequest, TenantScope, UsageDimension, UsageRow,
 };
 use mindos_proto::delivery::v1 as delivery;
-use mindos_proto::rpc::{BadRequest, ErrorInfo, Status as Details};
+use mindos_proto::rpc::{BadRequest, ErrorInfo, QuotaFailure, Status as Details};
 use support::{Agent, Directory, PATIENCE, Running, event};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -96,6 +96,16 @@ fn field(refused: &Status) -> (String, String) {
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     let bad: BadRequest = Details::from(refused).detail().unwrap();
     (bad.field_violations[0].field.clone(), refused.message().to_owned())
+}
+
+/// Refused for want of room, which is no fault of what was asked.
+fn assert_full(refused: &Status, field: &str, most: &str) {
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let details = Details::from(refused);
+    let info: ErrorInfo = details.detail().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("BUDGETS_FULL", field));
+    let quota: QuotaFailure = details.detail().unwrap();
+    assert!(quota.violations[0].description.contains(most) && refused.message().contains(most), "{refused}");
 }
 
 fn assert_unknown(refused: &Status, name: &str) {
@@ -260,9 +270,7 @@ async fn as_many_budgets_are_set_as_there_may_be_and_then_others_than_new_ones()
     for number in 0..8 {
         client.set(of_all(&format!("all-{number}"), 5)).await.unwrap();
     }
-    let refused = client.set(of_all("all-8", 5)).await.unwrap_err();
-    let (named, message) = field(&refused);
-    assert!(named == "budget.scope" && message.contains('8'), "{named}: {message}");
+    assert_full(&client.set(of_all("all-8", 5)).await.unwrap_err(), "scope", "8 budgets");
 
     let mut calls = JoinSet::new();
     for worker in 0..16 {
@@ -277,9 +285,7 @@ async fn as_many_budgets_are_set_as_there_may_be_and_then_others_than_new_ones()
         done.unwrap();
     }
     assert_eq!(client.list().await.len(), 1000);
-    let refused = client.set(of_route("one-more", "r1000")).await.unwrap_err();
-    let (named, message) = field(&refused);
-    assert!(named == "budget.name" && message.contains("1000"), "{named}: {message}");
+    assert_full(&client.set(of_route("one-more", "r1000")).await.unwrap_err(), "name", "1000 budgets");
     assert_unknown(&client.get("one-more").await.unwrap_err(), "one-more");
     // What is known can be changed, and who removes one has room for one.
     client.set(of_all("all-3", 6)).await.unwrap();

@@ -11,6 +11,17 @@ use mindos_proto::convert;
 
 use crate::Error;
 
+/// What somebody makes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// It was taken over.
+    Accepted,
+    /// It was looked at and not used.
+    Dismissed,
+    /// It was used, and taken back later.
+    Reverted,
+}
+
 /// An event: what happened, where, to what.
 ///
 /// ```
@@ -36,6 +47,25 @@ impl Event {
             r#type: ty.into(),
             ..CloudEvent::default()
         })
+    }
+
+    /// What `source` makes of the result of a delivery, such as `d42.1`: its last word counts.
+    ///
+    /// ```
+    /// use mindos_sdk::{Event, Feedback};
+    ///
+    /// let event = Event::feedback("https://review.example.com/ann", "d42.1", Feedback::Accepted);
+    /// assert_eq!(event.ty(), "dev.mindos.feedback.accepted");
+    /// assert_eq!(event.attribute("mindosdelivery").as_deref(), Some("d42.1"));
+    /// ```
+    #[must_use]
+    pub fn feedback(source: impl Into<String>, delivery: impl Into<String>, said: Feedback) -> Event {
+        let word = match said {
+            Feedback::Accepted => "accepted",
+            Feedback::Dismissed => "dismissed",
+            Feedback::Reverted => "reverted",
+        };
+        Event::unique(source, format!("dev.mindos.feedback.{word}")).extension("mindosdelivery", delivery)
     }
 
     /// An event with an id drawn at random.

@@ -67,6 +67,29 @@ pub struct ProviderLimit {
     pub resets_at: Option<Timestamp>,
 }
 
+/// What the work of a delivery leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkMode {
+    /// The result counts, and effects are carried out.
+    Live,
+    /// It is compared with work that counts; effects are held back.
+    Shadow,
+    /// A past event is worked on again for comparison; effects are held back.
+    Replay,
+}
+
+impl WorkMode {
+    /// `live`, `shadow` or `replay`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkMode::Live => "live",
+            WorkMode::Shadow => "shadow",
+            WorkMode::Replay => "replay",
+        }
+    }
+}
+
 /// One delivery to work on.
 #[derive(Debug)]
 pub struct Work {
@@ -86,6 +109,8 @@ pub struct Work {
     pub route: String,
     /// Whether effects count: not for shadow and replay.
     pub live: bool,
+    /// What it leads to.
+    pub mode: WorkMode,
     /// W3C trace context, or empty.
     pub traceparent: String,
     /// W3C trace state, or empty.

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 
 use crate::agent::{Adapter, Assignment, Body, Finish, Handle, Start};
 use crate::budget::{Grants, Spending};
-use crate::general::{Failure, General, Output, Reporter, Work, stopped};
+use crate::general::{Failure, General, Output, Reporter, Work, WorkMode, stopped};
 use crate::{Error, Event, Retry, blob};
 
 /// What may still run: the way to stop it.
@@ -160,7 +160,11 @@ async fn prepare(
         let data = fetch(channel, &reference).await?;
         event.set_bytes(data);
     }
-    let live = matches!(assign.mode(), Mode::Unspecified | Mode::Live);
+    let mode = match assign.mode() {
+        Mode::Unspecified | Mode::Live => WorkMode::Live,
+        Mode::Shadow => WorkMode::Shadow,
+        Mode::Replay => WorkMode::Replay,
+    };
     let deadline = assign.deadline.as_ref().and_then(|deadline| convert::timestamp(deadline, "deadline").ok());
     let ceilings = assign.ceilings.as_ref().map(crate::agent::ceilings_of).unwrap_or_default();
     let spending = Spending::new(reporter.clone(), ceilings, grants);
@@ -172,7 +176,8 @@ async fn prepare(
         event,
         lane: assign.lane,
         route: assign.route,
-        live,
+        live: mode == WorkMode::Live,
+        mode,
         traceparent: assign.traceparent,
         tracestate: assign.tracestate,
         deadline,

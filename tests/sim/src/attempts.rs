@@ -73,6 +73,8 @@ impl Ledger {
                 facts.phase = Phase::Parked(reason);
                 Ok(())
             }
+            // It ends with the next record.
+            (Next::Wait { not_before }, Some(_)) if facts.plan.terms.shadow => self.waits_again(id, not_before),
             (Next::Wait { not_before }, None) => {
                 check_wait(id, *cause, retry.most(attempts), at, not_before)?;
                 self.waits_again(id, not_before)

@@ -34,6 +34,7 @@ struct Of {
     repository: Option<Arc<str>>,
     route: Option<RouteName>,
     kind: Arc<str>,
+    replay: Option<Arc<str>>,
 }
 
 /// What stands against the budgets.
@@ -58,7 +59,8 @@ impl Budgets {
         match record {
             Record::EventAccepted(record) => {
                 let EventAccepted { repository, route, kind, .. } = record.as_ref();
-                let of = Of { repository: repository.clone(), route: route.clone(), kind: kind.clone() };
+                let replay = record.replay().map(|replay| replay.id.clone());
+                let of = Of { repository: repository.clone(), route: route.clone(), kind: kind.clone(), replay };
                 self.events.insert(*seq, of);
                 for planned in record.deliveries.iter().filter(|planned| planned.degraded.is_some()) {
                     self.degraded(*at, *seq, planned.general.as_deref(), planned.degraded.as_deref())?;
@@ -165,6 +167,8 @@ impl Budgets {
             Scope::Repository(repository) => of.repository.as_ref() == Some(repository),
             Scope::GeneralType(ty) => from.first().and_then(|first| self.types.get(first)) == Some(ty),
             Scope::Route(route) => of.route.as_ref() == Some(route),
+            // Nobody gives way for the sake of replays.
+            Scope::Replay(_) => false,
         };
         let charged = match account.budget.scope {
             Scope::Run => account.runs.get(&event).map_or(Amount::NONE, |(charged, _)| *charged),
@@ -194,6 +198,8 @@ impl Budgets {
     ) -> Result<(), Broken> {
         let Some(of) = self.events.get(&id.event) else { return Ok(()) };
         let applies = |account: &Account| match &account.budget.scope {
+            Scope::Replay(id) => of.replay.as_ref().is_some_and(|of| id.is_empty() || id == of),
+            _ if of.replay.is_some() => false,
             Scope::Tenant | Scope::Run => true,
             Scope::Repository(repository) => of.repository.as_ref() == Some(repository),
             Scope::GeneralType(ty) => self.types.get(general) == Some(ty),

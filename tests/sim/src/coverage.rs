@@ -132,8 +132,8 @@ impl Default for Coverage {
 fn possible(phase: usize, step: usize) -> bool {
     match phase {
         0 => matches!(step, 0 | 1 | 30..=35),
-        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38 | 40),
-        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37 | 39),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38..=40),
+        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37),
         3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36),
         8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
         10 => matches!(step, 21 | 26 | 27),
@@ -240,12 +240,16 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::Requested => 21,
             CancelReason::RaceLost { .. } => 36,
             CancelReason::Expired => 38,
-            CancelReason::ShadowFailed => 39,
+            CancelReason::ShadowFailed | CancelReason::ReplayFailed | CancelReason::ReplayOverBudget => 39,
         },
         Record::CancelRequested(request) => match request.reason {
             CancelReason::Superseded { .. } => 23,
             CancelReason::RaceLost { .. } => 37,
-            CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => 24,
+            CancelReason::Requested
+            | CancelReason::Expired
+            | CancelReason::ShadowFailed
+            | CancelReason::ReplayFailed
+            | CancelReason::ReplayOverBudget => 24,
         },
         Record::DeliveryParked(parked) if parked.over.is_some() => 40,
         Record::DeliveryParked(_) => 25,

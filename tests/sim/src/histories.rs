@@ -80,6 +80,10 @@ pub fn summary(durable: &Durable) -> String {
                 writeln!(text, "spend {delivery} {reserved:?} {spent:?} {accounts:?}")
             }
             Item::Over { delivery, account, wanted, .. } => writeln!(text, "over {delivery} {account} {wanted:?}"),
+            Item::Opinion { general, version, voices } => writeln!(text, "opinion {general} {version} {voices:?}"),
+            Item::Voice { voice, verdict } => {
+                writeln!(text, "voice {:016x} {verdict:?}", words::hash(&[&voice]))
+            }
             // Not told of by the first releases.
             Item::Settled { ending: Ending::Answered | Ending::Unanswered, .. } => Ok(()),
             Item::Settled { delivery, token, ending: Ending::Held } => {

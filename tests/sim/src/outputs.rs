@@ -3,7 +3,7 @@
 use mindos_core::output::{Mode, Output, PlaneMessage, Published, Rejection, Reply, SettledVerdict};
 use mindos_model::{DeliveryId, Seq, Token};
 
-use crate::ledger::{Broken, Ledger};
+use crate::ledger::{Broken, Facts, Ledger};
 
 const EARLY: &str = "nothing_leaves_before_durable";
 
@@ -82,7 +82,12 @@ impl Ledger {
             PlaneMessage::Assign(assign) => {
                 self.has_token(assign.delivery, assign.token, "assignment")?;
                 let facts = self.deliveries.get(&assign.delivery);
-                if facts.is_some_and(|facts| facts.plan.terms.shadow != (assign.mode == Mode::Shadow)) {
+                let mode = |facts: &Facts| match (facts.plan.replay, facts.plan.terms.shadow) {
+                    (true, _) => Mode::Replay,
+                    (false, true) => Mode::Shadow,
+                    (false, false) => Mode::Live,
+                };
+                if facts.is_some_and(|facts| mode(facts) != assign.mode) {
                     return Err(format!("shadows_are_told_that_they_are: {} as {:?}", assign.delivery, assign.mode));
                 }
                 if assign.payload.seq <= self.dropped {

@@ -50,11 +50,20 @@ impl Limited {
     /// Judges a lease given at `at`.
     pub(crate) fn judge(&self, record: &DeliveryLeased, at: Timestamp) -> Result<(), Broken> {
         let DeliveryLeased { delivery, general, instance, boot, choice, .. } = record;
-        let Choice { generals: _, instances, free, connected, aside, excluded } = choice;
-        let Some((_, chosen)) = instances.iter().find(|(weighed, _)| weighed == instance) else {
+        let Choice { generals, instances, free, connected, aside, excluded, feedback } = choice;
+        let factors = feedback.as_deref().map(|weighing| (&weighing.generals[..], &weighing.instances[..]));
+        let (of_generals, of_instances) = factors.unwrap_or_default();
+        let fits = |factors: &[u32], len: usize| {
+            (factors.is_empty() || factors.len() == len) && factors.iter().all(|factor| (500..=1500).contains(factor))
+        };
+        if !fits(of_generals, generals.len()) || !fits(of_instances, instances.len()) {
+            return Err(format!("opinions_are_bounded: {delivery}: {feedback:?}"));
+        }
+        let score = |at: usize| u64::from(instances[at].1.score) * u64::from(*of_instances.get(at).unwrap_or(&1000));
+        let Some(chosen) = instances.iter().position(|(weighed, _)| weighed == instance) else {
             return Err(format!("the_chosen_one_was_weighed: {delivery} went to {instance}: {instances:?}"));
         };
-        if instances.iter().any(|(_, weight)| weight.score < chosen.score && !chosen.trial) {
+        if (0..instances.len()).any(|other| score(other) < score(chosen)) && !instances[chosen].1.trial {
             return Err(format!("the_better_one_is_chosen: {delivery} went to {instance}: {instances:?}"));
         }
         if excluded.iter().any(|(other, _)| other == instance) || excluded.len() > *aside as usize {

@@ -32,6 +32,7 @@ pub struct Plan {
     kind: Arc<str>,
     /// The least time between two starts, under debounce.
     quiet: Option<Duration>,
+    pub replay: bool,
 }
 
 impl Plan {
@@ -41,7 +42,7 @@ impl Plan {
             Coalesce::Debounce { quiet, .. } if terms.burst_since > Timestamp(0) => Some(quiet),
             _ => None,
         });
-        Plan { terms, kind: record.kind.clone(), quiet }
+        Plan { terms, kind: record.kind.clone(), quiet, replay: record.replay().is_some() }
     }
 }
 
@@ -51,7 +52,11 @@ impl Ledger {
             self.policies.races.insert(seq, None);
         }
         let shadows = record.deliveries.iter().filter(|one| one.terms.as_deref().is_some_and(|terms| terms.shadow));
-        if shadows.count() > usize::from(record.strategy == Some(Strategy::Shadow)) {
+        let shadows = shadows.count();
+        if record.replay().is_some() && (shadows != 1 || record.deliveries.len() != 1) {
+            return Err(format!("a_replay_is_one_shadow: event {seq}"));
+        }
+        if shadows > usize::from(record.strategy == Some(Strategy::Shadow)) {
             return Err(format!("one_shadow_at_most: event {seq} under {:?}", record.strategy));
         }
         let parks = |one: &PlannedDelivery| {
@@ -72,7 +77,7 @@ impl Ledger {
         record: &DeliveryLeased,
     ) -> Result<(), Broken> {
         let id = record.delivery;
-        let Plan { terms, kind, quiet } = &facts.plan;
+        let Plan { terms, kind, quiet, replay: _ } = &facts.plan;
         if terms.expires > Timestamp(0) && at >= terms.expires && at > self.clock_moved {
             return Err(format!("what_has_expired_is_not_begun: {id} at {at}, expired at {}", terms.expires));
         }
@@ -137,10 +142,17 @@ impl Ledger {
                 }
                 Err(format!("only_what_waits_too_long_expires: {id} {phase:?} at {at}, expires {}", terms.expires))
             }
-            CancelReason::ShadowFailed if !terms.shadow => {
+            CancelReason::ShadowFailed if !terms.shadow || facts.plan.replay => {
                 Err(format!("what_counts_is_not_dropped: {id} ended as a shadow"))
             }
-            CancelReason::ShadowFailed | CancelReason::Superseded { .. } | CancelReason::Requested => Ok(()),
+            CancelReason::ReplayFailed | CancelReason::ReplayOverBudget if !facts.plan.replay => {
+                Err(format!("what_counts_is_not_dropped: {id} ended as a replay"))
+            }
+            CancelReason::ReplayFailed
+            | CancelReason::ReplayOverBudget
+            | CancelReason::ShadowFailed
+            | CancelReason::Superseded { .. }
+            | CancelReason::Requested => Ok(()),
         }
     }
 

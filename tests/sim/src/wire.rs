@@ -142,9 +142,11 @@ pub(crate) fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp)
         PlaneMessage::Cancel { delivery, token, reason } => {
             let reason = match reason {
                 CancelReason::Superseded { .. } => sidecar::CancelReason::Superseded,
-                CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => {
-                    sidecar::CancelReason::Human
-                }
+                CancelReason::Requested
+                | CancelReason::Expired
+                | CancelReason::ShadowFailed
+                | CancelReason::ReplayFailed
+                | CancelReason::ReplayOverBudget => sidecar::CancelReason::Human,
                 CancelReason::RaceLost { .. } => sidecar::CancelReason::RaceLost,
             };
             Down::Cancel { delivery, token, reason, grace: GRACE }

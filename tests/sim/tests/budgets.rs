@@ -206,6 +206,7 @@ impl World {
             payload: words::payload("x"),
             routed: true,
             seen: None,
+            about: None,
             priority: None,
             asked: None,
             not_before: None,

@@ -72,6 +72,7 @@ pub(crate) fn publish(
         asked: None,
         judged: None,
         trust: None,
+        about: None,
         seen: None,
     };
     plane.offer(Input::Publish { request: RequestId(number), event: Box::new(event) }, NOW, Entropy(number));

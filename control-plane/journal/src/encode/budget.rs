@@ -23,6 +23,7 @@ pub fn to_message(budget: &Budget) -> pb::Budget {
             Scope::GeneralType(ty) => pb::budget::Scope::GeneralType(ty.to_string()),
             Scope::Route(route) => pb::budget::Scope::Route(route.to_string()),
             Scope::Run => pb::budget::Scope::Run(pb::RunScope {}),
+            Scope::Replay(id) => pb::budget::Scope::Replay(pb::ReplayScope { id: id.to_string() }),
         }),
         period: (match period {
             Period::Hour => pb::Period::Hour,
@@ -66,6 +67,7 @@ pub fn from_message(message: pb::Budget) -> Result<Budget, Invalid> {
             pb::budget::Scope::GeneralType(ty) => Scope::GeneralType(parsed(&ty, "general_type")?),
             pb::budget::Scope::Route(route) => Scope::Route(parsed(&route, "route")?),
             pb::budget::Scope::Run(pb::RunScope {}) => Scope::Run,
+            pb::budget::Scope::Replay(pb::ReplayScope { id }) => Scope::Replay(Arc::from(id)),
         },
         period: match pb::Period::try_from(period) {
             Ok(pb::Period::Hour) => Period::Hour,

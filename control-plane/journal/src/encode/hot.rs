@@ -22,7 +22,7 @@ use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{self, blob, fixed};
 use super::record::{BLOB, default_lane, of_degraded, payload_len};
-use super::{guard, words};
+use super::{about, guard, words};
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.
 const SEQ: u32 = 1;
@@ -58,6 +58,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         judgement,
         deliveries,
         fell_back_from,
+        about,
     } = record;
     entry(of, EVENT_ACCEPTED, bytes, |bytes| {
         let optional = |tag: u32, text: &Option<Arc<str>>, bytes: &mut Vec<u8>| {
@@ -112,6 +113,9 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
             put_number(32, u64::from(failed), bytes);
         }
         put_number(35, words::of_priority(*priority).unsigned_abs().into(), bytes);
+        if let Some(about) = about {
+            about::to_message(about).encode(bytes);
+        }
     });
 }
 
@@ -124,9 +128,10 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free, connected, aside, excluded },
+        choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
         reservation,
         degraded,
+        variant,
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
         put_lease(*delivery, *token, bytes);
@@ -174,6 +179,14 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
             put_message(16, bytes, |bytes| bytes.extend_from_slice(&message));
         }
         put_degraded(17, degraded.as_deref(), bytes);
+        if let Some(variant) = variant {
+            let message = about::of_variant(variant).encode_to_vec();
+            put_message(20, bytes, |bytes| bytes.extend_from_slice(&message));
+        }
+        if let Some(feedback) = feedback {
+            let message = about::of_weighing(feedback).encode_to_vec();
+            put_message(21, bytes, |bytes| bytes.extend_from_slice(&message));
+        }
     });
 }
 
@@ -260,7 +273,7 @@ fn read_event_accepted(
     let (mut digest, mut key): (&[u8], &[u8]) = (&[], &[]);
     let (mut guard, mut action, mut failed) = (0, 0, 0);
     let mut fell_back_from = "";
-    let (mut planned, mut priority) = (Vec::new(), 0);
+    let (mut planned, mut priority, mut about) = (Vec::new(), 0, None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => tenant = value.text()?,
@@ -283,6 +296,8 @@ fn read_event_accepted(
             32 => failed = value.small()?,
             20 => fell_back_from = value.text()?,
             35 => priority = value.word()?,
+            40 => about = Some(pb::event_accepted::About::Replay(message(value.bytes()?, "replay")?)),
+            41 => about = Some(pb::event_accepted::About::Feedback(message(value.bytes()?, "feedback")?)),
             _ => {}
         }
     }
@@ -294,6 +309,7 @@ fn read_event_accepted(
         deliveries.push(read_planned(names, &tenant, fields)?);
     }
     let subject = optional(subject);
+    let about = about.map(|about| about::from_message(names, &tenant, about)).transpose()?.map(Box::new);
     Ok(Record::EventAccepted(Box::new(EventAccepted {
         source: names.text(source),
         id: Arc::from(id),
@@ -315,6 +331,7 @@ fn read_event_accepted(
         subject,
         deliveries,
         fell_back_from: if fell_back_from.is_empty() { None } else { Some(names.route(fell_back_from)?) },
+        about,
     })))
 }
 
@@ -357,6 +374,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
     let (mut instance, mut boot, mut tenant) = ("", "", "");
     let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
     let (mut candidates, mut reservation, mut degraded) = (Vec::new(), None, None);
+    let (mut variant, mut feedback) = (None, None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -373,12 +391,15 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             12 => aside = value.small()?,
             16 => reservation = Some(value.bytes()?),
             17 => degraded = Some(value.bytes()?),
+            20 => variant = Some(message::<pb::Variant>(value.bytes()?, "variant")?),
+            21 => feedback = Some(message::<pb::Weighing>(value.bytes()?, "feedback")?),
             _ => {}
         }
     }
     let tenant = names.tenant(tenant)?;
     let (cluster, name) = required(general, "general")?;
-    let mut choice = Choice { free, connected, aside, ..Choice::default() };
+    let feedback = feedback.map(about::weighing).map(Box::new);
+    let mut choice = Choice { free, connected, aside, feedback, ..Choice::default() };
     for mut fields in candidates {
         let (mut general, mut instance, mut weight, mut why) = (None, "", Weight::default(), 0);
         while let Some((tag, value)) = fields.next()? {
@@ -418,6 +439,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
         choice,
         reservation: reservation.map(read_reservation).transpose()?,
         degraded: degraded.map(|bytes| read_degraded(names, &tenant, bytes)).transpose()?,
+        variant: variant.map(|variant| about::variant(names, variant)).transpose()?.map(Box::new),
     })))
 }
 
@@ -455,6 +477,10 @@ fn read_delivery_settled(
         took_ms,
         charged: charged.map(read_amount).transpose()?,
     })))
+}
+
+fn message<T: Message + Default>(bytes: &[u8], field: &'static str) -> Result<T, Invalid> {
+    T::decode(bytes).map_err(|error| Invalid::new(field, error))
 }
 
 fn read_reservation(bytes: &[u8]) -> Result<Box<Reservation>, Invalid> {

@@ -13,6 +13,7 @@ use mindos_proto::convert::Invalid;
 use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
+pub mod about;
 pub mod budget;
 mod budget_state;
 mod fields;
@@ -127,6 +128,8 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
     }
 }
 
+#[cfg(test)]
+mod about_tests;
 #[cfg(test)]
 mod budget_samples;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Targets, Version, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, required, span};
 use mindos_proto::route::v1 as pb;
@@ -12,7 +13,7 @@ use super::route::{targets_from_message, targets_to_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min } = policy;
+    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min, feedback } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -38,6 +39,8 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     message.fall_back = fall_back;
     message.degrade = degrade_to_message(degrade);
     message.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
+    message.feedback = feedback
+        .map(|FeedbackRule { weight, floor }| pb::FeedbackWeight { weight_permille: weight, floor_permille: floor });
 }
 
 /// Reads them again.
@@ -75,7 +78,11 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
     let shadow = message.shadow.take().map(targets_from_message).transpose()?;
     let degrade = degrade_from_message(std::mem::take(&mut message.degrade));
     let version_min = version_from_message(&message.version_min)?;
-    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min }, coalesce))
+    let feedback = message.feedback.take().map(|pb::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
+        weight: weight_permille,
+        floor: floor_permille,
+    });
+    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }, coalesce))
 }
 
 /// The oldest version of agents that get a route's work; empty is none.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Retry, Route, Targets, Weight};
 use mindos_core::snapshot::Item;
@@ -116,6 +117,7 @@ fn every_policy_comes_back_and_the_usual_one_takes_no_room() {
         route.policy.version_min = Some("1.4".parse().unwrap());
         route.policy.degrade =
             vec![Degrade { from: Some("big".into()), to: "small".into() }, Degrade { from: None, to: "tiny".into() }];
+        route.policy.feedback = Some(FeedbackRule { weight: 200, floor: 50 });
         assert_eq!(route::from_message(route::to_message(&route)).unwrap(), route);
     }
     // Name, match, targets, strategy, count, coalesce, attempts, deadline and longest block, as in the first release.
@@ -132,6 +134,8 @@ fn every_reason_to_cancel_comes_back() {
         CancelReason::RaceLost { by },
         CancelReason::Expired,
         CancelReason::ShadowFailed,
+        CancelReason::ReplayFailed,
+        CancelReason::ReplayOverBudget,
     ];
     for reason in reasons {
         let (number, superseded_by) = words::of_cancel(reason);

@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{budget, guard, route, words};
+use super::{about, budget, guard, route, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -168,6 +168,7 @@ fn read_event_accepted(
     });
     let deliveries = deliveries.collect::<Result<_, Invalid>>()?;
     let kind = if record.kind.is_empty() { &record.r#type } else { &record.kind };
+    let about = record.about.map(|about| about::from_message(names, &tenant, about)).transpose()?.map(Box::new);
     Ok(EventAccepted {
         source: names.text(&record.source),
         id: Arc::from(record.id.as_str()),
@@ -188,6 +189,7 @@ fn read_event_accepted(
         subject,
         deliveries,
         fell_back_from: text(&record.fell_back_from).map(|route| names.route(&route)).transpose()?,
+        about,
     })
 }
 
@@ -198,6 +200,7 @@ fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result
         free: record.free_instances,
         connected: record.connected_instances,
         aside: record.set_aside,
+        feedback: record.feedback.map(about::weighing).map(Box::new),
         ..Choice::default()
     };
     for candidate in record.candidates {
@@ -232,6 +235,7 @@ fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result
         choice,
         reservation: record.reservation.map(budget::reservation).map(Box::new),
         degraded: record.degraded.map(|one| degraded(names, &tenant, one)).transpose()?.map(Box::new),
+        variant: record.variant.map(|variant| about::variant(names, variant)).transpose()?.map(Box::new),
     })
 }
 

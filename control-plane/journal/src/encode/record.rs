@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, budget, guard, route, words};
+use super::{RECORD_FORMAT, about, budget, guard, route, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -187,6 +187,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         judgement,
         deliveries,
         fell_back_from,
+        about,
     } = record;
     let (guard, guard_action, conditions_failed) = guard::of_judgement(judgement.as_deref());
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
@@ -215,6 +216,7 @@ fn event_accepted(record: &EventAccepted) -> pb::EventAccepted {
         conditions_failed,
         fell_back_from: fell_back_from.as_ref().map(ToString::to_string).unwrap_or_default(),
         priority: words::of_priority(*priority),
+        about: about.as_deref().map(about::to_message),
     }
 }
 
@@ -248,9 +250,10 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free, connected, aside, excluded },
+        choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
         reservation,
         degraded,
+        variant,
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
         general: Some(general_to_message(general)),
@@ -293,6 +296,8 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         set_aside: *aside,
         reservation: reservation.as_deref().map(budget::of_reservation),
         degraded: degraded.as_deref().map(of_degraded),
+        variant: variant.as_deref().map(about::of_variant),
+        feedback: feedback.as_deref().map(about::of_weighing),
     }
 }
 

@@ -229,6 +229,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         judgement: None,
         deliveries,
         fell_back_from: None,
+        about: None,
         tenant,
     }
 }
@@ -249,6 +250,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
         choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         reservation: None,
         degraded: None,
+        variant: None,
         general,
     };
     let weighed = instances.into_iter().map(|(instance, load)| (instance, Weight { load, ..weight(random) }));
@@ -425,6 +427,7 @@ fn event(random: &mut Random) -> EventItem {
         event: seq(random),
         deliveries,
         race: false,
+        replay: None,
         kind: text(random, "kind"),
         lane: text(random, "lane"),
         repository: maybe(random, |random| text(random, "repository")),

@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, budget_state, route, seen_block, words};
+use super::{DecodeError, RECORD_FORMAT, about, budget_state, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -66,6 +66,8 @@ fn to_message(item: &Item) -> Piece {
         Item::Budget(_) | Item::Estimate { .. } | Item::Spend { .. } | Item::Over { .. } => {
             budget_state::to_message(item)
         }
+        Item::Opinion { general, version, voices } => about::of_opinion(general, version, *voices),
+        Item::Voice { voice, verdict } => about::of_voice(voice, *verdict),
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
             token: token_to_message(*token),
@@ -89,6 +91,7 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         payload: PayloadRef { seq, len },
         deliveries,
         race,
+        replay,
     } = event;
     pb::EventState {
         seq: event.0,
@@ -104,6 +107,7 @@ fn event_to_message(event: &EventItem) -> pb::EventState {
         race: *race,
         priority: words::of_priority(*priority),
         source: source.as_deref().unwrap_or_default().to_owned(),
+        replay: replay.as_deref().map(about::of_replay),
     }
 }
 
@@ -189,6 +193,8 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
         Piece::Estimate(message) => budget_state::estimate(names, message)?,
         Piece::Spend(message) => budget_state::spend(message)?,
         Piece::OverBudget(message) => budget_state::over(message)?,
+        Piece::Opinion(message) => about::opinion(names, message)?,
+        Piece::Voice(message) => about::voice(message)?,
         Piece::Settled(pb::SettledState { delivery, token, cancelled_unheld, unanswered }) => Item::Settled {
             delivery: read::delivery_id(delivery)?,
             token: token_or_none(token)?,
@@ -224,6 +230,7 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         race,
         priority,
         source,
+        replay,
     } = message;
     let tenant = names.tenant(&tenant)?;
     let mut items = Vec::with_capacity(deliveries.len());
@@ -242,6 +249,7 @@ fn event_from_message(names: &mut Names, message: pb::EventState) -> Result<Even
         payload: PayloadRef { seq: Seq(payload_seq), len: payload_len },
         deliveries: items,
         race,
+        replay: replay.map(|replay| about::replay(names, replay)).transpose()?.map(Box::new),
         tenant,
     })
 }

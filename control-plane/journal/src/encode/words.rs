@@ -106,6 +106,8 @@ pub(crate) fn of_cancel(reason: CancelReason) -> (i32, Option<pb::DeliveryRef>) 
         CancelReason::RaceLost { by } => (delivery::CancelReason::RaceLost as i32, Some(by.into())),
         CancelReason::Expired => (delivery::CancelReason::Expired as i32, None),
         CancelReason::ShadowFailed => (delivery::CancelReason::ShadowFailed as i32, None),
+        CancelReason::ReplayFailed => (delivery::CancelReason::ReplayFailed as i32, None),
+        CancelReason::ReplayOverBudget => (delivery::CancelReason::ReplayOverBudget as i32, None),
     }
 }
 
@@ -123,6 +125,8 @@ pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Res
         (Reason::RaceLost, None) => Err(Invalid::new("superseded_by", "is required")),
         (Reason::Expired, _) => Ok(Some(CancelReason::Expired)),
         (Reason::ShadowFailed, _) => Ok(Some(CancelReason::ShadowFailed)),
+        (Reason::ReplayFailed, _) => Ok(Some(CancelReason::ReplayFailed)),
+        (Reason::ReplayOverBudget, _) => Ok(Some(CancelReason::ReplayOverBudget)),
         (other @ (Reason::Budget | Reason::Drain | Reason::Deadline), _) => {
             Err(Invalid::new("reason", format_args!("{} is not accepted here", other.as_str_name())))
         }

@@ -189,6 +189,7 @@ impl Down {
             mode: (match mode {
                 Mode::Live => wire::Mode::Live,
                 Mode::Shadow => wire::Mode::Shadow,
+                Mode::Replay => wire::Mode::Replay,
             })
             .into(),
             deadline: Some(time(self.stream.handle.now() + deadline)),
@@ -222,6 +223,8 @@ impl Down {
                     CancelReason::RaceLost { by } => (outcome::CancelReason::RaceLost, by.to_string()),
                     CancelReason::Expired => (outcome::CancelReason::Expired, String::new()),
                     CancelReason::ShadowFailed => (outcome::CancelReason::ShadowFailed, String::new()),
+                    CancelReason::ReplayFailed => (outcome::CancelReason::ReplayFailed, String::new()),
+                    CancelReason::ReplayOverBudget => (outcome::CancelReason::ReplayOverBudget, String::new()),
                 };
                 ControlWire::Cancel(wire::Cancel {
                     delivery_id: delivery.to_string(),

@@ -3,10 +3,11 @@
 //! Invariant: a delivery's `seq` is that of the last record folded, so of two states the one with the higher is the later.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use mindos_core::record::{
-    AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Exclusion, Next, Record,
-    Usage, Weight,
+    AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Exclusion, GeneralKey,
+    InstanceKey, Next, Record, Usage, Weighing, Weight,
 };
 use mindos_model::{DeliveryId, FailureKind, Seq, Status, Timestamp, Token};
 use mindos_proto::convert::time;
@@ -142,9 +143,20 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         ..wire::Attempt::default()
     });
     let share = |load: mindos_core::record::Load| f64::from(load.open) / f64::from(load.capacity.max(1));
+    // As it was compared: with what feedback had to do with it.
+    let factor = |factors: fn(&Weighing) -> &[u32], at: Option<usize>| {
+        let factors = choice.feedback.as_deref().map_or(&[][..], factors);
+        at.and_then(|at| factors.get(at)).map_or(1.0, |factor| f64::from(*factor) / 1000.0)
+    };
+    let of_general = |key: &Arc<GeneralKey>| {
+        factor(|weighing| &weighing.generals, choice.generals.iter().position(|(weighed, _)| weighed == key))
+    };
+    let of_instance = |key: &Arc<InstanceKey>| {
+        factor(|weighing| &weighing.instances, choice.instances.iter().position(|(weighed, _)| weighed == key))
+    };
     let generals = choice.generals.iter().map(|(weighed, load)| wire::ConsideredCandidate {
         general: Some(words::general_name(weighed)),
-        score: share(*load),
+        score: share(*load) * of_general(weighed),
         chosen: weighed == general,
         ..wire::ConsideredCandidate::default()
     });
@@ -152,7 +164,8 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         general: Some(words::general_name(general)),
         instance_id: weighed.instance.to_string(),
         // Records of before there were scores have the share of slots alone.
-        score: if weight.score > 0 { f64::from(weight.score) / 1000.0 } else { share(weight.load) },
+        score: of_instance(weighed)
+            * if weight.score > 0 { f64::from(weight.score) / 1000.0 } else { share(weight.load) },
         chosen: weighed == instance,
         ..wire::ConsideredCandidate::default()
     });
@@ -205,6 +218,18 @@ fn summary(record: &DeliveryLeased) -> String {
     }
     if model > 0 {
         let _ = write!(text, ", its model at {:.2} with {queue} other requests", f64::from(model) / 1000.0);
+    }
+    if let Some(weighing) = &choice.feedback {
+        let factor = |factors: &[u32], at: Option<usize>| at.and_then(|at| factors.get(at)).copied().unwrap_or(1000);
+        let of_general = choice.generals.iter().position(|(weighed, _)| weighed == general);
+        let of_instance = choice.instances.iter().position(|(weighed, _)| weighed == instance);
+        let (load, score) = (factor(&weighing.generals, of_general), factor(&weighing.instances, of_instance));
+        let _ = match weighing.left_out {
+            true => write!(text, ", feedback left out of this choice"),
+            false => {
+                write!(text, ", feedback: load x {:.3}, score x {:.3}", f64::from(load) / 1e3, f64::from(score) / 1e3)
+            }
+        };
     }
     if choice.aside > 0 {
         let _ = write!(text, "; {} of {} set aside", choice.aside, choice.connected);
@@ -299,7 +324,11 @@ fn usage(usage: &[Usage]) -> Vec<wire::Usage> {
 fn superseded_by(reason: CancelReason) -> String {
     match reason {
         CancelReason::Superseded { by } | CancelReason::RaceLost { by } => by.to_string(),
-        CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => String::new(),
+        CancelReason::Requested
+        | CancelReason::Expired
+        | CancelReason::ShadowFailed
+        | CancelReason::ReplayFailed
+        | CancelReason::ReplayOverBudget => String::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use mindos_core::input::{Input, Query};
 use mindos_core::journal::JournalError;
 use mindos_core::output::Reply;
 use mindos_core::record::{Entry, EventAccepted, Record};
+use mindos_core::replay::is_replay_route;
 use mindos_model::{DeliveryId, Seq, Timestamp};
 use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::convert::{time, timestamp};
@@ -281,6 +282,25 @@ fn page(context: &Context, filter: &Filter, before: Seq, limit: usize) -> Result
         next = page.next;
     }
     Ok((events, next))
+}
+
+/// The newest events that fit, oldest first; those that say something of other work are not among them.
+pub(super) fn newest(context: &Context, query: EventQuery, limit: usize) -> Result<Vec<Seq>, Status> {
+    let filter = Filter(query);
+    let (mut found, mut before) = (Vec::new(), Seq(u64::MAX));
+    while found.len() < limit {
+        let (events, next) = page(context, &filter, before, (limit - found.len()).min(1000))?;
+        found.extend(events.iter().filter(|event| !is_about(event)).map(|event| Seq(event.seq)));
+        let Some(next) = next else { break };
+        before = next;
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn is_about(event: &Event) -> bool {
+    let feedback = |event: &CloudEvent| event.r#type.starts_with(super::feedback::TYPE_PREFIX);
+    is_replay_route(&event.route) || event.event.as_ref().is_some_and(feedback)
 }
 
 /// Which events are meant.

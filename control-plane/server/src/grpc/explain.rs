@@ -241,7 +241,7 @@ fn explain(
 }
 
 /// The first record at or after a time.
-fn begin(context: &Context, since: Timestamp, end: Seq) -> Result<Seq, JournalError> {
+pub(super) fn begin(context: &Context, since: Timestamp, end: Seq) -> Result<Seq, JournalError> {
     let mut low = match context.source.read(Seq(1), &mut |_| false) {
         Err(JournalError::Dropped { first, .. }) => first.0,
         read => read.map(|()| 1)?,

@@ -15,6 +15,7 @@ mod delivery_list;
 mod delivery_watch;
 mod event;
 mod explain;
+mod feedback;
 mod first_answer;
 mod fleet;
 mod fleet_view;
@@ -22,9 +23,12 @@ mod fleet_watch;
 mod ledger;
 mod model_load;
 mod publish;
+mod replay;
+mod replay_request;
 mod route;
 mod route_policy;
 mod route_table;
+mod scorecards;
 pub mod status;
 pub(crate) mod watch;
 mod words;
@@ -44,6 +48,7 @@ use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
+use mindos_proto::replay::v1::replay_service_server::ReplayServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
@@ -174,6 +179,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let fleet = fleet::Fleet { context: Arc::clone(context) };
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
+    let replays = replay::Replays { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -183,6 +189,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
+        .add_service(ReplayServiceServer::new(replays))
         .add_service(RouteServiceServer::new(table));
 }
 

@@ -66,7 +66,8 @@ impl Context {
 pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
     context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
-    let event = Box::new(context.admit(&event).await.map_err(|error| status::event(&error))?);
+    let mut event = Box::new(context.admit(&event).await.map_err(|error| status::event(&error))?);
+    context.hear(&mut event).await?;
     context.quota(&event)?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
     let reply = context.publish_one(event).await;
@@ -233,13 +234,14 @@ async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number
             results.push(Some(refused(status::disk_full())));
             continue;
         }
-        match context.admit(&encoded).await {
-            Ok(event) if let Err(exceeded) = context.quota(&event) => {
-                if explain {
-                    names.push(Default::default());
-                }
-                results.push(Some(refused(exceeded)));
-            }
+        let admitted = match context.admit(&encoded).await {
+            Ok(mut event) => match context.hear(&mut event).await {
+                Ok(()) => context.quota(&event).map(|()| event),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(status::event(&error)),
+        };
+        match admitted {
             Ok(event) => {
                 if explain {
                     names.push((event.source.to_string(), event.id.to_string()));
@@ -251,7 +253,7 @@ async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number
                 if explain {
                     names.push(Default::default());
                 }
-                results.push(Some(refused(status::event(&error))));
+                results.push(Some(refused(error)));
             }
         }
     }

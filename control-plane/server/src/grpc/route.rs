@@ -12,6 +12,7 @@ use mindos_proto::convert::time;
 use mindos_proto::route::v1::route_service_server::RouteService;
 use mindos_proto::route::v1::{
     self as wire, ApplyRequest, ApplyResponse, ExplainRequest, ExplainResponse, GetRequest, GetResponse,
+    ScorecardsRequest, ScorecardsResponse,
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -20,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::route_table::{read, write};
-use super::{Context, explain, status};
+use super::{Context, explain, scorecards, status};
 
 /// Explained events that may lie for whoever asked.
 const EXPLAINED_MAX: usize = 64;
@@ -74,6 +75,10 @@ impl RouteService for Routes {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn scorecards(&self, request: Request<ScorecardsRequest>) -> Result<Response<ScorecardsResponse>, Status> {
+        scorecards::read(&self.context, request.into_inner()).await.map(Response::new)
     }
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::route::{Coalesce, DEGRADE_MAX, NoGeneral, Policy, Retry, Weight};
 use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message, version_from_message};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
@@ -39,10 +40,17 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
     let ttl = time(&route.ttl, "ttl")?;
     few(route.degrade.len(), DEGRADE_MAX, "degrade")?;
     let degrade = degrade_from_message(std::mem::take(&mut route.degrade));
-    let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
     let version_min = version_from_message(&route.version_min)?;
-    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade, version_min }))
+    let feedback = route.feedback.take().map(|wire::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
+        weight: weight_permille,
+        floor: if floor_permille == 0 { FEEDBACK_FLOOR } else { floor_permille },
+    });
+    let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
+    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }))
 }
+
+/// Share of choices made without opinions where nothing is said, in thousandths.
+const FEEDBACK_FLOOR: u32 = 50;
 
 fn no_general(route: &mut wire::Route) -> Result<NoGeneral, Invalid> {
     use wire::NoGeneralPolicy as Word;
@@ -87,7 +95,9 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general, degrade, version_min } = policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = policy;
+    route.feedback = feedback
+        .map(|FeedbackRule { weight, floor }| wire::FeedbackWeight { weight_permille: weight, floor_permille: floor });
     route.coalesce = word.into();
     (route.debounce_quiet, route.debounce_longest) = (quiet.map(span), longest.map(span));
     route.shadow = shadow.as_ref().map(write_targets);

@@ -114,7 +114,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
 /// What is wrong with a budget.
 #[must_use]
 pub fn budget(error: &BudgetError) -> Status {
-    let BudgetError { field, accepted } = error;
+    let BudgetError { field, accepted, full } = error;
+    if *full {
+        return new(Code::ResourceExhausted, error.to_string())
+            .with_reason("BUDGETS_FULL", [("field", (*field).to_owned())])
+            .with(quota("budgets".to_owned(), accepted));
+    }
     new(Code::InvalidArgument, error.to_string())
         .with_reason("BUDGET_INVALID", [("field", (*field).to_owned())])
         .with(bad_field(format!("budget.{field}"), accepted.clone()))
@@ -197,6 +202,14 @@ pub fn not_found(kind: &str, name: impl Into<String>) -> Status {
     new(Code::NotFound, format!("{kind} {name} is not known"))
         .with_reason("NOT_FOUND", [("kind", kind.to_owned())])
         .with(resource(kind, name))
+}
+
+/// A delivery that nothing can be said of yet.
+#[must_use]
+pub fn no_result(delivery: mindos_model::DeliveryId) -> Status {
+    new(Code::FailedPrecondition, format!("delivery {delivery} has no result that feedback could be about"))
+        .with_reason("DELIVERY_WITHOUT_RESULT", [("delivery_id", delivery.to_string())])
+        .with(precondition("DELIVERY_STATUS", delivery.to_string(), "has to be succeeded"))
 }
 
 /// Records that have left the journal.

@@ -89,7 +89,14 @@ pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
     });
     let superseded = match view.cancel {
         Some(CancelReason::Superseded { by } | CancelReason::RaceLost { by }) => Some(by),
-        Some(CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed) | None => None,
+        Some(
+            CancelReason::Requested
+            | CancelReason::Expired
+            | CancelReason::ShadowFailed
+            | CancelReason::ReplayFailed
+            | CancelReason::ReplayOverBudget,
+        )
+        | None => None,
     };
     delivery::Delivery {
         delivery_id: view.delivery.to_string(),

@@ -107,10 +107,12 @@ impl Http {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        let mut exceeded = Vec::with_capacity(events.len());
         for event in &mut events {
             self.context.recall(event).await;
+            let heard = self.context.hear(event).await;
+            exceeded.push(heard.and_then(|()| self.context.quota(event)).err());
         }
-        let exceeded: Vec<_> = events.iter().map(|event| self.context.quota(event).err()).collect();
         let mut within = exceeded.iter().map(Option::is_none);
         events.retain(|_| within.next().unwrap_or(true));
         let mut offered = self.offer(events).await?.into_iter();

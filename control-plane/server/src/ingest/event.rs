@@ -78,6 +78,7 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         judged: None,
         routed,
         asked: None,
+        about: None,
         seen: None::<Seen>,
     })
 }

@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
+use mindos_core::replay::is_replay_route;
 use mindos_model::{DeliveryId, ParkReason, RouteName, Seq};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -176,11 +177,15 @@ impl Runner {
                 continue;
             }
             let event = self.event(notice.delivery.event).await;
-            if let Some(routes) = &self.sink.routes {
-                let route = event.as_ref().and_then(|event| event.route.as_deref());
-                if !route.and_then(|route| RouteName::new(route).ok()).is_some_and(|route| routes.contains(&route)) {
-                    continue;
-                }
+            let route = event.as_ref().and_then(|event| event.route.as_deref());
+            // What is worked on again for comparison is nobody's news.
+            if route.is_some_and(is_replay_route) {
+                continue;
+            }
+            if let Some(routes) = &self.sink.routes
+                && !route.and_then(|route| RouteName::new(route).ok()).is_some_and(|route| routes.contains(&route))
+            {
+                continue;
             }
             if !self.deliver(&notice, event.as_deref()).await {
                 return false;
@@ -245,6 +250,8 @@ impl Runner {
                     CancelReason::RaceLost { .. } => "race_lost",
                     CancelReason::Expired => "expired",
                     CancelReason::ShadowFailed => "shadow_failed",
+                    CancelReason::ReplayFailed => "replay_failed",
+                    CancelReason::ReplayOverBudget => "replay_over_budget",
                 };
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]

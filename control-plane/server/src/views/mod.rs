@@ -7,6 +7,7 @@ pub mod dedupe;
 pub mod follow;
 pub mod history;
 pub mod retention;
+pub mod scorecards;
 pub mod snapshot;
 pub mod stats;
 #[cfg(test)]

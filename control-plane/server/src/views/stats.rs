@@ -25,6 +25,8 @@ const LEASES_MAX: usize = 1 << 20;
 const SHOW_INTERVAL: Duration = Duration::from_millis(100);
 /// What is counted together.
 const OTHER: &str = "other";
+/// Past events that are worked on again, whatever their kinds.
+const REPLAY: &str = "replay";
 
 /// Counts, as they are at one moment.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +151,9 @@ impl StatsView {
         match record {
             Record::EventAccepted(event) => {
                 let counts = &mut self.pending.events;
-                if let Some(count) = counts.get_mut(&event.kind) {
+                if event.replay().is_some() {
+                    *counts.entry(Arc::from(REPLAY)).or_default() += 1;
+                } else if let Some(count) = counts.get_mut(&event.kind) {
                     *count += 1;
                 } else if counts.len() < KINDS_MAX {
                     counts.insert(Arc::clone(&event.kind), 1);

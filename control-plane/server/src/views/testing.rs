@@ -62,6 +62,7 @@ impl Records {
             judgement: None,
             deliveries: generals.iter().map(planned).collect(),
             fell_back_from: None,
+            about: None,
         })))
     }
 
@@ -82,6 +83,7 @@ impl Records {
             choice: Choice::default(),
             reservation: None,
             degraded: None,
+            variant: None,
         })))
     }
 

@@ -288,7 +288,9 @@ fn cancel_reason(reason: delivery::CancelReason) -> CancelReason {
         delivery::CancelReason::Unspecified
         | delivery::CancelReason::Human
         | delivery::CancelReason::Expired
-        | delivery::CancelReason::ShadowFailed => CancelReason::Human,
+        | delivery::CancelReason::ShadowFailed
+        | delivery::CancelReason::ReplayFailed
+        | delivery::CancelReason::ReplayOverBudget => CancelReason::Human,
         delivery::CancelReason::Drain => CancelReason::Drain,
         delivery::CancelReason::Deadline => CancelReason::Deadline,
         delivery::CancelReason::RaceLost => CancelReason::RaceLost,

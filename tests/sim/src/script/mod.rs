@@ -3,6 +3,7 @@
 //! Above the line stand steps, one a line; `#` begins a remark. Below stand the records and what left the plane, as
 //! they came after each step. Invariant: the same text gives the same output.
 
+mod about;
 pub mod parse;
 mod parse_budget;
 mod policy;

@@ -273,6 +273,12 @@ impl<'a> Words<'a> {
         let ty = self.take("type").unwrap_or(kind);
         let data = self.take("data").unwrap_or("x");
         let asked = self.take("asked").map(asked).transpose()?;
+        let version = self.take("version");
+        let about = match (self.take("replay"), self.take("feedback")) {
+            (Some(replay), _) => Some(super::about::replay(replay, version)?),
+            (None, Some(feedback)) => Some(super::about::feedback(feedback, source)?),
+            (None, None) => None,
+        };
         let event = NewEvent {
             tenant: words::tenant(),
             source: Arc::from(source),
@@ -293,6 +299,7 @@ impl<'a> Words<'a> {
             not_before: self.take("notbefore").map(|at| self.time(at)).transpose()?,
             routed: !self.flag("unrouted"),
             asked,
+            about,
             seen: None,
         };
         Ok(Input::Publish { request: RequestId(0), event: Box::new(event) })
@@ -547,5 +554,9 @@ fn asked(item: &str) -> Parsed<Arc<Route>> {
     let types = types.split('+').map(|ty| GeneralType::new(ty).map_err(text)).collect::<Parsed<_>>()?;
     let targets = Targets { types, ..Targets::default() };
     let strategy: Strategy = strategy.parse().map_err(text)?;
-    Ok(Arc::new(Route::new(RouteName::new(name).map_err(text)?, Match::default(), targets, strategy)))
+    let mut route = Route::new(RouteName::new(name).map_err(text)?, Match::default(), targets, strategy);
+    if strategy == Strategy::Shadow {
+        route.policy.shadow = Some(route.targets.clone());
+    }
+    Ok(Arc::new(route))
 }

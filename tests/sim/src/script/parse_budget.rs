@@ -30,7 +30,12 @@ impl Words<'_> {
                 let repository = self.take("repository").map(|repository| Scope::Repository(Arc::from(repository)));
                 let ty = self.take("type").map(GeneralType::new).transpose().map_err(text)?.map(Scope::GeneralType);
                 let route = self.take("route").map(RouteName::new).transpose().map_err(text)?.map(Scope::Route);
-                let scope = if self.take("scope") == Some("run") { Scope::Run } else { Scope::Tenant };
+                let scope = match self.take("scope") {
+                    Some("run") => Scope::Run,
+                    Some("replay") => Scope::Replay(Arc::from("")),
+                    Some(other) if other.starts_with("replay:") => Scope::Replay(Arc::from(&other["replay:".len()..])),
+                    _ => Scope::Tenant,
+                };
                 let limit = |words: &mut Self, name| words.take(name).map(number).transpose();
                 let at: Vec<u32> = self.list("at", number)?;
                 let stock = Thresholds::default();

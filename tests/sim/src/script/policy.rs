@@ -38,6 +38,7 @@ pub(super) fn read<'a>(route: &mut Route, take: &mut impl FnMut(&str) -> Option<
         let (first, longest) = pair(word)?;
         route.policy.retry = Retry { first, longest };
     }
+    route.policy.feedback = take("feedback").map(super::about::rule).transpose()?;
     let types: Parsed<Vec<_>> = list(take("shadow")).map(|item| GeneralType::new(item).map_err(text)).collect();
     let names: Parsed<Vec<_>> = list(take("shadow_names")).map(|item| GeneralName::new(item).map_err(text)).collect();
     let targets = Targets { types: types?, names: names?, ..Targets::default() };
@@ -67,7 +68,7 @@ fn list(word: Option<&str>) -> impl Iterator<Item = &str> {
 
 /// The same as [`read`], the other way.
 pub(super) fn print(out: &mut String, route: &Route) {
-    let Policy { shadow, ttl, retry, no_general, degrade, version_min } = &route.policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = &route.policy;
     let ms = |span: Duration| format!("{}ms", span.as_millis());
     // Writing to a string cannot fail.
     if let Coalesce::Debounce { quiet, longest } = route.coalesce {
@@ -93,6 +94,9 @@ pub(super) fn print(out: &mut String, route: &Route) {
             None => to.to_string(),
         };
         let _ = write!(out, " degrade={}", degrade.iter().map(line).collect::<Vec<_>>().join(","));
+    }
+    if let Some(rule) = feedback {
+        let _ = write!(out, " feedback={}/{}", rule.weight, rule.floor);
     }
     if let Some(targets) = shadow {
         for (name, items) in [

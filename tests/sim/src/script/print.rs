@@ -32,6 +32,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(priority) = event.priority {
                 let _ = write!(text, " priority={priority}");
             }
+            if let Some(about) = &event.about {
+                super::about::print(&mut text, about);
+            }
             if !event.routed {
                 text.push_str(" unrouted");
             }
@@ -42,6 +45,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
                 hello.generals.iter().map(|general| format!("{}:{}:{}", general.name, general.ty, general.slots));
             let mut text = format!("hello s{} {} boot={}", hello.session.0, hello.key, hello.boot);
             let _ = write!(text, " generals={}", generals.collect::<Vec<_>>().join(","));
+            if *hello.version != *"0.1.0" {
+                let _ = write!(text, " version={}", hello.version);
+            }
             if let Some(region) = &hello.region {
                 let _ = write!(text, " region={region}");
             }
@@ -165,6 +171,8 @@ fn budget(budget: &Budget) -> String {
         Scope::GeneralType(ty) => format!("type={ty}"),
         Scope::Route(route) => format!("route={route}"),
         Scope::Run => "scope=run".to_owned(),
+        Scope::Replay(id) if id.is_empty() => "scope=replay".to_owned(),
+        Scope::Replay(id) => format!("scope=replay:{id}"),
     };
     let Limit { micros, tokens, time_ms } = *limit;
     let limits = [("micros", micros), ("tokens", tokens), ("time_ms", time_ms)];

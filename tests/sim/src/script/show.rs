@@ -29,13 +29,15 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::DeliveryLeased(record) => {
             let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice, .. } =
                 record.as_ref();
-            let DeliveryLeased { reservation, degraded, .. } = record.as_ref();
+            let DeliveryLeased { reservation, degraded, variant, .. } = record.as_ref();
             let reserved =
                 reservation.as_deref().map(|reservation| format!(" reserved={}", amount(reservation.amount)));
             write!(out, " {delivery} {token} general={general} instance={instance} boot={boot} attempt={attempt}")
                 .and_then(|()| if *lease_ms == 25_000 { Ok(()) } else { write!(out, " lease={lease_ms}ms") })
                 .and_then(|()| self::choice(out, choice))
                 .and_then(|()| write!(out, "{}{}", reserved.unwrap_or_default(), self::degraded(degraded.as_deref())))
+                .and_then(|()| choice.feedback.as_ref().map_or(Ok(()), |of| super::about::show_weighing(out, of)))
+                .and_then(|()| variant.as_ref().map_or(Ok(()), |of| super::about::show_variant(out, of)))
         }
         Record::AttemptEnded(record) => {
             let AttemptEnded { delivery, token, cause, message, counted, next, usage: _, charged, over } =
@@ -181,6 +183,9 @@ fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt
     if let Some(from) = &record.fell_back_from {
         write!(out, " fell_back_from={from}")?;
     }
+    if let Some(about) = &record.about {
+        super::about::print(out, about);
+    }
     Ok(())
 }
 
@@ -201,6 +206,8 @@ fn reason(reason: CancelReason) -> String {
         CancelReason::RaceLost { by } => format!("race_lost_to={by}"),
         CancelReason::Expired => "expired".to_owned(),
         CancelReason::ShadowFailed => "shadow_failed".to_owned(),
+        CancelReason::ReplayFailed => "replay_failed".to_owned(),
+        CancelReason::ReplayOverBudget => "replay_over_budget".to_owned(),
     }
 }
 
@@ -264,7 +271,11 @@ fn message(message: &PlaneMessage) -> String {
         PlaneMessage::Welcome { epoch, verdicts } => format!("Welcome epoch={epoch}{}", self::verdicts(verdicts)),
         PlaneMessage::Assign(assign) => {
             let Assign { delivery, token, general, attempt, lane, place, ceilings, mode, .. } = assign.as_ref();
-            let mode = if *mode == Mode::Shadow { " shadow" } else { "" };
+            let mode = match mode {
+                Mode::Live => "",
+                Mode::Shadow => " shadow",
+                Mode::Replay => " replay",
+            };
             let ceilings = self::ceilings(ceilings.as_deref());
             format!(
                 "Assign {delivery} {token} general={general} attempt={attempt} lane={lane} place=#{place}{mode}{ceilings}"

@@ -42,6 +42,9 @@ impl World {
             0 => Scope::Tenant,
             1 => Scope::Repository(Arc::from(format!("acme/{}", self.chance.below(3)))),
             2 => Scope::GeneralType("b".parse().expect("a name of ours")),
+            3 if self.chance.permille(400) => {
+                Scope::Replay(Arc::from(if self.chance.permille(500) { "" } else { "try1" }))
+            }
             _ => Scope::Run,
         };
         let periods = [Period::Hour, Period::Hour, Period::Day, Period::Total];

@@ -1,11 +1,13 @@
 //! Publishers, who repeat what was not answered, and people, who meddle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use mindos_core::feedback::FeedbackRule;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
-use mindos_core::record::{HoldTarget, Holds};
+use mindos_core::record::{About, Feedback, FeedbackVerdict, HoldTarget, Holds, Replay, Role, Variant, VersionWanted};
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
@@ -138,6 +140,7 @@ impl World {
             not_before: *not_before,
             routed: *kind != "quiet",
             asked: asked(publication, kind),
+            about: about(source, publication, kind),
             seen: None,
         };
         self.input(Input::Publish { request, event: Box::new(event) });
@@ -487,6 +490,10 @@ impl World {
                 })
                 .collect();
         }
+        if self.chance.permille(300) {
+            let (weight, floor) = (self.chance.within(1, 500) as u32, self.chance.within(10, 500) as u32);
+            route.policy.feedback = Some(FeedbackRule { weight, floor });
+        }
         route.policy.no_general = match self.chance.below(12) {
             0 => NoGeneral::Refuse,
             1 => NoGeneral::FallBackType(GeneralType::new("b").expect("a name of ours")),
@@ -518,10 +525,52 @@ fn asked(publication: usize, kind: &str) -> Option<Arc<Route>> {
     if kind != "misc" || publication.is_multiple_of(3) {
         return None;
     }
+    if is_replay(publication) {
+        return Some(replay_route(publication));
+    }
     let number = publication % (ASKED_MAX + 6);
     let strategy = [Strategy::Broadcast, Strategy::RoundRobin, Strategy::LoadBalanced][number % 3];
     let types = ["a", "b", "c"][..1 + number / 3 % 3].iter().filter_map(|ty| GeneralType::new(ty).ok()).collect();
     let name = RouteName::new(&format!("{ASKED_PREFIX}{number}")).expect("a name of ours");
     let targets = Targets { types, ..Targets::default() };
     Some(Arc::new(Route::new(name, Match::default(), targets, strategy)))
+}
+
+fn is_replay(publication: usize) -> bool {
+    publication % 3 == 1
+}
+
+/// Replays go to a few generals, whatever they repeat.
+fn replay_route(publication: usize) -> Arc<Route> {
+    let ty = ["a", "b", "c"][publication % 7 % 3];
+    let name = RouteName::new(&format!("{ASKED_PREFIX}replay.{ty}")).expect("a name of ours");
+    let targets = Targets { types: GeneralType::new(ty).into_iter().collect(), ..Targets::default() };
+    let mut route = Route::new(name, Match::default(), targets.clone(), Strategy::Shadow);
+    route.policy.shadow = Some(targets);
+    route.policy.ttl = Some(Duration::from_secs(20));
+    route.attempts_max = 2;
+    Arc::new(route)
+}
+
+/// Some events are past ones again, others say what was made of a result; the same on every try.
+fn about(source: &str, publication: usize, kind: &str) -> Option<Box<About>> {
+    if kind == "misc" && is_replay(publication) {
+        let version = [None, Some("0.1.0"), Some("9")][publication % 5 % 3].map(Arc::from);
+        let version = version.map(VersionWanted::AtLeast).filter(|_| publication.is_multiple_of(4));
+        let of = Seq(1 + publication as u64);
+        let id = Arc::from(format!("try{}", publication % 2));
+        return Some(Box::new(About::Replay(Replay { of, id, route: None, version })));
+    }
+    if kind != "quiet" || !publication.is_multiple_of(2) {
+        return None;
+    }
+    let verdicts = [FeedbackVerdict::Accepted, FeedbackVerdict::Dismissed, FeedbackVerdict::Reverted];
+    let delivery = DeliveryId::new(Seq(1 + publication as u64 / 8), 1);
+    let general = words::general(["c1", "c2"][publication % 2], ["a", "b", "c"][publication / 2 % 3])?;
+    let route = RouteName::new("rr").expect("a name of ours");
+    let version = Arc::from("0.1.0");
+    let variant = Variant { route, role: Role::Live, arm: Arc::from(""), version };
+    let voice = words::dedupe_key(source, &delivery.to_string());
+    let verdict = verdicts[publication % 5 % 3];
+    Some(Box::new(About::Feedback(Feedback { delivery, verdict, voice, general: Arc::new(general), variant })))
 }

@@ -206,7 +206,10 @@ impl State {
     fn count(&mut self, tenant: &TenantName, entry: &Entry) {
         let Entry { seq, at, record } = entry;
         match record {
-            Record::EventAccepted(event) if event.tenant == *tenant => self.accepted(*seq, *at, event),
+            // What is worked on again for comparison is no event of today.
+            Record::EventAccepted(event) if event.tenant == *tenant && event.replay().is_none() => {
+                self.accepted(*seq, *at, event)
+            }
             Record::DeliveryLeased(leased) => {
                 if let Some(slot) = self.slot(leased.delivery) {
                     slot.general = Some(leased.general.clone());

@@ -38,6 +38,7 @@ fn accepted(seq: u64, key: DedupeKey) -> Entry {
         judgement: None,
         deliveries: vec![],
         fell_back_from: None,
+        about: None,
     };
     Entry { seq: Seq(seq), at: Timestamp(seq), record: Record::EventAccepted(Box::new(event)) }
 }

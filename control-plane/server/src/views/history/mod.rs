@@ -279,6 +279,7 @@ impl HistoryWriter {
             judgement: _,
             deliveries,
             fell_back_from: _,
+            about: _,
         } = event;
         self.plan.clear();
         for delivery in deliveries {
@@ -438,7 +439,11 @@ impl HistoryWriter {
             Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _, unanswered: _ }) => {
                 let superseded_by = match reason {
                     CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
-                    CancelReason::Requested | CancelReason::Expired | CancelReason::ShadowFailed => None,
+                    CancelReason::Requested
+                    | CancelReason::Expired
+                    | CancelReason::ShadowFailed
+                    | CancelReason::ReplayFailed
+                    | CancelReason::ReplayOverBudget => None,
                 };
                 self.ended(*delivery, seq, at, Status::Cancelled, Ending { superseded_by, ..Ending::default() })?;
             }

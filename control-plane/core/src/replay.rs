@@ -1,0 +1,245 @@
+//! Replays: past events once more, for a general of the caller's choice and for comparison only.
+//!
+//! A replay is a distribution of its own: an event that names the one it repeats, with one delivery that waits as shadows do, in a
+//! queue beside all live work. It takes nobody's place, is not guarded, is charged to budgets for replays and to no other, and moves
+//! neither estimates, breakers nor latencies. Invariants: live work that could take a slot has it first, and of a
+//! general with several slots the last free one is left to live work; a replay is never parked.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use mindos_model::{DeliveryId, RouteName, Seq};
+
+use crate::account::OverBudget;
+use crate::asked::is_asked;
+use crate::budget::Amount;
+use crate::decide::Context;
+use crate::durable::Durable;
+use crate::event::{Delivery, Event};
+use crate::member::Member;
+use crate::output::Mode;
+use crate::pool::MemberIdx;
+use crate::queue::QueueId;
+use crate::record::{CancelReason, Choice, Load, Record};
+use crate::registry::GeneralIdx;
+use crate::routing::Rule;
+use crate::score::Weight;
+use crate::soft::Soft;
+
+/// The longest name of a replay, in bytes.
+pub const REPLAY_ID_MAX: usize = 64;
+/// How the names of the routes begin that replays bring along.
+pub const REPLAY_ROUTE_PREFIX: &str = "asked.replay.";
+
+/// Whether a route is one that replays bring along.
+#[must_use]
+pub fn is_replay_route(name: &str) -> bool {
+    name.starts_with(REPLAY_ROUTE_PREFIX)
+}
+
+/// That an event repeats a past one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The record that accepted the event which is repeated.
+    pub of: Seq,
+    /// Names the replay that it is part of.
+    pub id: Arc<str>,
+    /// The route that took the event then; unset where none did.
+    pub route: Option<RouteName>,
+    /// Which instances may work on it; unset for any.
+    pub version: Option<VersionWanted>,
+}
+
+/// Which versions of an instance will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionWanted {
+    Exactly(Arc<str>),
+    AtLeast(Arc<str>),
+}
+
+impl VersionWanted {
+    /// Whether an instance of this version will do.
+    #[must_use]
+    pub fn fits(&self, version: &str) -> bool {
+        match self {
+            VersionWanted::Exactly(wanted) => **wanted == *version,
+            VersionWanted::AtLeast(wanted) => !version.is_empty() && compare(version, wanted) != Ordering::Less,
+        }
+    }
+}
+
+/// Orders versions part by part, numbers by their value; one with a suffix behind `-` comes before the one without.
+fn compare(one: &str, other: &str) -> Ordering {
+    let split = |text| str::split_once(text, '-').map_or((text, None), |(release, suffix)| (release, Some(suffix)));
+    let ((one, before), (other, behind)) = (split(one), split(other));
+    parts(one, other).then_with(|| match (before, behind) {
+        (None, None) => Ordering::Equal,
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(before), Some(behind)) => parts(before, behind),
+    })
+}
+
+fn parts(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        let (left, right) = (one.next(), other.next());
+        if left.is_none() && right.is_none() {
+            return Ordering::Equal;
+        }
+        let (left, right) = (left.unwrap_or("0"), right.unwrap_or("0"));
+        let order = match (left.parse::<u64>(), right.parse::<u64>()) {
+            (Ok(left), Ok(right)) => left.cmp(&right),
+            // As in semantic versioning: a number comes before a word.
+            (Ok(_), Err(_)) => Ordering::Less,
+            (Err(_), Ok(_)) => Ordering::Greater,
+            (Err(_), Err(_)) => left.cmp(right),
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+/// What is compared by a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Of a replay, the route that took the event then.
+    pub route: RouteName,
+    pub role: Role,
+    /// The target whose share it is, under `split`; empty otherwise.
+    pub arm: Arc<str>,
+    /// Of the instance.
+    pub version: Arc<str>,
+}
+
+/// On which side of a comparison a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Live,
+    Shadow,
+    Replay,
+}
+
+impl Event {
+    /// What the work of this delivery leads to.
+    pub(crate) fn mode(&self, delivery: &Delivery) -> Mode {
+        match (self.replay.is_some(), delivery.terms().shadow) {
+            (true, _) => Mode::Replay,
+            (false, true) => Mode::Shadow,
+            (false, false) => Mode::Live,
+        }
+    }
+
+    fn version(&self) -> Option<&VersionWanted> {
+        self.replay.as_deref().and_then(|replay| replay.version.as_ref())
+    }
+
+    /// The end of a shadow or replay that came to nothing.
+    pub(crate) fn came_to_nothing(&self) -> CancelReason {
+        if self.replay.is_some() { CancelReason::ReplayFailed } else { CancelReason::ShadowFailed }
+    }
+}
+
+impl Durable {
+    /// What is compared by a lease of this delivery, where something is.
+    pub(crate) fn variant(
+        &self,
+        (event, delivery): (&Event, &Delivery),
+        rule: &Rule,
+        general: GeneralIdx,
+        member: &Member,
+    ) -> Option<Box<Variant>> {
+        let compares = rule.route.policy.shadow.is_some() || !rule.route.targets.weights.is_empty();
+        if !compares && rule.route.policy.feedback.is_none() {
+            return None;
+        }
+        let role = match event.mode(delivery) {
+            Mode::Live => Role::Live,
+            Mode::Shadow => Role::Shadow,
+            Mode::Replay => Role::Replay,
+        };
+        let arm = rule.ranks.of(general).and_then(|rank| rule.route.targets.weights.get(rank as usize));
+        let arm = arm.map(|weight| weight.target.clone()).unwrap_or_default();
+        let of = event.replay.as_deref().and_then(|replay| replay.route.clone());
+        let route = of.unwrap_or_else(|| rule.route.name.clone());
+        Some(Box::new(Variant { route, role, arm, version: member.version.clone() }))
+    }
+
+    /// Whether this general may work on a replay now: it leaves live work a slot, and has an instance of the version that is wanted.
+    pub(crate) fn takes_replay(&self, event: &Event, general: GeneralIdx, soft: &Soft) -> bool {
+        if event.replay.is_none() {
+            return true;
+        }
+        let Some(pool) = soft.pool(general) else { return false };
+        let Load { open, capacity } = pool.load;
+        let leaves_room = open + 1 < capacity || open == 0;
+        let fits = |wanted: &VersionWanted| pool.free.iter().any(|idx| wanted.fits(&soft.member(*idx).version));
+        leaves_room && event.version().is_none_or(fits)
+    }
+
+    /// An instance of the version that a replay wants: the one with the lowest score of those that are free. `None` where it wants none.
+    pub(crate) fn draw_version(
+        &self,
+        event: &Event,
+        general: GeneralIdx,
+        context: Context<'_>,
+        choice: &mut Choice,
+    ) -> Option<Option<MemberIdx>> {
+        let wanted = event.version()?;
+        let Some(pool) = context.soft.pool(general) else { return Some(None) };
+        (choice.free, choice.connected) = (u32::try_from(pool.free.len()).unwrap_or(u32::MAX), pool.members);
+        let fitting = pool.free.iter().copied().filter(|idx| wanted.fits(&context.soft.member(*idx).version));
+        let weighed = fitting.map(|idx| (idx, context.soft.weight(pool, idx, context.now)));
+        let least = |best: (MemberIdx, Weight), next: (MemberIdx, Weight)| {
+            if next.1.score < best.1.score { next } else { best }
+        };
+        let Some((idx, weight)) = weighed.reduce(least) else { return Some(None) };
+        choice.instances.push((Arc::clone(&context.soft.member(idx).instance), weight));
+        Some(Some(idx))
+    }
+
+    /// Whether what stands in the way of a replay is only what others have set aside and may not use.
+    pub(crate) fn may_fit_later(&self, over: &OverBudget, event: Seq, context: Context<'_>) -> bool {
+        let now = context.now.max(self.at);
+        let account = self.budgets.get(over.account);
+        account.is_some_and(|account| account.tally(now, event).reserved != Amount::NONE)
+    }
+
+    /// A replay's lease ended: others may wait for what it had set aside.
+    pub(crate) fn wake_replays(&mut self) {
+        let waits = |(_, rule): &(_, &Rule)| {
+            is_asked(&rule.route) && rule.shadow.as_ref().is_some_and(|side| side.queue.ready() > 0)
+        };
+        let queues: Vec<_> = self.routing.iter().filter(waits).map(|(idx, _)| QueueId::Shadow(idx)).collect();
+        queues.into_iter().for_each(|queue| self.mark_dirty(queue));
+    }
+
+    /// The end of a replay that its budget has no room for, now or later.
+    pub(crate) fn replay_over_budget(id: DeliveryId) -> Record {
+        crate::shadow::ended(id, CancelReason::ReplayOverBudget, None, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_by_their_numbers() {
+        let ordered = ["0.9", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.2", "1.10.0", "2"];
+        for pair in ordered.windows(2) {
+            assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
+            assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
+        }
+        assert_eq!(compare("1.0", "1.0.0"), Ordering::Equal);
+    }
+
+    #[test]
+    fn an_unknown_version_is_no_version() {
+        let at_least = VersionWanted::AtLeast("0.0".into());
+        assert!(!at_least.fits("") && at_least.fits("0.0.1"));
+        let exactly = VersionWanted::Exactly("1.2.3".into());
+        assert!(exactly.fits("1.2.3") && !exactly.fits("1.2.30"));
+    }
+}
