@@ -135,7 +135,7 @@ impl Durable {
         let rule = self.routing.rule(event.route);
         let route = &rule.route;
         let member = context.soft.member(member);
-        let variant = self.variant((event, delivery), rule, general, member);
+        let variant = self.variant((event, delivery), rule, general, member, degraded.is_some());
         if let Some(weighing) = &mut choice.feedback {
             weighing.tidy();
         }

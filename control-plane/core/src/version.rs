@@ -1,5 +1,6 @@
-//! Versions of agents, as far as routes compare them.
+//! Versions of agents, as far as routes and replays compare them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -49,6 +50,41 @@ impl fmt::Display for Version {
     }
 }
 
+/// Whether a version is this one or a later one. Tells previews of one release apart, as semantic versioning does; a text that is no
+/// version is neither.
+pub(crate) fn is_at_least(version: &str, least: &str) -> bool {
+    let (Ok(is), Ok(wanted)) = (version.parse::<Version>(), least.parse::<Version>()) else { return false };
+    is.cmp(&wanted).then_with(|| by_parts(preview(version), preview(least))) != Ordering::Less
+}
+
+/// What stands behind the numbers.
+fn preview(version: &str) -> &str {
+    let (known, _) = version.split_once('+').unwrap_or((version, ""));
+    known.split_once('-').map_or("", |(_, preview)| preview)
+}
+
+fn by_parts(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        let (left, right) = match (one.next(), other.next()) {
+            (None, None) => return Ordering::Equal,
+            (None, Some(_)) => return Ordering::Less,
+            (Some(_), None) => return Ordering::Greater,
+            (Some(left), Some(right)) => (left, right),
+        };
+        let order = match (left.parse::<u64>(), right.parse::<u64>()) {
+            (Ok(left), Ok(right)) => left.cmp(&right),
+            // A number comes before a word.
+            (Ok(_), Err(_)) => Ordering::Less,
+            (Err(_), Ok(_)) => Ordering::Greater,
+            (Err(_), Err(_)) => left.cmp(right),
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +98,16 @@ mod tests {
         for text in ["", "v1", "1.", "1.2.3.4", "1.x", "-1", "99999999999", "1.+2"] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn previews_of_one_release_are_told_apart() {
+        let ordered =
+            ["0.9", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.2", "1.10", "2"];
+        for pair in ordered.windows(2) {
+            assert!(is_at_least(pair[1], pair[0]) && !is_at_least(pair[0], pair[1]), "{pair:?}");
+        }
+        assert!(is_at_least("1.0", "1.0.0") && is_at_least("1.0.0", "1.0") && is_at_least("1.4.0+b2", "1.4"));
+        assert!(!is_at_least("1.4.0+b2", "1.4.1") && !is_at_least("v1.4", "1.4") && !is_at_least("", "0"));
     }
 }

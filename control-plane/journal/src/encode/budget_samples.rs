@@ -91,7 +91,7 @@ pub(super) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         }
         (28, Record::DeliveryCancelled(record)) => {
             record.charged = Some(Box::new(amount(random)));
-            record.unanswered = at.0 % 2 == 1;
+            record.unanswered = at.0.is_multiple_of(2);
         }
         (20, record) => {
             let (tenant, budget) = (tenant(random), budget(random));

@@ -124,6 +124,9 @@ fn targets(target: ReplayTarget) -> Result<(Targets, Option<VersionWanted>), Inv
     if version.is_empty() && or_later {
         return Err(Invalid::new("or_later", "is accepted with a version only"));
     }
+    if or_later && let Err(error) = version.parse::<Version>() {
+        return Err(Invalid::new("version", error));
+    }
     let targets = Targets {
         types: if general_type.is_empty() { Vec::new() } else { vec![parsed(&general_type, "general_type")?] },
         names: if general.is_empty() { Vec::new() } else { vec![parsed(&general, "general")?] },
