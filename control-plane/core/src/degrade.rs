@@ -184,9 +184,20 @@ impl Durable {
     }
 
     /// What is recorded when this general got the work.
-    pub(crate) fn degraded(&self, substitutes: &Substitutes<'_>, general: GeneralIdx) -> Option<Box<Degraded>> {
+    pub(crate) fn degraded(
+        &self,
+        rule: &Rule,
+        event: &Event,
+        substitutes: &Substitutes<'_>,
+        general: GeneralIdx,
+    ) -> Option<Box<Degraded>> {
         let Substitutes { cheaper, instead } = substitutes;
-        let mut before = instead.iter().filter(|(_, (line, _))| cheaper.to[*line].contains(&general)).peekable();
+        // A lane has one arm, and only the generals of that could have had it.
+        let arm = (rule.route.strategy == Strategy::Split).then(|| self.arm_of(rule, event));
+        let gave_way = |(member, (line, _)): &(&GeneralIdx, &(usize, Low))| {
+            cheaper.to[*line].contains(&general) && arm.is_none_or(|arm| rule.ranks.of(**member) == Some(arm))
+        };
+        let mut before = instead.iter().filter(gave_way).peekable();
         let (_, (_, low)) = before.peek()?;
         let Low { budget, percent } = low.clone();
         let key = |(member, _): (&GeneralIdx, _)| Arc::<GeneralKey>::clone(&self.registry.general(*member).key);

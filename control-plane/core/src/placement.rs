@@ -82,7 +82,7 @@ impl Durable {
                     None => self.choose(rule, route, event, weighed, &mut entropy, &mut choice),
                 };
                 let general = chosen.map_err(|unplaced| self.unless_others_may(route, unplaced, context.soft))?;
-                degraded = substitutes.and_then(|substitutes| self.degraded(&substitutes, general));
+                degraded = substitutes.and_then(|substitutes| self.degraded(rule, event, &substitutes, general));
                 general
             }
         };

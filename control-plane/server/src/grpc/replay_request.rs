@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mindos_core::budget::{Budget, Limit, Period, Scope, Thresholds};
 use mindos_core::record::VersionWanted;
 use mindos_core::replay::REPLAY_ROUTE_PREFIX;
-use mindos_core::route::{Match, Route, Targets};
+use mindos_core::route::{Match, Route, Targets, Version};
 use mindos_model::{Priority, Seq, Strategy};
 use mindos_proto::convert::{Invalid, parsed, required, timestamp};
 use mindos_proto::replay::v1::{ReplayRequest, ReplayTarget, ReplayWindow};
@@ -213,6 +213,13 @@ mod tests {
             (
                 |request| request.target.as_mut().unwrap().or_later = true,
                 "target.or_later: is accepted with a version only",
+            ),
+            (
+                |request| {
+                    let target = request.target.as_mut().unwrap();
+                    (target.version, target.or_later) = ("v1".to_owned(), true);
+                },
+                "target.version: `v1` is not accepted: expected one to three numbers",
             ),
             (|request| request.cost_max_micros = Some(0), "cost_max_micros: is 0: expected 1 to 2^53"),
         ];
