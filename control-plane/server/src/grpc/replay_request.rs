@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_accepted() {
         type Change = fn(&mut ReplayRequest);
-        let wrong: [(Change, &str); 8] = [
+        let wrong: [(Change, &str); 9] = [
             (|request| request.id = "Not".to_owned(), "id"),
             (|request| request.id = "x".repeat(41), "id: has 41 bytes: expected 1 to 40"),
             (|request| request.event_seqs.clear(), "event_seqs: is required, or a window"),
