@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mindos_proto::convert;
-use mindos_proto::delivery::v1::{self as delivery, Delivery, DeliveryFilter, DeliveryStatus};
+use mindos_proto::delivery::v1::{self as delivery, Degraded, Delivery, DeliveryFilter, DeliveryStatus};
 use serde_json::json;
 
 use super::events::{print_one, short_reason};
@@ -195,6 +195,7 @@ async fn get(args: GetArgs, global: &Global, client: &Client) -> Result<(), Fail
     line("delivery", &delivery.delivery_id);
     line("status", &status_word(&delivery));
     line("general", &general_text(&delivery));
+    line("instead of", &degraded_text(&delivery));
     if let Some(event) = &delivery.event {
         line("event", &format!("{} {} {}", event.seq, event.kind, event.subject));
         line("repository", &event.repository);
@@ -326,6 +327,12 @@ pub(crate) fn general_text(delivery: &Delivery) -> String {
         Some(name) => format!("{}/{}", name.cluster, name.name),
         None => format!("(one of {})", delivery.candidates.len()),
     }
+}
+
+fn degraded_text(delivery: &Delivery) -> String {
+    let Some(Degraded { budget, percent, from }) = &delivery.degraded else { return String::new() };
+    let from: Vec<_> = from.iter().map(|name| format!("{}/{}", name.cluster, name.name)).collect();
+    format!("{} ({percent} % of budget {budget} are charged)", from.join(" "))
 }
 
 pub(crate) fn park_text(delivery: &Delivery) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use mindos_proto::convert;
+use mindos_proto::fleet::v1::GeneralName;
 use mindos_proto::route::v1::explain_response::Part;
 use mindos_proto::route::v1::{ExplainRequest, ExplainSummary, ExplainedEvent, ExplainedWay, GuardAction, Strategy};
 use serde_json::json;
@@ -98,7 +99,8 @@ fn row(event: &ExplainedEvent) -> Vec<String> {
 }
 
 fn way(of: &ExplainedWay) -> String {
-    let ExplainedWay { route, strategy, generals, guard, guard_action } = of;
+    let ExplainedWay { route, strategy, generals, guard, guard_action, cheaper, degraded_by, .. } = of;
+    let ExplainedWay { version_min, too_old, .. } = of;
     if route.is_empty() {
         return "(not routed)".to_owned();
     }
@@ -108,8 +110,26 @@ fn way(of: &ExplainedWay) -> String {
         let action = GuardAction::try_from(*guard_action).unwrap_or(GuardAction::Unspecified);
         text = format!("{text} [{guard}: {}]", short_word(action.as_str_name(), "GUARD_ACTION_"));
     }
-    let names: Vec<_> = generals.iter().map(|general| format!("{}/{}", general.cluster, general.name)).collect();
-    if names.is_empty() { text } else { format!("{text}: {}", names.join(" ")) }
+    if !degraded_by.is_empty() {
+        text = format!("{text} [budget {degraded_by} low]");
+    }
+    let names = |generals: &[GeneralName]| {
+        let names: Vec<_> = generals.iter().map(|general| format!("{}/{}", general.cluster, general.name)).collect();
+        names.join(" ")
+    };
+    if !generals.is_empty() {
+        text = format!("{text}: {}", names(generals));
+    }
+    if !version_min.is_empty() {
+        text = format!("{text} (version {version_min} or newer)");
+    }
+    if !too_old.is_empty() {
+        text = format!("{text} (nobody is new enough at {})", names(too_old));
+    }
+    if !cheaper.is_empty() {
+        text = format!("{text} (while a budget is low: {})", names(cheaper));
+    }
+    text
 }
 
 fn print_summary(summary: &ExplainSummary) {

@@ -298,6 +298,10 @@ impl Accounts {
         if let Some(account) = since.and_then(|since| self.get_mut(since)) {
             account.roll(at);
             account.level = level;
+            let end = account.budget.period.end(at).filter(|_| level >= Level::Degraded);
+            if let (Some(since), Some(end)) = (since, end) {
+                self.look_at(since, end);
+            }
         }
     }
 
@@ -351,6 +355,15 @@ impl Accounts {
         }
     }
 
+    /// Has those budgets of generals' types looked at that work waits for: it may go to generals of other types.
+    pub(crate) fn wake_types(&mut self, tenant: &TenantName) {
+        let waits =
+            |account: &Account| matches!(account.budget.scope, Scope::GeneralType(_)) && !account.parked.is_empty();
+        let due: Vec<_> =
+            self.of_tenant(tenant).filter(|(_, account)| waits(account)).map(|(since, _)| since).collect();
+        self.due.extend(due.into_iter().map(Due::Account));
+    }
+
     /// Puts a parked delivery among those that wait for the account.
     pub(crate) fn park(&mut self, at: Timestamp, since: Seq, place: Place, delivery: DeliveryId) {
         let Some(account) = self.get_mut(since) else {
@@ -396,25 +409,33 @@ impl Accounts {
         self.looks.first().map(|(at, _)| *at)
     }
 
-    /// Accounts whose time has come become due.
-    pub(crate) fn fire(&mut self, now: Timestamp) {
+    /// Accounts whose time has come become due. Returned are the tenants of those that were low and whose period has ended.
+    pub(crate) fn fire(&mut self, now: Timestamp) -> Vec<TenantName> {
+        let mut recovered = Vec::new();
         while let Some(&(at, since)) = self.looks.first().filter(|(at, _)| *at <= now) {
             self.looks.remove(&(at, since));
-            if let Some(account) = self.by_since.get_mut(&since) {
-                account.look = None;
-                if !account.parked.is_empty() {
-                    self.due.insert(Due::Account(since));
-                }
+            let Some(account) = self.by_since.get_mut(&since) else { continue };
+            account.look = None;
+            let was_low = account.level >= Level::Degraded;
+            if was_low && account.has_ended(now) {
+                recovered.push(account.tenant.clone());
+            }
+            if was_low || !account.parked.is_empty() {
+                self.due.insert(Due::Account(since));
             }
         }
+        recovered
     }
 
     /// Has everything looked at, where records were only folded.
     pub(crate) fn look_at_all(&mut self, now: Timestamp) {
-        let all: Vec<_> = self.iter().map(|(since, account)| (since, account.parked.is_empty())).collect();
-        for (since, none_parked) in all {
+        let all: Vec<_> = self
+            .iter()
+            .map(|(since, account)| (since, account.parked.is_empty() && account.level < Level::Degraded))
+            .collect();
+        for (since, is_quiet) in all {
             self.crossings.insert(since);
-            if !none_parked {
+            if !is_quiet {
                 self.look_at(since, now);
             }
         }

@@ -6,6 +6,7 @@ use mindos_model::{DeliveryId, Seq};
 
 use crate::account::{Due, Place};
 use crate::budget::Amount;
+use crate::decide::Context;
 use crate::durable::Durable;
 use crate::event::Phase;
 
@@ -63,7 +64,7 @@ impl Durable {
     }
 
     /// Work that a budget has room for, and that nothing will set off.
-    pub(crate) fn check_budget_turns(&self) -> Result<(), String> {
+    pub(crate) fn check_budget_turns(&self, context: Context<'_>) -> Result<(), String> {
         for (since, account) in self.budgets.iter() {
             let due = Due::Account(since);
             let end = account.budget.period.end(self.at);
@@ -77,7 +78,7 @@ impl Durable {
             if self.budgets.due.contains(&due) || account.look.is_some_and(|look| look.0 <= self.at.0 + 10_000) {
                 continue;
             }
-            let (records, _) = self.freed(due, self.at);
+            let (records, _) = self.freed(due, Context { now: self.at, ..context });
             let first = records.first().filter(|_| !account.is_for_runs() || self.budgets.due.is_empty());
             if let Some(record) = first {
                 return Err(format!("budget {} has room, and nothing looks at {record:?}", account.budget.name));

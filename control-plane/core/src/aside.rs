@@ -18,12 +18,19 @@ use crate::queue::{LaneIdx, QueueId};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 use crate::soft::Soft;
+use crate::weights::Weights;
 
 /// What a lane waits for: under `sticky` a general, under `split` an arm.
 pub(crate) type Wanted = u32;
 
+/// Marks what lanes of an arm wait for while some of its generals give way to cheaper ones.
+pub(crate) const GIVING_WAY: Wanted = 1 << 31;
+
 /// Flows remembered for one general beyond those that have lanes here.
 const FLOWS_SPARE: usize = 64;
+
+/// What the cheapest delivery of a flow without a weight moves the tag by: enough to be divided by every weight.
+const TAG: u64 = 10_000;
 
 /// Place of a lane among those that wait for the same: the tag, and of equal ones the order in which they came.
 type Place = (Wanted, u64, u64);
@@ -49,13 +56,13 @@ struct Line {
 }
 
 impl Line {
-    fn tag(&mut self, flow: FlowIdx, priority: Priority, lanes: usize) -> u64 {
+    fn tag(&mut self, flow: FlowIdx, (priority, weight): (Priority, u32), lanes: usize) -> u64 {
         let passed = self.passed;
         if self.flows.len() > lanes + FLOWS_SPARE {
             self.flows.retain(|_, last| *last > passed);
         }
         let last = self.flows.entry((flow, priority)).or_default();
-        *last = passed.max(*last) + cost(priority);
+        *last = passed.max(*last) + cost(priority) * TAG / u64::from(weight);
         *last
     }
 }
@@ -75,14 +82,14 @@ impl Aside {
     }
 
     /// Sets a lane aside, at its old place if it has one. Returns what it waited for before, if that was something else.
-    fn insert(&mut self, lane: LaneIdx, wanted: Wanted, flow: FlowIdx, priority: Priority) -> Option<Wanted> {
+    fn insert(&mut self, lane: LaneIdx, wanted: Wanted, flow: FlowIdx, share: (Priority, u32)) -> Option<Wanted> {
         let before = self.lanes.get(&lane).map(|(before, ..)| *before);
         if before == Some(wanted) {
             return None;
         }
         self.remove(lane);
         self.count += 1;
-        let tag = self.lines.entry(wanted).or_default().tag(flow, priority, self.lanes.len());
+        let tag = self.lines.entry(wanted).or_default().tag(flow, share, self.lanes.len());
         self.waiting.insert((wanted, tag, self.count), lane);
         self.lanes.insert(lane, (wanted, tag, self.count));
         before
@@ -111,13 +118,14 @@ impl Aside {
 
 impl Durable {
     /// Takes the lane in front out of the turn. `behind` says that there is a slot, and others are before it.
-    pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool) {
+    pub(crate) fn set_aside(&mut self, queue: QueueId, wanted: Wanted, behind: bool, weights: &Weights) {
         let (QueueId::Route(route), Some(lane)) = (queue, self.queue_mut(queue).next()) else { return };
+        let weight = weights.of_flow(self.queue(queue).flow_of(lane).map(AsRef::as_ref));
         self.queue_mut(queue).turn(false);
         let flow = self.queue(queue).flow(lane);
         let event = self.queue(queue).lane(lane).entries.front().and_then(|id| self.events.get(id.event));
         let priority = event.map_or(Priority::Normal, |event| event.priority);
-        let before = self.routing.rule_mut(route).aside.insert(lane, wanted, flow, priority);
+        let before = self.routing.rule_mut(route).aside.insert(lane, wanted, flow, (priority, weight));
         if let Some(before) = before {
             self.call(route, before);
         }
@@ -137,7 +145,7 @@ impl Durable {
         let waited = self.routing.rule_mut(route).aside.served(lane);
         let wanted = general.and_then(|general| self.wanted(route, general));
         for wanted in [waited, wanted.filter(|wanted| Some(*wanted) != waited)].into_iter().flatten() {
-            self.call(route, wanted);
+            self.call_each(route, wanted);
         }
     }
 
@@ -148,7 +156,7 @@ impl Durable {
         let routes: Vec<_> = known.routes.iter().copied().filter(waits).collect();
         for route in routes {
             if let Some(wanted) = self.wanted(route, general) {
-                self.call(route, wanted);
+                self.call_each(route, wanted);
             }
         }
     }
@@ -156,7 +164,8 @@ impl Durable {
     /// Generals came or went: lanes may want to go elsewhere.
     pub(crate) fn release_for(&mut self, general: GeneralIdx) {
         let routes = self.registry.get(general).map(|known| known.routes.clone()).unwrap_or_default();
-        routes.into_iter().for_each(|route| self.release_aside(route));
+        let stands_in = self.registry.get(general).map(|known| known.stands_in.clone()).unwrap_or_default();
+        routes.into_iter().chain(stands_in).for_each(|route| self.release_aside(route));
     }
 
     pub(crate) fn release_all_aside(&mut self) {
@@ -181,7 +190,7 @@ impl Durable {
         let free: Vec<_> = soft.free_of(route).into_iter().flatten().copied().collect();
         for general in free {
             if let Some(wanted) = self.wanted(route, general) {
-                self.call(route, wanted);
+                self.call_each(route, wanted);
             }
         }
         self.queue(queue).ready() > 0
@@ -194,7 +203,7 @@ impl Durable {
     /// Lanes that wait although a slot is free for them: there are none once the plane has done what is due.
     pub(crate) fn check_aside(&self, soft: &Soft) -> Result<(), String> {
         for (route, rule) in self.routing.iter() {
-            for general in soft.free_of(route).into_iter().flatten() {
+            for general in self.fitting_of(route, soft).iter().flat_map(|free| free.iter()) {
                 let Some(wanted) = self.wanted(route, *general) else { continue };
                 let mut lanes = rule.aside.waiting_for(wanted);
                 let stuck = lanes.find(|lane| self.first_eligible(QueueId::Route(route), *lane).is_some());
@@ -205,6 +214,12 @@ impl Durable {
             }
         }
         Ok(())
+    }
+
+    /// Gives those that are next their turns, whatever they wait for.
+    pub(crate) fn call_all(&mut self, route: RouteIdx) {
+        let wanted: Vec<_> = self.routing.rule(route).aside.lines.keys().copied().collect();
+        wanted.into_iter().for_each(|wanted| self.call(route, wanted));
     }
 
     fn wanted(&self, route: RouteIdx, general: GeneralIdx) -> Option<Wanted> {
@@ -221,6 +236,14 @@ impl Durable {
         }
     }
 
+    /// As [`Durable::call`], for those too whose arm gives way to others.
+    fn call_each(&mut self, route: RouteIdx, wanted: Wanted) {
+        self.call(route, wanted);
+        if self.routing.rule(route).cheaper.is_some() {
+            self.call(route, wanted | GIVING_WAY);
+        }
+    }
+
     /// Gives the lane that is next its turn. It keeps its place until it has a lease.
     fn call(&mut self, route: RouteIdx, wanted: Wanted) {
         let queue = QueueId::Route(route);
@@ -233,7 +256,7 @@ impl Durable {
         }
     }
 
-    fn release_aside(&mut self, route: RouteIdx) {
+    pub(crate) fn release_aside(&mut self, route: RouteIdx) {
         let aside = std::mem::take(&mut self.routing.rule_mut(route).aside);
         for lane in aside.waiting.into_values() {
             self.touch(QueueId::Route(route), lane);

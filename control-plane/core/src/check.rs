@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
 
+use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::Phase;
+use crate::input::Entropy;
 use crate::plane::Plane;
 use crate::queue::QueueId;
 use crate::record::InstanceKey;
@@ -196,7 +198,7 @@ impl Plane {
     pub fn check(&self) -> Result<(), String> {
         self.durable().check()?;
         self.soft().check(self.durable())?;
-        self.durable().check_budget_turns()?;
+        self.durable().check_budget_turns(self.context(self.durable().at(), Entropy(0)))?;
         self.durable().check_aside(self.soft())?;
         let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
         for id in idle.collect::<Vec<_>>() {
@@ -216,7 +218,10 @@ impl Plane {
 
     fn could_begin(&self, queue: QueueId, delivery: DeliveryId) -> bool {
         let route = match queue {
-            QueueId::General(general) => return self.soft().free.contains(&general),
+            QueueId::General(general) => {
+                let event = self.durable().events.get(delivery.event);
+                return event.is_some_and(|event| self.durable().has_fitting(event.route, general, self.soft()));
+            }
             QueueId::Route(route) => route,
             QueueId::Shadow(route) => {
                 let side = self.durable().routing.rule(route).shadow.as_ref();
@@ -226,7 +231,8 @@ impl Plane {
                     return false;
                 }
                 let may = |idx: &GeneralIdx| {
-                    self.soft().free.contains(idx) && self.durable().takes_replay(event, *idx, self.soft())
+                    self.durable().has_fitting(route, *idx, self.soft())
+                        && self.durable().takes_replay(event, *idx, self.soft())
                 };
                 return side.is_some_and(|side| side.members.iter().any(may));
             }
@@ -237,7 +243,15 @@ impl Plane {
                 sibling.done_by == Some(*general) || sibling.lease().is_some_and(|lease| lease.general == *general)
             })
         };
-        let free = self.soft().free_of(route);
+        let rule = self.durable().routing.rule(route);
+        let context = self.context(self.durable().at(), Entropy(0));
+        let substitutes = self.durable().substitutes(rule, Spender::open(event, delivery.event), context);
+        if let Some(substitutes) = substitutes {
+            let generals = substitutes.generals(rule.members.iter().copied());
+            let mut free = generals.iter().filter(|general| self.durable().has_fitting(route, **general, self.soft()));
+            return free.any(|general| event.deliveries.len() == 1 || !taken(general));
+        }
+        let free = self.durable().fitting_of(route, self.soft());
         free.is_some_and(|free| free.iter().any(|general| event.deliveries.len() == 1 || !taken(general)))
     }
 }

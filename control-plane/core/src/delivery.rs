@@ -173,12 +173,15 @@ impl Durable {
         let now = context.now.max(self.at);
         let charged = self.charge(delivery, Some(cause), &usage, now);
         if let Some(reason) = delivery.setback().cancel {
-            return smallvec![shadow::ended(id, reason, charged)];
+            let unanswered = !matches!(cause, Cause::Failed(_));
+            return smallvec![shadow::ended(id, reason, charged, unanswered)];
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
             let reason = crate::record::CancelReason::Requested;
             let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
-            return smallvec![Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by, charged })];
+            let unanswered = false;
+            let cancelled = DeliveryCancelled { delivery: id, reason, by, charged, unanswered };
+            return smallvec![Record::DeliveryCancelled(cancelled)];
         }
         // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
         let of_this_epoch = delivery.token.epoch == self.epoch;
@@ -209,7 +212,7 @@ impl Durable {
             // The attempt stands in the ledger with what it used and why it failed, and then there is an end.
             next = Next::Wait { not_before: now };
             let event = self.events.get(id.event).expect("its delivery is open");
-            records.push(shadow::ended(id, event.came_to_nothing(), None));
+            records.push(shadow::ended(id, event.came_to_nothing(), None, false));
         }
         let message = shorten(message);
         let token = delivery.token;
@@ -281,7 +284,7 @@ impl Durable {
             return None;
         }
         if delivery.terms().shadow {
-            return Some(shadow::ended(id, event.came_to_nothing(), None));
+            return Some(shadow::ended(id, event.came_to_nothing(), None, false));
         }
         // While limits of providers hold back whoever could do the work, nobody waits for this one.
         let limited = self.general_of(delivery).and_then(|key| self.registry.find(key));

@@ -8,6 +8,7 @@ use crate::durable::Durable;
 use crate::event::Phase;
 use crate::queue::QueueId;
 use crate::registry::GeneralIdx;
+use crate::weights::Weights;
 
 /// How often a lane that nobody waits behind is looked at, while its head could block it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -25,15 +26,20 @@ impl Durable {
     }
 
     /// The lane in front gave out a delivery: the next one is of another flow.
-    pub(crate) fn gave(&mut self, queue: QueueId) {
+    pub(crate) fn gave(&mut self, queue: QueueId, weights: &Weights) {
         let Some(lane) = self.queue_mut(queue).next() else { return };
         let has_more = self.first_eligible(queue, lane).is_some();
-        self.queue_mut(queue).gave(has_more);
+        self.queue_mut(queue).gave(has_more, weights);
     }
 
     /// Ends the turn of a queue. With `rests` it is off the agenda, until something wakes it.
-    pub(crate) fn end_turn(&mut self, id: QueueId, has_given: bool, rests: bool) {
-        let turn = self.agenda.dirty.end();
+    pub(crate) fn end_turn(&mut self, id: QueueId, has_given: bool, rests: bool, weights: &Weights) {
+        let tenant = match id {
+            QueueId::General(general) => self.registry.get(general).map(|known| &known.key.tenant),
+            QueueId::Route(route) | QueueId::Shadow(route) => Some(&self.routing.rule(route).tenant),
+        };
+        let weight = tenant.map_or(1, |tenant| weights.of_tenant(tenant));
+        let turn = self.agenda.dirty.end(weight);
         let queue = self.queue_mut(id);
         queue.put_back();
         queue.dirty = !rests;
@@ -57,6 +63,14 @@ impl Durable {
     pub fn forget_blocks(&mut self) {
         let coming = self.agenda.blocks.split_off(&(self.at, DeliveryId::new(Seq::ZERO, 0)));
         self.agenda.blocks = coming;
+    }
+
+    /// Gives a queue another turn, if it is there and has lanes.
+    pub(crate) fn look_at_queue(&mut self, queue: QueueId) {
+        let is_there = !matches!(queue, QueueId::General(general) if self.registry.get(general).is_none());
+        if is_there && self.queue(queue).ready() > 0 {
+            self.mark_dirty(queue);
+        }
     }
 
     /// A general may take work: its own, and that of the routes that could choose it.

@@ -195,6 +195,7 @@ impl Durable {
                 self.release_all_aside();
                 self.routing.adopt(&record.tenant, self.tenants.place(&record.tenant));
                 self.time_blocks(&record.tenant);
+                self.budgets.wake_types(&record.tenant);
                 self.all_opened()
             }
             Record::RouteAsked(record) => self.route_asked(record),
@@ -211,10 +212,12 @@ impl Durable {
             Record::BudgetSet(record) => {
                 let BudgetSet { tenant, budget, by: _ } = record.as_ref();
                 self.budgets.set(*at, *seq, tenant, budget);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::BudgetRemoved(BudgetRemoved { tenant, budget, by: _ }) => {
                 self.budgets.remove(tenant, budget);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by: _ }) => {
@@ -224,6 +227,7 @@ impl Durable {
             Record::BudgetCrossed(record) => {
                 let BudgetCrossed { tenant, budget, level, tally: _ } = record.as_ref();
                 self.budgets.crossed(*at, tenant, budget, *level);
+                self.budget_moved(tenant);
                 Change::Nothing
             }
             Record::ResultRefused(_)
@@ -398,7 +402,7 @@ impl Durable {
     }
 
     fn delivery_cancelled(&mut self, at: Timestamp, record: &DeliveryCancelled) -> Change {
-        let DeliveryCancelled { delivery: id, reason: _, by: _, charged } = record;
+        let DeliveryCancelled { delivery: id, reason: _, by: _, charged, unanswered } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
@@ -415,7 +419,8 @@ impl Durable {
             }
             Phase::Leased(_) => {
                 (_, _, change) = self.release(*id, at, charged.as_deref().copied(), Verdict::Other);
-                self.recent.insert(*id, Ended { token, ending: Ending::Held });
+                let ending = if *unanswered { Ending::Unanswered } else { Ending::Held };
+                self.recent.insert(*id, Ended { token, ending });
                 self.leave_lane(queue, lane, *id, false);
             }
             Phase::Parked { reason: ParkReason::BacklogFull, .. } => {

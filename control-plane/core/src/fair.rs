@@ -8,7 +8,7 @@
 //! ```
 //! A flow is the work of one repository, or of one source where events name no repository. Classes share by stride scheduling: the one
 //! that paid least goes next, and every delivery costs it what the class costs, so that work of all classes leaves as 16:4:1. The flows
-//! of a class take turns, one delivery each, and so do the lanes of a flow. All of it is exact, draws no chance, and costs the
+//! of a class take turns, as many deliveries as their weight says, 1 where it says nothing, and so do the lanes of a flow. All of it is exact, draws no chance, and costs the
 //! same however many lanes and flows there are; lists are linked through indexes, so nothing is allocated for a delivery.
 //!
 //! None of this is recorded: a lease says what was chosen, and another process may begin its rounds anew.
@@ -88,8 +88,10 @@ struct Flow {
     /// Deliveries that wait in them.
     waiting: u32,
     in_turn: [List; CLASSES],
-    /// Deliveries given out of the queue at which each class of it is to have had its turn.
-    due: [u64; CLASSES],
+    /// Deliveries that each class of it gave out in the turn that is its own.
+    used: [u32; CLASSES],
+    /// When each class of it joined its ring: deliveries given out of the queue by then, and flows before it.
+    joined: [(u64, u64); CLASSES],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +122,8 @@ pub(crate) struct Turns {
     reached: u64,
     /// Deliveries given out so far.
     given: u64,
+    /// The largest weight that any flow had in its turn.
+    weight_max: u32,
     /// Lanes in turn, those set aside too.
     len: usize,
     /// Lanes that could not give out anything for now, until the queue's own turn is over.
@@ -161,6 +165,7 @@ impl Turns {
             current: None,
             reached: 0,
             given: 0,
+            weight_max: 1,
             len: 0,
             aside: Vec::new(),
             tried: [0; CLASSES],
@@ -190,7 +195,8 @@ impl Turns {
                 lanes: 0,
                 waiting: 0,
                 in_turn: [List::EMPTY; CLASSES],
-                due: [0; CLASSES],
+                used: [0; CLASSES],
+                joined: [(0, 0); CLASSES],
             });
             self.flow_links.iter_mut().for_each(|links| links.push(NONE));
             idx
@@ -262,10 +268,16 @@ impl Turns {
     fn line_up(&mut self, idx: FlowIdx, class: usize) {
         let of_class = &mut self.classes[class];
         of_class.ring.push(&mut self.flow_links[class], idx.0);
-        // Those before it, each with its class's part; and where lanes are set aside, a turn of the queue for every few of them.
-        let before = u64::from(of_class.flows);
+        let flow = &mut self.flows[idx.0 as usize];
+        flow.used[class] = 0;
+        flow.joined[class] = (self.given, u64::from(of_class.flows));
+    }
+
+    /// Deliveries given out of the queue at which a flow of the class is to have had its turn: those before it, each with its class's
+    /// part; and where lanes are set aside, a turn of the queue for every few of them.
+    fn due(&self, class: usize, (given, before): (u64, u64)) -> u64 {
         let aside = (before / TRIES as u64 + 1) * QUEUE_TURN as u64;
-        self.flows[idx.0 as usize].due[class] = self.given + before * between(class) + aside;
+        given + before * between(class) * u64::from(self.weight_max) + aside
     }
 
     /// The lane whose turn it is.
@@ -332,8 +344,9 @@ impl Turns {
         }
     }
 
-    /// The lane whose turn it is gave out a delivery, and has more to give out or leaves. The next one is another flow's.
-    pub(crate) fn gave(&mut self, has_more: bool) {
+    /// The lane whose turn it is gave out a delivery, and has more to give out or leaves. The next one is another flow's, once this one
+    /// has given out as many as its weight says.
+    pub(crate) fn gave(&mut self, has_more: bool, weight: u32) {
         if self.front().is_none() {
             return;
         }
@@ -348,7 +361,12 @@ impl Turns {
         self.given += 1;
         self.reached = of_class.paid;
         of_class.paid += COSTS[class];
-        self.next_flow(flow, class);
+        self.weight_max = self.weight_max.max(weight);
+        let used = &mut self.flows[flow.0 as usize].used[class];
+        *used += 1;
+        if *used >= weight {
+            self.next_flow(flow, class);
+        }
     }
 
     /// Lanes that wait for their turn.
@@ -418,8 +436,9 @@ impl Turns {
                         flow.name
                     ));
                 }
-                if in_turn > 0 && self.given > flow.due[class] {
-                    let (given, due) = (self.given, flow.due[class]);
+                let due = self.due(class, flow.joined[class]);
+                if in_turn > 0 && self.given > due {
+                    let given = self.given;
                     return Err(format!(
                         "flow {:?} starves: its turn was due at {due}, {given} were given out",
                         flow.name

@@ -14,7 +14,7 @@ fn add(turns: &mut Turns, lane: u32, flow: &str, priority: Priority) {
 
 fn give(turns: &mut Turns) -> LaneIdx {
     let lane = turns.front().unwrap();
-    turns.gave(false);
+    turns.gave(false, 1);
     turns.check().unwrap();
     lane
 }
@@ -40,11 +40,11 @@ fn the_one_delivery_of_a_quiet_repository_goes_first_or_second() {
         let mut turns = turns();
         (0..100_000).for_each(|lane| add(&mut turns, lane, "noisy/repository", Priority::Normal));
         for _ in 0..given {
-            turns.gave(false);
+            turns.gave(false, 1);
         }
         add(&mut turns, 200_000, "quiet/repository", Priority::Normal);
         let first_two = [turns.front().unwrap(), {
-            turns.gave(false);
+            turns.gave(false, 1);
             turns.front().unwrap()
         }];
         assert!(first_two.contains(&LaneIdx(200_000)), "{first_two:?} after {given}");
@@ -123,7 +123,7 @@ fn nobody_starves_whatever_comes() {
                 5..=7 => {
                     let Some(lane) = turns.front() else { continue };
                     let has_more = entropy.below(3) == 0;
-                    turns.gave(has_more);
+                    turns.gave(has_more, 1);
                     given += 1;
                     if !has_more {
                         turns.leave(flow_of.remove(&lane.0).unwrap());
@@ -152,10 +152,27 @@ fn nobody_starves_whatever_comes() {
         }
         turns.put_back();
         while let Some(lane) = turns.front() {
-            turns.gave(false);
+            turns.gave(false, 1);
             turns.leave(flow_of.remove(&lane.0).unwrap());
             turns.check().unwrap();
         }
         assert!(flow_of.is_empty());
     }
+}
+
+#[test]
+fn flows_give_out_in_the_proportion_of_their_weights() {
+    let mut turns = turns();
+    for lane in 0..1000 {
+        add(&mut turns, lane, "o/a", Priority::Normal);
+        add(&mut turns, 1000 + lane, "o/b", Priority::Normal);
+    }
+    let mut counts = [0; 2];
+    for _ in 0..400 {
+        let of = turns.front().unwrap().0 as usize / 1000;
+        counts[of] += 1;
+        turns.gave(false, [3, 1][of]);
+        turns.check().unwrap();
+    }
+    assert_eq!(counts, [300, 100]);
 }

@@ -8,6 +8,7 @@ use mindos_model::{BootId, Timestamp};
 
 use crate::breaker::Breaker;
 use crate::input::{ReportedLoad, SessionId};
+use crate::policy::Version;
 use crate::record::{InstanceKey, Load};
 use crate::registry::GeneralIdx;
 use crate::score::{Exclusion, Pace, Pressure};
@@ -25,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) reported: ReportedLoad,
     /// Neither draining nor held.
     pub(crate) is_open: bool,
+    /// Its version as routes compare it; unset when what it says is none.
+    pub(crate) release: Option<Version>,
     /// Its general stops at the ceilings that it is given.
     pub(crate) keeps_ceilings: bool,
     /// What its provider allows nothing until.
@@ -78,6 +81,7 @@ impl Member {
             load,
             reported: ReportedLoad::default(),
             is_open: true,
+            release: None,
             keeps_ceilings: false,
             paused_until: None,
             breaker: Breaker::default(),

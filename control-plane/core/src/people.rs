@@ -45,9 +45,13 @@ impl Durable {
                     decision.outputs.extend(context.soft.session_of(&lease.instance).map(send));
                     Record::CancelRequested(CancelRequested { delivery: id, reason, by: by.clone() })
                 }
-                Phase::Waiting { .. } | Phase::Parked { .. } => {
-                    Record::DeliveryCancelled(DeliveryCancelled { delivery: id, reason, by: by.clone(), charged: None })
-                }
+                Phase::Waiting { .. } | Phase::Parked { .. } => Record::DeliveryCancelled(DeliveryCancelled {
+                    delivery: id,
+                    reason,
+                    by: by.clone(),
+                    charged: None,
+                    unanswered: false,
+                }),
                 Phase::Succeeded | Phase::Cancelled => continue,
             };
             decision.records.push(record);

@@ -3,6 +3,8 @@
 //! Nothing here grows with the fleet: at most 16 generals and two instances are weighed. Who may not begin work is not among
 //! those drawn from: held or leaving, its breaker open, its provider's limit reached, no free slot (`pool.rs`).
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -11,15 +13,17 @@ use smallvec::smallvec;
 
 use crate::aside::Wanted;
 use crate::decide::{Context, Decision};
+use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
 use crate::output::{Assign, InstanceState, Output, PlaneMessage};
+use crate::policy::Version;
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
-use crate::record::{Choice, DeliveryLeased, Load, Record};
+use crate::record::{Choice, Degraded, DeliveryLeased, Exclusion, Load, Record};
 use crate::registry::GeneralIdx;
-use crate::routing::RouteIdx;
+use crate::routing::{RouteIdx, Rule};
 use crate::soft::Soft;
 use crate::spend::Granted;
 
@@ -46,7 +50,7 @@ pub enum Drawing {
 pub(crate) enum Unplaced {
     /// The queue's generals have no free slot.
     NoSlot,
-    /// Those with a free slot have another delivery of the event.
+    /// Those with a free slot have another delivery of the event, or are not for it.
     Taken,
     /// The general or arm that the lane wants has no free slot, or others wait longer for it.
     Aside { wanted: Wanted, behind: bool },
@@ -57,21 +61,38 @@ impl Durable {
         let (event, delivery) = self.events.delivery(id).expect("queues name open deliveries");
         let mut entropy = context.entropy;
         let mut choice = Choice::default();
+        let mut degraded = None;
         let opinions = self.opinion_weight(event.route, &mut entropy, &mut choice);
         let general = match queue {
             QueueId::General(general) if context.soft.free.contains(&general) => general,
             QueueId::General(_) => return Err(Unplaced::NoSlot),
-            QueueId::Route(route) if self.lists_generals(route) => {
-                self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)?
-            }
             QueueId::Shadow(route) => self.choose_shadow(route, event, context.soft, &mut entropy, &mut choice)?,
-            QueueId::Route(route) => self.choose(route, event, (context.soft, opinions), &mut entropy, &mut choice)?,
+            QueueId::Route(route) => {
+                let rule = self.routing.rule(route);
+                let substitutes = self.substitutes(rule, Spender::open(event, id.event), context);
+                let weighed = (context.soft, opinions);
+                let chosen = match &substitutes {
+                    Some(substitutes) => {
+                        let of = (event, delivery);
+                        self.choose_cheaper(route, of, substitutes, weighed, &mut entropy, &mut choice)
+                    }
+                    None if self.lists_generals(route) => {
+                        self.choose_listed(route, (event, delivery.lane), context.soft, &mut entropy, &mut choice)
+                    }
+                    None => self.choose(rule, route, event, weighed, &mut entropy, &mut choice),
+                };
+                let general = chosen.map_err(|unplaced| self.unless_others_may(route, unplaced, context.soft))?;
+                degraded = substitutes.and_then(|substitutes| self.degraded(rule, event, &substitutes, general));
+                general
+            }
         };
-        let member = match self.draw_version(event, general, context, &mut choice) {
+        let min = self.routing.rule(event.route).route.policy.version_min;
+        let drawn = match self.draw_version(event, general, context, &mut choice) {
             Some(found) => found,
-            None => self.draw(general, context, opinions, &mut entropy, &mut choice),
+            None => self.draw((general, min), context, opinions, &mut entropy, &mut choice),
         };
-        let member = member.ok_or(Unplaced::NoSlot)?;
+        // Work of another route may go to those that are too old for this one's.
+        let member = drawn.ok_or(if min.is_some() { Unplaced::Taken } else { Unplaced::NoSlot })?;
         let mut granted = None;
         if !self.budgets.is_empty() {
             let keeps_ceilings = context.soft.member(member).keeps_ceilings;
@@ -85,12 +106,17 @@ impl Durable {
                 }
                 // A shadow is never set aside.
                 Err(_) if delivery.terms().shadow => {
-                    return Ok(Decision::default().with(crate::shadow::ended(id, event.came_to_nothing(), None)));
+                    return Ok(Decision::default().with(crate::shadow::ended(
+                        id,
+                        event.came_to_nothing(),
+                        None,
+                        false,
+                    )));
                 }
                 Err(over) => return Ok(Decision::default().with(Durable::over_budget(id, over))),
             }
         }
-        Ok(self.lease(id, event, delivery, general, member, choice, granted, context))
+        Ok(self.lease(id, event, delivery, general, member, choice, granted, degraded, context))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller, which has them all at hand")]
@@ -103,12 +129,13 @@ impl Durable {
         member: MemberIdx,
         mut choice: Choice,
         granted: Option<Granted>,
+        degraded: Option<Box<Degraded>>,
         context: Context<'_>,
     ) -> Decision {
         let rule = self.routing.rule(event.route);
         let route = &rule.route;
         let member = context.soft.member(member);
-        let variant = self.variant((event, delivery), rule, general, member);
+        let variant = self.variant((event, delivery), rule, general, member, degraded.is_some());
         if let Some(weighing) = &mut choice.feedback {
             weighing.tidy();
         }
@@ -128,6 +155,7 @@ impl Durable {
             lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
             choice,
             reservation,
+            degraded,
             variant,
         };
         let assign = Assign {
@@ -152,14 +180,27 @@ impl Durable {
 
     fn choose(
         &self,
+        rule: &Rule,
         route: RouteIdx,
         event: &Event,
         (soft, opinions): (&Soft, Option<u32>),
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
-        let rule = self.routing.rule(route);
-        let Some(free) = soft.free_of(route) else { return Err(Unplaced::NoSlot) };
+        let Some(free) = self.fitting_of(route, soft) else { return Err(Unplaced::NoSlot) };
+        self.choose_among(rule, event, (&rule.members, &free), (soft, opinions), entropy, choice)
+    }
+
+    /// One of the generals that may have it, of those that have a slot.
+    pub(crate) fn choose_among(
+        &self,
+        rule: &Rule,
+        event: &Event,
+        (members, free): (&BTreeSet<GeneralIdx>, &BTreeSet<GeneralIdx>),
+        (soft, opinions): (&Soft, Option<u32>),
+        entropy: &mut Entropy,
+        choice: &mut Choice,
+    ) -> Result<GeneralIdx, Unplaced> {
         match rule.route.strategy {
             Strategy::RoundRobin => {
                 let behind = rule.cursor.map_or(Bound::Unbounded, Bound::Excluded);
@@ -207,13 +248,32 @@ impl Durable {
                 }
                 let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
                 // Another general would be better, but where there is none the work is not stranded.
-                let other_is_there = rule
-                    .members
-                    .iter()
-                    .any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
+                let other_is_there =
+                    members.iter().any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
                 if other_is_there { Err(Unplaced::Taken) } else { Ok(*again) }
             }
         }
+    }
+
+    /// Generals that the route could choose and that have a slot at an instance which is new enough for it.
+    pub(crate) fn fitting_of<'a>(&self, route: RouteIdx, soft: &'a Soft) -> Option<Cow<'a, BTreeSet<GeneralIdx>>> {
+        let free = soft.free_of(route)?;
+        let Some(_) = self.routing.rule(route).route.policy.version_min else { return Some(Cow::Borrowed(free)) };
+        Some(Cow::Owned(free.iter().copied().filter(|general| self.has_fitting(route, *general, soft)).collect()))
+    }
+
+    /// Whether the general has a slot at an instance which is new enough for the route.
+    pub(crate) fn has_fitting(&self, route: RouteIdx, general: GeneralIdx, soft: &Soft) -> bool {
+        let min = self.routing.rule(route).route.policy.version_min;
+        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
+        soft.free.contains(&general) && soft.pool(general).is_some_and(|pool| pool.free.iter().any(is_new))
+    }
+
+    /// What has no slot for one event may have one for another, where not all of them may go to the same generals.
+    fn unless_others_may(&self, route: RouteIdx, unplaced: Unplaced, soft: &Soft) -> Unplaced {
+        let Some(cheaper) = self.routing.rule(route).cheaper.as_deref() else { return unplaced };
+        let is_free = || soft.free_of(route).is_some_and(|free| !free.is_empty()) || cheaper.is_free(soft);
+        if matches!(unplaced, Unplaced::NoSlot) && is_free() { Unplaced::Taken } else { unplaced }
     }
 
     fn lists_generals(&self, route: RouteIdx) -> bool {
@@ -232,7 +292,7 @@ impl Durable {
     /// An instance of a general for one more lease.
     fn draw(
         &self,
-        general: GeneralIdx,
+        (general, min): (GeneralIdx, Option<Version>),
         context: Context<'_>,
         opinions: Option<u32>,
         entropy: &mut Entropy,
@@ -240,13 +300,31 @@ impl Durable {
     ) -> Option<MemberIdx> {
         let Context { soft, limits, now, .. } = context;
         let pool = soft.pool(general)?;
-        let free = &pool.free;
+        let fits = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
+        let fitting: Vec<MemberIdx>;
+        let free = match min {
+            None => &pool.free,
+            Some(_) => {
+                fitting = pool.free.iter().copied().filter(fits).collect();
+                &fitting
+            }
+        };
+        if free.is_empty() {
+            return None;
+        }
         choice.free = u32::try_from(free.len()).unwrap_or(u32::MAX);
         choice.connected = pool.members;
         // Whose trial it is waits for nobody's luck: else it would be out for long in a large pool.
-        let trial = pool.trials.last().copied();
+        let trial = pool.trials.iter().rev().copied().find(fits);
         if !pool.aside.is_empty() {
             self.note_excluded(pool, trial, soft, choice);
+        }
+        if free.len() < pool.free.len() {
+            let old = pool.free.iter().filter(|idx| !fits(idx));
+            choice.aside += u32::try_from(old.clone().count()).unwrap_or(u32::MAX);
+            let room = EXCLUDED_NAMED_MAX.saturating_sub(choice.excluded.len());
+            let named = old.take(room).map(|idx| (soft.member(*idx).instance.clone(), Exclusion::VersionTooOld));
+            choice.excluded.extend(named);
         }
         let mut weigh = |idx: MemberIdx, trial: bool| {
             let mut weight = soft.weight(pool, idx, now);

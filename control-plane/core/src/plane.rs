@@ -5,7 +5,7 @@
 //! Invariants: an output leaves only when the records it rests on are durable; at most [`IN_FLIGHT_MAX`] batches are with
 //! the journal at a time; entries of one batch become durable together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,14 @@ use crate::queue::QueueId;
 use crate::record::{Batch, CancelReason, Entry, EpochCause, EpochStarted, Record, RoutesApplied};
 use crate::route::{Route, RouteTable};
 use crate::soft::Soft;
+use crate::weights::Weights;
 
 /// Batches with the journal at a time, so that one is written while the other is synced.
 pub const IN_FLIGHT_MAX: usize = 2;
 /// Lanes tried in one queue when those with a free slot already have another delivery of the event.
 const LANES_TRIED_MAX: usize = 64;
+/// After what time a queue is looked at again of which not all lanes were tried.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Rough size of a record without its payload.
 const RECORD_SIZE: usize = 200;
 
@@ -52,6 +55,8 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// What idle agents are told.
     pub heartbeat_idle: Duration,
+    /// Who gets more than others of what is shared.
+    pub weights: Weights,
     /// How an instance is drawn. For measurements only: a plane that serves draws the better of two.
     pub drawing: Drawing,
 }
@@ -69,6 +74,7 @@ impl Default for Limits {
             reservation_max: Amount { micros: 1_000_000, tokens: 200_000, time_ms: 600_000 },
             heartbeat: limits::HEARTBEAT_INTERVAL,
             heartbeat_idle: limits::HEARTBEAT_IDLE_INTERVAL,
+            weights: Weights::default(),
             drawing: Drawing::default(),
         }
     }
@@ -88,6 +94,8 @@ pub struct Plane {
     in_flight: VecDeque<Seq>,
     durable_seq: Seq,
     outbox: VecDeque<(Seq, Output)>,
+    /// Queues with lanes that were not tried, and when to go on.
+    looks: BTreeSet<(Timestamp, QueueId)>,
 }
 
 impl Plane {
@@ -110,6 +118,7 @@ impl Plane {
             in_flight: VecDeque::new(),
             durable_seq,
             outbox: VecDeque::new(),
+            looks: BTreeSet::new(),
         };
         plane.record(Record::EpochStarted(EpochStarted { epoch, version: Arc::from(version), cause }), now);
         plane.ensure_routes(&TenantName::default_tenant(), now);
@@ -240,7 +249,8 @@ impl Plane {
             return Some(Timestamp(0));
         }
         let budgets = self.durable.budgets.next_due();
-        agenda.next_due().into_iter().chain(budgets).chain(self.soft.next_due()).min()
+        let looks = self.looks.first().map(|(at, _)| *at);
+        agenda.next_due().into_iter().chain(looks).chain(budgets).chain(self.soft.next_due()).min()
     }
 
     /// The durable state, as it stands at the end of the open batch.
@@ -284,14 +294,20 @@ impl Plane {
                 self.record(record, now);
             }
         }
-        self.fire_budgets(now);
+        self.fire_budgets(now, entropy);
         self.fire_terms(now);
+        while let Some(&(at, queue)) = self.looks.first().filter(|(at, _)| *at <= now) {
+            self.looks.remove(&(at, queue));
+            self.durable.look_at_queue(queue);
+        }
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
+            self.durable.wake_parked(general);
         }
         for general in std::mem::take(&mut self.soft.woken) {
             self.durable.wake(general);
             self.durable.wake_shadows(general);
+            self.durable.wake_degraded(general);
             self.durable.call_for(general);
         }
     }
@@ -313,15 +329,17 @@ impl Plane {
     }
 
     /// What budgets have room for again, and levels that they have reached.
-    fn fire_budgets(&mut self, now: Timestamp) {
-        self.durable.budgets.fire(now);
+    fn fire_budgets(&mut self, now: Timestamp, entropy: &mut Entropy) {
+        for tenant in self.durable.budgets.fire(now) {
+            self.durable.budget_moved(&tenant);
+        }
         while let Some(since) = self.durable.budgets.crossings.pop_first() {
             if let Some(record) = self.durable.crossing(since, now) {
                 self.record(record, now);
             }
         }
         for due in std::mem::take(&mut self.durable.budgets.due) {
-            let (records, has_more) = self.durable.freed(due, now);
+            let (records, has_more) = self.durable.freed(due, self.context(now, *entropy));
             let any = !records.is_empty();
             for record in records {
                 self.record(record, now);
@@ -340,7 +358,7 @@ impl Plane {
             let Some(queue) = self.durable.agenda.dirty.begin() else { return };
             let mut leased = 0;
             let rests = self.assign_from(queue, &mut leased, now, entropy);
-            self.durable.end_turn(queue, leased > 0, rests);
+            self.durable.end_turn(queue, leased > 0, rests, &self.limits.weights);
         }
     }
 
@@ -358,7 +376,7 @@ impl Plane {
             match self.durable.place(queue, delivery, context) {
                 Ok(decision) => {
                     self.carry_out(decision, now);
-                    self.durable.gave(queue);
+                    self.durable.gave(queue, &self.limits.weights);
                     self.durable.placed(queue, delivery);
                     *leased += 1;
                     if self.is_full() {
@@ -366,11 +384,15 @@ impl Plane {
                     }
                 }
                 Err(Unplaced::NoSlot) => return true,
-                Err(Unplaced::Aside { wanted, behind }) => self.durable.set_aside(queue, wanted, behind),
+                Err(Unplaced::Aside { wanted, behind }) => {
+                    self.durable.set_aside(queue, wanted, behind, &self.limits.weights)
+                }
                 Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
                     if lanes_tried == LANES_TRIED_MAX {
+                        // Others stand behind those, and nothing may wake the queue.
+                        self.looks.insert((now + LOOK_AGAIN, queue));
                         return true;
                     }
                 }
@@ -397,7 +419,7 @@ impl Plane {
         }
     }
 
-    fn context(&self, now: Timestamp, entropy: Entropy) -> Context<'_> {
+    pub(crate) fn context(&self, now: Timestamp, entropy: Entropy) -> Context<'_> {
         Context { soft: &self.soft, limits: &self.limits, now, entropy }
     }
 

@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{GeneralType, RouteName, Strategy, limits};
+use mindos_model::{GeneralName, GeneralType, RouteName, Strategy, limits};
 
 use crate::feedback::FeedbackRule;
 use crate::route::{Coalesce, Route, RouteError, Targets};
+pub use crate::version::Version;
 
 /// How long a shadow may wait on a route without a time to live: nobody misses it, so it must not pile up.
 pub const SHADOW_TTL: Duration = Duration::from_secs(60 * 60);
@@ -21,6 +22,8 @@ pub const THERE_GRACE: Duration = limits::LEASE_GRACE;
 pub(crate) const FALL_BACKS_MAX: usize = 4;
 /// Shares of one route.
 const WEIGHTS_MAX: usize = 64;
+/// Lines of one route that say who takes work while a budget is low.
+pub const DEGRADE_MAX: usize = 16;
 
 /// What a route asks for besides its targets and strategy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +34,21 @@ pub struct Policy {
     pub ttl: Option<Duration>,
     pub retry: Retry,
     pub no_general: NoGeneral,
+    /// Who takes the work while a budget is low; of several lines for one general the first counts.
+    pub degrade: Vec<Degrade>,
+    /// Instances of an older version, or of none that is known, get none of its work.
+    pub version_min: Option<Version>,
     /// How feedback weighs its choices; unset for not at all.
     pub feedback: Option<FeedbackRule>,
+}
+
+/// A cheaper general to use while a budget is low.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degrade {
+    /// Name or type of the generals that give way; unset for all of the route's.
+    pub from: Option<Arc<str>>,
+    /// Name or type of those that take their work.
+    pub to: Arc<str>,
 }
 
 /// How long to wait before another attempt: doubles from the first wait to the longest, with full jitter.
@@ -80,8 +96,26 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _, feedback } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min, feedback } = &self.policy;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
+        if version_min.is_some_and(|version| !version.is_release()) {
+            return unfit("version_min", "expected one to three numbers, such as 1.4 or 1.4.2");
+        }
+        if degrade.len() > DEGRADE_MAX {
+            return unfit("degrade", "expected at most 16 lines");
+        }
+        let is_word = |word: &str| GeneralName::new(word).is_ok() || GeneralType::new(word).is_ok();
+        for (place, Degrade { from, to }) in degrade.iter().enumerate() {
+            let wrong = if !is_word(to) {
+                Some(("to", to))
+            } else {
+                from.as_ref().filter(|from| !is_word(from)).map(|from| ("from", from))
+            };
+            if let Some((word, text)) = wrong {
+                let text = text.chars().take(80).collect();
+                return Err(RouteError::Degrade { index, place, word, text });
+            }
+        }
         let weights = &self.targets.weights;
         let shares = !weights.is_empty();
         match (self.strategy, shares) {

@@ -386,8 +386,12 @@ impl Soft {
             (true, None) => {
                 member.free_at = Some(u32::try_from(pool.free.len()).expect("fewer members than 2^32"));
                 pool.free.push(idx);
-                if pool.free.len() == 1 {
+                let is_first = pool.free.len() == 1;
+                if is_first {
                     self.refresh_general(durable, general);
+                } else if durable.registry.get(general).is_some_and(|known| known.is_picked_over) {
+                    // Those with a slot may have been too old for what waits.
+                    self.woken.push(general);
                 } else {
                     self.wake_shadows_of(durable, general);
                 }

@@ -1,11 +1,13 @@
 //! Publishing: an event is known, refused, or accepted with all its deliveries.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Priority, Strategy, Timestamp, Token, limits};
 use smallvec::smallvec;
 
 use crate::decide::{Context, Decision};
+use crate::degrade::Spender;
 use crate::durable::Durable;
 use crate::event::{Event, Phase};
 use crate::guard::GuardAction;
@@ -13,7 +15,8 @@ use crate::input::{NewEvent, RequestId, Seen};
 use crate::output::{Output, Published, PublishedDelivery, Rejection, Reply};
 use crate::queue::QueueId;
 use crate::record::{
-    About, CancelReason, CancelRequested, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery, Record,
+    About, CancelReason, CancelRequested, Degraded, DeliveryCancelled, EventAccepted, Judgement, PlannedDelivery,
+    Record,
 };
 use crate::registry::GeneralIdx;
 use crate::route::{Coalesce, DELAY_MAX, SHADOW_TTL};
@@ -29,6 +32,7 @@ struct Target {
     superseded: Vec<DeliveryId>,
     parked: Option<ParkReason>,
     terms: Terms,
+    degraded: Option<Box<Degraded>>,
 }
 
 impl Durable {
@@ -79,7 +83,7 @@ impl Durable {
     fn accept(&self, event: NewEvent, context: Context<'_>) -> Result<(Published, Vec<Record>), Rejection> {
         let seq = self.seq.next();
         let (mut targets, mut route, mut strategy, mut fell_back_from) = (Vec::new(), None, None, None);
-        let mut guarded = None;
+        let (mut guarded, mut is_degrading) = (None, false);
         let mut priority = event.priority.unwrap_or(Priority::Normal);
         if event.routed && !self.is_only_noted(&event) {
             let (idx, stopped) = match &event.asked {
@@ -90,7 +94,10 @@ impl Durable {
                 Some(asked) => {
                     let missing = self.asked(&event, asked)?;
                     debug_assert!(missing.is_none(), "the route is recorded before the event is decided");
-                    (self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused"), None)
+                    let found = self.routing.find(&event.tenant, &asked.name).expect("it was recorded or refused");
+                    // A replay changes nothing, and the caller chose what to repeat.
+                    let guarded = || self.routing.guarded(&event, &self.routing.rule(found).route);
+                    (found, if is_replay(&event) { None } else { guarded() })
                 }
             };
             if event.not_before.is_some_and(|at| at > context.now + DELAY_MAX) {
@@ -109,6 +116,7 @@ impl Durable {
                 }
                 self.check_room(&targets, rule, context)?;
             }
+            is_degrading = rule.cheaper.is_some();
             fell_back_from = way.from;
             route = Some(rule.route.name.clone());
             strategy = Some(rule.route.strategy);
@@ -116,7 +124,7 @@ impl Durable {
         }
         let mut deliveries = Vec::with_capacity(targets.len());
         let mut published = Vec::with_capacity(targets.len());
-        let mut ends = Vec::new();
+        let (mut ends, mut ended) = (Vec::new(), BTreeSet::new());
         let aside = guarded.map(|_| ParkReason::Guarded);
         for (ordinal, mut target) in (1..).zip(targets) {
             if aside.is_some() {
@@ -128,9 +136,12 @@ impl Durable {
             let general = target.general.map(|idx| self.registry.general(idx).key.clone());
             let parked = aside.or(target.parked);
             published.push(PublishedDelivery { delivery, general: general.clone(), parked });
-            deliveries.push(PlannedDelivery { general, parked, terms: target.terms.boxed() });
-            let end = |older| self.supersede(older, delivery);
-            ends.extend(target.superseded.into_iter().map(end));
+            let (terms, degraded) = (target.terms.boxed(), target.degraded);
+            deliveries.push(PlannedDelivery { general, parked, terms, degraded });
+            // Where others stand in, two of them may take the place of the same one.
+            let is_first = |older: &DeliveryId| !is_degrading || ended.insert(*older);
+            let older: Vec<_> = target.superseded.into_iter().filter(is_first).collect();
+            ends.extend(older.into_iter().map(|older| self.supersede(older, delivery)));
         }
         let NewEvent { tenant, source, id, ty, kind, subject, lane, repository, actor, time, .. } = event;
         let NewEvent { key, digest, payload, judged, about, .. } = event;
@@ -189,7 +200,12 @@ impl Durable {
                 if given.len() > limits::FANOUT_MAX {
                     return Err(Rejection::FanoutTooWide { targets: given.len(), max: limits::FANOUT_MAX });
                 }
-                Ok(given.into_iter().map(|idx| target(QueueId::General(idx), Some(idx))).collect())
+                let to = |idx| target(QueueId::General(idx), Some(idx));
+                let Some(substitutes) = self.substitutes(rule, Spender::coming(event), context) else {
+                    return Ok(given.into_iter().map(to).collect());
+                };
+                let given = self.cheaper_of(&given, &substitutes, context.soft);
+                Ok(given.into_iter().map(|(idx, degraded)| Target { degraded, ..to(idx) }).collect())
             }
             Strategy::RoundRobin | Strategy::Sticky | Strategy::Failover | Strategy::Split => {
                 Ok(vec![target(route_queue, None)])
@@ -231,10 +247,15 @@ impl Durable {
             // It takes its place in the lane when its time comes, so that nothing waits behind it, nor is superseded by it.
             terms.not_before = not_before;
             terms.expires = expires(&terms);
-            return Target { queue, general, superseded: Vec::new(), parked: Some(ParkReason::Delayed), terms };
+            let (superseded, parked) = (Vec::new(), Some(ParkReason::Delayed));
+            return Target { queue, general, superseded, parked, terms, degraded: None };
         }
-        let superseded = self.superseded_by(event, queue, rule);
+        let mut superseded = self.superseded_by(event, queue, rule);
         let is_full = self.is_full(queue, event, superseded.len(), context);
+        for twin in self.twin_queues(rule, queue) {
+            let is_ours = |id: &DeliveryId| self.rule_of(*id).name == rule.route.name;
+            superseded.extend(self.superseded_by(event, twin, rule).into_iter().filter(is_ours));
+        }
         if let Coalesce::Debounce { quiet, longest } = rule.route.coalesce {
             let since = self.burst_since(&superseded, context.now);
             terms.burst_since = since;
@@ -243,7 +264,8 @@ impl Durable {
             }
         }
         terms.expires = expires(&terms);
-        Target { queue, general, superseded, parked: is_full.then_some(ParkReason::BacklogFull), terms }
+        let parked = is_full.then_some(ParkReason::BacklogFull);
+        Target { queue, general, superseded, parked, terms, degraded: None }
     }
 
     /// When the first event came of a burst that goes on: of those that are superseded and of which nothing was begun.
@@ -336,7 +358,13 @@ impl Durable {
         if is_leased {
             Record::CancelRequested(CancelRequested { delivery: older, reason, by })
         } else {
-            Record::DeliveryCancelled(DeliveryCancelled { delivery: older, reason, by, charged: None })
+            Record::DeliveryCancelled(DeliveryCancelled {
+                delivery: older,
+                reason,
+                by,
+                charged: None,
+                unanswered: false,
+            })
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::fair::{FlowIdx, Turns};
 use crate::overflow::Overflow;
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
+use crate::weights::Weights;
 
 /// Names a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -248,9 +249,13 @@ impl Queue {
     }
 
     /// Ends the turn of the lane in front, which gave out a delivery. One that has no more is out.
-    pub(crate) fn gave(&mut self, has_more: bool) {
+    pub(crate) fn gave(&mut self, has_more: bool, weights: &Weights) {
         let front = self.turns.front().filter(|_| !has_more);
-        self.turns.gave(has_more);
+        let weight = match self.turns.front() {
+            Some(idx) => weights.of_flow(self.flow_of(idx).map(AsRef::as_ref)),
+            None => 1,
+        };
+        self.turns.gave(has_more, weight);
         if let Some(idx) = front {
             self.lane_mut(idx).queued = false;
             self.drop_if_empty(idx);

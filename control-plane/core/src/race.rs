@@ -31,9 +31,13 @@ impl Event {
                 // Somebody asked before.
                 Phase::Leased(_) if known.setback().cancel.is_some() => None,
                 Phase::Leased(_) => Some(Record::CancelRequested(CancelRequested { delivery, reason, by })),
-                Phase::Waiting { .. } | Phase::Parked { .. } => {
-                    Some(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged: None }))
-                }
+                Phase::Waiting { .. } | Phase::Parked { .. } => Some(Record::DeliveryCancelled(DeliveryCancelled {
+                    delivery,
+                    reason,
+                    by,
+                    charged: None,
+                    unanswered: false,
+                })),
                 Phase::Succeeded | Phase::Cancelled => None,
             }
         })
@@ -55,6 +59,6 @@ pub(crate) fn second(
     }
     let (reason, by) = (CancelReason::RaceLost { by: winner }, Arc::from(""));
     let charged = charged.map(Box::new);
-    records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged }));
+    records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false }));
     records
 }

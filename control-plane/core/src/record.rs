@@ -229,6 +229,19 @@ pub struct PlannedDelivery {
     /// Set when its queue had no room.
     pub parked: Option<ParkReason>,
     pub terms: Option<Box<Terms>>,
+    /// Set where its general takes the place of dearer ones.
+    pub degraded: Option<Box<Degraded>>,
+}
+
+/// Work went to a cheaper general, because a budget is low.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    /// The budget that is low.
+    pub budget: BudgetName,
+    /// How much of its limit was charged, in percent and rounded down.
+    pub percent: u32,
+    /// The generals whose place it takes; the first few of them.
+    pub from: Vec<Arc<GeneralKey>>,
 }
 
 /// An instance got the right to work on a delivery.
@@ -245,6 +258,8 @@ pub struct DeliveryLeased {
     pub choice: Choice,
     /// What is set aside for it; unset where no budget applies.
     pub reservation: Option<Box<Reservation>>,
+    /// Set where the general takes the place of dearer ones.
+    pub degraded: Option<Box<Degraded>>,
     /// What is compared by it; unset where nothing is.
     pub variant: Option<Box<Variant>>,
 }
@@ -362,6 +377,8 @@ pub struct DeliveryCancelled {
     pub by: Arc<str>,
     /// What its budgets are charged; unset where it was not leased, or none applied to the lease.
     pub charged: Option<Box<Amount>>,
+    /// Its lease ended without a word of its holder, whose result would come late.
+    pub unanswered: bool,
 }
 
 /// A leased delivery is to be stopped; it ends when the agent side says so, or its lease lapses.

@@ -30,6 +30,10 @@ pub(crate) struct General {
     pub(crate) routes: Vec<RouteIdx>,
     /// Routes whose shadows could go to it.
     pub(crate) shadows: Vec<RouteIdx>,
+    /// Some of those routes do not take every instance.
+    pub(crate) is_picked_over: bool,
+    /// Routes under which it takes the work of others while a budget is low.
+    pub(crate) stands_in: Vec<RouteIdx>,
     /// What stands for it where lanes are spread over generals.
     pub(crate) mark: u64,
     /// Deliveries leased to its instances.
@@ -101,6 +105,8 @@ impl Registry {
             queue: Queue::new(hasher.clone()),
             routes: Vec::new(),
             shadows: Vec::new(),
+            stands_in: Vec::new(),
+            is_picked_over: false,
             leased: 0,
             bound: 0,
         })));

@@ -5,7 +5,6 @@
 //! neither estimates, breakers nor latencies. Invariants: live work that could take a slot has it first, and of a
 //! general with several slots the last free one is left to live work; a replay is never parked.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use mindos_model::{DeliveryId, RouteName, Seq};
@@ -25,6 +24,7 @@ use crate::registry::GeneralIdx;
 use crate::routing::Rule;
 use crate::score::Weight;
 use crate::soft::Soft;
+use crate::version;
 
 /// The longest name of a replay, in bytes.
 pub const REPLAY_ID_MAX: usize = 64;
@@ -63,40 +63,7 @@ impl VersionWanted {
     pub fn fits(&self, version: &str) -> bool {
         match self {
             VersionWanted::Exactly(wanted) => **wanted == *version,
-            VersionWanted::AtLeast(wanted) => !version.is_empty() && compare(version, wanted) != Ordering::Less,
-        }
-    }
-}
-
-/// Orders versions part by part, numbers by their value; one with a suffix behind `-` comes before the one without.
-fn compare(one: &str, other: &str) -> Ordering {
-    let split = |text| str::split_once(text, '-').map_or((text, None), |(release, suffix)| (release, Some(suffix)));
-    let ((one, before), (other, behind)) = (split(one), split(other));
-    parts(one, other).then_with(|| match (before, behind) {
-        (None, None) => Ordering::Equal,
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (Some(before), Some(behind)) => parts(before, behind),
-    })
-}
-
-fn parts(one: &str, other: &str) -> Ordering {
-    let (mut one, mut other) = (one.split('.'), other.split('.'));
-    loop {
-        let (left, right) = (one.next(), other.next());
-        if left.is_none() && right.is_none() {
-            return Ordering::Equal;
-        }
-        let (left, right) = (left.unwrap_or("0"), right.unwrap_or("0"));
-        let order = match (left.parse::<u64>(), right.parse::<u64>()) {
-            (Ok(left), Ok(right)) => left.cmp(&right),
-            // As in semantic versioning: a number comes before a word.
-            (Ok(_), Err(_)) => Ordering::Less,
-            (Err(_), Ok(_)) => Ordering::Greater,
-            (Err(_), Err(_)) => left.cmp(right),
-        };
-        if order != Ordering::Equal {
-            return order;
+            VersionWanted::AtLeast(wanted) => version::is_at_least(version, wanted),
         }
     }
 }
@@ -107,7 +74,7 @@ pub struct Variant {
     /// Of a replay, the route that took the event then.
     pub route: RouteName,
     pub role: Role,
-    /// The target whose share it is, under `split`; empty otherwise.
+    /// The target whose share it is, under `split`; empty otherwise, and where a cheaper general takes its place.
     pub arm: Arc<str>,
     /// Of the instance.
     pub version: Arc<str>,
@@ -149,6 +116,7 @@ impl Durable {
         rule: &Rule,
         general: GeneralIdx,
         member: &Member,
+        is_degraded: bool,
     ) -> Option<Box<Variant>> {
         let compares = rule.route.policy.shadow.is_some() || !rule.route.targets.weights.is_empty();
         if !compares && rule.route.policy.feedback.is_none() {
@@ -159,7 +127,12 @@ impl Durable {
             Mode::Shadow => Role::Shadow,
             Mode::Replay => Role::Replay,
         };
-        let arm = rule.ranks.of(general).and_then(|rank| rule.route.targets.weights.get(rank as usize));
+        // Who stands in for others does not do what falls to its own share.
+        let arm = rule
+            .ranks
+            .of(general)
+            .filter(|_| !is_degraded)
+            .and_then(|rank| rule.route.targets.weights.get(rank as usize));
         let arm = arm.map(|weight| weight.target.clone()).unwrap_or_default();
         let of = event.replay.as_deref().and_then(|replay| replay.route.clone());
         let route = of.unwrap_or_else(|| rule.route.name.clone());
@@ -217,7 +190,7 @@ impl Durable {
 
     /// The end of a replay that its budget has no room for, now or later.
     pub(crate) fn replay_over_budget(id: DeliveryId) -> Record {
-        crate::shadow::ended(id, CancelReason::ReplayOverBudget, None)
+        crate::shadow::ended(id, CancelReason::ReplayOverBudget, None, false)
     }
 }
 
@@ -226,19 +199,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_ordered_by_their_numbers() {
-        let ordered = ["0.9", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.2", "1.10.0", "2"];
-        for pair in ordered.windows(2) {
-            assert_eq!(compare(pair[0], pair[1]), Ordering::Less, "{pair:?}");
-            assert_eq!(compare(pair[1], pair[0]), Ordering::Greater, "{pair:?}");
-        }
-        assert_eq!(compare("1.0", "1.0.0"), Ordering::Equal);
-    }
-
-    #[test]
     fn an_unknown_version_is_no_version() {
         let at_least = VersionWanted::AtLeast("0.0".into());
-        assert!(!at_least.fits("") && at_least.fits("0.0.1"));
+        assert!(!at_least.fits("") && !at_least.fits("custom") && at_least.fits("0.0.1"));
         let exactly = VersionWanted::Exactly("1.2.3".into());
         assert!(exactly.fits("1.2.3") && !exactly.fits("1.2.30"));
     }

@@ -2,7 +2,8 @@
 //!
 //! The slots of a general are shared by its own queue and those of all routes that could choose it, and the plane's time by all tenants.
 //! So tenants take turns, and within a tenant its queues do: the one that gave out work the longest ago goes first. One that
-//! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them.
+//! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them. Of the tenants one of
+//! weight 3 has three turns for each of one of weight 1 (stride scheduling).
 //!
 //! Invariants: a queue stands here at most once; a tenant stands in `ready` if and only if it has queues and none of them has its turn.
 
@@ -11,6 +12,9 @@ use std::collections::BinaryHeap;
 
 use crate::queue::QueueId;
 use crate::tenants::TenantIdx;
+
+/// What a turn of a tenant of weight 1 moves it by.
+const STRIDE: u64 = 1_000_000;
 
 /// The rounds of all queues: those of shadows and replays go round for what the others leave.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +46,8 @@ impl Rounds {
     }
 
     /// Ends the turn, and says which one it was. The queue is out, until it is added again.
-    pub(crate) fn end(&mut self) -> u64 {
-        if self.shadows.current.is_some() { self.shadows.end() } else { self.live.end() }
+    pub(crate) fn end(&mut self, weight: u32) -> u64 {
+        if self.shadows.current.is_some() { self.shadows.end(weight) } else { self.live.end(weight) }
     }
 
     /// Takes a queue out that does not exist any more.
@@ -61,10 +65,12 @@ impl Rounds {
 struct Round {
     /// By their places.
     tenants: Vec<Tenant>,
-    /// Tenants by the turn that was theirs last.
+    /// Tenants by what they have passed.
     ready: BinaryHeap<Reverse<(u64, TenantIdx)>>,
     /// The turn that was begun last.
     turn: u64,
+    /// What the tenant had passed whose turn was begun last, or one before it.
+    passed: u64,
     queues: usize,
     /// Whose turn it is.
     current: Option<(QueueId, TenantIdx)>,
@@ -74,7 +80,8 @@ struct Round {
 struct Tenant {
     /// Queues by the turn in which they gave out work last.
     queues: BinaryHeap<Reverse<(u64, QueueId)>>,
-    served: u64,
+    /// Grows with every turn, the less the more it weighs.
+    passed: u64,
 }
 
 impl Round {
@@ -92,14 +99,15 @@ impl Round {
         known.queues.push(Reverse((served, queue)));
         self.queues += 1;
         if is_first && self.current.is_none_or(|(_, of)| of != tenant) {
-            self.ready.push(Reverse((known.served, tenant)));
+            self.ready.push(Reverse((known.passed, tenant)));
         }
     }
 
     fn begin(&mut self) -> Option<QueueId> {
         debug_assert!(self.current.is_none(), "one turn ends before the next one begins");
         loop {
-            let Reverse((_, tenant)) = self.ready.pop()?;
+            let Reverse((passed, tenant)) = self.ready.pop()?;
+            self.passed = self.passed.max(passed);
             // The last queue may have been removed.
             let Some(Reverse((_, queue))) = self.tenants[tenant.0 as usize].queues.pop() else { continue };
             self.queues -= 1;
@@ -109,12 +117,13 @@ impl Round {
         }
     }
 
-    fn end(&mut self) -> u64 {
+    fn end(&mut self, weight: u32) -> u64 {
         if let Some((_, tenant)) = self.current.take() {
             let known = &mut self.tenants[tenant.0 as usize];
-            known.served = self.turn;
+            // Nobody saves up turns for later.
+            known.passed = known.passed.max(self.passed) + STRIDE / u64::from(weight);
             if !known.queues.is_empty() {
-                self.ready.push(Reverse((known.served, tenant)));
+                self.ready.push(Reverse((known.passed, tenant)));
             }
         }
         self.turn
@@ -146,9 +155,18 @@ mod tests {
 
     /// Gives turns to whoever is ready, each of which is ready again at once.
     fn turns(rounds: &mut Rounds, count: usize, tenant_of: impl Fn(QueueId) -> TenantIdx) -> Vec<QueueId> {
+        weighted_turns(rounds, count, tenant_of, |_| 1)
+    }
+
+    fn weighted_turns(
+        rounds: &mut Rounds,
+        count: usize,
+        tenant_of: impl Fn(QueueId) -> TenantIdx,
+        weight_of: impl Fn(QueueId) -> u32,
+    ) -> Vec<QueueId> {
         let one = |_| {
             let queue = rounds.begin().unwrap();
-            let turn = rounds.end();
+            let turn = rounds.end(weight_of(queue));
             rounds.add(tenant_of(queue), queue, turn);
             queue
         };
@@ -178,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn tenants_have_turns_in_the_proportion_of_their_weights() {
+        let mut rounds = Rounds::default();
+        rounds.add(TenantIdx(0), queue(0), 0);
+        rounds.add(TenantIdx(1), queue(1), 0);
+        let tenant_of = |of| TenantIdx(u32::from(of == queue(1)));
+        let weight_of = |of| if of == queue(0) { 3 } else { 1 };
+        let turns = weighted_turns(&mut rounds, 400, tenant_of, weight_of);
+        let of_first = turns.iter().filter(|of| **of == queue(0)).count();
+        assert!((299..=301).contains(&of_first), "{of_first} of 400");
+    }
+
+    #[test]
     fn shadows_have_what_the_others_leave() {
         let mut rounds = Rounds::default();
         let shadow = QueueId::Shadow(crate::routing::RouteIdx(0));
@@ -186,10 +216,10 @@ mod tests {
         assert_eq!(turns(&mut rounds, 4, |of| TenantIdx(if of == queue(1) { 1 } else { 2 })), [1, 2, 1, 2].map(queue));
         for number in [1, 2] {
             assert_eq!(rounds.begin(), Some(queue(number)));
-            rounds.end();
+            rounds.end(1);
         }
         assert_eq!(rounds.begin(), Some(shadow));
-        assert_eq!((rounds.end(), rounds.is_empty()), (1, true));
+        assert_eq!((rounds.end(1), rounds.is_empty()), (1, true));
     }
 
     #[test]
@@ -204,7 +234,7 @@ mod tests {
         rounds.add(TenantIdx(1), queue(3), 0);
         assert_eq!(rounds.begin(), Some(queue(3)));
         assert!(!rounds.is_empty());
-        rounds.end();
+        rounds.end(1);
         assert!(rounds.is_empty());
     }
 }

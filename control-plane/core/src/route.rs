@@ -8,7 +8,9 @@ use std::time::Duration;
 use mindos_model::{ClusterName, GeneralName, GeneralType, Priority, Region, RouteName, Strategy, limits};
 
 use crate::guard::{self, Guards, TrustRules};
-pub use crate::policy::{DELAY_MAX, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Weight};
+pub use crate::policy::{
+    DEGRADE_MAX, DELAY_MAX, Degrade, NoGeneral, Policy, Retry, SHADOW_TTL, THERE_GRACE, Version, Weight,
+};
 
 /// The rules of a tenant, in order: the first that matches decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +127,7 @@ impl Pattern {
         &self.0
     }
 
-    fn fits(&self, text: &str) -> bool {
+    pub(crate) fn fits(&self, text: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => text.starts_with(beginning),
             None => *self.0 == *text,
@@ -175,6 +177,10 @@ pub enum RouteError {
     Span { index: usize, field: &'static str, span: Duration, expected: &'static str },
     #[error("routes[{index}].{field}: {reason}")]
     Policy { index: usize, field: &'static str, reason: &'static str },
+    #[error(
+        "routes[{index}].degrade[{place}].{word}: `{text}` is not accepted: expected the name or type of a general"
+    )]
+    Degrade { index: usize, place: usize, word: &'static str, text: String },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
     #[error("routes[{index}].match.expr: has {len} bytes: expected 1 to {CONDITION_MAX}")]

@@ -10,6 +10,7 @@ use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
 use crate::aside::Aside;
+use crate::degrade::Cheaper;
 use crate::guard::{self, Guarded};
 use crate::input::NewEvent;
 use crate::queue::Queue;
@@ -42,6 +43,8 @@ pub(crate) struct Rule {
     /// Lanes whose general has no free slot.
     pub(crate) aside: Aside,
     pub(crate) shadow: Option<Box<ShadowSide>>,
+    /// Who takes its work while a budget is low.
+    pub(crate) cheaper: Option<Box<Cheaper>>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,9 +103,13 @@ impl Routing {
         let looked = Looked { kind: &event.kind, ty: &event.ty, subject: event.subject.as_deref() };
         let holds = event.judged.and_then(|judged| judged.holds);
         let first = index.first(table, looked, |place| holds == Some(place))? as usize;
-        let guards = table.routes[first].guards.as_deref();
-        let guarded = guard::judge(table.trust.as_deref(), guards, event.trust.as_deref(), event.actor.as_deref());
-        Some((order[first], guarded))
+        Some((order[first], self.guarded(event, &table.routes[first])))
+    }
+
+    /// What stops an event that goes by this route, which may be one that its publisher asked for.
+    pub(crate) fn guarded(&self, event: &NewEvent, route: &Route) -> Option<Guarded> {
+        let trust = self.tenants.get(&event.tenant).and_then(|in_force| in_force.table.trust.as_deref());
+        guard::judge(trust, route.guards.as_deref(), event.trust.as_deref(), event.actor.as_deref())
     }
 
     pub(crate) fn apply(&mut self, record: &RoutesApplied, at: Seq, registry: &mut Registry, hasher: &FixedState) {
@@ -141,11 +148,13 @@ impl Routing {
                     ranks: Ranks::default(),
                     aside: Aside::default(),
                     shadow: None,
+                    cheaper: None,
                 });
                 self.by_name.insert(key, idx);
                 idx
             }
         };
+        self.rule_mut(idx).cheaper = Cheaper::new(&self.rule(idx).route.policy.degrade);
         if self.rule(idx).route.policy.shadow.is_some() {
             self.rule_mut(idx).shadow_side(hasher);
         }
@@ -182,6 +191,9 @@ impl Routing {
             if let Some(side) = &mut rule.shadow {
                 side.members.remove(&general);
             }
+            if let Some(cheaper) = &mut rule.cheaper {
+                cheaper.leave(general);
+            }
             if rule.cursor == Some(general) {
                 rule.cursor = None;
             }
@@ -207,7 +219,15 @@ impl Routing {
                 side.members.remove(&general_idx)
             };
         }
+        let Rule { cheaper, route, tenant, .. } = rule;
+        let stands_in = cheaper.as_deref_mut().filter(|_| *tenant == general.key.tenant);
+        let stands_in =
+            stands_in.is_some_and(|cheaper| cheaper.rejoin(&route.policy.degrade, general_idx, general, fits));
         let general = registry.general_mut(general_idx);
+        general.stands_in.retain(|route| *route != idx);
+        if stands_in {
+            general.stands_in.push(idx);
+        }
         general.routes.retain(|route| *route != idx);
         if fits {
             general.routes.push(idx);
@@ -216,6 +236,8 @@ impl Routing {
         if shadowed {
             general.shadows.push(idx);
         }
+        let mut all = general.routes.iter().chain(&general.shadows).chain(&general.stands_in);
+        general.is_picked_over = all.any(|route| self.rules[route.0 as usize].route.policy.version_min.is_some());
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteIdx, &Rule)> {

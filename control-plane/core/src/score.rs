@@ -66,6 +66,8 @@ pub enum Exclusion {
     BreakerOpen,
     /// The provider behind it wants no more for now.
     RateLimited,
+    /// Its version is below what the route asks for, or not known.
+    VersionTooOld,
 }
 
 /// Latency that follows peaks at once and forgets them slowly.

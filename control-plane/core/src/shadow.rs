@@ -55,7 +55,8 @@ impl Durable {
         let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         let around = side.members.range(start..).chain(side.members.range(..start)).copied();
-        let may = |general: &GeneralIdx| soft.free.contains(general) && self.takes_replay(event, *general, soft);
+        let may =
+            |general: &GeneralIdx| self.has_fitting(route, *general, soft) && self.takes_replay(event, *general, soft);
         // The next lane may want another version, and less of its budget.
         let found = self.least(around.filter(may), soft, choice);
         let is_free = || side.members.iter().any(|general| soft.free.contains(general));
@@ -73,8 +74,8 @@ impl Durable {
     }
 }
 
-/// The end of a shadow or replay without a result.
-pub(crate) fn ended(delivery: DeliveryId, reason: CancelReason, charged: Option<Amount>) -> Record {
+/// The end of a shadow or replay without a result; `unanswered` if a lease of it ends that nobody answered.
+pub(crate) fn ended(delivery: DeliveryId, reason: CancelReason, charged: Option<Amount>, unanswered: bool) -> Record {
     let (by, charged) = (Arc::from(""), charged.map(Box::new));
-    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged })
+    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered })
 }

@@ -180,6 +180,7 @@ impl Soft {
             let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
             member.is_open = durable.registry.instance_holds(key).is_none();
             member.keeps_ceilings = *keeps_ceilings;
+            member.release = version.parse().ok();
             member.version = version.clone();
             if let Some(at) = kept.iter().position(|kept| kept.general == general) {
                 member.resume(kept.swap_remove(at));

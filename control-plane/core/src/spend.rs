@@ -211,12 +211,12 @@ impl Durable {
     }
 
     /// What may go on, and whether there is more of it to look at.
-    pub(crate) fn freed(&self, due: Due, now: Timestamp) -> (Vec<Record>, bool) {
-        let now = now.max(self.at);
+    pub(crate) fn freed(&self, due: Due, context: Context<'_>) -> (Vec<Record>, bool) {
+        let now = context.now.max(self.at);
         let ids: Vec<DeliveryId> = match due {
             Due::Orphans => self.budgets.orphans.values().copied().take(REDRIVEN_STEP).collect(),
             Due::Account(since) => {
-                self.budgets.get(since).map_or_else(Vec::new, |account| self.fitting_in(account, now))
+                self.budgets.get(since).map_or_else(Vec::new, |account| self.fitting_in(account, now, context))
             }
             Due::Run(since, event) => self.fitting_run(since, event, now),
         };
@@ -230,7 +230,7 @@ impl Durable {
     }
 
     /// Those parked for an account for which there is room, the first in turn first: nobody is passed over.
-    fn fitting_in(&self, account: &Account, now: Timestamp) -> Vec<DeliveryId> {
+    fn fitting_in(&self, account: &Account, now: Timestamp, context: Context<'_>) -> Vec<DeliveryId> {
         let mut taken = BTreeMap::<Option<Seq>, Amount>::new();
         let mut fitting = Vec::new();
         for ((turn, _), id) in &account.parked {
@@ -240,6 +240,9 @@ impl Durable {
             let wanted = taken.plus(over.wanted);
             if account.admits(now, id.event, *turn == Turn::Priority, wanted) {
                 *taken = wanted;
+                fitting.push(*id);
+            } else if self.goes_round(&account.budget.scope, *id, context) {
+                // Cheaper generals may take it, and they do not concern this budget.
                 fitting.push(*id);
             } else if run.is_none() {
                 break;
@@ -289,7 +292,9 @@ impl Durable {
     /// When to look again: soon after something was redriven, else when the period ends.
     pub(crate) fn look_at_budget(&mut self, due: Due, redriven: bool, now: Timestamp) {
         let (Due::Account(since) | Due::Run(since, _)) = due else { return };
-        let Some(account) = self.budgets.get(since).filter(|account| !account.parked.is_empty()) else { return };
+        // One that is low is looked at when its period ends, because work then goes to other generals again.
+        let is_watched = |account: &&Account| !account.parked.is_empty() || account.level >= Level::Degraded;
+        let Some(account) = self.budgets.get(since).filter(is_watched) else { return };
         let end = account.budget.period.end(now.max(self.at));
         if let Some(at) = if redriven { Some(now + LOOK_AGAIN) } else { end } {
             self.budgets.look_at(since, at);

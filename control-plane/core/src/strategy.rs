@@ -42,8 +42,13 @@ impl Ranks {
         }
     }
 
+    /// All of them, first places first.
+    pub(crate) fn ordered(&self) -> impl Iterator<Item = GeneralIdx> + '_ {
+        self.order.iter().map(|(_, general)| *general)
+    }
+
     /// The generals of one place, from somewhere on and around.
-    fn around(&self, rank: u32, start: GeneralIdx) -> impl Iterator<Item = GeneralIdx> + '_ {
+    pub(crate) fn around(&self, rank: u32, start: GeneralIdx) -> impl Iterator<Item = GeneralIdx> + '_ {
         let (first, last) = (GeneralIdx(0), GeneralIdx(u32::MAX));
         let from = self.order.range((rank, start)..=(rank, last));
         from.chain(self.order.range((rank, first)..(rank, start))).map(|(_, general)| *general)
@@ -127,7 +132,7 @@ impl Durable {
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
         let rule = self.routing.rule(route);
-        let free = soft.free_of(route).filter(|free| !free.is_empty()).ok_or(Unplaced::NoSlot)?;
+        let free = self.fitting_of(route, soft).filter(|free| !free.is_empty()).ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         if rule.route.strategy == Strategy::Failover {
             let first = rule.ranks.order.iter().find(|(_, general)| free.contains(general));
@@ -136,20 +141,36 @@ impl Durable {
             return self.least(equals, soft, choice).ok_or(Unplaced::NoSlot);
         }
         let (wanted, found) = if rule.route.strategy == Strategy::Split {
-            let arm = arm(&rule.route, &event.lane);
+            let arm = self.arm_of(rule, event);
             let equals = rule.ranks.around(arm, start).filter(|general| free.contains(general));
             (arm, self.least(equals, soft, choice))
         } else {
-            let general = self.sticky(rule, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
+            let general = self.sticky_among(&rule.members, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
             let has_slot = free.contains(&general).then_some(general);
             (general.0, self.least(has_slot.into_iter(), soft, choice))
         };
+        self.unless_behind(rule, lane, wanted, found)
+    }
+
+    /// The general found, unless other lanes wait longer for it.
+    pub(crate) fn unless_behind(
+        &self,
+        rule: &Rule,
+        lane: LaneIdx,
+        wanted: Wanted,
+        found: Option<GeneralIdx>,
+    ) -> Result<GeneralIdx, Unplaced> {
         let is_behind = rule.aside.first(wanted).is_some_and(|first| first != lane);
         match found {
             Some(general) if !is_behind => Ok(general),
             Some(_) => Err(Unplaced::Aside { wanted, behind: true }),
             None => Err(Unplaced::Aside { wanted, behind: false }),
         }
+    }
+
+    /// The arm of an event's lane.
+    pub(crate) fn arm_of(&self, rule: &Rule, event: &Event) -> Wanted {
+        arm(&rule.route, &event.lane)
     }
 
     /// The least loaded of the first few.
@@ -171,14 +192,14 @@ impl Durable {
 
     /// The lane's general: of those that are there the one with the highest score, so that each that comes or goes moves only its own
     /// lanes.
-    fn sticky(&self, rule: &Rule, lane: &str, soft: &Soft) -> Option<GeneralIdx> {
+    pub(crate) fn sticky_among(&self, generals: &BTreeSet<GeneralIdx>, lane: &str, soft: &Soft) -> Option<GeneralIdx> {
         let lane = hash(lane);
         let score = |general: &GeneralIdx| mix(self.registry.general(*general).mark ^ lane);
-        let first = rule.members.iter().copied().max_by_key(score)?;
+        let first = generals.iter().copied().max_by_key(score)?;
         if self.is_there(first, soft) {
             return Some(first);
         }
-        rule.members.iter().copied().filter(|general| self.is_there(*general, soft)).max_by_key(score)
+        generals.iter().copied().filter(|general| self.is_there(*general, soft)).max_by_key(score)
     }
 
     /// Whether some instance of the general is connected and takes work, now or once it has a slot.

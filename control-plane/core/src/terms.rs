@@ -83,7 +83,13 @@ impl Durable {
             Phase::Parked { .. } => known.setback().over.as_deref().is_some_and(|over| over.place.is_some()),
             Phase::Leased(_) | Phase::Succeeded | Phase::Cancelled => false,
         };
-        let cancelled = DeliveryCancelled { delivery, reason: CancelReason::Expired, by: Arc::from(""), charged: None };
+        let cancelled = DeliveryCancelled {
+            delivery,
+            reason: CancelReason::Expired,
+            by: Arc::from(""),
+            charged: None,
+            unanswered: false,
+        };
         waits.then_some(Record::DeliveryCancelled(cancelled))
     }
 

@@ -50,7 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         route: Some("pr-created".parse()?),
         strategy: Some(Strategy::Broadcast),
         judgement: None,
-        deliveries: vec![PlannedDelivery { general: Some(general.clone()), parked: None, terms: None }; 3],
+        deliveries: vec![
+            PlannedDelivery { general: Some(general.clone()), parked: None, terms: None, degraded: None };
+            3
+        ],
         fell_back_from: None,
         about: None,
     };
@@ -70,6 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ..Choice::default()
         },
         reservation: None,
+        degraded: None,
         variant: None,
     };
     let settled = DeliverySettled {

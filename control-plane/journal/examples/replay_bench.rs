@@ -155,8 +155,12 @@ impl Fill {
     fn event(&mut self, lane: &str, generals: std::ops::Range<usize>) -> Result<Seq, Box<dyn Error>> {
         let number = self.durable.seq().0;
         let id = [number.to_le_bytes(), number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()].concat();
-        let planned =
-            |general: &Arc<GeneralKey>| PlannedDelivery { general: Some(general.clone()), parked: None, terms: None };
+        let planned = |general: &Arc<GeneralKey>| PlannedDelivery {
+            general: Some(general.clone()),
+            parked: None,
+            terms: None,
+            degraded: None,
+        };
         let deliveries = self.generals[generals].iter().map(planned).collect();
         self.push(Record::EventAccepted(Box::new(EventAccepted {
             tenant: TenantName::default_tenant(),
@@ -196,6 +200,7 @@ impl Fill {
             lease_ms: 25_000,
             choice: Choice { instances: vec![(instance, load)].into(), free: 1, connected: 1, ..Choice::default() },
             reservation: None,
+            degraded: None,
             variant: None,
         })))
     }

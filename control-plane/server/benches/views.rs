@@ -81,7 +81,12 @@ fn history(completions: u64) {
                 judgement: None,
                 deliveries: generals
                     .iter()
-                    .map(|general| PlannedDelivery { general: Some(Arc::clone(general)), parked: None, terms: None })
+                    .map(|general| PlannedDelivery {
+                        general: Some(Arc::clone(general)),
+                        parked: None,
+                        terms: None,
+                        degraded: None,
+                    })
                     .collect(),
                 fell_back_from: None,
                 about: None,
@@ -99,6 +104,7 @@ fn history(completions: u64) {
                 lease_ms: 25_000,
                 choice: Choice::default(),
                 reservation: None,
+                degraded: None,
                 variant: None,
             })));
         }

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mindos_core::Limits;
-use mindos_model::limits;
+use mindos_core::route::Pattern;
+use mindos_core::{Limits, WEIGHT_MAX, Weights};
+use mindos_model::{TenantName, limits};
 
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
@@ -101,6 +102,15 @@ pub struct Config {
     /// Deliveries of one tenant that may be open, waiting and parked ones included, from 1.
     #[arg(long, env = "MINDOS_TENANT_BACKLOG_MAX", default_value_t = limits::TENANT_BACKLOG_MAX, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
     pub tenant_backlog_max: u64,
+
+    /// Share of a repository's work in what a general starts, beside other repositories: a pattern that may end in `*`, and 1 to 100;
+    /// the first that fits counts, and 1 where none does. Where events name no repository their source is meant.
+    #[arg(long, env = "MINDOS_REPOSITORY_WEIGHTS", value_delimiter = ',', value_parser = repository_weight, value_name = "PATTERN=WEIGHT")]
+    pub repository_weights: Vec<(Pattern, u32)>,
+
+    /// Share of a tenant in the turns of the plane, beside other tenants: its name, and 1 to 100; 1 where it is not named.
+    #[arg(long, env = "MINDOS_TENANT_WEIGHTS", value_delimiter = ',', value_parser = tenant_weight, value_name = "TENANT=WEIGHT")]
+    pub tenant_weights: Vec<(TenantName, u32)>,
 
     /// Deliveries that may be open in all, from 1.
     #[arg(long, env = "MINDOS_OPEN_MAX", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
@@ -293,9 +303,30 @@ impl Config {
             lease: self.lease,
             heartbeat: self.heartbeat,
             heartbeat_idle: self.heartbeat_idle,
+            weights: Weights {
+                repositories: self.repository_weights.clone(),
+                tenants: self.tenant_weights.iter().cloned().collect(),
+            },
             ..Limits::default()
         }
     }
+}
+
+fn repository_weight(text: &str) -> Result<(Pattern, u32), String> {
+    let (pattern, weight) = weighted(text, "octo/*=3")?;
+    Ok((Pattern::new(pattern).map_err(|error| error.to_string())?, weight))
+}
+
+fn tenant_weight(text: &str) -> Result<(TenantName, u32), String> {
+    let (name, weight) = weighted(text, "acme=3")?;
+    Ok((name.parse().map_err(|error| format!("{error}"))?, weight))
+}
+
+fn weighted<'a>(text: &'a str, example: &str) -> Result<(&'a str, u32), String> {
+    let wrong = || format!("expected a name and a weight of 1 to {WEIGHT_MAX}, such as {example}");
+    let (name, weight) = text.rsplit_once('=').ok_or_else(wrong)?;
+    let weight = weight.parse().ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+    Ok((name, weight.ok_or_else(wrong)?))
 }
 
 /// Reads a size such as `64MiB`; without a unit it is in bytes.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mindos_core::budget::{Amount, Budget, Level, Scope};
-use mindos_core::record::{Entry, EventAccepted, GeneralKey, Record};
+use mindos_core::record::{Degraded, Entry, EventAccepted, GeneralKey, Record};
 use mindos_model::{BudgetName, DeliveryId, GeneralType, RouteName, Seq, Timestamp};
 
 use crate::ledger::Broken;
@@ -62,6 +62,9 @@ impl Budgets {
                 let replay = record.replay().map(|replay| replay.id.clone());
                 let of = Of { repository: repository.clone(), route: route.clone(), kind: kind.clone(), replay };
                 self.events.insert(*seq, of);
+                for planned in record.deliveries.iter().filter(|planned| planned.degraded.is_some()) {
+                    self.degraded(*at, *seq, planned.general.as_deref(), planned.degraded.as_deref())?;
+                }
             }
             Record::GeneralRegistered(record) => {
                 self.types.insert(record.key.clone(), record.ty.clone());
@@ -90,6 +93,7 @@ impl Budgets {
             }
             Record::DeliveryLeased(record) => {
                 self.parked.remove(&record.delivery);
+                self.degraded(*at, record.delivery.event, Some(&record.general), record.degraded.as_deref())?;
                 let empty = Default::default();
                 let reservation = record.reservation.as_deref().unwrap_or(&empty);
                 let accounts: Vec<Seq> = reservation.accounts.to_vec();
@@ -142,6 +146,45 @@ impl Budgets {
         let (charged, reserved, began) = (Amount::NONE, Amount::NONE, budget.period.start(at));
         let (budget, runs) = (budget.clone(), HashMap::new());
         self.accounts.insert(seq, Account { budget, began, charged, reserved, acknowledged: false, runs });
+    }
+
+    /// Work goes to others while a budget is low that concerns those whose place they take, and only then.
+    fn degraded(
+        &mut self,
+        at: Timestamp,
+        event: Seq,
+        general: Option<&GeneralKey>,
+        degraded: Option<&Degraded>,
+    ) -> Result<(), Broken> {
+        let (Some(Degraded { budget, percent, from }), Some(of)) = (degraded, self.events.get(&event)) else {
+            return Ok(());
+        };
+        let account = self.names.get(budget).and_then(|since| self.accounts.get_mut(since));
+        let Some(account) = account else { return Err(format!("low_budgets_are_in_force: {budget} of event {event}")) };
+        roll(account, at);
+        let concerns = match &account.budget.scope {
+            Scope::Tenant | Scope::Run => true,
+            Scope::Repository(repository) => of.repository.as_ref() == Some(repository),
+            Scope::GeneralType(ty) => from.first().and_then(|first| self.types.get(first)) == Some(ty),
+            Scope::Route(route) => of.route.as_ref() == Some(route),
+            // Nobody gives way for the sake of replays.
+            Scope::Replay(_) => false,
+        };
+        let charged = match account.budget.scope {
+            Scope::Run => account.runs.get(&event).map_or(Amount::NONE, |(charged, _)| *charged),
+            _ => account.charged,
+        };
+        let (found, act) = (account.budget.limit.percent(charged), account.budget.thresholds.act);
+        let is_priority = account.budget.priority.iter().any(|kind| **kind == *of.kind);
+        if !concerns || is_priority || act == 0 || found < act || found != *percent {
+            return Err(format!(
+                "work_is_degraded_while_a_budget_is_low: event {event}, {budget} stands at {found} %, recorded {percent} %, acts at {act}"
+            ));
+        }
+        if from.is_empty() || general.is_none_or(|general| from.iter().any(|before| **before == *general)) {
+            return Err(format!("who_stands_in_is_another: event {event} went to {general:?} instead of {from:?}"));
+        }
+        Ok(())
     }
 
     /// What is leased is reserved in every budget that applies, and fits into all of them.

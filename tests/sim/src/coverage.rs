@@ -88,7 +88,7 @@ const STEPS: [&str; 41] = [
     "parked_over_budget",
 ];
 
-const OTHERS: [&str; 23] = [
+const OTHERS: [&str; 25] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -112,6 +112,8 @@ const OTHERS: [&str; 23] = [
     "budget_removed",
     "budget_acknowledged",
     "budget_crossed",
+    "degraded at acceptance",
+    "degraded at the lease",
 ];
 
 /// Hits of each (phase, step).
@@ -156,6 +158,13 @@ impl Coverage {
     pub fn accepted(&mut self, is_parked: bool) {
         let count = &mut self.hits[0][usize::from(is_parked)];
         *count = count.saturating_add(1);
+    }
+
+    /// Notes what a record says besides its kind.
+    pub fn note(&mut self, name: &str) {
+        if let Some(at) = OTHERS.iter().position(|other| *other == name) {
+            self.others[at] = self.others[at].saturating_add(1);
+        }
     }
 
     /// Adds those of another run.

@@ -286,6 +286,9 @@ impl Ledger {
                 (None, None) => return Err(format!("routed_deliveries_have_a_queue: {id}")),
             };
             self.coverage.accepted(planned.parked.is_some());
+            if planned.degraded.is_some() {
+                self.coverage.note("degraded at acceptance");
+            }
             let phase = planned.parked.map_or(Phase::Waiting, Phase::Parked);
             let plan = Plan::new(record, planned, route.as_ref());
             self.deliveries.insert(
@@ -361,6 +364,9 @@ impl Ledger {
             return Err(format!("retries_wait: {id} was leased at {at}, not before {}", facts.not_before));
         }
         self.limited.judge(record, at)?;
+        if record.degraded.is_some() {
+            self.coverage.note("degraded at the lease");
+        }
         let facts = self.facts_mut(id)?;
         let before = std::mem::replace(&mut facts.token, token);
         facts.phase = Phase::Leased;

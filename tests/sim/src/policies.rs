@@ -94,6 +94,7 @@ impl Ledger {
         let route = route.and_then(|name| self.routes.get(&name));
         if let (Queue::Route(name), Some(route)) = (&facts.queue, route)
             && route.strategy == Strategy::Split
+            && record.degraded.is_none()
         {
             let arms = format!("{:?}", route.targets.weights);
             let key = (name.clone(), arms, facts.lane.clone());

@@ -89,7 +89,10 @@ pub(super) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             record.reserved = maybe(random, amount);
             record.spent = maybe(random, amount);
         }
-        (28, Record::DeliveryCancelled(record)) => record.charged = Some(Box::new(amount(random))),
+        (28, Record::DeliveryCancelled(record)) => {
+            record.charged = Some(Box::new(amount(random)));
+            record.unanswered = at.0.is_multiple_of(2);
+        }
         (20, record) => {
             let (tenant, budget) = (tenant(random), budget(random));
             *record = Record::BudgetSet(Box::new(BudgetSet { tenant, budget, by }));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mindos_core::Reservation;
 use mindos_core::budget::Amount;
 use mindos_core::record::{
-    Choice, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload, PlannedDelivery, Record,
-    Terms, Usage, Weight,
+    Choice, Degraded, DeliveryLeased, DeliverySettled, Entry, EventAccepted, GeneralKey, Load, Payload,
+    PlannedDelivery, Record, Terms, Usage, Weight,
 };
 use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::budget::v1 as budget_pb;
@@ -20,8 +20,8 @@ use prost::Message;
 use super::budget;
 use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
 use super::names::{DEFAULT_TENANT, Names};
-use super::read::{blob, fixed};
-use super::record::{BLOB, default_lane, payload_len};
+use super::read::{self, blob, fixed};
+use super::record::{BLOB, default_lane, of_degraded, payload_len};
 use super::{about, guard, words};
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.
@@ -82,7 +82,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
         put_number(10, time.map_or(0, |time| time.0), bytes);
         put_bytes(11, digest, bytes);
         put_number(12, u64::from(payload_len(payload)), bytes);
-        for (ordinal, PlannedDelivery { general, parked, terms }) in (1_u64..).zip(deliveries) {
+        for (ordinal, PlannedDelivery { general, parked, terms, degraded }) in (1_u64..).zip(deliveries) {
             put_message(14, bytes, |bytes| {
                 put_number(1, ordinal, bytes);
                 if let Some(general) = general {
@@ -96,6 +96,7 @@ pub(crate) fn event_accepted(of: &Entry, record: &EventAccepted, bytes: &mut Vec
                     put_number(7, burst_since.0, bytes);
                     put_number(8, expires.0, bytes);
                 }
+                put_degraded(9, degraded.as_deref(), bytes);
             });
         }
         put_bytes(15, route.as_ref().map_or("", |route| route.as_str()).as_bytes(), bytes);
@@ -129,6 +130,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         lease_ms,
         choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
         reservation,
+        degraded,
         variant,
     } = record;
     entry(of, DELIVERY_LEASED, bytes, |bytes| {
@@ -176,6 +178,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
             let message = budget::of_reservation(reservation).encode_to_vec();
             put_message(16, bytes, |bytes| bytes.extend_from_slice(&message));
         }
+        put_degraded(17, degraded.as_deref(), bytes);
         if let Some(variant) = variant {
             let message = about::of_variant(variant).encode_to_vec();
             put_message(20, bytes, |bytes| bytes.extend_from_slice(&message));
@@ -211,6 +214,13 @@ pub(crate) fn delivery_settled(of: &Entry, record: &DeliverySettled, bytes: &mut
             put_message(13, bytes, |bytes| bytes.extend_from_slice(&message));
         }
     });
+}
+
+fn put_degraded(tag: u32, degraded: Option<&Degraded>, bytes: &mut Vec<u8>) {
+    if let Some(degraded) = degraded {
+        let message = of_degraded(degraded).encode_to_vec();
+        put_message(tag, bytes, |bytes| bytes.extend_from_slice(&message));
+    }
 }
 
 fn put_lease(delivery: DeliveryId, token: Token, bytes: &mut Vec<u8>) {
@@ -326,7 +336,7 @@ fn read_event_accepted(
 }
 
 fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) -> Result<PlannedDelivery, Invalid> {
-    let mut planned = PlannedDelivery { general: None, parked: None, terms: None };
+    let mut planned = PlannedDelivery { general: None, parked: None, terms: None, degraded: None };
     let mut terms = Terms::default();
     while let Some((tag, value)) = fields.next()? {
         match tag {
@@ -339,6 +349,7 @@ fn read_planned(names: &mut Names, tenant: &TenantName, mut fields: Fields<'_>) 
             6 => terms.not_before = Timestamp(value.number()?),
             7 => terms.burst_since = Timestamp(value.number()?),
             8 => terms.expires = Timestamp(value.number()?),
+            9 => planned.degraded = Some(read_degraded(names, tenant, value.bytes()?)?),
             _ => {}
         }
     }
@@ -362,7 +373,8 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
     let (mut delivery, mut token, mut general) = (None, None, None);
     let (mut instance, mut boot, mut tenant) = ("", "", "");
     let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
-    let (mut candidates, mut reservation, mut variant, mut feedback) = (Vec::new(), None, None, None);
+    let (mut candidates, mut reservation, mut degraded) = (Vec::new(), None, None);
+    let (mut variant, mut feedback) = (None, None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -378,6 +390,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             11 => connected = value.small()?,
             12 => aside = value.small()?,
             16 => reservation = Some(value.bytes()?),
+            17 => degraded = Some(value.bytes()?),
             20 => variant = Some(message::<pb::Variant>(value.bytes()?, "variant")?),
             21 => feedback = Some(message::<pb::Weighing>(value.bytes()?, "feedback")?),
             _ => {}
@@ -425,6 +438,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
         lease_ms,
         choice,
         reservation: reservation.map(read_reservation).transpose()?,
+        degraded: degraded.map(|bytes| read_degraded(names, &tenant, bytes)).transpose()?,
         variant: variant.map(|variant| about::variant(names, variant)).transpose()?.map(Box::new),
     })))
 }
@@ -472,6 +486,11 @@ fn message<T: Message + Default>(bytes: &[u8], field: &'static str) -> Result<T,
 fn read_reservation(bytes: &[u8]) -> Result<Box<Reservation>, Invalid> {
     let message = pb::Reservation::decode(bytes).map_err(|error| Invalid::new("reservation", error))?;
     Ok(Box::new(budget::reservation(message)))
+}
+
+fn read_degraded(names: &mut Names, tenant: &TenantName, bytes: &[u8]) -> Result<Box<Degraded>, Invalid> {
+    let message = pb::Degraded::decode(bytes).map_err(|error| Invalid::new("degraded", error))?;
+    read::degraded(names, tenant, message).map(Box::new)
 }
 
 fn read_amount(bytes: &[u8]) -> Result<Amount, Invalid> {

@@ -20,7 +20,7 @@ mod fields;
 pub mod guard;
 mod hot;
 mod names;
-mod policy;
+pub mod policy;
 mod read;
 mod record;
 mod route;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::feedback::FeedbackRule;
-use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Targets, Version, Weight};
 use mindos_proto::convert::{Invalid, duration, parsed, required, span};
 use mindos_proto::route::v1 as pb;
 use mindos_proto::route::v1::route::FallBack;
@@ -13,7 +13,7 @@ use super::route::{targets_from_message, targets_to_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, feedback } = policy;
+    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min, feedback } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -37,6 +37,8 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     };
     message.no_general = word as i32;
     message.fall_back = fall_back;
+    message.degrade = degrade_to_message(degrade);
+    message.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
     message.feedback = feedback
         .map(|FeedbackRule { weight, floor }| pb::FeedbackWeight { weight_permille: weight, floor_permille: floor });
 }
@@ -74,11 +76,42 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
     };
     let ttl = time(&message.ttl, "ttl")?;
     let shadow = message.shadow.take().map(targets_from_message).transpose()?;
+    let degrade = degrade_from_message(std::mem::take(&mut message.degrade));
+    let version_min = version_from_message(&message.version_min)?;
     let feedback = message.feedback.take().map(|pb::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
         weight: weight_permille,
         floor: floor_permille,
     });
-    Ok((Policy { shadow, ttl, retry, no_general, feedback }, coalesce))
+    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }, coalesce))
+}
+
+/// The oldest version of agents that get a route's work; empty is none.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn version_from_message(text: &str) -> Result<Option<Version>, Invalid> {
+    let version = (!text.is_empty()).then(|| text.parse::<Version>()).transpose();
+    version.map_err(|error| Invalid::new("version_min", error))
+}
+
+/// Who takes work while a budget is low, as messages.
+#[must_use]
+pub fn degrade_to_message(lines: &[Degrade]) -> Vec<pb::RouteDegrade> {
+    let line = |Degrade { from, to }: &Degrade| pb::RouteDegrade {
+        from: from.as_deref().unwrap_or_default().to_owned(),
+        to: to.to_string(),
+    };
+    lines.iter().map(line).collect()
+}
+
+/// The other way.
+#[must_use]
+pub fn degrade_from_message(lines: Vec<pb::RouteDegrade>) -> Vec<Degrade> {
+    let line = |pb::RouteDegrade { from, to }| Degrade {
+        from: Some(from).filter(|from| !from.is_empty()).map(Arc::from),
+        to: Arc::from(to),
+    };
+    lines.into_iter().map(line).collect()
 }
 
 pub(crate) fn weights_to_message(targets: &Targets) -> Vec<pb::TargetWeight> {

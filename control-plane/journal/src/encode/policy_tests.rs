@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mindos_core::feedback::FeedbackRule;
 use mindos_core::record::*;
-use mindos_core::route::{Coalesce, Match, NoGeneral, Retry, Route, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Retry, Route, Targets, Weight};
 use mindos_core::snapshot::Item;
 use mindos_model::{DeliveryId, Seq, Strategy, Timestamp};
 use mindos_proto::journal::v1 as pb;
@@ -35,6 +35,35 @@ fn terms_of_deliveries_come_back_both_ways() {
         record.strategy = Some(Strategy::ALL[random.below(Strategy::ALL.len() as u64) as usize]);
         record.fell_back_from = random.chance(50).then(|| "from".parse().unwrap());
         record.deliveries.iter_mut().for_each(|planned| planned.terms = terms(&mut random));
+        let mut bytes = Vec::new();
+        encode(&entry, &mut bytes);
+
+        assert_eq!(bytes, message(&entry).encode_to_vec());
+        let payload = entry.record.payload().cloned();
+        assert_eq!(decode(&mut names, Seq(9), &bytes, payload.clone()).unwrap().as_ref(), Some(&entry));
+        let kind = pb::Entry::decode(&*bytes).unwrap().record.unwrap();
+        assert_eq!(read::from_message(&mut names, kind, payload).unwrap(), entry.record);
+    }
+}
+
+#[test]
+fn that_work_was_degraded_comes_back_both_ways() {
+    let (mut names, mut random) = (Names::default(), Random::new(13));
+    for at in 0..500_u64 {
+        let mut entry = samples::entry(&mut random, 1 + at % 2, Seq(9));
+        let mut degraded = |tenant: &mindos_model::TenantName| {
+            let from = (0..random.below(4)).map(|_| samples::general(&mut random, tenant)).collect();
+            let percent = 1 + random.below(120) as u32;
+            random.chance(70).then(|| Box::new(Degraded { budget: "team".parse().unwrap(), percent, from }))
+        };
+        match &mut entry.record {
+            Record::EventAccepted(record) => {
+                let tenant = record.tenant.clone();
+                record.deliveries.iter_mut().for_each(|planned| planned.degraded = degraded(&tenant));
+            }
+            Record::DeliveryLeased(record) => record.degraded = degraded(&record.general.tenant),
+            other => panic!("another kind: {}", other.kind()),
+        }
         let mut bytes = Vec::new();
         encode(&entry, &mut bytes);
 
@@ -85,6 +114,9 @@ fn every_policy_comes_back_and_the_usual_one_takes_no_room() {
         route.policy.ttl = Some(ms(1500));
         route.policy.retry = Retry { first: ms(10), longest: ms(20) };
         route.policy.no_general = no_general;
+        route.policy.version_min = Some("1.4".parse().unwrap());
+        route.policy.degrade =
+            vec![Degrade { from: Some("big".into()), to: "small".into() }, Degrade { from: None, to: "tiny".into() }];
         route.policy.feedback = Some(FeedbackRule { weight: 200, floor: 50 });
         assert_eq!(route::from_message(route::to_message(&route)).unwrap(), route);
     }

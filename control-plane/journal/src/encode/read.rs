@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use mindos_core::record::{
     AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, Choice,
-    ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    ClusterRegistered, Degraded, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
     EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
     JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
     ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
 };
-use mindos_model::{DeliveryId, Seq, Strategy, Timestamp, Token};
+use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
@@ -39,6 +39,7 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
             by: by(record.by),
             charged: record.charged.map(budget::amount).map(Box::new),
+            unanswered: record.unanswered,
         }),
         Kind::CancelRequested(record) => Record::CancelRequested(CancelRequested {
             delivery: delivery_id(record.delivery)?,
@@ -162,6 +163,7 @@ fn read_event_accepted(
                 expires: Timestamp(delivery.expires_ms),
             }
             .boxed(),
+            degraded: delivery.degraded.clone().map(|one| degraded(names, &tenant, one)).transpose()?.map(Box::new),
         })
     });
     let deliveries = deliveries.collect::<Result<_, Invalid>>()?;
@@ -232,8 +234,15 @@ fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result
         lease_ms: record.lease_ms,
         choice,
         reservation: record.reservation.map(budget::reservation).map(Box::new),
+        degraded: record.degraded.map(|one| degraded(names, &tenant, one)).transpose()?.map(Box::new),
         variant: record.variant.map(|variant| about::variant(names, variant)).transpose()?.map(Box::new),
     })
+}
+
+pub(crate) fn degraded(names: &mut Names, tenant: &TenantName, message: pb::Degraded) -> Result<Degraded, Invalid> {
+    let pb::Degraded { budget, percent, from } = message;
+    let from = from.iter().map(|general| names.general(tenant, &general.cluster, &general.name));
+    Ok(Degraded { budget: parsed(&budget, "degraded.budget")?, percent, from: from.collect::<Result<_, _>>()? })
 }
 
 fn read_delivery_settled(record: pb::DeliverySettled, payload: Option<Payload>) -> Result<DeliverySettled, Invalid> {

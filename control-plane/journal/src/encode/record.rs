@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mindos_core::record::{
     AttemptEnded, BudgetAcknowledged, BudgetCrossed, BudgetRemoved, BudgetSet, CancelRequested, Choice,
-    ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    ClusterRegistered, Degraded, DeliveryCancelled, DeliveryLeased, DeliveryParked, DeliveryRedriven, DeliverySettled,
     EpochCause, EpochStarted, EventAccepted, GeneralKey, GeneralRegistered, GeneralRemoved, HoldChanged, HoldTarget,
     JournalTruncated, LeaseExtended, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
     ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
@@ -37,7 +37,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 spent: spent.map(budget::of_amount),
             })
         }
-        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged }) => {
+        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered }) => {
             let (reason, superseded_by) = words::of_cancel(*reason);
             Kind::DeliveryCancelled(pb::DeliveryCancelled {
                 delivery: Some((*delivery).into()),
@@ -45,6 +45,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 superseded_by,
                 by: by.to_string(),
                 message: String::new(),
+                unanswered: *unanswered,
                 charged: charged.as_deref().copied().map(budget::of_amount),
             })
         }
@@ -225,7 +226,7 @@ pub(crate) fn default_lane<'a>(subject: Option<&'a str>, source: &'a str) -> &'a
 }
 
 fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
-    let PlannedDelivery { general, parked, terms } = delivery;
+    let PlannedDelivery { general, parked, terms, degraded } = delivery;
     let Terms { shadow, not_before, burst_since, expires } = terms.as_deref().copied().unwrap_or_default();
     pb::PlannedDelivery {
         ordinal,
@@ -236,6 +237,7 @@ fn planned(ordinal: u32, delivery: &PlannedDelivery) -> pb::PlannedDelivery {
         not_before_ms: not_before.0,
         burst_since_ms: burst_since.0,
         expires_ms: expires.0,
+        degraded: degraded.as_deref().map(of_degraded),
     }
 }
 
@@ -250,6 +252,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         lease_ms,
         choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
         reservation,
+        degraded,
         variant,
     } = record;
     let of_generals = generals.iter().map(|(general, load)| pb::Candidate {
@@ -292,9 +295,16 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         connected_instances: *connected,
         set_aside: *aside,
         reservation: reservation.as_deref().map(budget::of_reservation),
+        degraded: degraded.as_deref().map(of_degraded),
         variant: variant.as_deref().map(about::of_variant),
         feedback: feedback.as_deref().map(about::of_weighing),
     }
+}
+
+pub(crate) fn of_degraded(degraded: &Degraded) -> pb::Degraded {
+    let Degraded { budget, percent, from } = degraded;
+    let from = from.iter().map(|general| general_to_message(general)).collect();
+    pb::Degraded { budget: budget.to_string(), percent: *percent, from }
 }
 
 fn delivery_settled(record: &DeliverySettled) -> pb::DeliverySettled {

@@ -207,6 +207,7 @@ fn accepted(random: &mut Random) -> EventAccepted {
         general: random.chance(50).then(|| general(random, &tenant)),
         parked: maybe(random, reason),
         terms: None,
+        degraded: None,
     });
     let deliveries = deliveries.collect();
     EventAccepted {
@@ -248,6 +249,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
         lease_ms: random.below(1 << 20) as u32,
         choice: Choice { generals, free: random.below(300) as u32, ..Choice::default() },
         reservation: None,
+        degraded: None,
         variant: None,
         general,
     };
@@ -304,6 +306,7 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             delivery: delivery(random),
             reason: cancel(random),
             by: text(random, "person"),
+            unanswered: false,
             charged: None,
         }),
         6 => Record::CancelRequested(CancelRequested {

@@ -75,6 +75,7 @@ pub(crate) fn of_exclusion(why: Exclusion) -> i32 {
         Exclusion::Draining => pb::Exclusion::Draining,
         Exclusion::BreakerOpen => pb::Exclusion::BreakerOpen,
         Exclusion::RateLimited => pb::Exclusion::RateLimited,
+        Exclusion::VersionTooOld => pb::Exclusion::VersionTooOld,
     };
     word as i32
 }
@@ -88,6 +89,7 @@ pub(crate) fn exclusion(why: i32) -> Result<Option<Exclusion>, Invalid> {
         pb::Exclusion::Draining => Ok(Some(Exclusion::Draining)),
         pb::Exclusion::BreakerOpen => Ok(Some(Exclusion::BreakerOpen)),
         pb::Exclusion::RateLimited => Ok(Some(Exclusion::RateLimited)),
+        pb::Exclusion::VersionTooOld => Ok(Some(Exclusion::VersionTooOld)),
         pb::Exclusion::Paused
         | pb::Exclusion::NoSlot
         | pb::Exclusion::Unknown

@@ -65,6 +65,7 @@ pub(super) fn planned(at: Timestamp, delivery: DeliveryId, accepted: &EventAccep
         accepted_at: Some(time(at)),
         parked_at: planned.parked.map(|_| time(at)),
         seq: delivery.event.0,
+        degraded: planned.degraded.as_deref().map(words::degraded),
         ..wire::Delivery::default()
     })
 }
@@ -176,12 +177,24 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
             Exclusion::Draining => "draining",
             Exclusion::BreakerOpen => "breaker_open",
             Exclusion::RateLimited => "rate_limited",
+            Exclusion::VersionTooOld => "version_too_old",
         }
         .to_owned(),
         ..wire::ConsideredCandidate::default()
     });
     let considered = generals.chain(instances).chain(excluded).collect();
-    delivery.explanation = Some(wire::Explanation { summary: summary(record), considered });
+    // Where it was fixed when the event was accepted, the lease says nothing of it.
+    if !choice.generals.is_empty() {
+        delivery.degraded = record.degraded.as_deref().map(words::degraded);
+    }
+    let mut summary = summary(record);
+    if let Some(degraded) = &delivery.degraded {
+        let from: Vec<_> =
+            degraded.from.iter().map(|general| format!("{}/{}", general.cluster, general.name)).collect();
+        let (from, budget, percent) = (from.join(", "), &degraded.budget, degraded.percent);
+        let _ = write!(summary, "; instead of {from}, because {percent} % of budget {budget} are charged");
+    }
+    delivery.explanation = Some(wire::Explanation { summary, considered });
 }
 
 /// Why this instance, in a sentence.

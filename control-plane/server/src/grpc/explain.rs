@@ -10,8 +10,8 @@ use mindos_core::ASKED_PREFIX;
 use mindos_core::guard::{self, GuardAction, Guarded};
 use mindos_core::journal::JournalError;
 use mindos_core::output::{FleetView, GeneralView};
-use mindos_core::record::{Entry, EventAccepted, Record};
-use mindos_core::route::{RouteTable, Targets};
+use mindos_core::record::{Degraded, Entry, EventAccepted, Record};
+use mindos_core::route::{Route, RouteTable, Targets, Version};
 use mindos_model::{Seq, Strategy, Timestamp};
 use mindos_proto::convert::{time, timestamp};
 use mindos_proto::fleet::v1::GeneralName;
@@ -65,12 +65,15 @@ impl Asked {
         let at = |at: Option<prost_types::Timestamp>, field| {
             at.map(|at| timestamp(&at, field)).transpose().map_err(|error| Status::from(status::invalid(error)))
         };
-        let way = |route: &mindos_core::route::Route| {
+        let way = |route: &Route| {
             let fitting = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet));
             ExplainedWay {
                 route: route.name.to_string(),
                 strategy: words::strategy(Some(route.strategy)),
                 generals: fitting.take(GENERALS_MAX).map(|general| words::general_name(&general.key)).collect(),
+                cheaper: cheaper(route, fleet),
+                version_min: route.policy.version_min.map(|version| version.to_string()).unwrap_or_default(),
+                too_old: too_old(route, fleet),
                 ..ExplainedWay::default()
             }
         };
@@ -124,6 +127,32 @@ fn fits(targets: &Targets, general: &GeneralView, fleet: &FleetView) -> bool {
         })
 }
 
+/// Those that take work of a route while a budget is low.
+fn cheaper(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
+    let is_called =
+        |general: &GeneralView, word: &str| general.key.name.as_str() == word || general.ty.as_str() == word;
+    let stands_in = |general: &&GeneralView| route.policy.degrade.iter().any(|line| is_called(general, &line.to));
+    let found = fleet.generals.iter().filter(stands_in);
+    found.take(GENERALS_MAX).map(|general| words::general_name(&general.key)).collect()
+}
+
+/// Those of a route's generals at which nobody is new enough for it.
+fn too_old(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
+    let Some(min) = route.policy.version_min else { return Vec::new() };
+    let is_new = |general: &GeneralView| {
+        let mut new =
+            fleet.instances.iter().filter(|one| one.version.parse::<Version>().is_ok_and(|known| known >= min));
+        new.any(|instance| instance.generals.iter().any(|(key, ..)| *key == general.key))
+    };
+    let fitting = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet)).take(GENERALS_MAX);
+    fitting.filter(|general| !is_new(general)).map(|general| words::general_name(&general.key)).collect()
+}
+
+/// For which budget's sake cheaper generals were fixed.
+fn degraded_by(accepted: &EventAccepted) -> Option<&Degraded> {
+    accepted.deliveries.iter().find_map(|planned| planned.degraded.as_deref())
+}
+
 fn went(accepted: &EventAccepted) -> ExplainedWay {
     let generals = accepted.deliveries.iter().filter_map(|planned| planned.general.as_deref());
     let guarded = accepted.judgement.as_ref().and_then(|judgement| judgement.guarded);
@@ -131,6 +160,7 @@ fn went(accepted: &EventAccepted) -> ExplainedWay {
         route: accepted.route.as_ref().map(ToString::to_string).unwrap_or_default(),
         strategy: words::strategy(accepted.strategy),
         generals: generals.take(GENERALS_MAX).map(words::general_name).collect(),
+        degraded_by: degraded_by(accepted).map(|degraded| degraded.budget.to_string()).unwrap_or_default(),
         ..ExplainedWay::default()
     };
     stopped(way, guarded)
@@ -144,7 +174,8 @@ fn stopped(way: ExplainedWay, guarded: Option<Guarded>) -> ExplainedWay {
         GuardAction::Drop => wire::GuardAction::Drop,
     };
     let generals = if action == GuardAction::Drop { Vec::new() } else { way.generals };
-    ExplainedWay { guard: guard.as_str().to_owned(), guard_action: guard_action.into(), generals, ..way }
+    let cheaper = if action == GuardAction::Drop { Vec::new() } else { way.cheaper };
+    ExplainedWay { guard: guard.as_str().to_owned(), guard_action: guard_action.into(), generals, cheaper, ..way }
 }
 
 /// What is counted while the journal is read.
@@ -258,7 +289,10 @@ impl Counts {
         let table = &asked.judge.table;
         let route = place.map(|place| &table.routes[place]);
         let was_guarded = accepted.judgement.as_ref().and_then(|judgement| judgement.guarded);
-        let is_fixed = route.is_some_and(|route| route.strategy == Strategy::Broadcast) && guarded.is_none();
+        // Which budgets are low is not asked: where one was, others were fixed.
+        let is_fixed = route.is_some_and(|route| route.strategy == Strategy::Broadcast)
+            && guarded.is_none()
+            && degraded_by(accepted).is_none();
         // One whose generals were not there went another way than that of the route that matched.
         let matched = accepted.fell_back_from.as_ref().or(accepted.route.as_ref());
         let is_straight = accepted.fell_back_from.is_none();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mindos_core::budget::{Budget, Limit, Period, Scope, Thresholds};
 use mindos_core::record::VersionWanted;
 use mindos_core::replay::REPLAY_ROUTE_PREFIX;
-use mindos_core::route::{Match, Route, Targets};
+use mindos_core::route::{Match, Route, Targets, Version};
 use mindos_model::{Priority, Seq, Strategy};
 use mindos_proto::convert::{Invalid, parsed, required, timestamp};
 use mindos_proto::replay::v1::{ReplayRequest, ReplayTarget, ReplayWindow};
@@ -124,6 +124,9 @@ fn targets(target: ReplayTarget) -> Result<(Targets, Option<VersionWanted>), Inv
     if version.is_empty() && or_later {
         return Err(Invalid::new("or_later", "is accepted with a version only"));
     }
+    if or_later && let Err(error) = version.parse::<Version>() {
+        return Err(Invalid::new("version", error));
+    }
     let targets = Targets {
         types: if general_type.is_empty() { Vec::new() } else { vec![parsed(&general_type, "general_type")?] },
         names: if general.is_empty() { Vec::new() } else { vec![parsed(&general, "general")?] },
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_accepted() {
         type Change = fn(&mut ReplayRequest);
-        let wrong: [(Change, &str); 8] = [
+        let wrong: [(Change, &str); 9] = [
             (|request| request.id = "Not".to_owned(), "id"),
             (|request| request.id = "x".repeat(41), "id: has 41 bytes: expected 1 to 40"),
             (|request| request.event_seqs.clear(), "event_seqs: is required, or a window"),
@@ -210,6 +213,13 @@ mod tests {
             (
                 |request| request.target.as_mut().unwrap().or_later = true,
                 "target.or_later: is accepted with a version only",
+            ),
+            (
+                |request| {
+                    let target = request.target.as_mut().unwrap();
+                    (target.version, target.or_later) = ("v1".to_owned(), true);
+                },
+                "target.version: `v1` is not accepted: expected one to three numbers",
             ),
             (|request| request.cost_max_micros = Some(0), "cost_max_micros: is 0: expected 1 to 2^53"),
         ];

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mindos_core::feedback::FeedbackRule;
-use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Weight};
+use mindos_core::route::{Coalesce, DEGRADE_MAX, NoGeneral, Policy, Retry, Weight};
+use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message, version_from_message};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
 use mindos_proto::route::v1 as wire;
 use mindos_proto::route::v1::route::FallBack;
@@ -37,12 +38,15 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
     let longest = time(&route.retry_longest, "retry_longest")?.unwrap_or(usual.longest.max(first));
     let shadow = route.shadow.take().map(targets).transpose().map_err(|error| error.within("shadow"))?;
     let ttl = time(&route.ttl, "ttl")?;
+    few(route.degrade.len(), DEGRADE_MAX, "degrade")?;
+    let degrade = degrade_from_message(std::mem::take(&mut route.degrade));
+    let version_min = version_from_message(&route.version_min)?;
     let feedback = route.feedback.take().map(|wire::FeedbackWeight { weight_permille, floor_permille }| FeedbackRule {
         weight: weight_permille,
         floor: if floor_permille == 0 { FEEDBACK_FLOOR } else { floor_permille },
     });
     let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
-    Ok((coalesce, Policy { shadow, ttl, retry, no_general, feedback }))
+    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }))
 }
 
 /// Share of choices made without opinions where nothing is said, in thousandths.
@@ -91,7 +95,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general, feedback } = policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = policy;
     route.feedback = feedback
         .map(|FeedbackRule { weight, floor }| wire::FeedbackWeight { weight_permille: weight, floor_permille: floor });
     route.coalesce = word.into();
@@ -111,6 +115,8 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
     };
     route.no_general = word.into();
     route.fall_back = fall_back;
+    route.degrade = degrade_to_message(degrade);
+    route.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
 }
 
 #[cfg(test)]
@@ -144,6 +150,8 @@ mod tests {
         other.policy.no_general = NoGeneral::FallBackRoute("split".parse().unwrap());
         let mut ty = route("type", Strategy::Broadcast);
         ty.policy.no_general = NoGeneral::FallBackType("b".parse().unwrap());
+        ty.policy.version_min = Some("2.1".parse().unwrap());
+        ty.policy.degrade = vec![mindos_core::route::Degrade { from: Some("a".into()), to: "b".into() }];
         let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty], trust: None };
 
         assert_eq!(route_table::read(route_table::write(&table)).unwrap(), (table, Vec::new()));

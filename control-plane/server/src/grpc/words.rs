@@ -2,7 +2,7 @@
 
 use mindos_core::OverBudget;
 use mindos_core::output::{DeliveryView, InstanceState};
-use mindos_core::record::{CancelReason, GeneralKey, Holds, InstanceKey, Labels};
+use mindos_core::record::{CancelReason, Degraded, GeneralKey, Holds, InstanceKey, Labels};
 use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
 use mindos_proto::convert::time;
 use mindos_proto::delivery::v1 as delivery;
@@ -70,6 +70,13 @@ pub(super) fn maybe_time(at: Option<Timestamp>) -> Option<prost_types::Timestamp
 pub(super) fn over_budget(over: &OverBudget) -> String {
     let until = over.resets.map_or("until it is raised".to_owned(), |at| format!("until {at} or a raise"));
     format!("budget {} has too little left: waits {until}", over.budget)
+}
+
+/// That dearer generals gave way.
+pub(super) fn degraded(degraded: &Degraded) -> delivery::Degraded {
+    let Degraded { budget, percent, from } = degraded;
+    let from = from.iter().map(|general| general_name(general)).collect();
+    delivery::Degraded { budget: budget.to_string(), percent: *percent, from }
 }
 
 /// An open delivery as the API shows it.

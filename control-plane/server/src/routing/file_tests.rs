@@ -22,6 +22,10 @@ routes:
     guards:
       forks: park
       association: [MEMBER, OWNER]
+    degrade:
+      - {from: security-general, to: small-general}
+      - {to: tiny}
+    version_min: '1.4'
   - name: default
     targets: {types: [general-purpose-general]}
     strategy: round_robin
@@ -56,9 +60,14 @@ fn what_is_wrong_is_named_with_its_line_and_what_is_accepted() {
         ("data.pull_request.additions", "dat.pull_request.additions", 8, "expected one of type, source"),
         ("forks: park", "forks: parked", 16, "allow, park, drop"),
         ("[MEMBER, OWNER]", "[MEMBERS]", 17, "OWNER, MEMBER, COLLABORATOR"),
+        ("{to: tiny}", "{to: Tiny General}", 20, "routes[0].degrade[1].to: `Tiny General`"),
+        ("{to: tiny}", "{from: tiny}", 20, "the name or type of a general"),
+        ("version_min: '1.4'", "version_min: latest", 21, "one to three numbers, such as 1.4"),
+        ("version_min: '1.4'", "version_min: 1.4-rc.1", 21, "one to three numbers"),
+        ("{to: tiny}", "{two: tiny}", 20, "expected one of from, to"),
         ("hops_max: 5", "hops_max: 5000", 2, "1 to 1000"),
-        ("  - name: default\n", "  - name: large-changes\n", 18, "stands twice"),
-        ("types: [general-purpose-general]", "{}", 19, ""),
+        ("  - name: default\n", "  - name: large-changes\n", 22, "stands twice"),
+        ("types: [general-purpose-general]", "{}", 23, ""),
         ("    strategy: round_robin\n", "    strategy: round_robin\n    match: {kinds: [x]}\n", 5, "match everything"),
     ];
     for (was, is, line, what) in cases {

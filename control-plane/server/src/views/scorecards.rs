@@ -267,7 +267,8 @@ mod tests {
         records.failed(shadow, true, Next::Wait { not_before: Timestamp(0) });
         // It comes to nothing: its attempt was counted.
         let (reason, by) = (CancelReason::ShadowFailed, Arc::from(""));
-        records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery: shadow, reason, by, charged: None }));
+        let cancelled = DeliveryCancelled { delivery: shadow, reason, by, charged: None, unanswered: false };
+        records.push(Record::DeliveryCancelled(cancelled));
 
         let cards = folded(&records, 0, role);
         let found: Vec<_> = cards.cards().collect();

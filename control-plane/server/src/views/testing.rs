@@ -37,6 +37,7 @@ impl Records {
             general: Some(Arc::clone(general)),
             parked: None,
             terms: None,
+            degraded: None,
         };
         let seq = self.entries().len() as u64 + 1;
         let mut key = [0; 16];
@@ -81,6 +82,7 @@ impl Records {
             lease_ms: 25_000,
             choice: Choice::default(),
             reservation: None,
+            degraded: None,
             variant: None,
         })))
     }

@@ -44,6 +44,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         not_before_ms: 1_700_000_002_000,
         burst_since_ms: 1_700_000_000_000,
         expires_ms: 1_700_000_060_000,
+        degraded: Some(pb::Degraded { budget: text("team"), percent: 80, from: vec![general().unwrap_or_default()] }),
     };
     let accepted = pb::EventAccepted {
         tenant: text("default"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::Limit;
-use mindos_core::guard::{GuardAction, Guards, Trust};
+use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{
     AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent, Query, ReportedLoad,
     ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
@@ -31,6 +31,8 @@ pub enum Step {
     Apply {
         expected: Option<Seq>,
         by: Arc<str>,
+        /// What the table asks of all its routes.
+        guards: Option<Box<Guards>>,
     },
     Input(Box<Input>),
     /// Time passes, with a turn whenever something is due.
@@ -99,7 +101,7 @@ impl<'a> Words<'a> {
             "route" => return self.route().map(|route| Step::Route(Box::new(route))),
             "apply" => {
                 let expected = self.take("expected").map(number).transpose()?.map(Seq);
-                return Ok(Step::Apply { expected, by: self.by() });
+                return Ok(Step::Apply { expected, by: self.by(), guards: self.guards()? });
             }
             "advance" => return self.span().map(Step::Advance),
             "stall" => return self.span().map(Step::Stall),
@@ -505,8 +507,9 @@ impl<'a> Words<'a> {
 
 /// The table that routes were named for.
 #[must_use]
-pub fn table(routes: Vec<Route>) -> Arc<RouteTable> {
-    Arc::new(RouteTable { routes, trust: None })
+pub fn table(routes: Vec<Route>, guards: Option<Box<Guards>>) -> Arc<RouteTable> {
+    let trust = guards.map(|guards| Arc::new(TrustRules { guards: *guards, own_logins: Vec::new() }));
+    Arc::new(RouteTable { routes, trust })
 }
 
 fn claim(item: &str) -> Parsed<(DeliveryId, Token)> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::Terms;
-use mindos_core::route::{Coalesce, NoGeneral, Policy, Retry, Route, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, NoGeneral, Policy, Retry, Route, Targets, Weight};
 use mindos_model::{GeneralName, GeneralType, RouteName, Timestamp};
 
 use super::parse::{Parsed, number, span, text};
@@ -20,7 +20,8 @@ pub(super) fn weights(items: &[String]) -> Parsed<Vec<Weight>> {
     items.iter().map(weight).collect()
 }
 
-/// Reads `debounce=2s/30s ttl=5s retry=1s/10s shadow=type shadow_names=a none=refuse|wait|route:<name>|type:<type>`.
+/// Reads `debounce=2s/30s ttl=5s retry=1s/10s shadow=type shadow_names=a degrade=big>small,tiny
+/// none=refuse|wait|route:<name>|type:<type>`.
 pub(super) fn read<'a>(route: &mut Route, take: &mut impl FnMut(&str) -> Option<&'a str>) -> Parsed<()> {
     let pair = |word: &str| -> Parsed<(Duration, Duration)> {
         let (first, second) = word.split_once('/').ok_or_else(|| format!("`{word}` is not two spans"))?;
@@ -42,6 +43,13 @@ pub(super) fn read<'a>(route: &mut Route, take: &mut impl FnMut(&str) -> Option<
     let names: Parsed<Vec<_>> = list(take("shadow_names")).map(|item| GeneralName::new(item).map_err(text)).collect();
     let targets = Targets { types: types?, names: names?, ..Targets::default() };
     route.policy.shadow = (!targets.names_nothing()).then_some(targets);
+    route.policy.version_min = take("version_min").map(str::parse).transpose().map_err(text)?;
+    route.policy.degrade = list(take("degrade"))
+        .map(|item| match item.split_once('>') {
+            Some((from, to)) => Degrade { from: Some(Arc::from(from)), to: Arc::from(to) },
+            None => Degrade { from: None, to: Arc::from(item) },
+        })
+        .collect();
     if let Some(word) = take("none") {
         route.policy.no_general = match word.split_once(':') {
             None if word == "wait" => NoGeneral::Wait,
@@ -60,7 +68,7 @@ fn list(word: Option<&str>) -> impl Iterator<Item = &str> {
 
 /// The same as [`read`], the other way.
 pub(super) fn print(out: &mut String, route: &Route) {
-    let Policy { shadow, ttl, retry, no_general, feedback } = &route.policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = &route.policy;
     let ms = |span: Duration| format!("{}ms", span.as_millis());
     // Writing to a string cannot fail.
     if let Coalesce::Debounce { quiet, longest } = route.coalesce {
@@ -76,6 +84,16 @@ pub(super) fn print(out: &mut String, route: &Route) {
     let weights: Vec<_> = weights.collect();
     if !weights.is_empty() {
         let _ = write!(out, " weights={}", weights.join(","));
+    }
+    if let Some(version) = version_min {
+        let _ = write!(out, " version_min={version}");
+    }
+    if !degrade.is_empty() {
+        let line = |Degrade { from, to }: &Degrade| match from {
+            Some(from) => format!("{from}>{to}"),
+            None => to.to_string(),
+        };
+        let _ = write!(out, " degrade={}", degrade.iter().map(line).collect::<Vec<_>>().join(","));
     }
     if let Some(rule) = feedback {
         let _ = write!(out, " feedback={}/{}", rule.weight, rule.floor);

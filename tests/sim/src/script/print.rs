@@ -51,6 +51,9 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if let Some(region) = &hello.region {
                 let _ = write!(text, " region={region}");
             }
+            if &*hello.version != "0.1.0" {
+                let _ = write!(text, " version={}", hello.version);
+            }
             if hello.keeps_ceilings {
                 text.push_str(" ceilings");
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mindos_core::input::{Entropy, Input, RequestId};
 use mindos_core::output::Output;
 use mindos_core::record::{Batch, Entry, EpochCause, Record};
+use mindos_core::route::Pattern;
 use mindos_core::route::Route;
 use mindos_core::snapshot::Item;
 use mindos_core::{Durable, Limits, Plane};
@@ -127,8 +128,8 @@ impl Runner {
         match step {
             Step::Limits(limits) => self.limits(&limits)?,
             Step::Route(route) => self.routes.push(*route),
-            Step::Apply { expected, by } => {
-                let table = parse::table(std::mem::take(&mut self.routes));
+            Step::Apply { expected, by, guards } => {
+                let table = parse::table(std::mem::take(&mut self.routes), guards);
                 let (request, tenant) = (RequestId(0), words::tenant());
                 self.input(Input::ApplyRoutes { request, tenant, table, expected, by })?;
             }
@@ -170,6 +171,11 @@ impl Runner {
                 "queue" => self.limits.queue_backlog_max = *value,
                 "tenant" => self.limits.tenant_backlog_max = u64::from(*value),
                 "open" => self.limits.open_max = u64::from(*value),
+                // Of a repository, or of all that begin so.
+                pattern if pattern.contains('/') => {
+                    let pattern = Pattern::new(pattern).map_err(|error| error.to_string())?;
+                    self.limits.weights.repositories.push((pattern, *value));
+                }
                 other => return Err(format!("limit `{other}` is not known")),
             }
         }

@@ -8,7 +8,7 @@ use mindos_core::output::{
     Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
-    AttemptEnded, CancelReason, Cause, Choice, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
+    AttemptEnded, CancelReason, Cause, Choice, Degraded, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
 };
 use mindos_core::{OverBudget, Tally};
 use mindos_model::{DeliveryId, FailureKind, Priority, Timestamp, Token};
@@ -29,13 +29,13 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::DeliveryLeased(record) => {
             let DeliveryLeased { delivery, token, general, instance, boot, attempt, lease_ms, choice, .. } =
                 record.as_ref();
-            let DeliveryLeased { reservation, variant, .. } = record.as_ref();
+            let DeliveryLeased { reservation, degraded, variant, .. } = record.as_ref();
             let reserved =
                 reservation.as_deref().map(|reservation| format!(" reserved={}", amount(reservation.amount)));
             write!(out, " {delivery} {token} general={general} instance={instance} boot={boot} attempt={attempt}")
                 .and_then(|()| if *lease_ms == 25_000 { Ok(()) } else { write!(out, " lease={lease_ms}ms") })
                 .and_then(|()| self::choice(out, choice))
-                .and_then(|()| write!(out, "{}", reserved.unwrap_or_default()))
+                .and_then(|()| write!(out, "{}{}", reserved.unwrap_or_default(), self::degraded(degraded.as_deref())))
                 .and_then(|()| choice.feedback.as_ref().map_or(Ok(()), |of| super::about::show_weighing(out, of)))
                 .and_then(|()| variant.as_ref().map_or(Ok(()), |of| super::about::show_variant(out, of)))
         }
@@ -63,11 +63,12 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::DeliveryCancelled(record) => {
             write!(
                 out,
-                " {} {}{}{}",
+                " {} {}{}{}{}",
                 record.delivery,
                 reason(record.reason),
                 by(&record.by),
-                budget(record.charged.as_deref().copied(), None, start)
+                budget(record.charged.as_deref().copied(), None, start),
+                if record.unanswered { " unanswered" } else { "" }
             )
         }
         Record::CancelRequested(record) => {
@@ -174,6 +175,7 @@ fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt
         if let Some(reason) = planned.parked {
             write!(out, ":{reason}")?;
         }
+        write!(out, "{}", degraded(planned.degraded.as_deref()))?;
         if let Some(terms) = &planned.terms {
             super::policy::show_terms(out, terms, start)?;
         }
@@ -185,6 +187,12 @@ fn event(out: &mut String, record: &EventAccepted, start: Timestamp) -> std::fmt
         super::about::print(out, about);
     }
     Ok(())
+}
+
+fn degraded(degraded: Option<&Degraded>) -> String {
+    let Some(Degraded { budget, percent, from }) = degraded else { return String::new() };
+    let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+    format!(" degraded={budget}:{percent}% instead_of={}", from.join(","))
 }
 
 fn by(by: &str) -> String {

@@ -108,6 +108,9 @@ impl World {
         host.boot += 1;
         host.config.boot = boot_id(host.config.instance.as_str(), host.boot);
         host.config.seed = seed;
+        // Agents are upgraded, and some are not.
+        let versions = ["0.1.0", "0.1.0", "0.2.0-rc.1", "0.2.0", "custom"];
+        host.config.version = versions[seed as usize % versions.len()].to_owned();
         host.started.clear();
         host.jobs.clear();
         host.core = Some(Agent::new(host.config.clone()).map_err(|error| format!("agents_begin: {error}"))?);

@@ -49,16 +49,17 @@ impl World {
         };
         let periods = [Period::Hour, Period::Hour, Period::Day, Period::Total];
         let period = self.chance.pick(&periods).copied().unwrap_or(Period::Total);
-        let micros = Some(if at == 3 { self.chance.within(200, 3000) } else { self.chance.skewed(100, 20_000) });
+        let micros = Some(if at == 3 { self.chance.within(200, 3000) } else { self.chance.skewed(1000, 50_000) });
         let tokens = self.chance.permille(300).then(|| self.chance.skewed(100, 20_000));
         let pauses = self.chance.permille(300);
+        let act = self.chance.pick(&[1, 1, 20, 80]).copied().unwrap_or(80);
         let priority = if self.chance.permille(400) { vec![Arc::from("bc"), Arc::from("rr")] } else { Vec::new() };
         Arc::new(Budget {
             name,
             period: if scope == Scope::Run { Period::Total } else { period },
             scope,
             limit: Limit { micros, tokens, time_ms: None },
-            thresholds: Thresholds { pause: if pauses { 90 } else { 0 }, ..Thresholds::default() },
+            thresholds: Thresholds { act, pause: if pauses { 90 } else { 0 }, ..Thresholds::default() },
             priority,
         })
     }

@@ -22,7 +22,8 @@ use mindos_core::budget::Amount;
 use mindos_core::input::{Input, RequestId};
 use mindos_core::output::PlaneMessage;
 use mindos_core::record::{Batch, Entry};
-use mindos_core::{Durable, Limits, Plane};
+use mindos_core::route::Pattern;
+use mindos_core::{Durable, Limits, Plane, Weights};
 use mindos_model::{DeliveryId, Seq, Timestamp, Token};
 use mindos_sidecar_core::Up;
 
@@ -241,7 +242,11 @@ impl World {
     fn new(seed: u64, options: Options) -> Result<World, Broken> {
         let mut chance = Chance::new(seed);
         let real = options.real_journal.unwrap_or_else(|| chance.permille(125));
+        let weights =
+            [1, 1, 3, 7].map(|weight| (Pattern::new(&format!("acme/{}", chance.below(3))).expect("a pattern"), weight));
+        let weights = Weights { repositories: weights.to_vec(), ..Weights::default() };
         let limits = Limits {
+            weights,
             lane_backlog_max: chance.within(3, 12) as u32,
             queue_backlog_max: chance.within(10, 40) as u32,
             open_max: chance.within(60, 400),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::feedback::FeedbackRule;
-use mindos_core::guard::{GuardAction, Guards, Trust};
+use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
 use mindos_core::output::{Rejection, Reply};
 use mindos_core::record::{About, Feedback, FeedbackVerdict, HoldTarget, Holds, Replay, Role, Variant, VersionWanted};
-use mindos_core::route::{Coalesce, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
+use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
     ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, Timestamp, limits,
@@ -447,6 +447,10 @@ impl World {
                 _ => Coalesce::Every,
             };
             self.draw_policy(&mut route);
+            if !plain && self.chance.permille(150) {
+                let version = self.chance.pick(&["0.1", "0.2"]).copied().unwrap_or("0.1");
+                route.policy.version_min = version.parse().ok();
+            }
             if !plain && !route.matches.kinds.is_empty() {
                 let condition = self.chance.pick(&["even", "never", "broken"]).copied().unwrap_or("even");
                 route.matches.condition = self.chance.permille(150).then(|| Arc::from(condition));
@@ -455,7 +459,11 @@ impl World {
             }
             routes.push(route);
         }
-        let table = Arc::new(RouteTable { routes, trust: None });
+        let bots = self.chance.pick(&[GuardAction::Park, GuardAction::Drop]).copied();
+        let guards = Guards { bots, ..Guards::default() };
+        let asks = !plain && self.chance.permille(150);
+        let trust = asks.then(|| Arc::new(TrustRules { guards, own_logins: Vec::new() }));
+        let table = Arc::new(RouteTable { routes, trust });
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
@@ -472,6 +480,15 @@ impl World {
         if self.chance.permille(200) {
             let first = self.chance.millis(10, 2000);
             route.policy.retry = Retry { first, longest: first + self.chance.millis(0, 20_000) };
+        }
+        if self.chance.permille(500) {
+            let froms = [None, Some("a"), Some("b")];
+            route.policy.degrade = (0..self.chance.within(1, 2))
+                .map(|_| {
+                    let from = self.chance.pick(&froms).copied().flatten().map(Arc::from);
+                    Degrade { from, to: Arc::from(self.chance.pick(&["a", "b", "c"]).copied().unwrap_or("c")) }
+                })
+                .collect();
         }
         if self.chance.permille(300) {
             let (weight, floor) = (self.chance.within(1, 500) as u32, self.chance.within(10, 500) as u32);

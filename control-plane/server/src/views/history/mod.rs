@@ -436,7 +436,7 @@ impl HistoryWriter {
                 let ending = Ending { took_ms: Some(*took_ms), usage: sum, ..Ending::default() };
                 self.ended(*delivery, seq, at, Status::Succeeded, ending)?;
             }
-            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _ }) => {
+            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _, unanswered: _ }) => {
                 let superseded_by = match reason {
                     CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
                     CancelReason::Requested
