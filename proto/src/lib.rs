@@ -79,13 +79,14 @@ mod mindos {
             generated!("mindos.ledger.v1");
         }
     }
-    /// The routing table.
+    /// Past events once more.
     pub mod replay {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.replay.v1");
         }
     }
+    /// The routing table.
     pub mod route {
         /// Version 1.
         pub mod v1 {

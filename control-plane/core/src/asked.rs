@@ -10,12 +10,15 @@ use crate::durable::{Change, Durable};
 use crate::input::NewEvent;
 use crate::output::Rejection;
 use crate::record::{Record, RouteAsked};
+use crate::replay::is_replay_route;
 use crate::route::{Route, RouteError};
 
 /// How the names of asked routes begin.
 pub const ASKED_PREFIX: &str = "asked.";
 /// Asked routes at a time: each has a queue that its generals look at.
 pub const ASKED_MAX: usize = 64;
+/// Of those, for replays.
+const REPLAYED_MAX: usize = 16;
 
 impl Durable {
     /// What must be recorded before the event that brings this route is decided: nothing, when the route is known.
@@ -35,11 +38,15 @@ impl Durable {
             };
         }
         let asked = || self.routing.iter().map(|(_, rule)| rule).filter(|rule| is_asked(&rule.route));
-        let replaces = if asked().count() < ASKED_MAX {
+        // Replays may wait for a day: they have places of their own number, so that they keep nobody else out.
+        let is_replay = is_replay_route(name.as_str());
+        let max = if is_replay { REPLAYED_MAX } else { ASKED_MAX - REPLAYED_MAX };
+        let alike = || asked().filter(|rule| is_replay_route(rule.route.name.as_str()) == is_replay);
+        let replaces = if alike().count() < max {
             None
         } else {
-            let idle = asked().find(|rule| rule.events == 0 && rule.holds.is_none());
-            let idle = idle.ok_or(Rejection::AskedRoutesFull { max: ASKED_MAX })?;
+            let idle = alike().find(|rule| rule.events == 0 && rule.holds.is_none());
+            let idle = idle.ok_or(Rejection::AskedRoutesFull { max })?;
             Some((idle.tenant.clone(), idle.route.name.clone()))
         };
         let record = RouteAsked { tenant: event.tenant.clone(), route: route.clone(), replaces };

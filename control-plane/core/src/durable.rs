@@ -240,7 +240,7 @@ impl Durable {
     fn event_accepted(&mut self, seq: Seq, at: Timestamp, record: &EventAccepted) -> Change {
         self.dedupe.insert(record.key, at, Seen { event: seq, digest: record.digest });
         if let Some(feedback) = record.feedback() {
-            self.opinions.hear(feedback);
+            self.opinions.hear(feedback, self.registry.find(&feedback.general).is_some());
         }
         let Some(name) = &record.route else { return Change::Nothing };
         let route = self.routing.find(&record.tenant, name).expect("records name routes applied before them");

@@ -142,14 +142,14 @@ impl Opinions {
         Opinions { of: BTreeMap::new(), said: HashMap::with_hasher(hasher), order: VecDeque::new() }
     }
 
-    /// Takes in what somebody said.
-    pub(crate) fn hear(&mut self, feedback: &Feedback) {
+    /// Takes in what somebody said. Of a general that is gone nothing is counted: nobody would take it out again.
+    pub(crate) fn hear(&mut self, feedback: &Feedback, is_there: bool) {
         let Feedback { delivery: _, verdict, voice, general, variant } = feedback;
         if variant.role != Role::Live {
             return;
         }
         let before = self.note(*voice, *verdict);
-        if before == Some(*verdict) {
+        if before == Some(*verdict) || !is_there {
             return;
         }
         let Some(voices) = self.voices_mut(general, &variant.version) else { return };
@@ -283,7 +283,7 @@ mod tests {
 
     fn heard(all: impl IntoIterator<Item = Feedback>) -> Opinions {
         let mut opinions = Opinions::new(FixedState::with_seed(0));
-        all.into_iter().for_each(|feedback| opinions.hear(&feedback));
+        all.into_iter().for_each(|feedback| opinions.hear(&feedback, true));
         opinions
     }
 
@@ -312,7 +312,7 @@ mod tests {
             let mut factors = Vec::new();
             let mut opinions = Opinions::new(FixedState::with_seed(0));
             for number in 0..2000 {
-                opinions.hear(&said(number, verdict, "1"));
+                opinions.hear(&said(number, verdict, "1"), true);
                 factors.push(opinions.of_general(&general("g")).factor(300));
             }
             assert!(factors.iter().all(|factor| (least..=most).contains(factor)), "{verdict:?}");
@@ -327,7 +327,7 @@ mod tests {
     fn opinions_and_voices_stay_within_their_bounds() {
         let mut opinions = Opinions::new(FixedState::with_seed(0));
         for number in 0..VOICES_MAX as u32 + 10 {
-            opinions.hear(&said(number, FeedbackVerdict::Accepted, &format!("1.{}", number % 20)));
+            opinions.hear(&said(number, FeedbackVerdict::Accepted, &format!("1.{}", number % 20)), true);
         }
         assert_eq!(opinions.iter().count(), VERSIONS_MAX);
         assert_eq!((opinions.order.len(), opinions.said.len()), (VOICES_MAX, VOICES_MAX));

@@ -89,7 +89,7 @@ impl Durable {
         let min = self.routing.rule(event.route).route.policy.version_min;
         let drawn = match self.draw_version(event, general, context, &mut choice) {
             Some(found) => found,
-            None => self.draw((general, min), context, opinions, &mut entropy, &mut choice),
+            None => self.draw((general, min, event.replay.is_some()), context, opinions, &mut entropy, &mut choice),
         };
         // Work of another route may go to those that are too old for this one's.
         let member = drawn.ok_or(if min.is_some() { Unplaced::Taken } else { Unplaced::NoSlot })?;
@@ -292,7 +292,7 @@ impl Durable {
     /// An instance of a general for one more lease.
     fn draw(
         &self,
-        (general, min): (GeneralIdx, Option<Version>),
+        (general, min, is_replay): (GeneralIdx, Option<Version>, bool),
         context: Context<'_>,
         opinions: Option<u32>,
         entropy: &mut Entropy,
@@ -300,11 +300,14 @@ impl Durable {
     ) -> Option<MemberIdx> {
         let Context { soft, limits, now, .. } = context;
         let pool = soft.pool(general)?;
-        let fits = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
+        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
+        // A trial is for live work: only that tells whether an instance has recovered.
+        let is_kept = |idx: &MemberIdx| is_replay && pool.trials.contains(idx);
+        let fits = |idx: &MemberIdx| is_new(idx) && !is_kept(idx);
         let fitting: Vec<MemberIdx>;
         let free = match min {
-            None => &pool.free,
-            Some(_) => {
+            None if !is_replay || pool.trials.is_empty() => &pool.free,
+            Some(_) | None => {
                 fitting = pool.free.iter().copied().filter(fits).collect();
                 &fitting
             }
@@ -320,7 +323,7 @@ impl Durable {
             self.note_excluded(pool, trial, soft, choice);
         }
         if free.len() < pool.free.len() {
-            let old = pool.free.iter().filter(|idx| !fits(idx));
+            let old = pool.free.iter().filter(|idx| !is_new(idx));
             choice.aside += u32::try_from(old.clone().count()).unwrap_or(u32::MAX);
             let room = EXCLUDED_NAMED_MAX.saturating_sub(choice.excluded.len());
             let named = old.take(room).map(|idx| (soft.member(*idx).instance.clone(), Exclusion::VersionTooOld));

@@ -30,6 +30,8 @@ pub const IN_FLIGHT_MAX: usize = 2;
 const LANES_TRIED_MAX: usize = 64;
 /// After what time a queue is looked at again of which not all lanes were tried.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The same where shadows and replays wait: each end of live work may bring their queue a look.
+const SHADOW_LANES_TRIED_MAX: usize = 4;
 /// Rough size of a record without its payload.
 const RECORD_SIZE: usize = 200;
 
@@ -245,6 +247,7 @@ impl Plane {
         let agenda = &self.durable.agenda;
         let waits = !agenda.dirty.is_empty() || !agenda.overflows.is_empty();
         let waits = waits || !self.soft.woken.is_empty() || !self.soft.moved.is_empty();
+        let waits = waits || !self.soft.shadows_woken.is_empty();
         if waits || self.durable.budgets.is_waiting() {
             return Some(Timestamp(0));
         }
@@ -303,6 +306,9 @@ impl Plane {
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
             self.durable.wake_parked(general);
+        }
+        for general in std::mem::take(&mut self.soft.shadows_woken) {
+            self.durable.wake_shadows(general);
         }
         for general in std::mem::take(&mut self.soft.woken) {
             self.durable.wake(general);
@@ -390,7 +396,9 @@ impl Plane {
                 Err(Unplaced::Taken) => {
                     self.durable.queue_mut(queue).turn(true);
                     lanes_tried += 1;
-                    if lanes_tried == LANES_TRIED_MAX {
+                    let most =
+                        if matches!(queue, QueueId::Shadow(_)) { SHADOW_LANES_TRIED_MAX } else { LANES_TRIED_MAX };
+                    if lanes_tried == most {
                         // Others stand behind those, and nothing may wake the queue.
                         self.looks.insert((now + LOOK_AGAIN, queue));
                         return true;

@@ -157,8 +157,8 @@ impl Soft {
 
     /// A general has another share of its slots free, or another instance: replays may wait for just that.
     pub(crate) fn wake_shadows_of(&mut self, durable: &Durable, general: GeneralIdx) {
-        if durable.registry.get(general).is_some_and(|known| !known.shadows.is_empty()) {
-            self.woken.push(general);
+        if durable.has_shadows_ready(general) && self.shadows_woken.last() != Some(&general) {
+            self.shadows_woken.push(general);
         }
     }
 

@@ -145,10 +145,16 @@ impl Durable {
             return true;
         }
         let Some(pool) = soft.pool(general) else { return false };
-        let Load { open, capacity } = pool.load;
-        let leaves_room = open + 1 < capacity || open == 0;
-        let fits = |wanted: &VersionWanted| pool.free.iter().any(|idx| wanted.fits(&soft.member(*idx).version));
-        leaves_room && event.version().is_none_or(fits)
+        // A trial is for live work: only that tells whether an instance has recovered.
+        let mut free = pool.free.iter().filter(|idx| !pool.trials.contains(idx)).map(|idx| soft.member(*idx));
+        let mut slots = 0;
+        let leaves_room = pool.load.open == 0
+            || pool.free.iter().any(|idx| {
+                let Load { open, capacity } = soft.member(*idx).load;
+                slots += capacity.saturating_sub(open);
+                slots > 1
+            });
+        leaves_room && free.any(|member| event.version().is_none_or(|wanted| wanted.fits(&member.version)))
     }
 
     /// An instance of the version that a replay wants: the one with the lowest score of those that are free. `None` where it wants none.
@@ -162,7 +168,8 @@ impl Durable {
         let wanted = event.version()?;
         let Some(pool) = context.soft.pool(general) else { return Some(None) };
         (choice.free, choice.connected) = (u32::try_from(pool.free.len()).unwrap_or(u32::MAX), pool.members);
-        let fitting = pool.free.iter().copied().filter(|idx| wanted.fits(&context.soft.member(*idx).version));
+        let fits = |idx: &MemberIdx| wanted.fits(&context.soft.member(*idx).version) && !pool.trials.contains(idx);
+        let fitting = pool.free.iter().copied().filter(fits);
         let weighed = fitting.map(|idx| (idx, context.soft.weight(pool, idx, context.now)));
         let least = |best: (MemberIdx, Weight), next: (MemberIdx, Weight)| {
             if next.1.score < best.1.score { next } else { best }

@@ -28,6 +28,9 @@ pub(crate) struct ShadowSide {
     pub(crate) queue: Queue,
 }
 
+/// Generals with a slot that are looked at for one shadow; where none of them will do, others are looked at a little later.
+const GENERALS_LOOKED_MAX: usize = 64;
+
 impl Rule {
     /// # Panics
     /// When the route never had a shadow: ids of such queues come from routes that had one.
@@ -55,12 +58,18 @@ impl Durable {
         let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         let around = side.members.range(start..).chain(side.members.range(..start)).copied();
-        let may =
-            |general: &GeneralIdx| self.has_fitting(route, *general, soft) && self.takes_replay(event, *general, soft);
+        let has_slot = |general: &GeneralIdx| self.has_fitting(route, *general, soft);
+        let may = |general: &GeneralIdx| self.takes_replay(event, *general, soft);
         // The next lane may want another version, and less of its budget.
-        let found = self.least(around.filter(may), soft, choice);
+        let found = self.least(around.filter(has_slot).take(GENERALS_LOOKED_MAX).filter(may), soft, choice);
         let is_free = || side.members.iter().any(|general| soft.free.contains(general));
         found.ok_or_else(|| if event.replay.is_some() && is_free() { Unplaced::Taken } else { Unplaced::NoSlot })
+    }
+
+    /// Whether shadows or replays of the general could be leased if it had a slot.
+    pub(crate) fn has_shadows_ready(&self, general: GeneralIdx) -> bool {
+        let known = self.registry.get(general);
+        known.is_some_and(|known| known.shadows.iter().any(|route| self.queue(QueueId::Shadow(*route)).ready() > 0))
     }
 
     /// A general may take work: shadows that wait for one of their own get a look too.

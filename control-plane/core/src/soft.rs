@@ -72,6 +72,8 @@ pub struct Soft {
     pub(crate) rates: RatePools,
     /// Generals whose work may move since the plane looked last.
     pub(crate) woken: Vec<GeneralIdx>,
+    /// Generals whose shadows and replays get a look.
+    pub(crate) shadows_woken: Vec<GeneralIdx>,
     /// Generals that came or went, or may be chosen otherwise, since the plane looked last.
     pub(crate) moved: Vec<GeneralIdx>,
     began: Timestamp,
@@ -104,6 +106,7 @@ impl Soft {
             comebacks: BTreeSet::new(),
             rates: RatePools::default(),
             woken: Vec::new(),
+            shadows_woken: Vec::new(),
             moved: Vec::new(),
             began: now,
             leases: HashMap::with_hasher(durable.hasher.clone()),

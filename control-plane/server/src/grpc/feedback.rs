@@ -78,14 +78,16 @@ impl Context {
         if row.is_some_and(|row| row.status != Status::Succeeded) && !self.is_settled_behind(committed, delivery)? {
             return Ok(Found::NoResult);
         }
-        let (mut is_known, mut is_replay, mut route) = (false, false, None);
+        let (mut is_known, mut role, mut route) = (false, Role::Live, None);
         let (mut last, mut done, mut timed_out) = (None, false, false);
         let began = Instant::now();
         let read = self.source.read(delivery.event, &mut |entry| match &entry.record {
             Record::EventAccepted(event) if entry.seq == delivery.event => {
                 is_known =
                     event.tenant == self.tenant && (1..=event.deliveries.len()).contains(&(delivery.ordinal as usize));
-                (is_replay, route) = (event.replay().is_some(), event.route.clone());
+                let planned = event.deliveries.get((delivery.ordinal as usize).wrapping_sub(1));
+                let is_shadow = planned.and_then(|planned| planned.terms.as_deref()).is_some_and(|terms| terms.shadow);
+                (role, route) = (role_of(event.replay().is_some(), is_shadow), event.route.clone());
                 is_known
             }
             _ if entry.seq == delivery.event => false,
@@ -116,10 +118,7 @@ impl Context {
         }
         let (true, Some(route)) = (is_known, route) else { return Ok(Found::Unknown) };
         Ok(match last {
-            Some((general, variant)) if done => {
-                let role = if is_replay { Role::Replay } else { Role::Live };
-                Found::Done(general, variant.unwrap_or_else(|| plain(route, role)))
-            }
+            Some((general, variant)) if done => Found::Done(general, variant.unwrap_or_else(|| plain(route, role))),
             _ => Found::NoResult,
         })
     }
@@ -152,6 +151,14 @@ impl Context {
         let role =
             if mindos_core::replay::is_replay_route(RouteName::as_str(&route)) { Role::Replay } else { Role::Live };
         Ok(Found::Done(Arc::new(general), plain(route, role)))
+    }
+}
+
+fn role_of(is_replay: bool, is_shadow: bool) -> Role {
+    match (is_replay, is_shadow) {
+        (true, _) => Role::Replay,
+        (false, true) => Role::Shadow,
+        (false, false) => Role::Live,
     }
 }
 
