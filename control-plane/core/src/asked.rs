@@ -2,7 +2,8 @@
 //!
 //! Such a route stands beside the table under a name of its own and matches nothing: only events that bring it take it. It
 //! is recorded once, before the first event that brings it, and its place is given to another one when no work is open
-//! under it. Invariants: no table has a name that begins as theirs do; there are at most [`ASKED_MAX`].
+//! under it. Invariants: no table has a name that begins as theirs do; there are at most
+//! [`ASKED_MAX`], and as many for replays as [`REPLAYED_MAX`].
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::route::{Route, RouteError};
 pub const ASKED_PREFIX: &str = "asked.";
 /// Asked routes at a time: each has a queue that its generals look at.
 pub const ASKED_MAX: usize = 64;
-/// Of those, for replays.
+/// How many routes of replays are kept besides.
 const REPLAYED_MAX: usize = 16;
 
 impl Durable {
@@ -40,7 +41,7 @@ impl Durable {
         let asked = || self.routing.iter().map(|(_, rule)| rule).filter(|rule| is_asked(&rule.route));
         // Replays may wait for a day: they have places of their own number, so that they keep nobody else out.
         let is_replay = is_replay_route(name.as_str());
-        let max = if is_replay { REPLAYED_MAX } else { ASKED_MAX - REPLAYED_MAX };
+        let max = if is_replay { REPLAYED_MAX } else { ASKED_MAX };
         let alike = || asked().filter(|rule| is_replay_route(rule.route.name.as_str()) == is_replay);
         let replaces = if alike().count() < max {
             None
