@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand, ValueEnum};
+use mindos_control_plane::amount::money;
 use mindos_model::Timestamp;
 use mindos_proto::budget::v1::{
     self as wire, AcknowledgeBudgetRequest, Amount, Budget, BudgetStatus, DeleteBudgetRequest, GetBudgetRequest,
@@ -366,19 +367,6 @@ pub(super) fn cost(micros: u64) -> String {
     let cut = text.trim_end_matches('0');
     let digits = text.len() - cut.len();
     text[..text.len() - digits.min(4)].to_owned()
-}
-
-/// Reads an amount of money, such as `25` or `0.50`, as millionths.
-pub(super) fn money(text: &str) -> Result<u64, String> {
-    let bad = || format!("`{text}` is not an amount: expected a number with at most six decimals, such as `0.50`");
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || part.len() > 6 || !is_number(whole) || !is_number(part) {
-        return Err(bad());
-    }
-    let part: u64 = format!("{part:0<6}").parse().map_err(|_| bad())?;
-    let whole: u64 = whole.parse().map_err(|_| bad())?;
-    whole.checked_mul(1_000_000).and_then(|whole| whole.checked_add(part)).ok_or_else(bad)
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use mindos_control_plane::amount::money;
 use mindos_proto::convert;
 use mindos_proto::delivery::v1::{self as delivery, Delivery, DeliveryFilter, DeliveryStatus, FailureKind};
 use mindos_proto::replay::v1::replay_response::Part;
 use mindos_proto::replay::v1::{ReplayRequest, ReplaySummary, ReplayTarget, ReplayWindow, ReplayedEvent};
 use serde_json::{Value, json};
 
-use super::budgets::{cost, money};
+use super::budgets::cost;
 use super::deliveries::{fetch, general_text, status_word};
 use super::filter::{PageArgs, now, short_span, span};
 use super::send::random_id;

@@ -8,6 +8,7 @@ use mindos_core::route::Pattern;
 use mindos_core::{Limits, WEIGHT_MAX, Weights};
 use mindos_model::{TenantName, limits};
 
+use crate::amount;
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
 use crate::settings::WebhookConfig;
@@ -111,6 +112,16 @@ pub struct Config {
     /// Share of a tenant in the turns of the plane, beside other tenants: its name, and 1 to 100; 1 where it is not named.
     #[arg(long, env = "MINDOS_TENANT_WEIGHTS", value_delimiter = ',', value_parser = tenant_weight, value_name = "TENANT=WEIGHT")]
     pub tenant_weights: Vec<(TenantName, u32)>,
+
+    /// What is set aside for a lease where too little was seen to estimate it, such as `cost=0.05,tokens=20000,time=60s` (those are the
+    /// defaults of parts that are left out).
+    #[arg(long, env = "MINDOS_RESERVATION_START", value_parser = amount::parts, value_name = "PARTS")]
+    pub reservation_start: Option<amount::Parts>,
+
+    /// What is set aside for a lease of a general that cannot be stopped in mid-run, such as `cost=1,tokens=200000,time=10m` (those are
+    /// the defaults of parts that are left out).
+    #[arg(long, env = "MINDOS_RESERVATION_MAX", value_parser = amount::parts, value_name = "PARTS")]
+    pub reservation_max: Option<amount::Parts>,
 
     /// Deliveries that may be open in all, from 1.
     #[arg(long, env = "MINDOS_OPEN_MAX", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "COUNT")]
@@ -295,7 +306,10 @@ impl Config {
     /// Bounds and intervals of the plane.
     #[must_use]
     pub fn limits(&self) -> Limits {
+        let default = Limits::default();
         Limits {
+            reservation_start: self.reservation_start.unwrap_or_default().or(default.reservation_start),
+            reservation_max: self.reservation_max.unwrap_or_default().or(default.reservation_max),
             lane_backlog_max: self.lane_backlog_max,
             queue_backlog_max: self.queue_backlog_max,
             tenant_backlog_max: self.tenant_backlog_max,
@@ -307,7 +321,7 @@ impl Config {
                 repositories: self.repository_weights.clone(),
                 tenants: self.tenant_weights.iter().cloned().collect(),
             },
-            ..Limits::default()
+            ..default
         }
     }
 }
@@ -407,6 +421,10 @@ mod tests {
         }
         assert!(span("25").is_err() && span("1.5s").is_err());
         assert!(config(&["--lease", "2h"]).check().is_err());
+        let set = config(&["--reservation-start", "cost=0.02,tokens=9", "--reservation-max", "time=20m"]).limits();
+        assert_eq!((set.reservation_start.micros, set.reservation_start.tokens), (20_000, 9));
+        assert_eq!(set.reservation_start.time_ms, Limits::default().reservation_start.time_ms);
+        assert_eq!((set.reservation_max.micros, set.reservation_max.time_ms), (1_000_000, 1_200_000));
         assert_eq!(config(&["--port", "7"]).api_address().port(), 7);
         assert_eq!(config(&["--port", "tcp://10.0.0.1:8090"]).api_address().port(), 8090);
         assert_eq!(config(&["--aggregator-port", "7"]).aggregator().to_string(), "127.0.0.1:7");

@@ -4,6 +4,7 @@
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
 pub mod admission;
+pub mod amount;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
