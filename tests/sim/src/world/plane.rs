@@ -235,6 +235,8 @@ impl World {
         }
         if self.chance.permille(self.mood.snapshots) {
             self.home.snapshot = Some((self.follower.seq(), Arc::new(self.follower.export())));
+            // In a story it may cover a batch less: a start reads on from where it is.
+            self.note(&|| "snapshot".to_owned());
         }
         Ok(())
     }
