@@ -296,7 +296,7 @@ impl Durable {
         self.budgets.wake_types(&tenant);
     }
 
-    /// A general that others' work may go to may take work.
+    /// A general that others' work may go to may take work, or is not there any more, so that it is theirs again.
     pub(crate) fn wake_degraded(&mut self, general: GeneralIdx) {
         let routes = self.registry.get(general).map(|known| known.stands_in.clone()).unwrap_or_default();
         for route in routes {

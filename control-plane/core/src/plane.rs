@@ -306,6 +306,7 @@ impl Plane {
         for general in std::mem::take(&mut self.soft.moved) {
             self.durable.release_for(general);
             self.durable.wake_parked(general);
+            self.durable.wake_degraded(general);
         }
         for general in std::mem::take(&mut self.soft.shadows_woken) {
             self.durable.wake_shadows(general);
