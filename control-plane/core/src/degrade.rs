@@ -281,11 +281,20 @@ impl Durable {
         if !routes.is_empty() {
             self.budgets.wake_types(tenant);
         }
-        for route in routes {
-            self.release_aside(route);
-            if self.queue(QueueId::Route(route)).ready() > 0 {
-                self.mark_dirty(QueueId::Route(route));
-            }
+        routes.into_iter().for_each(|route| self.look_for_others(route));
+    }
+
+    /// Work of the route was charged: a budget of its run may be low now, which nobody else hears of.
+    pub(crate) fn charged_to(&mut self, route: RouteIdx) {
+        if self.routing.rule(route).cheaper.is_some() {
+            self.look_for_others(route);
+        }
+    }
+
+    fn look_for_others(&mut self, route: RouteIdx) {
+        self.release_aside(route);
+        if self.queue(QueueId::Route(route)).ready() > 0 {
+            self.mark_dirty(QueueId::Route(route));
         }
     }
 

@@ -555,7 +555,7 @@ impl Durable {
         };
         let (general, instance, since, queue) = (*general, instance.clone(), *since, delivery.queue);
         let spend = spend.take();
-        let is_replay = event.replay.is_some();
+        let (is_replay, route) = (event.replay.is_some(), event.route);
         // What is only compared says nothing of how live work goes.
         let verdict = match verdict {
             Verdict::Good | Verdict::Bad if is_replay => Verdict::Other,
@@ -574,6 +574,7 @@ impl Durable {
         if let Some(spend) = spend {
             let charged = charged.unwrap_or(spend.spent.unwrap_or(spend.reserved));
             self.budgets.settle(id.event, at, &spend, charged);
+            self.charged_to(route);
             if is_replay {
                 self.wake_replays();
             }
