@@ -13,33 +13,9 @@ use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::ledger::v1::{TailRequest, VerifyRequest, VerifyResponse};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use support::http::{self, get, post};
 use support::{Directory, PATIENCE, Running, event};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
-
-/// Sends a request as it is, and returns status and body.
-async fn http(server: &Running, request: &[u8]) -> (u16, String) {
-    let address = server.api.strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    stream.write_all(request).await.unwrap();
-    let mut answer = Vec::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-async fn get(server: &Running, path: &str) -> (u16, String) {
-    http(server, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
-}
-
-async fn post(server: &Running, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
-        body.len()
-    );
-    http(server, &[head.as_bytes(), body].concat()).await
-}
 
 const STRUCTURED: &str = "content-type: application/cloudevents+json\r\n";
 
@@ -66,7 +42,7 @@ async fn events_over_http_are_answered_once_and_conflicts_are_said() {
     assert_eq!(post(&server, "/events", STRUCTURED, b"{").await.0, 400);
     assert_eq!(post(&server, "/events", "content-type: application/cloudevents+avro\r\n", b"x").await.0, 415);
     let announced = "POST /events HTTP/1.1\r\nhost: x\r\ncontent-length: 104857600\r\n\r\n";
-    assert_eq!(http(&server, announced.as_bytes()).await.0, 413);
+    assert_eq!(http::send(&server, announced.as_bytes()).await.0, 413);
     assert_eq!(get(&server, "/events").await.0, 405);
     // Without a secret nothing is taken.
     let (code, body) = post(&server, "/webhooks/github", "content-type: application/json\r\n", b"{}").await;

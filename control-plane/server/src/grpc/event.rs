@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mindos_core::input::{Input, Query};
+use mindos_core::input::{Input, Query, Seen};
 use mindos_core::journal::JournalError;
 use mindos_core::output::Reply;
-use mindos_core::record::{Entry, EventAccepted, Record};
+use mindos_core::record::{DedupeKey, Entry, EventAccepted, Record};
 use mindos_core::replay::is_replay_route;
 use mindos_model::{DeliveryId, Seq, Timestamp};
 use mindos_proto::cloudevents::v1::CloudEvent;
@@ -100,20 +100,25 @@ impl EventService for Events {
     }
 }
 
+impl Context {
+    /// The event that is known under a key: by the core's own window, or by the index on disk.
+    pub(super) async fn seen(self: &Arc<Self>, key: DedupeKey) -> Result<Option<Seen>, Status> {
+        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Seen { key } };
+        match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
+            Reply::Seen(Some(seen)) => Ok(Some(seen)),
+            Reply::Seen(None) => self
+                .blocking(move |context| context.dedupe.lookup(&key))
+                .await?
+                .map_err(|error| super::failed("dedupe index was not read", &error)),
+            other => Err(super::unexpected(&other)),
+        }
+    }
+}
+
 impl Events {
     /// The sequence of an event that its publisher named.
     async fn seq_of(&self, source: &str, id: &str) -> Result<Seq, Status> {
-        let context = &self.context;
-        let key = key(&context.tenant, source, id);
-        let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Seen { key } };
-        let seen = match context.handle.call(ask).await.map_err(|error| status::call(&error))? {
-            Reply::Seen(Some(seen)) => Some(seen),
-            Reply::Seen(None) => context
-                .blocking(move |context| context.dedupe.lookup(&key))
-                .await?
-                .map_err(|error| super::failed("dedupe index was not read", &error))?,
-            other => return Err(super::unexpected(&other)),
-        };
+        let seen = self.context.seen(key(&self.context.tenant, source, id)).await?;
         seen.map(|seen| seen.event).ok_or_else(|| status::not_found("event", format!("{source} {id}")).into())
     }
 

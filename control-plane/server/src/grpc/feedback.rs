@@ -1,7 +1,7 @@
 //! Feedback: events whose type says what somebody made of a result, and which name its delivery.
 //!
 //! What the plane folds of one is read from the ledger here: who did the work, and on which side of a comparison. Invariant: an event of
-//! such a type names a delivery that has a result, or is refused.
+//! such a type names a delivery that has a result, was accepted before, or is refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +53,13 @@ impl Context {
         };
         let malformed = || Invalid::new("event.mindosdelivery", "expected the delivery it is about, such as `d42.1`");
         let delivery = delivery.ok_or_else(|| status::invalid(malformed()))?;
+        // What was accepted once is answered as it was then, also where the work that it names is not known any more.
+        if event.seen.is_none() {
+            event.seen = self.seen(event.key).await.map_err(|status| rpc::Status::from(&status))?;
+        }
+        if event.seen.is_some() {
+            return Ok(());
+        }
         let found = self.blocking(move |context| context.work_of(delivery)).await;
         let found = found.and_then(|found| found).map_err(|status| rpc::Status::from(&status))?;
         match found {
