@@ -65,7 +65,7 @@ pub struct Progress {
     pub usage: Vec<Usage>,
     /// State from which another attempt can go on, at most 64 KiB. Empty leaves the one before.
     pub checkpoint: Vec<u8>,
-    /// How much more than its ceilings the work wants to use; asked for at once.
+    /// What the work wants to be allowed in all, where that is more than its ceilings; asked for at once. What is unset stays as it is.
     pub wanted: Option<Ceilings>,
 }
 

@@ -80,7 +80,7 @@ impl Durable {
         let lease = known.lease().and_then(|lease| Some((lease, lease.spend.as_deref()?)));
         let (mut reserved, mut spent, mut ceilings) = (None, None, None);
         if let Some((lease, spend)) = lease {
-            let (after, used) = self.more((delivery, lease), spend, &usage, wanted.unwrap_or_default(), context);
+            let (after, used) = self.more((delivery, lease), spend, &usage, wanted, context);
             reserved = (after != spend.reserved).then_some(after);
             spent = used;
             ceilings = wanted.map(|_| self.ceilings(spend, after));

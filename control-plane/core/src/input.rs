@@ -241,8 +241,17 @@ pub struct Extend {
     pub progress: u64,
     pub checkpoint: Option<Payload>,
     pub usage: Vec<Usage>,
-    /// How much more is wanted; unset for nothing.
-    pub wanted: Option<Limit>,
+    /// What more is wanted; unset for nothing.
+    pub wanted: Option<CeilingsWanted>,
+}
+
+/// Ceilings that a general asks for; what is unset stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CeilingsWanted {
+    /// In all. Asked again it changes nothing.
+    InAll(Limit),
+    /// Beyond what it has when this arrives.
+    More(Limit),
 }
 
 /// Work ended.

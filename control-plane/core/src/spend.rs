@@ -16,6 +16,7 @@ use crate::decide::Context;
 use crate::durable::Durable;
 use crate::estimate::Pair;
 use crate::event::{Delivery, Event, Lease};
+use crate::input::CeilingsWanted;
 use crate::record::{BudgetCrossed, Cause, DeliveryParked, DeliveryRedriven, Record, Usage};
 use crate::registry::GeneralIdx;
 
@@ -148,7 +149,7 @@ impl Durable {
         (id, lease): (DeliveryId, &Lease),
         spend: &Spend,
         usage: &[Usage],
-        wanted: Limit,
+        wanted: Option<CeilingsWanted>,
         context: Context<'_>,
     ) -> (Amount, Option<Amount>) {
         let now = context.now.max(self.at);
@@ -156,11 +157,16 @@ impl Durable {
         let spent = reported.map(|reported| reported.max(spend.spent.unwrap_or_default()));
         // What was used is not free for others, whether it had been reserved or not.
         let reserved = spend.reserved.max(spent.unwrap_or_default());
-        let mut more = Limit::most(Limit {
-            micros: wanted.micros.or(Some(0)),
-            tokens: wanted.tokens.or(Some(0)),
-            time_ms: wanted.time_ms.or(Some(0)),
-        });
+        let amount = |Limit { micros, tokens, time_ms }: Limit| Amount {
+            micros: micros.unwrap_or(0),
+            tokens: tokens.unwrap_or(0),
+            time_ms: time_ms.unwrap_or(0),
+        };
+        let mut more = match wanted {
+            None => Amount::NONE,
+            Some(CeilingsWanted::InAll(limit)) => amount(limit).less(reserved),
+            Some(CeilingsWanted::More(limit)) => amount(limit),
+        };
         for account in spend.accounts.iter().filter_map(|since| self.budgets.get(*since)) {
             let used = account.tally(now, id.event).used().plus(reserved.less(spend.reserved));
             more = more.min(account.budget.limit.room(used));

@@ -7,6 +7,7 @@ mod support;
 
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
+use mindos_proto::agent::v1::control_message::Message as Down;
 use mindos_proto::budget::v1::budget::Scope;
 use mindos_proto::budget::v1::budget_service_client::BudgetServiceClient;
 use mindos_proto::budget::v1::{
@@ -15,7 +16,7 @@ use mindos_proto::budget::v1::{
 };
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::rpc::{BadRequest, ErrorInfo, QuotaFailure, Status as Details};
-use support::{Agent, Directory, PATIENCE, Running, event};
+use support::{Agent, Directory, PATIENCE, Running, event, hello};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -391,4 +392,45 @@ async fn a_budget_that_has_paused_goes_on_when_somebody_says_so() {
     assert!(third.ceilings.is_none_or(|ceilings| ceilings == agent::Ceilings::default()));
     settle(&mut agent, &third, 1).await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn more_is_set_aside_once_however_often_its_general_says_what_it_wants_in_all() {
+    let server = Running::alone(&[]).await;
+    let mut client = Client::of(&server).await;
+    client.set(of_all("all", 10 * WORTH)).await.unwrap();
+    let hello = |claims| agent::Hello { capabilities: vec!["ceilings".to_owned()], ..hello("b1", claims) };
+    let mut agent = Agent::dial(&server, hello(Vec::new())).await.unwrap();
+    agent.grant(1).await;
+    server.publish(event("e1", "one")).await.unwrap();
+    let assign = agent.assignment().await;
+    let had = assign.ceilings.unwrap().cost_micros.unwrap();
+    let ceilings = |cost_micros| agent::Ceilings { cost_micros: Some(cost_micros), ..Default::default() };
+    let wants = |in_all: Option<u64>, more: Option<u64>| agent::Extend {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        wanted: more.map(ceilings),
+        ceilings_wanted: in_all.map(ceilings),
+        ..Default::default()
+    };
+    assert_eq!(ceilings_of(&mut agent, wants(Some(had + 500), None)).await, had + 500);
+    drop(agent);
+
+    // The answer may have been lost, so the same is said on the next stream, by some in both ways.
+    let claim = agent::LeaseClaim { delivery_id: assign.delivery_id.clone(), token: assign.token };
+    let mut agent = Agent::dial(&server, hello(vec![claim])).await.unwrap();
+    assert_eq!(ceilings_of(&mut agent, wants(Some(had + 500), Some(500))).await, had + 500);
+    assert_eq!(ceilings_of(&mut agent, wants(Some(had), None)).await, had + 500);
+    assert_eq!(client.get("all").await.unwrap().reserved.unwrap().cost_micros, had + 500);
+    // What is said the other way is beyond what there is.
+    assert_eq!(ceilings_of(&mut agent, wants(None, Some(500))).await, had + 1000);
+    server.stop().await;
+}
+
+async fn ceilings_of(agent: &mut Agent, extend: agent::Extend) -> u64 {
+    agent.say(Up::Extend(extend)).await;
+    match agent.next().await.unwrap() {
+        Down::Extended(extended) => extended.ceilings.unwrap().cost_micros.unwrap(),
+        other => panic!("{other:?}"),
+    }
 }

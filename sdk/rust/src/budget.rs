@@ -105,19 +105,17 @@ impl Spending {
         crate::Failure { usage: self.used(), ..crate::Failure::over_budget(message) }
     }
 
-    /// By how much the ceilings are too low; `None` where they are not.
+    /// The ceilings that would do, where those that there are do not.
     fn missing(&self, likely: &Usage) -> Option<Ceilings> {
         let used = self.lock();
         let sum = |of: fn(&Usage) -> u64| used.iter().map(of).fold(of(likely), u64::saturating_add);
-        let beyond = |ceiling: Option<u64>, sum: u64| {
-            ceiling.and_then(|ceiling| sum.checked_sub(ceiling)).filter(|more| *more > 0)
-        };
+        let beyond = |ceiling: Option<u64>, sum: u64| ceiling.filter(|ceiling| sum > *ceiling).map(|_| sum);
         let Ceilings { cost_micros, tokens, time } = self.ceilings();
         let missing = Ceilings {
             cost_micros: beyond(cost_micros, sum(|usage| usage.cost_micros)),
             tokens: beyond(tokens, sum(|usage| usage.input_tokens.saturating_add(usage.output_tokens))),
             // As long again as it has had.
-            time: time.filter(|time| self.began.elapsed() >= *time).map(|_| self.began.elapsed()),
+            time: time.filter(|time| self.began.elapsed() >= *time).map(|time| time + self.began.elapsed()),
         };
         (missing != Ceilings::default()).then_some(missing)
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mindos_core::budget::Limit;
 use mindos_core::input::{
-    AgentMessage, Extend, Hello, HelloGeneral, Input, ModelLoad, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
+    AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, ModelLoad, ReportedLoad, ReportedOutcome,
+    ResultReport, SessionId,
 };
 use mindos_core::output::{Claim, PlaneMessage, SettledVerdict};
 use mindos_core::record::{CancelReason, InstanceKey, Labels, Payload, Usage};
@@ -62,7 +63,12 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
             let checkpoint = checkpoint
                 .map(|progress| Payload { salt: [7; 16], bytes: Bytes::copy_from_slice(&progress.checkpoint) });
             let usage = if noted > 0 { vec![used(100 * noted)] } else { Vec::new() };
-            let wanted = noted.is_multiple_of(2).then(|| Limit { micros: Some(50 * noted), ..Limit::default() });
+            let limit = |micros| Limit { micros: Some(micros), ..Limit::default() };
+            let wanted = match noted % 4 {
+                0 => Some(CeilingsWanted::More(limit(50 * noted))),
+                2 => Some(CeilingsWanted::InAll(limit(150 * noted))),
+                _ => None,
+            };
             let extend = Extend { delivery, token, progress: noted, checkpoint, usage, wanted };
             vec![agent(AgentMessage::Extend(Box::new(extend)))]
         }

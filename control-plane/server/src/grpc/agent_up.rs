@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use mindos_core::budget::Limit;
 use mindos_core::input::{
-    AgentMessage, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport, SessionId,
+    AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport,
+    SessionId,
 };
 use mindos_core::record::{InstanceKey, Labels, Payload, Usage};
 use mindos_model::limits::{GENERALS_PER_AGENT_MAX, INLINE_MAX, SLOTS_MAX};
@@ -278,7 +279,7 @@ fn decline(decline: wire::Decline, now: Timestamp) -> Result<AgentMessage, Inval
 }
 
 fn extend(extend: wire::Extend, now: Timestamp) -> Result<Extend, Invalid> {
-    let wire::Extend { delivery_id, token, progress, usage, checkpoint, wanted } = extend;
+    let wire::Extend { delivery_id, token, progress, usage, checkpoint, wanted, ceilings_wanted } = extend;
     let (delivery, token) = lease(&delivery_id, token)?;
     if checkpoint.len() > CHECKPOINT_MAX {
         let accepted = format!("has {} bytes: expected at most {CHECKPOINT_MAX}", checkpoint.len());
@@ -292,13 +293,17 @@ fn extend(extend: wire::Extend, now: Timestamp) -> Result<Extend, Invalid> {
         progress: if progressed { now.0 } else { 0 },
         checkpoint: (!checkpoint.is_empty()).then(|| Payload { salt: salt(), bytes: own(checkpoint) }),
         usage: self::usage(usage)?,
-        wanted: wanted.map(self::wanted).transpose()?,
+        wanted: match (ceilings_wanted, wanted) {
+            (Some(in_all), _) => Some(CeilingsWanted::InAll(limit(in_all, "extend.ceilings_wanted.time")?)),
+            (None, Some(more)) => Some(CeilingsWanted::More(limit(more, "extend.wanted.time")?)),
+            (None, None) => None,
+        },
     })
 }
 
-fn wanted(wanted: wire::Ceilings) -> Result<Limit, Invalid> {
+fn limit(wanted: wire::Ceilings, field: &'static str) -> Result<Limit, Invalid> {
     let wire::Ceilings { cost_micros, tokens, calls: _, time } = wanted;
-    let time = time.map(|time| duration(&time, "extend.wanted.time")).transpose()?;
+    let time = time.map(|time| duration(&time, field)).transpose()?;
     let time_ms = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     Ok(Limit { micros: cost_micros, tokens, time_ms })
 }

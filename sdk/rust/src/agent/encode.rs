@@ -185,7 +185,8 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
                 progress: cut(&note, NOTE_MAX).to_owned(),
                 usage: usage.into_iter().map(used).collect(),
                 checkpoint: checkpoint.into(),
-                wanted: wanted.map(ceilings),
+                wanted: None,
+                ceilings_wanted: wanted.map(ceilings),
             })
         }
         Up::Result { delivery, token, finish: Finish { outcome, body } } => {

@@ -10,8 +10,8 @@ use mindos_proto::agent::v1::agent_message::Message as UpMessage;
 use mindos_proto::agent::v1::control_message::Message as DownMessage;
 use mindos_proto::{convert, delivery::v1 as delivery};
 use mindos_sidecar_core::{
-    Assign, CancelReason, Config, Down, Extend, GeneralIndex, Hello, Load, Outcome, Progress, SettledVerdict, Up,
-    Usage, Verdict,
+    Assign, CancelReason, Ceilings, Config, Down, Extend, GeneralIndex, Hello, Load, Outcome, Progress, SettledVerdict,
+    Up, Usage, Verdict,
 };
 use prost::Message;
 
@@ -92,7 +92,8 @@ fn every_message_up_has_its_own_form() {
         outcome: failed,
         body: Body { usage: vec![Usage { calls: 2, ..Usage::default() }], ..Body::default() },
     };
-    let progress = Progress { note: "é".repeat(200), usage: vec![], checkpoint: vec![1], wanted: None };
+    let wanted = Some(Ceilings { cost_micros: Some(900), ..Ceilings::default() });
+    let progress = Progress { note: "é".repeat(200), usage: vec![], checkpoint: vec![1], wanted };
     let frame = written(vec![
         Up::Hello(Hello { last_session: Some(Arc::from("s")), claims: vec![(D1, T1)] }),
         Up::Grant { capacities: vec![(GeneralIndex(0), 2)], last_assign: 9 },
@@ -126,6 +127,8 @@ fn every_message_up_has_its_own_form() {
     assert_eq!((&*grant.generals[0].general, grant.generals[0].capacity, grant.last_assign), ("a", 2, 9));
     assert_eq!(decline.failure.as_ref().unwrap().kind(), delivery::FailureKind::RateLimited);
     assert_eq!((extend.progress.len(), &extend.checkpoint[..]), (256, &[1][..]));
+    // In all: said again after a reconnect it is the same.
+    assert_eq!((extend.wanted, extend.ceilings_wanted.unwrap().cost_micros), (None, Some(900)));
     let Some(proto::result::Outcome::Failure(failure)) = &result.outcome else { panic!() };
     assert_eq!((failure.message.len(), failure.retry_at.unwrap().seconds, result.usage[0].calls), (4096, 5, 2));
     assert_eq!((&*heartbeat.loads[0].general, heartbeat.leases), ("a", 3));

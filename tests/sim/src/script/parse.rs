@@ -8,8 +8,8 @@ use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::Limit;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{
-    AgentMessage, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent, Query, ReportedLoad,
-    ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
+    AgentMessage, CeilingsWanted, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent,
+    Query, ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
@@ -365,8 +365,11 @@ impl<'a> Words<'a> {
                     Ok(Usage { model: Arc::from("m"), input_tokens: number(item)?, ..Usage::default() })
                 })?;
                 let usage = if usage.is_empty() { self.spent()? } else { usage };
-                let wanted = self.take("wanted").map(number).transpose()?;
-                let wanted = wanted.map(|micros| Limit { micros: Some(micros), ..Limit::default() });
+                let more = self.take("wanted").map(number).transpose()?;
+                let in_all = self.take("in_all").map(number).transpose()?;
+                let limit = |micros| Limit { micros: Some(micros), ..Limit::default() };
+                let more = more.map(|micros| CeilingsWanted::More(limit(micros)));
+                let wanted = in_all.map(|micros| CeilingsWanted::InAll(limit(micros))).or(more);
                 AgentMessage::Extend(Box::new(Extend { delivery, token, progress, checkpoint, usage, wanted }))
             }
             "result" => {

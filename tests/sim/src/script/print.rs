@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
 use mindos_core::input::{
-    AgentMessage, BudgetChange, DeliveryFilter, Extend, Input, ModelLoad, Query, ReportedOutcome, Selector,
+    AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, Query, ReportedOutcome,
+    Selector,
 };
 use mindos_core::record::{Holds, Payload, Usage};
 use mindos_core::route::{Coalesce, Route};
@@ -107,7 +108,10 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
         AgentMessage::Extend(extend) => {
             let checkpoint = extend.checkpoint.as_ref().map(|payload| format!(" checkpoint={}", data(payload)));
             let checkpoint = checkpoint.unwrap_or_default();
-            let wanted = extend.wanted.and_then(|wanted| wanted.micros).map(|micros| format!(" wanted={micros}"));
+            let wanted = extend.wanted.and_then(|wanted| match wanted {
+                CeilingsWanted::More(limit) => Some(format!(" wanted={}", limit.micros?)),
+                CeilingsWanted::InAll(limit) => Some(format!(" in_all={}", limit.micros?)),
+            });
             let (usage, wanted) = (usage(&extend.usage), wanted.unwrap_or_default());
             let Extend { delivery, token, progress, .. } = extend.as_ref();
             format!("extend s{session} {delivery} {token} progress={progress}{checkpoint}{usage}{wanted}")
