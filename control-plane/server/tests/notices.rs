@@ -4,20 +4,21 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ::http::{Method, StatusCode, Uri};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri};
 use mindos_control_plane::outgoing::{Outgoing, Request, Target};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::delivery::v1 as delivery;
 use serde_json::{Value, json};
-use support::{Agent, Directory, PATIENCE, Running, event};
+use support::{Agent, Directory, PATIENCE, Running, event, http};
 use tokio::sync::mpsc;
 
 /// A place on this machine. Answers 503 while it is down, and what it was told to once.
@@ -25,6 +26,8 @@ use tokio::sync::mpsc;
 struct Place {
     told: mpsc::UnboundedSender<(String, Value)>,
     down: Arc<Mutex<bool>>,
+    /// Answers this, and counts.
+    refusal: Arc<Mutex<Option<(StatusCode, u32)>>>,
     /// Answers 429 once, and says in its body for how long.
     limit: Arc<Mutex<Option<f64>>>,
 }
@@ -32,6 +35,10 @@ struct Place {
 async fn receive(State(place): State<Place>, uri: Uri, body: Bytes) -> Response {
     if *place.down.lock().unwrap() {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if let Some((status, count)) = &mut *place.refusal.lock().unwrap() {
+        *count += 1;
+        return status.into_response();
     }
     if let Some(seconds) = place.limit.lock().unwrap().take() {
         return (StatusCode::TOO_MANY_REQUESTS, json!({ "retry_after": seconds }).to_string()).into_response();
@@ -49,7 +56,7 @@ struct Told {
 impl Told {
     async fn start() -> Told {
         let (told, messages) = mpsc::unbounded_channel();
-        let place = Place { told, down: Arc::default(), limit: Arc::default() };
+        let place = Place { told, down: Arc::default(), refusal: Arc::default(), limit: Arc::default() };
         let router = Router::new().fallback(receive).with_state(place.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -68,6 +75,20 @@ async fn listed(server: &Running) -> Vec<Value> {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
+/// Waits until the only sink stands so.
+async fn stands(server: &Running, is_so: impl Fn(&Value) -> bool) -> Value {
+    let so = async {
+        loop {
+            let mut shown = listed(server).await;
+            if is_so(&shown[0]) {
+                return shown.remove(0);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, so).await.expect("the sink does not come to stand so")
+}
+
 async fn started(directory: &Directory, notify: &str, places: usize) -> Running {
     std::fs::create_dir_all(&directory.0).unwrap();
     let settings = directory.0.join("settings.yaml");
@@ -81,6 +102,14 @@ async fn started(directory: &Directory, notify: &str, places: usize) -> Running 
     };
     tokio::time::timeout(PATIENCE, begun).await.expect("a place has not begun");
     server
+}
+
+/// A file with a token for Discord.
+fn token(directory: &Directory) -> PathBuf {
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let token = directory.0.join("token");
+    std::fs::write(&token, "not-a-real-token").unwrap();
+    token
 }
 
 /// An event whose delivery is parked as poison, with a word of its general.
@@ -104,9 +133,7 @@ async fn park(server: &Running, agent: &mut Agent, word: &str) -> String {
 async fn parked_work_is_told_in_order_over_outages_and_restarts() {
     let directory = Directory::new();
     let mut ops = Told::start().await;
-    std::fs::create_dir_all(&directory.0).unwrap();
-    let token = directory.0.join("token");
-    std::fs::write(&token, "not-a-real-token").unwrap();
+    let token = token(&directory);
     // Nobody is at Discord's address, which is in no other's way.
     let notify = format!(
         "{{webhook: {{url: '{}/hook'}}, discord: {{channels: {{prs: '1'}}, token: {{file: {token:?}}}, api: 'http://127.0.0.1:1'}}}}",
@@ -143,9 +170,7 @@ async fn parked_work_is_told_in_order_over_outages_and_restarts() {
 async fn a_place_keeps_its_pace_and_says_when_to_come_again() {
     let directory = Directory::new();
     let mut ops = Told::start().await;
-    std::fs::create_dir_all(&directory.0).unwrap();
-    let token = directory.0.join("token");
-    std::fs::write(&token, "not-a-real-token").unwrap();
+    let token = token(&directory);
     let notify = format!(
         "{{discord: {{channels: {{prs: '1', alerts: '2'}}, token: {{file: {token:?}}}, api: '{}', per_minute: 60, burst: 2}}}}",
         ops.url
@@ -171,16 +196,34 @@ async fn a_place_keeps_its_pace_and_says_when_to_come_again() {
     ops.next().await;
     assert!(limited.elapsed() >= Duration::from_millis(2500), "{:?}", limited.elapsed());
     // The place has its answer a moment before it is counted.
-    let counted = async {
-        loop {
-            let shown = listed(&server).await;
-            assert_eq!(shown[0]["name"], json!("notify.discord"));
-            if shown[0]["sent"] == json!(5) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, counted).await.expect("five were sent");
+    let shown = stands(&server, |sink| sink["sent"] == json!(5)).await;
+    assert_eq!(shown["name"], json!("notify.discord"));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_place_that_wants_other_settings_is_asked_a_few_times_and_nobody_waits_for_it() {
+    for status in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND, StatusCode::GONE] {
+        let directory = Directory::new();
+        let mut ops = Told::start().await;
+        let server = started(&directory, &format!("{{webhook: {{url: '{}/hook'}}}}", ops.url), 1).await;
+        let mut agent = Agent::ready(&server, "b1", 1).await;
+        *ops.place.refusal.lock().unwrap() = Some((status, 0));
+        for word in ["one", "two", "three"] {
+            park(&server, &mut agent, word).await;
+        }
+        let shown = stands(&server, |sink| sink["refused"] == json!(3)).await;
+        assert_eq!((&shown["state"], &shown["sent"]), (&json!("failing"), &json!(0)));
+        assert!(shown["reason"].as_str().unwrap().ends_with(&format!("answered {}", status.as_u16())), "{shown}");
+        // The first three times; each behind it once.
+        assert_eq!(ops.place.refusal.lock().unwrap().take(), Some((status, 5)));
+        let (_, metrics) = http::get(&server, "/metrics").await;
+        assert!(metrics.contains("mindos_sink_refused_total{sink=\"notify.webhook\"} 3\n"), "{metrics}");
+
+        park(&server, &mut agent, "four").await;
+        assert_eq!(ops.next().await.1["message"], "four");
+        let shown = stands(&server, |sink| sink["sent"] == json!(1)).await;
+        assert_eq!((&shown["state"], &shown["refused"]), (&json!("up"), &json!(3)));
+        server.stop().await;
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!  durable records --> Walk from the sink's cursor --> on, routes --> POST or publish, one at a time --> taken: cursor moves on
 //!                                                                        | 5xx, 429, silence, no stream: again, later
+//!                                                                        | 401, 403, 404: again, later; a notice only so often
 //!                                                                        + refused for what it is: counted, passed over
 //! ```
 //! At least once and in the journal's order, for each sink; each place of `notify` is a sink too, for parked work. A sink begins with what comes after it was configured; its place is kept
@@ -82,7 +83,7 @@ impl SinkStates {
         });
         let help = "Attempts to send that failed and are repeated.";
         family("mindos_sink_attempts_failed_total", Kind::Counter, help, &|state| state.attempts_failed.load(Relaxed));
-        let help = "Messages that the sink refused for good.";
+        let help = "Messages that the sink refused for good, and notices that were passed over because it refuses its settings.";
         family("mindos_sink_refused_total", Kind::Counter, help, &|state| state.refused.load(Relaxed));
         let help = "Records that left the journal before the sink could take them.";
         family("mindos_sink_records_skipped_total", Kind::Counter, help, &|state| state.skipped.load(Relaxed));

@@ -11,6 +11,9 @@ use crate::logging::Chain;
 use crate::notify::Place;
 use crate::outgoing::{Answer, OutgoingError};
 
+/// Tries of the first of the notices in a row that a place refuses because of its settings; each behind it has one.
+const NOTICE_TRIES_MAX: u32 = 3;
+
 /// How messages leave, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Road {
@@ -24,6 +27,18 @@ pub enum Road {
 }
 
 impl Road {
+    /// How often a message is sent that the sink refuses because of its settings; unset for as long as it takes.
+    ///
+    /// A result waits until somebody has mended them, however long. A notice is worth little by then, and those behind it are late.
+    pub(super) fn tries_max(&self) -> Option<u32> {
+        match self {
+            Road::Http(_) => None,
+            #[cfg(feature = "nats")]
+            Road::Nats(_) => None,
+            Road::Notice(_) => Some(NOTICE_TRIES_MAX),
+        }
+    }
+
     /// Whether it has a form for this.
     pub(super) fn wants(&self, notice: &super::message::Notice) -> bool {
         match self {
@@ -41,6 +56,8 @@ impl Road {
 pub(super) enum Refused {
     /// For good: this message, not the sink.
     Message { reason: String },
+    /// For as long as nobody mends the sink's settings: who sends, or where to.
+    Settings { reason: String },
     /// For now.
     Later { reason: String, wait: Option<Duration> },
 }
@@ -60,8 +77,44 @@ pub(super) fn judge(
     let reason = format!("{origin} answered {}", answer.status.as_u16());
     match answer.status.as_u16() {
         200..=299 => Ok(()),
-        // These say something of the message. Any other says something of the sink or of how it is configured.
+        // These say something of the message.
         400 | 409 | 411 | 413 | 414 | 415 | 422 | 431 => Err(Refused::Message { reason }),
+        408 | 421 | 425 | 429 => Err(Refused::Later { reason, wait: wait(&answer) }),
+        // Such as 401, 403, 404 and 410; also a redirect, which is not followed.
+        300..=499 => Err(Refused::Settings { reason }),
         _ => Err(Refused::Later { reason, wait: wait(&answer) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn answers_say_something_of_the_message_the_settings_or_the_moment() {
+        let of = |code: u16| {
+            let status = StatusCode::from_u16(code).unwrap();
+            let answer = Answer { status, headers: HeaderMap::new(), body: Bytes::new() };
+            match judge(Ok(answer), "https://x", |_| Some(Duration::from_secs(7))) {
+                Ok(()) => "taken",
+                Err(Refused::Message { .. }) => "message",
+                Err(Refused::Settings { .. }) => "settings",
+                Err(Refused::Later { wait, .. }) => {
+                    assert_eq!(wait, Some(Duration::from_secs(7)));
+                    "later"
+                }
+            }
+        };
+        for (codes, meaning) in [
+            (&[200, 202, 204][..], "taken"),
+            (&[400, 413, 415, 422], "message"),
+            (&[301, 308, 401, 402, 403, 404, 405, 410], "settings"),
+            (&[408, 425, 429, 500, 502, 503, 504], "later"),
+        ] {
+            codes.iter().for_each(|code| assert_eq!(of(*code), meaning, "{code}"));
+        }
     }
 }

@@ -299,9 +299,9 @@ impl Runner {
 
     /// Sends one message until it is taken, or refused for good; false when the sink is to end.
     async fn deliver(&mut self, notice: &Notice, event: Option<&EventFacts>) -> bool {
-        let mut failures = 0;
+        let (mut failures, mut refusals) = (0, 0);
         loop {
-            match self.send(notice, event).await {
+            let refused = match self.send(notice, event).await {
                 None => return false,
                 Some(Ok(())) => {
                     self.state.taken();
@@ -313,18 +313,36 @@ impl Runner {
                     self.state.refused.fetch_add(1, Ordering::Relaxed);
                     return true;
                 }
-                Some(Err(Refused::Later { reason, wait })) => {
-                    failures += 1;
-                    let wait = wait.unwrap_or_default().max(backoff(failures)).min(RETRY_MAX * 2);
-                    if self.state.failed(&reason, wait) {
-                        let retry_in_ms = wait.as_millis() as u64;
-                        warn!(sink = self.state.name, reason, retry_in_ms, "sink takes nothing");
+                Some(Err(Refused::Settings { reason })) => {
+                    refusals += 1;
+                    let tries_max = self.sink.road.tries_max();
+                    if tries_max.is_some_and(|most| refusals >= most || self.state.is_given_up()) {
+                        self.give_up(notice, &reason);
+                        return true;
                     }
-                    if !self.rest(wait).await {
-                        return false;
-                    }
+                    (reason, None)
                 }
+                Some(Err(Refused::Later { reason, wait })) => (reason, wait),
+            };
+            let (reason, wait) = refused;
+            failures += 1;
+            let wait = wait.unwrap_or_default().max(backoff(failures)).min(RETRY_MAX * 2);
+            if self.state.failed(&reason, wait) {
+                let retry_in_ms = wait.as_millis() as u64;
+                warn!(sink = self.state.name, reason, retry_in_ms, "sink takes nothing");
             }
+            if !self.rest(wait).await {
+                return false;
+            }
+        }
+    }
+
+    /// Passes a message over that nobody takes before the sink's settings are mended. Said of the first in a row alone.
+    fn give_up(&self, notice: &Notice, reason: &str) {
+        let (sink, delivery) = (&self.state.name, notice.delivery);
+        self.state.refused.fetch_add(1, Ordering::Relaxed);
+        if self.state.gave_up(reason) {
+            warn!(sink, %delivery, reason, "sink refuses its settings: messages are passed over until one is taken");
         }
     }
 

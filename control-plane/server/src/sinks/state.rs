@@ -27,6 +27,8 @@ struct Trouble {
     since: Instant,
     reason: String,
     retry_at: Instant,
+    /// Messages are passed over until one is taken.
+    given_up: bool,
 }
 
 impl State {
@@ -47,9 +49,23 @@ impl State {
         let now = Instant::now();
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let first = trouble.is_none();
-        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
-        *trouble = Some(Trouble { since, reason: reason.to_owned(), retry_at: now + wait });
+        let (since, given_up) = trouble.as_ref().map_or((now, false), |trouble| (trouble.since, trouble.given_up));
+        *trouble = Some(Trouble { since, reason: reason.to_owned(), retry_at: now + wait, given_up });
         first
+    }
+
+    /// Notes that a message was passed over; true when it is the first in a row.
+    pub(super) fn gave_up(&self, reason: &str) -> bool {
+        let now = Instant::now();
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, given_up) = trouble.as_ref().map_or((now, false), |trouble| (trouble.since, trouble.given_up));
+        *trouble = Some(Trouble { since, reason: reason.to_owned(), retry_at: now, given_up: true });
+        !given_up
+    }
+
+    /// Whether messages were passed over since one was taken.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|trouble| trouble.given_up)
     }
 
     pub(super) fn is_up(&self) -> bool {
