@@ -12,7 +12,7 @@ use mindos_proto::replay::v1::{ReplayRequest, ReplaySummary, ReplayTarget, Repla
 use serde_json::{Value, json};
 
 use super::budgets::cost;
-use super::deliveries::{fetch, general_text, status_word};
+use super::deliveries::{fetch, general_text, park_text, status_word};
 use super::filter::{PageArgs, now, short_span, span};
 use super::send::random_id;
 use crate::client::Client;
@@ -206,18 +206,23 @@ async fn wait_for(client: &Client, events: &[&ReplayedEvent], timeout: Duration)
     let mut progress = Progress::new();
     let mut left: Vec<u64> = events.iter().map(|event| event.replay_seq).collect();
     loop {
-        let mut open = Vec::new();
+        let (mut open, mut parked) = (Vec::new(), None::<(usize, String)>);
         for part in left.chunks(ASKED_MAX) {
             let filter = DeliveryFilter { event_seqs: part.to_vec(), ..Default::default() };
             let found = fetch(client, &filter, PageArgs { limit: 0 }, false).await?;
             let is_open =
                 |found: &&Delivery| !matches!(found.status(), DeliveryStatus::Succeeded | DeliveryStatus::Cancelled);
+            for waits in found.iter().filter(|found| found.status() == DeliveryStatus::Parked) {
+                parked.get_or_insert_with(|| (0, park_text(waits))).0 += 1;
+            }
             open.extend(found.iter().filter(is_open).filter_map(|found| Some(found.event.as_ref()?.seq)));
         }
         if open.is_empty() || started.elapsed() >= timeout {
             return Ok(open.is_empty());
         }
-        progress.show(&format!("{} of {} ended", events.len() - open.len().min(events.len()), events.len()));
+        let ended = events.len() - open.len().min(events.len());
+        let parked = parked.map(|(count, text)| format!(", {count} parked: {text}")).unwrap_or_default();
+        progress.show(&format!("{ended} of {} ended{parked}", events.len()));
         left = open;
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -255,6 +260,7 @@ fn outcome(of: &Delivery) -> String {
             format!("failed ({kind}{said})")
         }
         (DeliveryStatus::Cancelled, None) => "cancelled before it was begun".to_owned(),
+        (DeliveryStatus::Parked, _) => format!("parked ({})", park_text(of)),
         _ => status_word(of),
     }
 }
@@ -359,6 +365,9 @@ struct Side {
     succeeded: u64,
     took_ms: Vec<u64>,
     cost: u64,
+    /// How many are parked, and what the first of them waits for.
+    parked: u64,
+    waits: String,
 }
 
 impl Side {
@@ -367,6 +376,12 @@ impl Side {
         self.succeeded += u64::from(of.status() == DeliveryStatus::Succeeded);
         self.took_ms.extend(took_ms(of).filter(|_| of.status() == DeliveryStatus::Succeeded));
         self.cost = self.cost.saturating_add(cost_micros(of));
+        if of.status() == DeliveryStatus::Parked {
+            self.parked += 1;
+            if self.waits.is_empty() {
+                self.waits.clone_from(&of.park_message);
+            }
+        }
     }
 
     fn text(mut self) -> String {
@@ -374,6 +389,11 @@ impl Side {
         let median = self.took_ms.get(self.took_ms.len() / 2);
         let median =
             median.map_or_else(String::new, |ms| format!(", median {}", short_span(Duration::from_millis(*ms))));
-        format!("{} of {} succeeded{median}, cost {}", self.succeeded, self.deliveries, cost(self.cost))
+        let parked = match self.parked {
+            0 => String::new(),
+            parked if self.waits.is_empty() => format!(", {parked} parked"),
+            parked => format!(", {parked} parked: {}", self.waits),
+        };
+        format!("{} of {} succeeded{median}, cost {}{parked}", self.succeeded, self.deliveries, cost(self.cost))
     }
 }

@@ -208,15 +208,18 @@ impl Durable {
         };
         let mut records = SmallVec::new();
         let mut next = next;
-        if delivery.terms().shadow && matches!(next, Next::Park { .. }) {
+        let over = self.stopped_at(id, cause, now);
+        let event = self.events.get(id.event).expect("its delivery is open");
+        let waits_for_reset =
+            event.replay.is_some() && over.as_ref().is_some_and(crate::account::OverBudget::fits_after_reset);
+        if delivery.terms().shadow && matches!(next, Next::Park { .. }) && !waits_for_reset {
             // The attempt stands in the ledger with what it used and why it failed, and then there is an end.
             next = Next::Wait { not_before: now };
-            let event = self.events.get(id.event).expect("its delivery is open");
             records.push(shadow::ended(id, event.came_to_nothing(), None, false));
         }
         let message = shorten(message);
         let token = delivery.token;
-        let over = self.stopped_at(id, cause, now).filter(|_| matches!(next, Next::Park { .. })).map(Box::new);
+        let over = over.filter(|_| matches!(next, Next::Park { .. })).map(Box::new);
         let ended = AttemptEnded { delivery: id, token, cause, message, counted, next, usage, charged, over };
         records.insert(0, Record::AttemptEnded(Box::new(ended)));
         records

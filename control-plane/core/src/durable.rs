@@ -173,7 +173,7 @@ impl Durable {
                 Change::Nothing
             }
             Record::DeliveryParked(record) => self.delivery_parked(*seq, *at, record),
-            Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, record),
+            Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, *at, record),
             Record::ClusterRegistered(record) => self.cluster_registered(record),
             Record::GeneralRegistered(record) => self.general_registered(record),
             Record::GeneralRemoved(GeneralRemoved { key, by: _ }) => {
@@ -450,13 +450,13 @@ impl Durable {
         Change::Nothing
     }
 
-    fn delivery_redriven(&mut self, seq: Seq, record: &DeliveryRedriven) -> Change {
+    fn delivery_redriven(&mut self, seq: Seq, at: Timestamp, record: &DeliveryRedriven) -> Change {
         let DeliveryRedriven { delivery: id, place_before, by } = record;
         self.unpark_over(*id, by.is_empty());
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);
         let delivery = self.events.delivery_mut(*id);
-        let Phase::Parked { reason, .. } = delivery.phase else {
+        let Phase::Parked { reason, since } = delivery.phase else {
             panic!("delivery {id} was redriven while it was not parked")
         };
         assert_eq!(delivery.place, *place_before, "delivery {id} stood elsewhere");
@@ -470,6 +470,9 @@ impl Durable {
             delivery.setback_mut().over = Some(Box::new(Over { admitted: true, ..*over }));
         }
         let queue_id = delivery.queue;
+        if reason == ParkReason::OverBudget {
+            self.replay_put_back(*id, since, at);
+        }
         if terms != Terms::default() {
             self.agenda.later.remove(&(terms.not_before, *id));
             if !by_itself && !terms.shadow {

@@ -23,6 +23,7 @@ use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
 use crate::record::{Choice, Degraded, DeliveryLeased, Exclusion, Load, Record};
 use crate::registry::GeneralIdx;
+use crate::replay::Room;
 use crate::routing::{RouteIdx, Rule};
 use crate::soft::Soft;
 use crate::spend::Granted;
@@ -99,9 +100,10 @@ impl Durable {
             match self.reserve(id, (event, delivery), general, keeps_ceilings, context) {
                 Ok(found) => granted = found,
                 Err(over) if event.replay.is_some() => {
-                    return match self.may_fit_later(&over, id.event, context) {
-                        true => Err(Unplaced::Taken),
-                        false => Ok(Decision::default().with(Durable::replay_over_budget(id))),
+                    return match self.room_for_replay(&over, id.event, context) {
+                        Room::Soon => Err(Unplaced::Taken),
+                        Room::AtReset => Ok(Decision::default().with(Durable::over_budget(id, over))),
+                        Room::Never => Ok(Decision::default().with(Durable::replay_over_budget(id))),
                     };
                 }
                 // A shadow is never set aside.

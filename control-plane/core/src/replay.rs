@@ -3,13 +3,13 @@
 //! A replay is a distribution of its own: an event that names the one it repeats, with one delivery that waits as shadows do, in a
 //! queue beside all live work. It takes nobody's place, is not guarded, is charged to budgets for replays and to no other, and moves
 //! neither estimates, breakers nor latencies. Invariants: live work that could take a slot has it first, and of a
-//! general with several slots the last free one is left to live work; a replay is never parked.
+//! general with several slots the last free one is left to live work; a replay is parked for a budget alone that begins anew.
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, RouteName, Seq};
+use mindos_model::{DeliveryId, RouteName, Seq, Timestamp};
 
-use crate::account::OverBudget;
+use crate::account::{OverBudget, Turn};
 use crate::asked::is_asked;
 use crate::budget::Amount;
 use crate::decide::Context;
@@ -78,6 +78,23 @@ pub struct Variant {
     pub arm: Arc<str>,
     /// Of the instance.
     pub version: Arc<str>,
+}
+
+/// When a budget that a replay does not fit into has room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Others may not use what they have set aside.
+    Soon,
+    /// When its period ends, if it is not raised before.
+    AtReset,
+    Never,
+}
+
+impl OverBudget {
+    /// Whether there is room when the budget begins anew.
+    pub(crate) fn fits_after_reset(&self) -> bool {
+        self.resets.is_some() && self.turn != Turn::Never
+    }
 }
 
 /// On which side of a comparison a delivery stands.
@@ -179,11 +196,29 @@ impl Durable {
         Some(Some(idx))
     }
 
-    /// Whether what stands in the way of a replay is only what others have set aside and may not use.
-    pub(crate) fn may_fit_later(&self, over: &OverBudget, event: Seq, context: Context<'_>) -> bool {
+    pub(crate) fn room_for_replay(&self, over: &OverBudget, event: Seq, context: Context<'_>) -> Room {
         let now = context.now.max(self.at);
         let account = self.budgets.get(over.account);
-        account.is_some_and(|account| account.tally(now, event).reserved != Amount::NONE)
+        let is_reserved = account.is_some_and(|account| account.tally(now, event).reserved != Amount::NONE);
+        match over.fits_after_reset() {
+            _ if is_reserved => Room::Soon,
+            true => Room::AtReset,
+            false => Room::Never,
+        }
+    }
+
+    /// A replay that was set aside for a budget is put back: the time in which it could not be begun is not part of its time to live.
+    pub(crate) fn replay_put_back(&mut self, id: DeliveryId, since: Timestamp, at: Timestamp) {
+        if !self.is_replay(id) {
+            return;
+        }
+        let delivery = self.events.delivery_mut(id);
+        let Some(terms) = &mut delivery.terms else { return };
+        if terms.expires > Timestamp(0) {
+            self.agenda.expiries.remove(&(terms.expires, id));
+            terms.expires = terms.expires + at.since(since);
+            self.agenda.expiries.insert((terms.expires, id));
+        }
     }
 
     /// A replay's lease ended: others may wait for what it had set aside.

@@ -1,7 +1,7 @@
 //! Shadows: deliveries that are worked on for comparison, beside the ones that count.
 //!
 //! They wait in a queue of their own, so that they stand in nobody's way, expire, and when they come to nothing they end: nobody is
-//! asked to look at one. Invariant: a shadow is never parked, but for one that is delayed.
+//! asked to look at one. Invariant: a shadow is never parked, but for one that is delayed, and replays for a budget that begins anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -75,12 +75,14 @@ impl Durable {
     /// What becomes of a delivery whose time to live is over. One that is worked on is looked at again when its lease ends; one that
     /// is set aside for a person stays.
     pub(crate) fn expired(&self, delivery: DeliveryId) -> Option<Record> {
-        let (_, known) = self.events.delivery(delivery)?;
+        let (event, known) = self.events.delivery(delivery)?;
         let waits = match known.phase {
             Phase::Waiting { .. } => true,
             Phase::Parked { reason: ParkReason::BacklogFull | ParkReason::Delayed, .. } => true,
-            // What waits for a budget goes on by itself as well.
-            Phase::Parked { .. } => known.setback().over.as_deref().is_some_and(|over| over.place.is_some()),
+            // What waits for a budget goes on by itself as well. Replays have time until it begins anew.
+            Phase::Parked { .. } => {
+                event.replay.is_none() && known.setback().over.as_deref().is_some_and(|over| over.place.is_some())
+            }
             Phase::Leased(_) | Phase::Succeeded | Phase::Cancelled => false,
         };
         let cancelled = DeliveryCancelled {

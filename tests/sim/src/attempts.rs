@@ -14,7 +14,7 @@ impl Ledger {
         phase: Phase,
         record: &AttemptEnded,
     ) -> Result<(), Broken> {
-        let AttemptEnded { delivery: id, token, cause, counted, next, .. } = record;
+        let AttemptEnded { delivery: id, token, cause, counted, next, over, .. } = record;
         let (id, token) = (*id, *token);
         if phase == Phase::Cancelling {
             return Err(format!("what_is_cancelled_ends: {id} ended an attempt by {cause:?}"));
@@ -68,9 +68,12 @@ impl Ledger {
             _ if exhausted => Some(ParkReason::AttemptsExhausted),
             _ => None,
         };
+        let waits_for_reset = over.as_deref().is_some_and(|over| over.resets.is_some());
         match (*next, wanted) {
-            (Next::Park { reason }, Some(wanted)) if reason == wanted && !facts.plan.terms.shadow => {
-                facts.phase = Phase::Parked(reason);
+            (Next::Park { reason }, Some(wanted))
+                if reason == wanted && (!facts.plan.terms.shadow || facts.plan.replay && waits_for_reset) =>
+            {
+                (facts.phase, facts.parked_at) = (Phase::Parked(reason), at);
                 Ok(())
             }
             // It ends with the next record.

@@ -11,7 +11,7 @@ use mindos_core::record::{
     ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds, InstanceKey, Record,
 };
 use mindos_core::route::Route;
-use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, RouteName, Seq, Timestamp, Token};
+use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, ParkReason, RouteName, Seq, Timestamp, Token};
 
 use crate::budgets::Budgets;
 use crate::clocks::{Clocks, Timeline};
@@ -50,6 +50,7 @@ pub struct Facts {
     pub place: Seq,
     pub not_before: Timestamp,
     pub leased_at: Timestamp,
+    pub parked_at: Timestamp,
     pub held: Option<(Arc<GeneralKey>, Arc<InstanceKey>, BootId)>,
     /// Tokens under which a result was taken.
     pub answered: Vec<Token>,
@@ -182,9 +183,10 @@ impl Ledger {
                 if phase != Phase::Waiting {
                     return Err(format!("parked_while_waiting: delivery {} is {phase:?}", record.delivery));
                 }
-                self.parks(record.delivery)?;
+                self.parks(record)?;
                 self.leave_lane(record.delivery)?;
-                self.facts(record.delivery)?.phase = Phase::Parked(record.reason);
+                let facts = self.facts(record.delivery)?;
+                (facts.phase, facts.parked_at) = (Phase::Parked(record.reason), at);
             }
             Record::DeliveryRedriven(record) => {
                 let facts = self.facts(record.delivery)?;
@@ -198,6 +200,10 @@ impl Ledger {
                 if !record.by.is_empty() && !facts.plan.terms.shadow {
                     // A person wants it, however old it is.
                     facts.plan.terms.expires = Timestamp(0);
+                }
+                if phase == Phase::Parked(ParkReason::OverBudget) && facts.plan.replay {
+                    // It could not be begun while its budget had no room.
+                    facts.plan.terms.expires = facts.plan.terms.expires + at.since(facts.parked_at);
                 }
                 self.enter_lane(record.delivery)?;
             }
@@ -302,6 +308,7 @@ impl Ledger {
                     place: seq,
                     not_before: plan.terms.not_before,
                     leased_at: Timestamp(0),
+                    parked_at: Timestamp(0),
                     held: None,
                     answered: Vec::new(),
                     settled_by: None,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_core::record::{CancelReason, DeliveryCancelled, DeliveryLeased, EventAccepted, PlannedDelivery, Terms};
+use mindos_core::record::{
+    CancelReason, DeliveryCancelled, DeliveryLeased, DeliveryParked, EventAccepted, PlannedDelivery, Terms,
+};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, GeneralName, ParkReason, RouteName, Seq, Strategy, Timestamp, Token};
 
@@ -156,9 +158,12 @@ impl Ledger {
         }
     }
 
-    /// A shadow concerns nobody.
-    pub(crate) fn parks(&self, id: DeliveryId) -> Result<(), Broken> {
+    /// A shadow concerns nobody. A replay waits for its budget where that begins anew.
+    pub(crate) fn parks(&self, record: &DeliveryParked) -> Result<(), Broken> {
+        let id = record.delivery;
+        let waits_for_reset = record.over.as_deref().is_some_and(|over| over.resets.is_some());
         match self.deliveries.get(&id) {
+            Some(facts) if facts.plan.replay && waits_for_reset => Ok(()),
             Some(facts) if facts.plan.terms.shadow => Err(format!("a_shadow_is_never_parked: {id}")),
             _ => Ok(()),
         }

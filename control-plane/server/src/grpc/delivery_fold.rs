@@ -103,7 +103,7 @@ pub(super) fn fold(delivery: &mut wire::Delivery, entry: &Entry, output: bool) {
         Record::DeliveryParked(record) => {
             park(delivery, Some(record.reason), entry.at);
             if let Some(over) = record.over.as_deref() {
-                delivery.park_message = words::over_budget(over);
+                delivery.park_message = words::over_budget(&over.budget, over.resets);
             }
         }
         Record::DeliveryRedriven(_) => {
@@ -264,7 +264,7 @@ fn attempt_ended(delivery: &mut wire::Delivery, record: &AttemptEnded, at: Times
             park(delivery, Some(*reason), at);
             delivery.park_message = message.to_string();
             if let Some(over) = over.as_deref() {
-                delivery.park_message = words::over_budget(over);
+                delivery.park_message = words::over_budget(&over.budget, over.resets);
             }
         }
     }

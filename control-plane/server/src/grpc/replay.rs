@@ -252,8 +252,12 @@ impl Context {
         if idle.len() < surplus {
             return Err(status::replay_budgets_full(BUDGETS_MAX).into());
         }
+        // Work that waits for the reset of a budget for all replays lives longer by that.
+        let of_all = || views.iter().filter(|view| matches!(&view.budget.scope, Scope::Replay(id) if id.is_empty()));
+        let waits = surplus > 0 && of_all().any(|view| view.parked > 0);
+        let longest = of_all().filter_map(|view| Some(view.resets?.since(view.began))).max().unwrap_or_default();
         for view in idle.into_iter().take(surplus) {
-            if self.decided_at(view.since).await? + TTL >= self.handle.now() {
+            if waits || self.decided_at(view.since).await? + TTL + longest >= self.handle.now() {
                 return Err(status::replay_budgets_full(BUDGETS_MAX).into());
             }
             self.change_budget_to(BudgetChange::Remove(view.budget.name.clone())).await?;

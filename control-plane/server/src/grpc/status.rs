@@ -225,7 +225,7 @@ pub fn result_not_read(delivery: mindos_model::DeliveryId) -> Status {
 pub fn replay_budgets_full(most: usize) -> Status {
     new(
         Code::ResourceExhausted,
-        format!("{most} replays of the last day have a budget of their own: remove one, or leave it out"),
+        format!("{most} replays whose work may still wait have a budget of their own: remove one, or leave it out"),
     )
     .with_reason("REPLAY_BUDGETS_FULL", [("most", most.to_string())])
     .with(quota("budgets of replays".to_owned(), "replays with a budget of their own"))

@@ -1,9 +1,8 @@
 //! Words of the core as the API writes them, and back.
 
-use mindos_core::OverBudget;
 use mindos_core::output::{DeliveryView, InstanceState};
 use mindos_core::record::{CancelReason, Degraded, GeneralKey, Holds, InstanceKey, Labels};
-use mindos_model::{DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
+use mindos_model::{BudgetName, DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
 use mindos_proto::convert::time;
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::fleet::v1 as fleet;
@@ -67,9 +66,9 @@ pub(super) fn maybe_time(at: Option<Timestamp>) -> Option<prost_types::Timestamp
 }
 
 /// Which budget work waits for, and until when.
-pub(super) fn over_budget(over: &OverBudget) -> String {
-    let until = over.resets.map_or("until it is raised".to_owned(), |at| format!("until {at} or a raise"));
-    format!("budget {} has too little left: waits {until}", over.budget)
+pub(super) fn over_budget(budget: &BudgetName, resets: Option<Timestamp>) -> String {
+    let until = resets.map_or("until it is raised".to_owned(), |at| format!("until {at} or a raise"));
+    format!("budget {budget} has too little left: waits {until}")
 }
 
 /// That dearer generals gave way.
@@ -98,6 +97,7 @@ pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
         )
         | None => None,
     };
+    let budget = view.budget.as_ref().map(|(budget, resets)| over_budget(budget, *resets));
     delivery::Delivery {
         delivery_id: view.delivery.to_string(),
         status: status(view.status),
@@ -105,6 +105,7 @@ pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
         lease,
         attempts_used: view.attempts,
         park_reason: park_reason(view.parked),
+        park_message: budget.unwrap_or_default(),
         lane: view.lane.to_string(),
         superseded_by: superseded_by(superseded),
         event: Some(delivery::DeliveryEvent {

@@ -247,16 +247,12 @@ impl Agent {
         }
     }
 
+    pub async fn succeed_using(&mut self, assign: &agent::Assign, usage: delivery::Usage) {
+        self.say(Up::Result(agent::Result { usage: vec![usage], ..succeeded(assign, "done") })).await;
+    }
+
     pub async fn succeed(&mut self, assign: &agent::Assign, output: &str) {
-        let result = agent::Result {
-            delivery_id: assign.delivery_id.clone(),
-            token: assign.token,
-            outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
-            output: output.to_owned().into(),
-            output_content_type: "text/plain".to_owned(),
-            ..Default::default()
-        };
-        self.say(Up::Result(result)).await;
+        self.say(Up::Result(succeeded(assign, output))).await;
     }
 
     pub async fn settled(&mut self) -> agent::Settled {
@@ -264,5 +260,16 @@ impl Agent {
             Down::Settled(settled) => settled,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+fn succeeded(assign: &agent::Assign, output: &str) -> agent::Result {
+    agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
+        output: output.to_owned().into(),
+        output_content_type: "text/plain".to_owned(),
+        ..Default::default()
     }
 }
