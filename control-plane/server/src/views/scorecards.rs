@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use mindos_core::budget::Amount;
 use mindos_core::feedback::{Feedback, FeedbackVerdict};
 use mindos_core::record::{Entry, GeneralKey, Record, Role, Usage, Variant};
 use mindos_model::{DeliveryId, RouteName, TenantName, Timestamp};
@@ -76,13 +77,11 @@ impl Card {
         None
     }
 
-    fn used(&mut self, usage: &[Usage]) {
-        for usage in usage {
-            // From outside, so of any size.
-            self.cost_micros = self.cost_micros.saturating_add(usage.cost_micros);
-            self.input_tokens = self.input_tokens.saturating_add(usage.input_tokens);
-            self.output_tokens = self.output_tokens.saturating_add(usage.output_tokens);
-        }
+    fn used(&mut self, used: Used) {
+        // From outside, so of any size.
+        self.cost_micros = self.cost_micros.saturating_add(used.cost_micros);
+        self.input_tokens = self.input_tokens.saturating_add(used.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(used.output_tokens);
     }
 
     fn voices(&mut self, verdict: FeedbackVerdict) -> &mut u64 {
@@ -92,6 +91,40 @@ impl Card {
             FeedbackVerdict::Reverted => &mut self.reverted,
         }
     }
+}
+
+/// What the work of a lease used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    cost_micros: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+}
+
+impl Used {
+    fn of(usage: &[Usage]) -> Used {
+        usage.iter().fold(Used::default(), |sum, usage| Used {
+            cost_micros: sum.cost_micros.saturating_add(usage.cost_micros),
+            input_tokens: sum.input_tokens.saturating_add(usage.input_tokens),
+            output_tokens: sum.output_tokens.saturating_add(usage.output_tokens),
+        })
+    }
+
+    fn max(self, other: Used) -> Used {
+        Used {
+            cost_micros: self.cost_micros.max(other.cost_micros),
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            output_tokens: self.output_tokens.max(other.output_tokens),
+        }
+    }
+}
+
+/// A lease that is counted when it ends.
+#[derive(Debug)]
+struct Open {
+    side: Side,
+    /// What its general reported last, in sums.
+    reported: Used,
 }
 
 fn bucket(ms: u64) -> usize {
@@ -118,7 +151,7 @@ pub struct Scorecards {
     route: Option<RouteName>,
     since: Timestamp,
     cards: BTreeMap<Side, Card>,
-    open: HashMap<DeliveryId, Side>,
+    open: HashMap<DeliveryId, Open>,
     said: HashMap<[u8; 16], FeedbackVerdict>,
     /// Leases and voices that found no room.
     pub left_out: u64,
@@ -145,22 +178,26 @@ impl Scorecards {
                     self.left_out += 1;
                     return;
                 }
-                self.open.insert(leased.delivery, side);
+                self.open.insert(leased.delivery, Open { side, reported: Used::default() });
+            }
+            Record::LeaseExtended(extended) => {
+                if let Some(open) = self.open.get_mut(&extended.delivery) {
+                    open.reported = open.reported.max(Used::of(&extended.usage));
+                }
             }
             Record::AttemptEnded(ended) => {
-                let Some(card) = self.ended(ended.delivery) else { return };
-                card.failed += 1;
-                card.used(&ended.usage);
+                if let Some(card) = self.ended(ended.delivery, &ended.usage, ended.charged) {
+                    card.failed += 1;
+                }
             }
             Record::DeliverySettled(settled) => {
-                let Some(card) = self.ended(settled.delivery) else { return };
+                let Some(card) = self.ended(settled.delivery, &settled.usage, settled.charged) else { return };
                 card.succeeded += 1;
-                card.used(&settled.usage);
                 let count = &mut card.took[bucket(settled.took_ms)];
                 *count = count.saturating_add(1);
             }
             Record::DeliveryCancelled(cancelled) => {
-                if let Some(card) = self.ended(cancelled.delivery) {
+                if let Some(card) = self.ended(cancelled.delivery, &[], cancelled.charged.as_deref().copied()) {
                     card.cancelled += 1;
                 }
             }
@@ -189,13 +226,18 @@ impl Scorecards {
         self.cards.len() < CARDS_MAX || self.cards.contains_key(side)
     }
 
-    fn ended(&mut self, delivery: DeliveryId) -> Option<&mut Card> {
-        let side = self.open.remove(&delivery)?;
+    /// A lease ended: what it used is on its card, and what its budgets were charged where that is more.
+    fn ended(&mut self, delivery: DeliveryId, usage: &[Usage], charged: Option<Amount>) -> Option<&mut Card> {
+        let Open { side, reported } = self.open.remove(&delivery)?;
         if !self.has_room(&side) {
             self.left_out += 1;
             return None;
         }
-        Some(self.cards.entry(side).or_default())
+        let used = reported.max(Used::of(usage));
+        let cost_micros = used.cost_micros.max(charged.map_or(0, |charged| charged.micros));
+        let card = self.cards.entry(side).or_default();
+        card.used(Used { cost_micros, ..used });
+        Some(card)
     }
 
     fn heard(&mut self, feedback: &Feedback) {
@@ -227,8 +269,8 @@ impl Scorecards {
 mod tests {
     use super::*;
     use crate::views::testing::{Records, general};
-    use mindos_core::record::{About, CancelReason, DeliveryCancelled, Next};
-    use mindos_model::Seq;
+    use mindos_core::record::{About, AttemptEnded, CancelReason, Cause, DeliveryCancelled, LeaseExtended, Next};
+    use mindos_model::{Seq, Token};
 
     #[test]
     fn times_fall_into_buckets_a_quarter_of_a_doubling_wide() {
@@ -280,6 +322,51 @@ mod tests {
         );
         assert_eq!((found[0].1.took_ms(50), found[0].1.took_ms(90), found[1].1.took_ms(50)), (Some(4), Some(4), None));
         assert_eq!(folded(&records, u64::MAX, role).cards().count(), 0);
+    }
+
+    #[test]
+    fn what_ends_without_a_result_costs_what_was_reported_or_charged() {
+        let (records, of) = (Records::default(), general("eu", "g"));
+        let event = records.event("o/r", "job", &[&of, &of, &of]);
+        let ids = [1, 2, 3].map(|ordinal| DeliveryId::new(event, ordinal));
+        let amount = |micros| Amount { micros, tokens: 0, time_ms: 0 };
+        let cancelled = |delivery, charged: Option<u64>| {
+            let (reason, by, charged) =
+                (CancelReason::Requested, Arc::from(""), charged.map(|micros| Box::new(amount(micros))));
+            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false })
+        };
+        for id in ids {
+            records.leased(id, &of, 1);
+        }
+        // Reported twice, in sums, and charged a little more at its end.
+        for (cost_micros, output_tokens) in [(20, 5), (30, 9)] {
+            let usage = vec![Usage { cost_micros, output_tokens, ..Usage::default() }];
+            let (delivery, token) = (ids[0], Token::default());
+            let extended = LeaseExtended { delivery, token, checkpoint: None, usage, reserved: None, spent: None };
+            records.push(Record::LeaseExtended(Box::new(extended)));
+        }
+        records.push(cancelled(ids[0], Some(34)));
+        // Never reported, under a budget and under none.
+        records.push(cancelled(ids[1], Some(100)));
+        records.push(cancelled(ids[2], None));
+        // Its lease lapses, and it is charged all that it had.
+        records.leased(ids[2], &of, 2);
+        records.push(Record::AttemptEnded(Box::new(AttemptEnded {
+            delivery: ids[2],
+            token: Token::new(1, 2),
+            cause: Cause::Lapsed,
+            message: "".into(),
+            counted: true,
+            next: Next::Wait { not_before: Timestamp(0) },
+            usage: Vec::new(),
+            charged: Some(amount(500)),
+            over: None,
+        })));
+
+        let cards = folded(&records, 0, |_| Role::Live);
+
+        let (_, card) = cards.cards().next().unwrap();
+        assert_eq!((card.cancelled, card.failed, card.cost_micros, card.output_tokens), (3, 1, 634, 9));
     }
 
     #[test]
