@@ -14,6 +14,9 @@ use super::samples;
 use super::{Names, decode, encode, message, read, route, state, words};
 use crate::fault::Random;
 
+/// Bytes of records that say `degraded` or `unanswered`, as this release writes them.
+const GOLDEN: &str = include_str!("degraded_golden.txt");
+
 fn accepted(random: &mut Random) -> Entry {
     let entry = samples::entry(random, 1, Seq(9));
     assert_eq!(entry.record.kind(), "EventAccepted");
@@ -72,6 +75,42 @@ fn that_work_was_degraded_comes_back_both_ways() {
         assert_eq!(decode(&mut names, Seq(9), &bytes, payload.clone()).unwrap().as_ref(), Some(&entry));
         let kind = pb::Entry::decode(&*bytes).unwrap().record.unwrap();
         assert_eq!(read::from_message(&mut names, kind, payload).unwrap(), entry.record);
+    }
+}
+
+#[test]
+fn the_bytes_of_what_was_degraded_or_never_answered_are_those_of_the_golden_file() {
+    let (mut names, mut random) = (Names::default(), Random::new(14));
+    let mut found = Vec::new();
+    // Events, leases and cancelled leases, twice each.
+    for kind in [1, 2, 5, 1, 2, 5] {
+        let mut entry = samples::entry(&mut random, kind, Seq(9));
+        let mut degraded = |tenant: &mindos_model::TenantName, percent| {
+            let from = (0..2).map(|_| samples::general(&mut random, tenant)).collect();
+            Some(Box::new(Degraded { budget: "team".parse().unwrap(), percent, from }))
+        };
+        match &mut entry.record {
+            Record::EventAccepted(record) => {
+                let tenant = record.tenant.clone();
+                record.deliveries.truncate(2);
+                record.deliveries.iter_mut().for_each(|planned| planned.degraded = degraded(&tenant, 81));
+            }
+            Record::DeliveryLeased(record) => record.degraded = degraded(&record.general.tenant, 110),
+            Record::DeliveryCancelled(record) => record.unanswered = true,
+            other => panic!("another kind: {}", other.kind()),
+        }
+        let mut bytes = Vec::new();
+        encode(&entry, &mut bytes);
+        found.push((entry, bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
+    }
+    let written: String = found.iter().map(|(_, hex)| format!("{hex}\n")).collect();
+    assert_eq!(written, GOLDEN, "{written}");
+    // And those bytes mean what they meant.
+    for ((entry, _), line) in found.iter().zip(GOLDEN.lines()) {
+        let byte = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..line.len()).step_by(2).map(byte).collect();
+        let payload = entry.record.payload().cloned();
+        assert_eq!(decode(&mut names, Seq(9), &bytes, payload).unwrap().as_ref(), Some(entry));
     }
 }
 
