@@ -36,7 +36,9 @@ impl Notice {
         let Entry { seq: _, at, record } = entry;
         match record.passage()? {
             Passage::Accepted(event) => {
-                let told = event.route.is_some() && (KINDS.contains(&&*event.kind) || &*event.source == SOURCE);
+                // What is worked on again for comparison is nobody's news.
+                let is_news = event.route.is_some() && event.replay().is_none();
+                let told = is_news && (KINDS.contains(&&*event.kind) || &*event.source == SOURCE);
                 told.then(|| Notice::Event(Glimpse::of(*at, event)))
             }
             Passage::Leased(_)

@@ -1,12 +1,17 @@
 //! Plain HTTP against a server, one connection for each request.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{PATIENCE, Running};
 
 /// Sends a request as it is, and returns status and body.
 pub async fn send(server: &Running, request: &[u8]) -> (u16, String) {
-    let address = server.api.strip_prefix("http://").unwrap();
+    send_to(server.api.strip_prefix("http://").unwrap().parse().unwrap(), request).await
+}
+
+async fn send_to(address: SocketAddr, request: &[u8]) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
@@ -17,7 +22,12 @@ pub async fn send(server: &Running, request: &[u8]) -> (u16, String) {
 }
 
 pub async fn get(server: &Running, path: &str) -> (u16, String) {
-    send(server, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
+    get_at(server.api.strip_prefix("http://").unwrap().parse().unwrap(), path).await
+}
+
+/// Asks another listener than that of the API.
+pub async fn get_at(address: SocketAddr, path: &str) -> (u16, String) {
+    send_to(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await
 }
 
 pub async fn post(server: &Running, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
