@@ -15,6 +15,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Config, StorageType};
 use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use nkeys::KeyPair;
 use serde_json::{Value, json};
 use support::{Agent, Directory, PATIENCE, Running, event};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,19 +28,25 @@ struct Nats {
     port: u16,
     dir: PathBuf,
     child: Option<Child>,
+    /// How its tests log in: with these credentials, or as the user with a password.
+    creds: Option<String>,
 }
 
 impl Nats {
     async fn start(directory: &Directory) -> Nats {
+        let users = format!("authorization {{ user: mindos, password: {PASSWORD:?} }}\n");
+        Nats::with(directory, &users, None).await
+    }
+
+    /// One that knows these users.
+    async fn with(directory: &Directory, users: &str, creds: Option<String>) -> Nats {
         let dir = directory.0.join("nats");
         std::fs::create_dir_all(&dir).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let store = dir.join("store");
-        let config = format!(
-            "listen: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\nauthorization {{ user: mindos, password: {PASSWORD:?} }}\n"
-        );
+        let config = format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n{users}");
         std::fs::write(dir.join("conf"), config).unwrap();
-        let mut nats = Nats { port, dir, child: None };
+        let mut nats = Nats { port, dir, child: None, creds };
         nats.run();
         nats
     }
@@ -68,7 +75,10 @@ impl Nats {
     async fn client(&self) -> jetstream::Context {
         let connected = async {
             loop {
-                let options = async_nats::ConnectOptions::with_user_and_password("mindos".into(), PASSWORD.into());
+                let options = match &self.creds {
+                    Some(creds) => async_nats::ConnectOptions::with_credentials(creds).unwrap(),
+                    None => async_nats::ConnectOptions::with_user_and_password("mindos".into(), PASSWORD.into()),
+                };
                 match options.connect(self.url()).await {
                     Ok(client) => return jetstream::new(client),
                     Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
@@ -281,4 +291,105 @@ async fn what_a_server_does_not_take_is_named_and_holds_up_nobody_else() {
     until(&server, "none", |sink| sink["sent"] == json!(2)).await;
     assert_eq!(nats.outputs("NONE").await, ["long".repeat(1000), "short".to_owned()]);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_logs_in_with_a_key() {
+    let directory = Directory::new();
+    let (key, stranger) = (KeyPair::new_user(), KeyPair::new_user());
+    let users = format!(
+        "authorization {{ users: [{{ user: mindos, password: {PASSWORD:?} }}, {{ nkey: {:?} }}] }}\n",
+        key.public_key()
+    );
+    let nats = Nats::with(&directory, &users, None).await;
+    nats.stream(Config { name: "RESULTS".into(), subjects: vec!["r.*".into()], ..Default::default() }).await;
+    let seeds = [&key, &stranger].map(|key| key.seed().unwrap());
+    let [known, unknown] = [("known", &seeds[0]), ("unknown", &seeds[1])].map(|(name, seed)| {
+        let path = directory.0.join(name);
+        std::fs::write(&path, format!("{seed}\n")).unwrap();
+        path
+    });
+    let url = nats.url();
+    let sinks = format!(
+        "  bus: {{url: '{url}', subject: 'r.{{kind}}', nkey: {{file: {known:?}}}}}\n  \
+         out: {{url: '{url}', subject: 'r.{{kind}}', nkey: {{file: {unknown:?}}}}}\n"
+    );
+    let server = started(&directory, &sinks).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+
+    work(&server, &mut agent, "1").await;
+
+    until(&server, "bus", |sink| sink["sent"] == json!(1)).await;
+    assert_eq!(nats.outputs("RESULTS").await, ["1"]);
+    let out = until(&server, "out", |sink| sink["state"] == json!("failing")).await;
+    assert!(out["reason"].as_str().unwrap().contains("authorization"), "{out}");
+    assert!(seeds.iter().all(|seed| !out.to_string().contains(seed)), "{out}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_logs_in_with_a_credentials_file() {
+    let directory = Directory::new();
+    let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+    let system = KeyPair::new_account();
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+    });
+    let of_account = |account: &KeyPair, limits: Value| {
+        jwt(&operator, account, json!({ "type": "account", "version": 2, "limits": limits }))
+    };
+    // Storage of the system's account stays without JetStream.
+    let plain = json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1, "leaf": -1, "wildcards": true });
+    let users = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}\n",
+        jwt(&operator, &operator, json!({ "type": "operator", "version": 2, "system_account": system.public_key() })),
+        system.public_key(),
+        system.public_key(),
+        of_account(&system, plain),
+        account.public_key(),
+        of_account(&account, limits),
+    );
+    let rights = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+    let token = jwt(&account, &user, rights);
+    let seed = user.seed().unwrap();
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    );
+    let nats = Nats::with(&directory, &users, Some(creds.clone())).await;
+    nats.stream(Config { name: "RESULTS".into(), subjects: vec!["r.*".into()], ..Default::default() }).await;
+    let path = directory.0.join("user.creds");
+    std::fs::write(&path, creds).unwrap();
+    let sinks = format!("  bus: {{url: '{}', subject: 'r.{{kind}}', creds: {{file: {path:?}}}}}\n", nats.url());
+    let server = started(&directory, &sinks).await;
+    let mut agent = Agent::ready(&server, "b1", 1).await;
+
+    work(&server, &mut agent, "1").await;
+
+    let sink = until(&server, "bus", |sink| sink["sent"] == json!(1)).await;
+    assert_eq!(nats.outputs("RESULTS").await, ["1"]);
+    assert!(!sink.to_string().contains(&seed) && !sink.to_string().contains(&token), "{sink}");
+    server.stop().await;
+}
+
+/// What `nsc` writes: a token that one key signs about another.
+fn jwt(by: &KeyPair, of: &KeyPair, nats: Value) -> String {
+    let claims =
+        json!({ "jti": "x", "iat": 1, "iss": by.public_key(), "name": "test", "sub": of.public_key(), "nats": nats });
+    let signed =
+        format!("{}.{}", base64(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#), base64(claims.to_string().as_bytes()));
+    let signature = base64(&by.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
+}
+
+/// For addresses and without padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        text.extend((0..=chunk.len()).map(|digit| char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize])));
+    }
+    text
 }

@@ -52,8 +52,36 @@ struct Address {
 #[derive(Clone, PartialEq, Eq)]
 enum Login {
     Nobody,
-    User { user: String, password: String },
+    User {
+        user: String,
+        password: String,
+    },
     Token(String),
+    /// A credentials file: the user's JWT, and the seed of its key.
+    Creds(String),
+    /// The seed of a user's key.
+    Nkey(String),
+}
+
+impl Login {
+    fn creds(creds: String) -> Result<Login, &'static str> {
+        // Its last line was taken as white space, and has to end.
+        let creds = creds + "\n";
+        match ConnectOptions::new().credentials(&creds) {
+            Ok(_) => Ok(Login::Creds(creds)),
+            Err(_) => Err(
+                "is no credentials file: expected one as `nsc generate creds` writes it, with a user's JWT and seed",
+            ),
+        }
+    }
+
+    fn nkey(seed: String) -> Result<Login, &'static str> {
+        match nkeys::KeyPair::from_seed(&seed).map(|key| key.key_pair_type()) {
+            Ok(nkeys::KeyPairType::User) => Ok(Login::Nkey(seed)),
+            Ok(_) => Err("is the seed of another kind of key: expected a user's, which begins with SU"),
+            Err(_) => Err("is no seed: expected a user's, 58 letters and digits that begin with SU"),
+        }
+    }
 }
 
 impl fmt::Debug for Nats {
@@ -82,6 +110,8 @@ pub(super) struct NatsSetting<'a> {
     pub user: Option<&'a str>,
     pub password: Option<&'a SecretAt>,
     pub token: Option<&'a SecretAt>,
+    pub creds: Option<&'a SecretAt>,
+    pub nkey: Option<&'a SecretAt>,
 }
 
 impl NatsSetting<'_> {
@@ -90,7 +120,7 @@ impl NatsSetting<'_> {
     /// # Errors
     /// Names the field and what is accepted; never repeats what may be a secret.
     pub(super) fn check(self, secrets: Secrets) -> Result<Nats, String> {
-        let NatsSetting { at, url, insecure, subject, user, password, token } = self;
+        let NatsSetting { at, url, insecure, subject, user, password, token, creds, nkey } = self;
         let wrong = |field: &str, reason: &str| format!("`{at}.{field}`: {reason}");
         let servers: Result<Vec<Address>, _> = url.split(',').map(|one| address(one.trim(), insecure)).collect();
         let servers = servers.map_err(|reason| wrong("url", reason))?;
@@ -105,13 +135,31 @@ impl NatsSetting<'_> {
         let subject = Subject::parse(subject).map_err(|reason| wrong("subject", &reason))?;
         let password = SecretAt::read_if(password, &format!("{at}.password"), secrets)?;
         let token = SecretAt::read_if(token, &format!("{at}.token"), secrets)?;
-        let login = match (user, password, token) {
-            (None, None, None) => Login::Nobody,
-            (Some(user), Some(password), None) => Login::User { user: user.to_owned(), password },
-            (None, None, Some(token)) => Login::Token(token),
-            (Some(_), None, None) => return Err(wrong("password", "is needed beside `user`")),
-            (None, Some(_), _) => return Err(wrong("user", "is needed beside `password`")),
-            (Some(_), _, Some(_)) => return Err(wrong("token", "stands beside `user`: expected one of them")),
+        let creds = SecretAt::read_if(creds, &format!("{at}.creds"), secrets)?;
+        let nkey = SecretAt::read_if(nkey, &format!("{at}.nkey"), secrets)?;
+        let given = [
+            ("user", user.is_some() || password.is_some()),
+            ("token", token.is_some()),
+            ("creds", creds.is_some()),
+            ("nkey", nkey.is_some()),
+        ];
+        let mut given = given.iter().filter(|(_, given)| *given).map(|(field, _)| *field);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return Err(wrong(second, &format!("stands beside `{first}`: expected one of them")));
+        }
+        let login = match (user, password) {
+            (None, None) => match (token, creds, nkey) {
+                (Some(token), ..) => Login::Token(token),
+                // What stands for a secret that is not read has no form.
+                (_, Some(creds), _) if secrets == Secrets::Assumed => Login::Creds(creds),
+                (_, _, Some(seed)) if secrets == Secrets::Assumed => Login::Nkey(seed),
+                (_, Some(creds), _) => Login::creds(creds).map_err(|reason| wrong("creds", reason))?,
+                (_, _, Some(seed)) => Login::nkey(seed).map_err(|reason| wrong("nkey", reason))?,
+                (None, None, None) => Login::Nobody,
+            },
+            (Some(user), Some(password)) => Login::User { user: user.to_owned(), password },
+            (Some(_), None) => return Err(wrong("password", "is needed beside `user`")),
+            (None, Some(_)) => return Err(wrong("user", "is needed beside `password`")),
         };
         Ok(Nats { servers, subject, login, tls, discovers: tls || insecure })
     }
@@ -123,7 +171,9 @@ fn address(text: &str, insecure: bool) -> Result<Address, &'static str> {
     let uri: http::Uri = text.parse().map_err(|_| ACCEPTED)?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(ACCEPTED) };
     if authority.as_str().contains('@') {
-        return Err("holds a user, a password or a token: give them as `user` and `password`, or as `token`");
+        return Err(
+            "holds a user, a password or a token: give them as `user` and `password`, `token`, `creds` or `nkey`",
+        );
     }
     if authority.host().is_empty() || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(ACCEPTED);
@@ -187,6 +237,11 @@ impl Nats {
             Login::Nobody => options,
             Login::User { user, password } => options.user_and_password(user.clone(), password.clone()),
             Login::Token(token) => options.token(token.clone()),
+            Login::Nkey(seed) => options.nkey(seed.clone()),
+            Login::Creds(creds) => {
+                let read = options.credentials(creds);
+                read.map_err(|_| "the credentials were not read".to_owned())?
+            }
         };
         let connected = tokio::time::timeout(timeout, options.connect(addresses)).await;
         let client = connected

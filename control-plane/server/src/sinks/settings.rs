@@ -81,6 +81,8 @@ pub struct SinkSetting {
     user: Option<String>,
     password: Option<SecretAt>,
     token: Option<SecretAt>,
+    creds: Option<SecretAt>,
+    nkey: Option<SecretAt>,
 }
 
 /// A sink, checked.
@@ -148,10 +150,16 @@ fn unwanted(name: &str, given: &[(&str, bool)], why: &str) -> Result<(), String>
 
 fn http(name: &str, setting: &SinkSetting) -> Result<Road, String> {
     let at = |field: &str, reason: String| format!("`sinks.{name}.{field}`: {reason}");
-    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, password, token, .. } = setting;
-    let (has_password, has_token) = (password.is_some(), token.is_some());
-    let given =
-        [("subject", subject.is_some()), ("user", user.is_some()), ("password", has_password), ("token", has_token)];
+    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, .. } = setting;
+    let SinkSetting { password, token, creds, nkey, .. } = setting;
+    let given = [
+        ("subject", subject.is_some()),
+        ("user", user.is_some()),
+        ("password", password.is_some()),
+        ("token", token.is_some()),
+        ("creds", creds.is_some()),
+        ("nkey", nkey.is_some()),
+    ];
     unwanted(name, &given, "is for NATS: expected a `url` that begins with nats:// or tls://")?;
     if headers.len() > HEADERS_MAX {
         return Err(at("headers", format!("at most {HEADERS_MAX} are taken")));
@@ -184,7 +192,8 @@ fn http(name: &str, setting: &SinkSetting) -> Result<Road, String> {
 
 #[cfg(feature = "nats")]
 fn nats(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Road, String> {
-    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, password, token, .. } = setting;
+    let SinkSetting { url, insecure, format, secret, previous, headers, subject, user, .. } = setting;
+    let SinkSetting { password, token, creds, nkey, .. } = setting;
     let (signed, headed) = (secret.is_some() || previous.is_some(), !headers.is_empty());
     let given = [("format", *format == Format::Webhook), ("secret", signed), ("headers", headed)];
     unwanted(
@@ -200,6 +209,8 @@ fn nats(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Road, Str
         user: user.as_deref(),
         password: password.as_ref(),
         token: token.as_ref(),
+        creds: creds.as_ref(),
+        nkey: nkey.as_ref(),
     };
     setting.check(secrets).map(Road::Nats)
 }
@@ -240,6 +251,8 @@ mod tests {
             ("{ops: {url: 'https://x/', on: [everything]}}", "everything"),
             ("{ops: {url: 'https://x/', other: 1}}", "other"),
             ("{ops: {url: 'https://x/', subject: a}}", "sinks.ops.subject"),
+            ("{ops: {url: 'https://x/', creds: {env: PATH}}}", "sinks.ops.creds"),
+            ("{ops: {url: 'https://x/', nkey: {env: PATH}}}", "sinks.ops.nkey"),
         ] {
             let error = read(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
@@ -261,10 +274,44 @@ mod tests {
         std::fs::write(&path, "hush\n").unwrap();
         let at = format!("{{file: {}}}", path.display());
         let good = |rest: &str| read(&format!("{{bus: {{url: 'tls://a:1,tls://b', subject: 'x.{{kind}}', {rest}}}}}"));
-        for login in [format!("user: me, password: {at}"), format!("token: {at}")] {
+        let key = nkeys::KeyPair::new_user();
+        let seed = key.seed().unwrap();
+        let creds = format!(
+            "-----BEGIN NATS USER JWT-----\nhush.hush.hush\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        );
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            format!("{{file: {}}}", path.display())
+        };
+        let (seed_at, creds_at) = (file("seed", &seed), file("creds", &creds));
+        let account_at = file("account", &nkeys::KeyPair::new_account().seed().unwrap());
+        for login in [
+            format!("user: me, password: {at}"),
+            format!("token: {at}"),
+            format!("nkey: {seed_at}"),
+            format!("creds: {creds_at}"),
+        ] {
             let shown = format!("{:?}", good(&login).unwrap());
-            assert!(!shown.contains("hush") && shown.contains("\"b\"") && shown.contains("4222"), "{shown}");
+            assert!(
+                !shown.contains("hush") && !shown.contains(&seed) && shown.contains("\"b\"") && shown.contains("4222"),
+                "{shown}"
+            );
         }
+        for (login, says) in [
+            (format!("nkey: {at}"), "sinks.bus.nkey`: is no seed"),
+            (format!("nkey: {account_at}"), "sinks.bus.nkey`: is the seed of another kind"),
+            (format!("creds: {seed_at}"), "sinks.bus.creds`: is no credentials file"),
+            (format!("creds: {creds_at}, nkey: {seed_at}"), "sinks.bus.nkey`: stands beside `creds`"),
+            (format!("user: me, password: {at}, token: {at}"), "sinks.bus.token`: stands beside `user`"),
+            (format!("creds: {seed}"), "and not the secret itself"),
+        ] {
+            let error = good(&login).unwrap_err();
+            assert!(error.contains(says) && !error.contains("hush") && !error.contains(&seed), "{login}: {error}");
+        }
+        let assumed = format!("{{bus: {{url: 'tls://a', subject: x, nkey: {at}}}}}");
+        assert!(sinks(&serde_norway::from_str(&assumed).unwrap(), Secrets::Assumed).is_ok());
         assert!(read("{bus: {url: 'nats://[::1]:4222', subject: x}}").is_ok());
         assert!(read("{bus: {url: 'nats://example.com', insecure: true, subject: x}}").is_ok());
         for (bad, says) in [
