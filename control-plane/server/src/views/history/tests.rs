@@ -1,5 +1,5 @@
 use mindos_core::record::{DeliveryParked, DeliveryRedriven};
-use mindos_model::{ClusterName, GeneralName, TenantName, Token};
+use mindos_model::{ClusterName, GeneralName, ParkReason, TenantName, Token};
 
 use super::super::follow::{Source, View};
 use super::super::testing::{Records, general};
