@@ -25,43 +25,8 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FanoutArgs {
-    /// How long events are published.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Publishers, each a process.
-    #[arg(long, default_value_t = 1)]
-    publishers: u16,
-    /// Agents, each a process with one stream that serves all three generals.
-    #[arg(long, default_value_t = 1)]
-    streams: u16,
-    /// Slots of each general at each agent.
-    #[arg(long, default_value_t = 4096)]
-    slots: u32,
-    /// Events a second in all, whatever the answers do (open loop); 0 goes as fast as they come.
-    #[arg(long, default_value_t = 0.0)]
-    rate: f64,
-    /// Events of a batch.
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
-    /// Batches without an answer.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
-    window: u8,
-    /// One call for each event instead of a stream.
-    #[arg(long)]
-    unary: bool,
-    /// Calls without an answer.
-    #[arg(long, default_value_t = 64)]
-    in_flight: usize,
-    /// Bytes of each event's data.
-    #[arg(long, default_value_t = 1024)]
-    payload: usize,
-    /// Deliveries to settle first, unmeasured, so that they stand in the history.
-    #[arg(long, default_value_t = 0, conflicts_with = "against")]
-    settled_before: u64,
-    /// Routes of the table: the bench's own, the default, and before them others that its events do not match, 95 % of all for
-    /// other kinds, the rest for other subjects of the same kind.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1000), conflicts_with = "against")]
-    routes: u16,
+    #[command(flatten)]
+    load: Load,
     #[command(flatten)]
     stage: StageArgs,
     #[command(flatten)]
@@ -101,53 +66,65 @@ pub(crate) struct PublishArgs {
 }
 
 /// One measurement, whatever the system.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Load {
+    /// How long events are published.
+    #[arg(long, default_value_t = USUAL.seconds)]
     pub(super) seconds: f64,
+    /// Publishers, each a process.
+    #[arg(long, default_value_t = USUAL.publishers)]
     pub(super) publishers: u16,
+    /// Agents, each a process with one stream that serves all three generals.
+    #[arg(long, default_value_t = USUAL.streams)]
     pub(super) streams: u16,
+    /// Slots of each general at each agent.
+    #[arg(long, default_value_t = USUAL.slots)]
     pub(super) slots: u32,
+    /// Events a second in all, whatever the answers do (open loop); 0 goes as fast as they come.
+    #[arg(long, default_value_t = USUAL.rate)]
     pub(super) rate: f64,
+    /// Events of a batch.
+    #[arg(long, default_value_t = USUAL.batch)]
     pub(super) batch: usize,
+    /// Batches without an answer.
+    #[arg(long, default_value_t = USUAL.window, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub(super) window: u8,
+    /// One call for each event instead of a stream.
+    #[arg(long)]
     pub(super) unary: bool,
+    /// Calls without an answer.
+    #[arg(long, default_value_t = USUAL.in_flight)]
     pub(super) in_flight: usize,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = USUAL.payload)]
     pub(super) payload: usize,
+    /// Deliveries to settle first, unmeasured, so that they stand in the history.
+    #[arg(long, default_value_t = USUAL.settled_before, conflicts_with = "against")]
     pub(super) settled_before: u64,
-    pub(super) routes: usize,
+    /// Routes of the table: the bench's own, the default, and before them others that its events do not match, 95 % of all for
+    /// other kinds, the rest for other subjects of the same kind.
+    #[arg(long, default_value_t = USUAL.routes, value_parser = clap::value_parser!(u16).range(2..=1000), conflicts_with = "against")]
+    pub(super) routes: u16,
 }
 
+/// What is measured where nothing else is asked for.
+const USUAL: Load = Load {
+    seconds: 10.0,
+    publishers: 1,
+    streams: 1,
+    slots: 4096,
+    rate: 0.0,
+    batch: 64,
+    window: 2,
+    unary: false,
+    in_flight: 64,
+    payload: 1024,
+    settled_before: 0,
+    routes: 2,
+};
+
 pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
-    let FanoutArgs {
-        seconds,
-        publishers,
-        streams,
-        slots,
-        rate,
-        batch,
-        window,
-        unary,
-        in_flight,
-        payload,
-        settled_before,
-        routes,
-        stage,
-        against,
-    } = args;
-    let load = Load {
-        seconds,
-        publishers,
-        streams,
-        slots,
-        rate,
-        batch,
-        window,
-        unary,
-        in_flight,
-        payload,
-        settled_before,
-        routes: routes.into(),
-    };
+    let FanoutArgs { load, stage, against } = args;
     let mut result = compare(&load, &stage, &against).await?;
     result["bench"] = json!("fanout");
     render::print_json(&result);
@@ -158,20 +135,7 @@ pub(super) async fn latency(args: LatencyArgs) -> Result<(), Failure> {
     let LatencyArgs { rates, seconds, payload, stage, against } = args;
     let mut results = Vec::new();
     for rate in rates {
-        let load = Load {
-            seconds,
-            publishers: 1,
-            streams: 1,
-            slots: 4096,
-            rate,
-            batch: 64,
-            window: 2,
-            unary: false,
-            in_flight: 64,
-            payload,
-            settled_before: 0,
-            routes: 2,
-        };
+        let load = Load { seconds, rate, payload, ..USUAL };
         results.push(compare(&load, &stage, &against).await?);
     }
     render::print_json(&json!({"bench": "latency", "rates": results}));
@@ -233,7 +197,7 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
     let data = Data::new(stage_args)?;
     let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
     let generals: Vec<String> = (1..=FANOUT).map(|number| format!("bench-{number}")).collect();
-    stage.route_among(load.routes, &[("bench", generals.clone())]).await?;
+    stage.route_among(usize::from(load.routes), &[("bench", generals.clone())]).await?;
     let mut agents = Vec::new();
     for number in 0..load.streams {
         let mut command: Vec<String> = ["agent", "--url", &stage.agents].map(str::to_owned).into();
