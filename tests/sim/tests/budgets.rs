@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use mindos_core::budget::{Amount, Budget, Limit, Period, Scope, Thresholds};
 use mindos_core::input::{
-    AgentMessage, BudgetChange, Entropy, Extend, Hello, HelloGeneral, Input, NewEvent, Query, ReportedOutcome,
-    RequestId, ResultReport, SessionId,
+    AgentMessage, BudgetChange, CeilingsWanted, Entropy, Extend, Hello, HelloGeneral, Input, NewEvent, Query,
+    ReportedOutcome, RequestId, ResultReport, SessionId,
 };
 use mindos_core::output::{BudgetView, Output, PlaneMessage, Reply};
 use mindos_core::record::{Entry, EpochCause, Record, Usage};
@@ -162,7 +162,8 @@ impl World {
                 continue;
             } else if !job.asked {
                 job.asked = true;
-                let wanted = Some(Limit { micros: Some(job.spent + CALL - job.ceiling), ..Limit::default() });
+                let in_all = Limit { micros: Some(job.spent + CALL), ..Limit::default() };
+                let wanted = Some(CeilingsWanted::InAll(in_all));
                 let usage = usage(job.spent);
                 AgentMessage::Extend(Box::new(Extend { delivery, token, progress: 1, checkpoint: None, usage, wanted }))
             } else {
