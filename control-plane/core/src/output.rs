@@ -297,6 +297,8 @@ pub struct GeneralView {
     pub key: Arc<GeneralKey>,
     pub ty: GeneralType,
     pub labels: Labels,
+    /// Labels as its connected instances told them, each set once.
+    pub told: Vec<Labels>,
     pub holds: Holds,
     pub instances: u32,
     pub load: Load,

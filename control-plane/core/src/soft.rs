@@ -15,7 +15,7 @@ use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
-use crate::member::{Kept, Member};
+use crate::member::{Kept, Member, Profile};
 use crate::output::InstanceState;
 use crate::plane::Limits;
 use crate::pool::{MemberIdx, Pools};
@@ -183,7 +183,8 @@ impl Soft {
             let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
             member.is_open = durable.registry.instance_holds(key).is_none();
             member.keeps_ceilings = *keeps_ceilings;
-            member.release = version.parse().ok();
+            let release = version.parse().ok();
+            member.profile = Arc::new(Profile { release, labels: named.labels.clone() });
             member.version = version.clone();
             if let Some(at) = kept.iter().position(|kept| kept.general == general) {
                 member.resume(kept.swap_remove(at));

@@ -7,6 +7,7 @@ mod about;
 pub mod parse;
 mod parse_budget;
 mod policy;
+mod siting;
 pub mod print;
 pub mod run;
 pub mod show;
