@@ -270,7 +270,8 @@ impl Durable {
         let asks = Asks { version_min: None, ..self.asks(rule, general) };
         let known = self.registry.general(general);
         let carries = |labels: &Labels| asks.labels.iter().all(|label| labels.contains(label));
-        carries(&known.labels) || soft.pool(general).is_some_and(|pool| pool.had(now, |profile| carries(&profile.labels)))
+        carries(&known.labels)
+            || soft.pool(general).is_some_and(|pool| pool.had(now, |profile| carries(&profile.labels)))
     }
 
     /// What the load of a general counts by the route's preferences, noted in the choice; unset where it has none.

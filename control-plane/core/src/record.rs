@@ -14,8 +14,8 @@ use mindos_model::{
 use smallvec::SmallVec;
 
 use crate::account::{OverBudget, Reservation, Tally};
-use crate::budget::{Amount, Budget, Level};
 pub use crate::affinity::{KeptOut, Siting};
+use crate::budget::{Amount, Budget, Level};
 pub use crate::feedback::{Feedback, FeedbackVerdict, Weighing};
 use crate::guard::Guarded;
 pub use crate::replay::{Replay, Role, Variant, VersionWanted};

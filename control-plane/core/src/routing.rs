@@ -93,11 +93,15 @@ impl Routing {
         self.by_name.get(&Named(tenant, name)).copied()
     }
 
-    /// Whether the event has to be judged against the conditions of the table in force before it can be routed.
+    /// Whether the event has to be judged against the conditions of the table in force before it can be routed. One that was judged by
+    /// another table has to be, whatever it asks for: so of events that were judged by one table and follow each other, none passes
+    /// one that is given back.
     pub(crate) fn wants_judging(&self, event: &NewEvent) -> bool {
         let Some(InForce { at, index, .. }) = self.tenants.get(&event.tenant) else { return false };
-        let is_matched = event.routed && event.asked.is_none();
-        is_matched && index.is_conditional() && event.judged.is_none_or(|judged| judged.table != *at)
+        match event.judged {
+            Some(judged) => judged.table != *at,
+            None => event.routed && event.asked.is_none() && index.is_conditional(),
+        }
     }
 
     /// The first route that fits, and what stops the event there.

@@ -102,13 +102,17 @@ impl Ledger {
             if let Some(why) = route.keeps_out(&record.general.cluster, region) {
                 return Err(format!("who_is_kept_out_gets_nothing: {id} went to {}: {why:?}", record.general));
             }
-            let told = self.told.get(&(record.instance.clone(), record.general.clone())).and_then(|told| told.at(self.end));
+            let told =
+                self.told.get(&(record.instance.clone(), record.general.clone())).and_then(|told| told.at(self.end));
             let lacks = |label: &&(Arc<str>, Arc<str>)| {
                 !cluster.is_some_and(|cluster| cluster.labels.contains(label))
                     && !told.as_ref().is_some_and(|told| told.contains(label))
             };
             if let Some((key, value)) = route.required_labels().iter().find(lacks) {
-                return Err(format!("labels_are_required: {id} went to {}, which lacks {key}={value}", record.instance));
+                return Err(format!(
+                    "labels_are_required: {id} went to {}, which lacks {key}={value}",
+                    record.instance
+                ));
             }
         }
         if let (Queue::Route(name), Some(route)) = (&facts.queue, route)

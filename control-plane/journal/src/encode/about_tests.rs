@@ -88,9 +88,8 @@ fn what_events_and_leases_say_of_other_work_comes_back_both_ways() {
                 record.choice.feedback = random.chance(70).then(|| Box::new(weighing));
                 let (generals, instances) = (factors(&mut random), factors(&mut random));
                 let why = [KeptOut::Residency, KeptOut::Affinity];
-                let named: Vec<_> = (0..random.below(3))
-                    .map(|at| (record.general.clone(), why[at as usize % 2]))
-                    .collect();
+                let named: Vec<_> =
+                    (0..random.below(3)).map(|at| (record.general.clone(), why[at as usize % 2])).collect();
                 let siting = Siting { kept_out: random.below(300) as u32, named, generals, instances };
                 record.choice.siting = random.chance(70).then(|| Box::new(siting));
             }

@@ -14,8 +14,17 @@ use super::siting::{affinity_from_message, affinity_to_message, residency_from_m
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min, feedback, residency, affinity } =
-        policy;
+    let Policy {
+        shadow,
+        ttl,
+        retry: Retry { first, longest },
+        no_general,
+        degrade,
+        version_min,
+        feedback,
+        residency,
+        affinity,
+    } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),

@@ -183,11 +183,12 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         .to_owned(),
         ..wire::ConsideredCandidate::default()
     });
-    let kept_out = choice.siting.iter().flat_map(|siting| &siting.named).map(|(other, why)| wire::ConsideredCandidate {
-        general: Some(words::general_name(other)),
-        excluded: words::kept_out(*why).to_owned(),
-        ..wire::ConsideredCandidate::default()
-    });
+    let kept_out =
+        choice.siting.iter().flat_map(|siting| &siting.named).map(|(other, why)| wire::ConsideredCandidate {
+            general: Some(words::general_name(other)),
+            excluded: words::kept_out(*why).to_owned(),
+            ..wire::ConsideredCandidate::default()
+        });
     let considered = generals.chain(instances).chain(excluded).chain(kept_out).collect();
     // Where it was fixed when the event was accepted, the lease says nothing of it.
     if !choice.generals.is_empty() {
@@ -410,14 +411,16 @@ mod tests {
         leased(&mut delivery, &record, Timestamp(1));
 
         let wire::Explanation { summary, considered } = delivery.explanation.unwrap();
-        let wanted = "preferred: load x 0.800, score x 0.500; 7 generals kept out by affinity or residency; 1 of 2 set aside";
+        let wanted =
+            "preferred: load x 0.800, score x 0.500; 7 generals kept out by affinity or residency; 1 of 2 set aside";
         assert!(summary.ends_with(wanted), "{summary}");
         let row = |one: &wire::ConsideredCandidate| {
             let cluster = &one.general.as_ref().unwrap().cluster;
             format!("{cluster}/{} {:.2} {}", one.instance_id, one.score, one.excluded)
         };
         let rows: Vec<_> = considered.iter().map(row).collect();
-        let wanted = ["c1/ 0.40 ", "c2/ 0.50 ", "c1/i1 0.50 ", "c1/i2 0.00 affinity", "c8/ 0.00 residency", "c9/ 0.00 affinity"];
+        let wanted =
+            ["c1/ 0.40 ", "c2/ 0.50 ", "c1/i1 0.50 ", "c1/i2 0.00 affinity", "c8/ 0.00 residency", "c9/ 0.00 affinity"];
         assert_eq!(rows, wanted);
     }
 }

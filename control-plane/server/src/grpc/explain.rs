@@ -136,9 +136,10 @@ fn kept_out(route: &Route, general: &GeneralView, fleet: &FleetView) -> Option<K
     let by_place = route.keeps_out(&general.key.cluster, region);
     by_place.or_else(|| {
         let carry = |labels: &Labels| {
-            route.required_labels().iter().all(|label| {
-                labels.contains(label) || cluster.is_some_and(|cluster| cluster.labels.contains(label))
-            })
+            route
+                .required_labels()
+                .iter()
+                .all(|label| labels.contains(label) || cluster.is_some_and(|cluster| cluster.labels.contains(label)))
         };
         (!carry(&general.labels) && !general.told.iter().any(carry)).then_some(KeptOut::Affinity)
     })
@@ -171,9 +172,8 @@ fn too_old(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
             fleet.instances.iter().filter(|one| one.version.parse::<Version>().is_ok_and(|known| known >= min));
         new.any(|instance| instance.generals.iter().any(|(key, ..)| *key == general.key))
     };
-    let may = |general: &&GeneralView| {
-        fits(&route.targets, general, fleet) && kept_out(route, general, fleet).is_none()
-    };
+    let may =
+        |general: &&GeneralView| fits(&route.targets, general, fleet) && kept_out(route, general, fleet).is_none();
     let fitting = fleet.generals.iter().filter(may).take(GENERALS_MAX);
     fitting.filter(|general| !is_new(general)).map(|general| words::general_name(&general.key)).collect()
 }
@@ -206,7 +206,14 @@ fn stopped(way: ExplainedWay, guarded: Option<Guarded>) -> ExplainedWay {
     let generals = if action == GuardAction::Drop { Vec::new() } else { way.generals };
     let cheaper = if action == GuardAction::Drop { Vec::new() } else { way.cheaper };
     let kept_out = if action == GuardAction::Drop { Vec::new() } else { way.kept_out };
-    ExplainedWay { guard: guard.as_str().to_owned(), guard_action: guard_action.into(), generals, cheaper, kept_out, ..way }
+    ExplainedWay {
+        guard: guard.as_str().to_owned(),
+        guard_action: guard_action.into(),
+        generals,
+        cheaper,
+        kept_out,
+        ..way
+    }
 }
 
 /// What is counted while the journal is read.

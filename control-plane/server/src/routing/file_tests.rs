@@ -75,7 +75,12 @@ fn what_is_wrong_is_named_with_its_line_and_what_is_accepted() {
         ("[eu-west-1, eu-central-1]", "[eu-central-1]", 22, "none of them is in targets.regions"),
         ("[eu-west-1, eu-central-1]", "[EU West]", 22, "residency"),
         ("require: {labels: {gpu: a100}}", "require: {regions: [us-east-1]}", 24, "none of them is in residency"),
-        ("require: {labels: {gpu: a100}}", "require: {label: {gpu: a100}}", 24, "expected one of clusters, regions, labels"),
+        (
+            "require: {labels: {gpu: a100}}",
+            "require: {label: {gpu: a100}}",
+            24,
+            "expected one of clusters, regions, labels",
+        ),
         ("weight: 40", "weight: 0", 26, "routes[0].affinity.prefer[0].weight: 0 is out of range: expected 1 to 100"),
         ("weight: 10, labels: {tier: gold}", "weight: 101, clusters: [c1]", 27, "expected 1 to 100"),
         ("weight: 10, labels: {tier: gold}", "weight: 10", 27, "names no place"),

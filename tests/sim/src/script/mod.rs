@@ -7,9 +7,9 @@ mod about;
 pub mod parse;
 mod parse_budget;
 mod policy;
-mod siting;
 pub mod print;
 pub mod run;
 pub mod show;
+mod siting;
 
 pub use run::{Ran, run};

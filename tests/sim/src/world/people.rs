@@ -12,7 +12,8 @@ use mindos_core::record::{About, Feedback, FeedbackVerdict, HoldTarget, Holds, R
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
-    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp, limits,
+    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
+    limits,
 };
 
 use super::{Event, World};
@@ -490,7 +491,9 @@ impl World {
             match self.chance.below(3) {
                 0 => place.clusters.extend(ClusterName::new(self.chance.pick(&["c1", "c2"]).copied().unwrap_or("c1"))),
                 1 => place.regions.push(region("north")),
-                _ => place.labels.push((Arc::from("node"), Arc::from(self.chance.pick(&["a", "b"]).copied().unwrap_or("a")))),
+                _ => place
+                    .labels
+                    .push((Arc::from("node"), Arc::from(self.chance.pick(&["a", "b"]).copied().unwrap_or("a")))),
             }
             place
         };
