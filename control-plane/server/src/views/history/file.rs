@@ -1,6 +1,7 @@
 //! One file of the history: its schema, its names, and the statements that write it.
 //!
-//! A file holds the events accepted from its first sequence on until the next file begins, and all deliveries of those events.
+//! A file holds the events accepted from its first sequence on until the next file begins, and all deliveries of those events: beside
+//! the event where all of them settled before it was written, else as rows of their own.
 //! Texts that repeat are kept once, as names with numbers. Invariant: a file that has its `schema` in `meta` is whole.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::HistoryError;
 
 /// Raised with every change of the tables: files of another version are rebuilt.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -22,7 +23,8 @@ CREATE TABLE names (id INTEGER PRIMARY KEY, domain INTEGER NOT NULL, text TEXT N
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant INTEGER NOT NULL, source INTEGER NOT NULL, id TEXT NOT NULL,
     type INTEGER NOT NULL, kind INTEGER NOT NULL, subject TEXT, repository INTEGER, lane TEXT, actor INTEGER, time INTEGER,
-    payload_len INTEGER NOT NULL, route INTEGER, strategy INTEGER, planned BLOB
+    payload_len INTEGER NOT NULL, route INTEGER, strategy INTEGER, planned BLOB,
+    settled BLOB
 ) STRICT;
 CREATE INDEX events_by_repository ON events (repository) WHERE repository IS NOT NULL;
 CREATE TABLE deliveries (
@@ -225,49 +227,33 @@ impl HistoryFile {
         Ok(id)
     }
 
-    pub(super) fn insert_event(&mut self, event: EventColumns<'_>) -> Result<(), HistoryError> {
+    /// Writes an event, with its deliveries where all of them have settled. False when the event stands already; it is left as it is.
+    pub(super) fn insert_event(&mut self, event: &EventColumns, settled: Option<&[u8]>) -> Result<bool, HistoryError> {
         self.begin()?;
-        let EventColumns {
-            seq,
-            at,
-            tenant,
-            source,
-            id,
-            ty,
-            kind,
-            subject,
-            repository,
-            lane,
-            actor,
-            time,
-            payload_len,
-            route,
-            strategy,
-            planned,
-        } = event;
-        let mut insert = self
-            .connection
-            .prepare_cached("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
-        insert.execute(params![
-            seq,
-            at,
-            tenant,
-            source,
-            id,
-            ty,
-            kind,
-            subject,
-            repository,
-            lane,
-            actor,
-            time,
-            payload_len,
-            route,
-            strategy,
-            planned
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        let written = insert.execute(params![
+            event.seq,
+            event.at,
+            event.tenant,
+            event.source,
+            &*event.id,
+            event.ty,
+            event.kind,
+            event.subject.as_deref(),
+            event.repository,
+            event.lane.as_deref(),
+            event.actor,
+            event.time,
+            event.payload_len,
+            event.route,
+            event.strategy,
+            Some(event.planned.as_slice()).filter(|plan| !plan.is_empty()),
+            settled
         ])?;
-        self.rows += 1;
-        Ok(())
+        self.rows += written as u64;
+        Ok(written > 0)
     }
 
     /// Has a state of a delivery written, unless a later one stands already. What is unset keeps its earlier value.
@@ -319,40 +305,39 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// The general that a delivery was planned for.
-    pub(super) fn planned_general(&mut self, event: Seq, ordinal: u32) -> Result<Option<i64>, HistoryError> {
+    /// The plan that was written with an event; empty when the event is not here.
+    pub(super) fn plan(&mut self, event: Seq) -> Result<Vec<u8>, HistoryError> {
         let mut select = self.connection.prepare_cached("SELECT planned FROM events WHERE seq = ?")?;
         let planned: Option<Option<Vec<u8>>> = select.query_row([event.0 as i64], |row| row.get(0)).optional()?;
-        let planned = planned.flatten().unwrap_or_default();
-        let at = (ordinal as usize).saturating_sub(1);
-        Ok(super::planned::decode(&planned).nth(at).and_then(|(general, _)| general))
+        Ok(planned.flatten().unwrap_or_default())
     }
 }
 
 /// One row of `events`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EventColumns<'a> {
+#[derive(Clone, Debug)]
+pub(super) struct EventColumns {
     pub seq: i64,
     pub at: i64,
     pub tenant: i64,
     pub source: i64,
-    pub id: &'a str,
+    pub id: Arc<str>,
     pub ty: i64,
     pub kind: i64,
-    pub subject: Option<&'a str>,
+    pub subject: Option<Arc<str>>,
     pub repository: Option<i64>,
     /// Unset when it is the subject.
-    pub lane: Option<&'a str>,
+    pub lane: Option<Arc<str>>,
     pub actor: Option<i64>,
     pub time: Option<i64>,
     pub payload_len: i64,
     pub route: Option<i64>,
     pub strategy: Option<i64>,
-    pub planned: Option<&'a [u8]>,
+    /// Of [`super::planned`].
+    pub planned: Vec<u8>,
 }
 
 /// One row of `deliveries`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeliveryColumns {
     pub id: i64,
     pub seq: i64,

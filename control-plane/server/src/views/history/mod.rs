@@ -6,16 +6,20 @@
 //!                                                   v
 //!                                              next file;  the oldest leaves by age or size
 //! ```
-//! A delivery stands in the file of its event. Invariant: what is committed is the fold of the journal through the mark, so that a
+//! A delivery stands in the file of its event, in the event's own row where all its deliveries settle before it is written. Invariant: what is committed is the fold of the journal through the mark, so that a
 //! crash loses rows only with the mark that says they are missing; and since a later state of a delivery never gives way to an
 //! earlier one, writing rows twice changes nothing.
 
+mod ending;
 mod file;
 mod leases;
+mod open;
 mod planned;
 mod query;
 mod row;
 mod search;
+mod settled;
+mod shown;
 mod spending;
 mod view;
 
@@ -30,13 +34,15 @@ use arc_swap::ArcSwap;
 use mindos_core::record::{
     AttemptEnded, CancelReason, DeliveryCancelled, DeliverySettled, Entry, EventAccepted, Next, Record,
 };
-use mindos_model::{DeliveryId, ParkReason, Seq, Status, Timestamp};
+use mindos_model::{DeliveryId, Seq, Status, Timestamp};
 use tracing::info;
 
 use super::follow::ViewError;
-use file::{DeliveryColumns, Domain, EventColumns, HistoryFile, Mark};
+use ending::{Ending, columns_at, columns_of};
+use file::{Domain, EventColumns, HistoryFile, Mark};
 use leases::{OpenLease, OpenLeases};
-use row::{pack, reason_code, status_code, strategy_code};
+use open::{OpenEvent, OpenEvents};
+use row::strategy_code;
 
 pub use query::HistoryReader;
 pub use row::{DeliveryQuery, DeliveryRow, EventQuery, EventRow, GeneralRef, Page, PageRequest, PlannedRow};
@@ -104,13 +110,14 @@ pub struct HistoryWriter {
     /// Older files with rows that wait.
     older: BTreeMap<Seq, HistoryFile>,
     leases: OpenLeases,
+    /// Events of the newest file that are not written yet.
+    open: OpenEvents,
     mark: Mark,
     waiting_rows: u64,
     waiting_since: Option<Instant>,
     committed: Arc<AtomicU64>,
     expired_at: Option<Instant>,
     damaged: bool,
-    plan: Vec<u8>,
 }
 
 impl HistoryWriter {
@@ -128,13 +135,13 @@ impl HistoryWriter {
             newest: None,
             older: BTreeMap::new(),
             leases: OpenLeases::default(),
+            open: OpenEvents::default(),
             mark: Mark::default(),
             waiting_rows: 0,
             waiting_since: None,
             committed: Arc::default(),
             expired_at: None,
             damaged: false,
-            plan: Vec::new(),
         };
         writer.load()?;
         Ok(writer)
@@ -150,6 +157,7 @@ impl HistoryWriter {
         (self.newest, self.mark, self.waiting_rows, self.waiting_since) = (None, Mark::default(), 0, None);
         self.older.clear();
         self.leases.clear();
+        self.open.clear();
         let mut files = self.list()?;
         // A file that was being made when the process ended is not whole, and nothing stands in it yet.
         while let Some(last) = files.last() {
@@ -198,10 +206,17 @@ impl HistoryWriter {
         (self.newest, self.mark, self.waiting_rows, self.waiting_since) = (None, Mark::default(), 0, None);
         self.older.clear();
         self.leases.clear();
+        self.open.clear();
         self.list()?.iter().try_for_each(|file| file::remove(&file.path))
     }
 
     fn commit(&mut self) -> Result<(), HistoryError> {
+        if let Some(newest) = &mut self.newest {
+            // In the order in which they lie in the file.
+            let mut open: Vec<_> = self.open.drain().map(|(_, event)| event).collect();
+            open.sort_unstable_by_key(OpenEvent::seq);
+            open.into_iter().try_for_each(|event| event.write(newest))?;
+        }
         let state = leases::encode(&self.leases);
         // The older files first: their rows may be written twice, but must not be missed.
         for file in self.older.values_mut() {
@@ -281,10 +296,10 @@ impl HistoryWriter {
             fell_back_from: _,
             about: _,
         } = event;
-        self.plan.clear();
+        let mut plan = Vec::with_capacity(deliveries.len() * 3);
         for delivery in deliveries {
             let general = delivery.general.as_ref().map(|key| file.general(key)).transpose()?;
-            planned::encode(&mut self.plan, general, delivery.parked);
+            planned::encode(&mut plan, general, delivery.parked);
         }
         let optional = |file: &mut HistoryFile, domain, text: &Option<Arc<str>>| {
             text.as_ref().map(|text| file.name(domain, text)).transpose()
@@ -294,21 +309,26 @@ impl HistoryWriter {
             at: at.0 as i64,
             tenant: file.name_of(Domain::Tenant, tenant.as_str())?,
             source: file.name(Domain::Source, source)?,
-            id,
+            id: Arc::clone(id),
             ty: file.name(Domain::Type, ty)?,
             kind: file.name(Domain::Kind, kind)?,
-            subject: subject.as_deref(),
+            subject: subject.clone(),
             repository: optional(file, Domain::Repository, repository)?,
-            lane: (subject.as_ref() != Some(lane)).then_some(&**lane),
+            lane: (subject.as_ref() != Some(lane)).then(|| Arc::clone(lane)),
             actor: optional(file, Domain::Actor, actor)?,
             time: time.map(|time| time.0 as i64),
             payload_len: payload.bytes.len() as i64,
             route: route.as_ref().map(|route| file.name_of(Domain::Route, route.as_str())).transpose()?,
             strategy: strategy.map(strategy_code),
-            planned: Some(self.plan.as_slice()).filter(|plan| !plan.is_empty()),
+            planned: plan,
         };
-        file.insert_event(columns)?;
         self.waiting_rows += 1;
+        let event = OpenEvent::new(columns, deliveries.len());
+        if event.is_whole() {
+            event.write(file)?;
+        } else {
+            self.open.insert(seq, event);
+        }
         for (index, delivery) in deliveries.iter().enumerate() {
             if let Some(reason) = delivery.parked {
                 let id = DeliveryId::new(seq, index as u32 + 1);
@@ -362,40 +382,27 @@ impl HistoryWriter {
         ending: Ending,
     ) -> Result<(), HistoryError> {
         let lease = self.leases.remove(&delivery);
-        let Ending {
-            reason,
-            took_ms,
-            attempts,
-            superseded_by,
-            redrives,
-            usage: [input_tokens, output_tokens, cost_micros],
-        } = ending;
-        let number = |value: u64| Some(value as i64).filter(|&value| value > 0);
-        let Some(file) = self.file_of(delivery.event)? else { return Ok(()) };
-        let mut columns = DeliveryColumns {
-            id: pack(delivery),
-            seq: seq.0 as i64,
-            status: status_code(status),
-            at: at.0 as i64,
-            attempts: attempts.or(lease.as_ref().map(|lease| lease.attempt)),
-            took_ms: took_ms.map(|took| took as i64),
-            reason: reason.map(reason_code),
-            superseded_by: superseded_by.map(pack),
-            redrives,
-            input_tokens: number(input_tokens),
-            output_tokens: number(output_tokens),
-            cost_micros: number(cost_micros),
-            ..DeliveryColumns::default()
-        };
-        match &lease {
-            Some(OpenLease { general, instance, token, attempt: _, since }) => {
-                columns.general = Some(file.general(general)?);
-                columns.instance = Some(file.name_of(Domain::Instance, instance.instance.as_str())?);
-                (columns.epoch, columns.term) = (Some(token.epoch), Some(token.term));
-                columns.leased = Some(since.0 as i64);
+        let columns = columns_of(delivery, seq, at, status, ending);
+        if let (Some(event), Some(newest)) = (self.open.get_mut(&delivery.event), &mut self.newest) {
+            let columns = columns_at(newest, columns, lease.as_ref(), |_| Ok(event.plan().to_vec()))?;
+            if status == Status::Succeeded {
+                event.settle(&columns);
+                if !event.is_whole() {
+                    return Ok(());
+                }
             }
-            None => columns.general = file.planned_general(delivery.event, delivery.ordinal)?,
+            // Other endings may be followed by more, which a row of its own takes.
+            if let Some(event) = self.open.remove(&delivery.event) {
+                event.write(newest)?;
+            }
+            if status != Status::Succeeded {
+                newest.upsert_delivery(columns)?;
+                self.waiting_rows += 1;
+            }
+            return Ok(());
         }
+        let Some(file) = self.file_of(delivery.event)? else { return Ok(()) };
+        let columns = columns_at(file, columns, lease.as_ref(), |file| file.plan(delivery.event))?;
         file.upsert_delivery(columns)?;
         self.waiting_rows += 1;
         Ok(())
@@ -477,19 +484,6 @@ impl HistoryWriter {
         self.mark = Mark { seq, at };
         Ok(())
     }
-}
-
-/// What an ending's record says, beside its status.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ending {
-    reason: Option<ParkReason>,
-    took_ms: Option<u64>,
-    /// Unset takes those of the lease.
-    attempts: Option<u32>,
-    superseded_by: Option<DeliveryId>,
-    redrives: i64,
-    /// Input tokens, output tokens, cost in millionths.
-    usage: [u64; 3],
 }
 
 #[cfg(test)]

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mindos_model::{DeliveryId, Seq, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, Seq, TenantName, Timestamp};
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
-use super::file::{self, Domain};
-use super::row::{pack, pack_start, reason_of, status_of, strategy_of, unpack};
+use super::file::{self, DeliveryColumns, Domain};
+use super::row::{pack, pack_start};
 use super::search::Conditions;
+use super::settled::{self, Base};
+use super::shown::{EVENT_COLUMNS, EventPart, Names, unsigned};
 use super::{
-    DeliveryQuery, DeliveryRow, EventQuery, EventRow, FileRef, Files, GeneralRef, HistoryError, Page, PageRequest,
-    PlannedRow, planned,
+    DeliveryQuery, DeliveryRow, EventQuery, EventRow, FileRef, Files, HistoryError, Page, PageRequest, PlannedRow,
+    planned,
 };
 
 /// A search that has found something or not ends a page after this time.
@@ -214,8 +216,6 @@ pub(super) fn first_at_or_after(connection: &Connection, time: Timestamp) -> Res
     Ok(found.map(|(seq, _)| Seq(seq.unsigned_abs())))
 }
 
-const EVENT_COLUMNS: &str = "e.source, e.id, e.type, e.kind, e.subject, e.repository, e.lane, e.route, e.strategy";
-
 fn events_in(
     connection: &Connection,
     conditions: &Conditions,
@@ -264,15 +264,34 @@ fn events_in(
     Ok(found)
 }
 
+/// Deliveries from the first id on, up to but without the second, the newest first.
 fn deliveries_in(
     connection: &Connection,
     conditions: &Conditions,
-    (from, until): (i64, i64),
+    range: (i64, i64),
     limit: usize,
 ) -> Result<Vec<DeliveryRow>, HistoryError> {
     if conditions.nothing {
         return Ok(Vec::new());
     }
+    let mut found = rows_in(connection, conditions, range, limit)?;
+    let alone = found.len();
+    settled_in(connection, conditions, range, limit, &mut found)?;
+    if alone > 0 {
+        found.sort_unstable_by_key(|row| std::cmp::Reverse(row.delivery));
+        found.dedup_by_key(|row| row.delivery);
+        found.truncate(limit);
+    }
+    Ok(found)
+}
+
+/// Those that have rows of their own.
+fn rows_in(
+    connection: &Connection,
+    conditions: &Conditions,
+    (from, until): (i64, i64),
+    limit: usize,
+) -> Result<Vec<DeliveryRow>, HistoryError> {
     // CROSS JOIN keeps the order of the tables: what narrows most comes first.
     let tables = if conditions.by_repository {
         "events e INDEXED BY events_by_repository CROSS JOIN deliveries d ON d.id >= e.seq << 13 AND d.id < (e.seq + 1) << 13"
@@ -303,43 +322,68 @@ fn deliveries_in(
     let names = Names(connection);
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let event = EventPart::read(row, &names)?;
-        let number = |index| unsigned(row, index);
-        let token = match (number(16)?, number(17)?) {
-            (Some(epoch), Some(term)) => Some(Token::new(epoch as u32, term as u32)),
-            _ => None,
+        let accepted = Timestamp(unsigned(row, 9)?.unwrap_or(0));
+        let delivery = DeliveryColumns {
+            id: row.get(10)?,
+            seq: row.get(11)?,
+            status: row.get(12)?,
+            at: row.get(13)?,
+            general: row.get(14)?,
+            instance: row.get(15)?,
+            epoch: row.get(16)?,
+            term: row.get(17)?,
+            leased: row.get(18)?,
+            attempts: row.get(19)?,
+            took_ms: row.get(20)?,
+            reason: row.get(21)?,
+            superseded_by: row.get(22)?,
+            redrives: row.get::<_, Option<i64>>(23)?.unwrap_or(0),
+            input_tokens: row.get(24)?,
+            output_tokens: row.get(25)?,
+            cost_micros: row.get(26)?,
         };
-        let Some(status) = status_of(row.get(12)?) else { continue };
-        found.push(DeliveryRow {
-            delivery: unpack(row.get(10)?),
-            accepted: Timestamp(number(9)?.unwrap_or(0)),
-            seq: Seq(number(11)?.unwrap_or(0)),
-            status,
-            ended: Timestamp(number(13)?.unwrap_or(0)),
-            general: names.general(row.get(14)?)?,
-            instance: names.get(Domain::Instance, row.get(15)?)?,
-            token,
-            leased: number(18)?.map(Timestamp),
-            attempts: number(19)?.unwrap_or(0) as u32,
-            took_ms: number(20)?,
-            reason: row.get::<_, Option<i64>>(21)?.and_then(reason_of),
-            superseded_by: row.get::<_, Option<i64>>(22)?.map(unpack),
-            redrives: number(23)?.unwrap_or(0) as u32,
-            input_tokens: number(24)?.unwrap_or(0),
-            output_tokens: number(25)?.unwrap_or(0),
-            cost_micros: number(26)?.unwrap_or(0),
-            source: event.source,
-            event_id: event.id,
-            ty: event.ty,
-            kind: event.kind,
-            subject: event.subject,
-            repository: event.repository,
-            lane: event.lane,
-            route: event.route,
-            strategy: event.strategy,
-        });
+        found.extend(EventPart::read(row, &names)?.delivery(accepted, &delivery, &names)?);
     }
     Ok(found)
+}
+
+/// Those that stand beside their events, added to `found`.
+fn settled_in(
+    connection: &Connection,
+    conditions: &Conditions,
+    (from, until): (i64, i64),
+    limit: usize,
+    found: &mut Vec<DeliveryRow>,
+) -> Result<(), HistoryError> {
+    let Some(wanted) = &conditions.settled else { return Ok(()) };
+    let table =
+        if conditions.by_repository { "events e INDEXED BY events_by_repository" } else { "events e NOT INDEXED" };
+    let (condition, values) = conditions.of_event();
+    // The last event may be cut within its deliveries.
+    let text = format!(
+        "SELECT {EVENT_COLUMNS}, e.seq, e.at, e.settled FROM {table}
+         WHERE e.seq >= ?1 >> 13 AND e.seq <= ?2 >> 13 AND e.settled IS NOT NULL{condition} ORDER BY e.seq DESC"
+    );
+    let values = [from, until].map(Value::Integer).into_iter().chain(values.iter().cloned());
+    let mut statement = connection.prepare_cached(&text)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let names = Names(connection);
+    let (mut count, mut settled) = (0, Vec::new());
+    while let Some(row) = rows.next()? {
+        let (base, bytes) = (Base { seq: row.get(9)?, at: row.get(10)? }, row.get_ref(11)?.as_blob());
+        let fits = |delivery: &DeliveryColumns| (from..until).contains(&delivery.id) && wanted.fits(delivery);
+        settled.extend(settled::decode(bytes.unwrap_or_default(), base).filter(fits));
+        settled.sort_unstable_by_key(|delivery| std::cmp::Reverse(delivery.id));
+        for delivery in settled.drain(..) {
+            let accepted = Timestamp(base.at.unsigned_abs());
+            found.extend(EventPart::read(row, &names)?.delivery(accepted, &delivery, &names)?);
+            count += 1;
+            if count == limit {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bounds(from: i64, until: i64, conditions: &Conditions, limit: usize) -> Vec<Value> {
@@ -347,57 +391,4 @@ fn bounds(from: i64, until: i64, conditions: &Conditions, limit: usize) -> Vec<V
     values.extend(conditions.values.iter().cloned());
     values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
     values
-}
-
-fn unsigned(row: &Row<'_>, index: usize) -> Result<Option<u64>, HistoryError> {
-    Ok(row.get::<_, Option<i64>>(index)?.map(i64::unsigned_abs))
-}
-
-/// The columns of an event that every row shows: the first nine.
-struct EventPart {
-    source: String,
-    id: String,
-    ty: String,
-    kind: String,
-    subject: Option<String>,
-    repository: Option<String>,
-    lane: String,
-    route: Option<String>,
-    strategy: Option<mindos_model::Strategy>,
-}
-
-impl EventPart {
-    fn read(row: &Row<'_>, names: &Names<'_>) -> Result<EventPart, HistoryError> {
-        let name = |domain, index| -> Result<Option<String>, HistoryError> { names.get(domain, row.get(index)?) };
-        let subject: Option<String> = row.get(4)?;
-        let lane: Option<String> = row.get(6)?;
-        Ok(EventPart {
-            source: name(Domain::Source, 0)?.unwrap_or_default(),
-            id: row.get(1)?,
-            ty: name(Domain::Type, 2)?.unwrap_or_default(),
-            kind: name(Domain::Kind, 3)?.unwrap_or_default(),
-            repository: name(Domain::Repository, 5)?,
-            lane: lane.or_else(|| subject.clone()).unwrap_or_default(),
-            subject,
-            route: name(Domain::Route, 7)?,
-            strategy: row.get::<_, Option<i64>>(8)?.and_then(strategy_of),
-        })
-    }
-}
-
-/// The names of a file, read as they are needed: a page has few rows.
-struct Names<'a>(&'a Connection);
-
-impl Names<'_> {
-    fn get(&self, domain: Domain, id: Option<i64>) -> Result<Option<String>, HistoryError> {
-        let Some(id) = id else { return Ok(None) };
-        let mut select = self.0.prepare_cached("SELECT text FROM names WHERE id = ? AND domain = ?")?;
-        Ok(select.query_row((id, domain as i64), |row| row.get(0)).optional()?)
-    }
-
-    fn general(&self, id: Option<i64>) -> Result<Option<GeneralRef>, HistoryError> {
-        let text = self.get(Domain::General, id)?;
-        let split = text.as_deref().and_then(|text| text.split_once('/'));
-        Ok(split.map(|(cluster, name)| GeneralRef { cluster: cluster.to_owned(), name: name.to_owned() }))
-    }
 }

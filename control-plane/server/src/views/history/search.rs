@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::HistoryError;
-use super::file::Domain;
+use super::file::{DeliveryColumns, Domain};
 use super::row::{DeliveryQuery, EventQuery, reason_code, status_code};
 use mindos_model::{Status, TenantName};
 
@@ -19,9 +19,33 @@ pub(super) struct Conditions {
     pub by_repository: bool,
     /// The rows come by the index of deliveries set aside.
     pub by_status: bool,
+    /// How much of `text` and `values` is about the event alone.
+    event_part: (usize, usize),
+    /// What is asked of a delivery that settled with its whole event; none can fit when unset.
+    pub settled: Option<Settled>,
+}
+
+/// What a delivery must fit that stands beside its event. Unset fits all.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    instance: Option<i64>,
+    generals: Option<Vec<i64>>,
+}
+
+impl Settled {
+    pub(super) fn fits(&self, delivery: &DeliveryColumns) -> bool {
+        self.instance.is_none_or(|instance| delivery.instance == Some(instance))
+            && self.generals.as_ref().is_none_or(|ids| delivery.general.is_some_and(|id| ids.contains(&id)))
+    }
 }
 
 impl Conditions {
+    /// The conditions on the event alone, with their values.
+    pub(super) fn of_event(&self) -> (&str, &[Value]) {
+        let (text, values) = self.event_part;
+        (&self.text[..text], &self.values[..values])
+    }
+
     fn and(&mut self, text: &str, values: impl IntoIterator<Item = Value>) {
         self.text.push_str(" AND ");
         self.text.push_str(text);
@@ -34,15 +58,15 @@ impl Conditions {
         column: &str,
         domain: Domain,
         text: Option<&str>,
-    ) -> Result<(), HistoryError> {
-        let Some(text) = text else { return Ok(()) };
+    ) -> Result<Option<i64>, HistoryError> {
+        let Some(text) = text else { return Ok(None) };
         let mut select = connection.prepare_cached("SELECT id FROM names WHERE domain = ? AND text = ?")?;
         let id: Option<i64> = select.query_row((domain as i64, text), |row| row.get(0)).optional()?;
         match id {
             Some(id) => self.and(&format!("{column} = ?"), [Value::Integer(id)]),
             None => self.nothing = true,
         }
-        Ok(())
+        Ok(id)
     }
 
     fn among(&mut self, column: &str, values: impl IntoIterator<Item = i64>) {
@@ -128,7 +152,14 @@ impl Conditions {
             ..EventParts::default()
         };
         conditions.event(connection, tenant, parts)?;
-        conditions.name(connection, "d.instance", Domain::Instance, instance.as_deref())?;
+        if !events.is_empty() {
+            conditions.among("e.seq", events.iter().map(|event| event.0 as i64));
+        }
+        conditions.event_part = (conditions.text.len(), conditions.values.len());
+        let mut settled = Settled {
+            instance: conditions.name(connection, "d.instance", Domain::Instance, instance.as_deref())?,
+            generals: None,
+        };
         if general.is_some() || cluster.is_some() {
             let fits = |text: &str| {
                 text.split_once('/').is_some_and(|(its_cluster, its_name)| {
@@ -145,7 +176,8 @@ impl Conditions {
                 }
             }
             conditions.nothing |= ids.is_empty();
-            conditions.among("d.general", ids);
+            conditions.among("d.general", ids.iter().copied());
+            settled.generals = Some(ids);
         }
         let shown = [Status::Parked, Status::Succeeded, Status::Cancelled];
         let wanted: Vec<_> =
@@ -156,9 +188,7 @@ impl Conditions {
         if !reasons.is_empty() {
             conditions.among("d.reason", reasons.iter().copied().map(reason_code));
         }
-        if !events.is_empty() {
-            conditions.among("e.seq", events.iter().map(|event| event.0 as i64));
-        }
+        conditions.settled = (!conditions.by_status && reasons.is_empty()).then_some(settled);
         Ok(conditions)
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use mindos_model::{Seq, TenantName, Timestamp};
 use rusqlite::OptionalExtension;
 
 use super::HistoryError;
-use super::file::{self, Domain};
+use super::file::{self, DeliveryColumns, Domain};
 use super::query::{HistoryReader, TIME_MAX, first_at_or_after};
 use super::row::pack_start;
+use super::settled::{self, Base};
 
 /// Events added up between two looks at the clock.
 const STRETCH: u64 = 1 << 18;
@@ -46,6 +48,17 @@ impl Spending {
     }
 }
 
+fn of_settled(delivery: &DeliveryColumns) -> Spending {
+    let number = |value: Option<i64>| value.unwrap_or(0).unsigned_abs();
+    Spending {
+        cost_micros: number(delivery.cost_micros),
+        input_tokens: number(delivery.input_tokens),
+        output_tokens: number(delivery.output_tokens),
+        time_ms: number(delivery.took_ms),
+        deliveries: 1,
+    }
+}
+
 impl HistoryReader {
     /// What settled deliveries of events accepted in that time used, the newest events first; also whether the time for it was up
     /// before the oldest were reached.
@@ -71,6 +84,14 @@ impl HistoryReader {
              WHERE d.id >= ? AND d.id < ? AND e.tenant = ? AND d.took_ms IS NOT NULL GROUP BY 1) s
              LEFT JOIN names n ON n.id = s.name"
         );
+        let events = match by {
+            SpendingBy::General => "NULL",
+            SpendingBy::Repository | SpendingBy::Route | SpendingBy::Kind => column,
+        };
+        let settled = format!(
+            "SELECT {events}, e.seq, e.at, e.settled FROM events e NOT INDEXED
+             WHERE e.seq >= ? AND e.seq < ? AND e.tenant = ? AND e.settled IS NOT NULL"
+        );
         let began = Instant::now();
         let mut found = BTreeMap::<String, Spending>::new();
         let mut end = Seq(u64::MAX >> 16);
@@ -89,7 +110,8 @@ impl HistoryReader {
             let last = Seq(last.unwrap_or(0).unsigned_abs()).next();
             let low = first_at_or_after(&connection, since)?.unwrap_or(last).max(of.first);
             let mut high = first_at_or_after(&connection, until)?.unwrap_or(last).min(last).min(end);
-            let mut statement = connection.prepare_cached(&text)?;
+            let (mut statement, mut settled) =
+                (connection.prepare_cached(&text)?, connection.prepare_cached(&settled)?);
             while let Some(known) = known
                 && high > low
             {
@@ -107,6 +129,20 @@ impl HistoryReader {
                         time_ms: number(5)?,
                         deliveries: number(6)?,
                     });
+                }
+                let mut sums = HashMap::<Option<i64>, Spending>::new();
+                let mut rows = settled.query((from.0 as i64, high.0 as i64, known))?;
+                while let Some(row) = rows.next()? {
+                    let (name, base) = (row.get(0)?, Base { seq: row.get(1)?, at: row.get(2)? });
+                    for delivery in settled::decode(row.get_ref(3)?.as_blob().unwrap_or_default(), base) {
+                        let name = if by == SpendingBy::General { delivery.general } else { name };
+                        sums.entry(name).or_default().add(of_settled(&delivery));
+                    }
+                }
+                for (name, sum) in sums {
+                    let mut select = connection.prepare_cached("SELECT text FROM names WHERE id = ?")?;
+                    let text: Option<String> = select.query_row([name], |row| row.get(0)).optional()?;
+                    found.entry(text.unwrap_or_default()).or_default().add(sum);
                 }
                 high = from;
                 if began.elapsed() > TIME_MAX && high > low {

@@ -1,12 +1,12 @@
 use mindos_core::record::{DeliveryParked, DeliveryRedriven};
-use mindos_model::{ClusterName, GeneralName, TenantName, Token};
+use mindos_model::{ClusterName, GeneralName, ParkReason, TenantName, Token};
 
 use super::super::follow::{Source, View};
 use super::super::testing::{Records, general};
 use super::*;
 
 const SMALL: HistorySettings = HistorySettings {
-    rows_max: 100,
+    rows_max: 40,
     batch_rows: 7,
     batch_age: Duration::from_secs(5),
     keep_age: Duration::from_secs(3600),
@@ -83,6 +83,38 @@ fn pages_walk_all_files_newest_first_without_gaps_or_repeats() {
     }
     let events = reader.events(&EventQuery::default(), &page(1000)).unwrap();
     assert_eq!((events.rows.len(), events.next), (200, None));
+}
+
+#[test]
+fn events_that_settle_at_once_are_one_row_and_add_up_with_the_others() {
+    let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
+    busy(&records, 60);
+    let mut writer = HistoryWriter::open(dir.path(), HistorySettings { rows_max: 1_000, ..SMALL }).unwrap();
+    feed(&mut writer, &records);
+    writer.close().unwrap();
+    let (reader, files) = (writer.reader(), writer.files.load_full());
+    let count = |what: &str| -> i64 {
+        let connection = rusqlite::Connection::open(&files[0].path).unwrap();
+        connection.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
+    };
+    let (whole, rows) = (count("events WHERE settled IS NOT NULL"), count("deliveries"));
+    // Each commit meets one event that has not settled yet.
+    assert!(whole > 40 && rows > 0 && whole * 2 + rows == 120, "{whole} events whole, {rows} rows");
+
+    let tenant = TenantName::default_tenant();
+    let by = |by| reader.spending(&tenant, by, Timestamp(0), Timestamp(u64::MAX >> 1)).unwrap();
+    let each = |deliveries| Spending {
+        cost_micros: 7 * deliveries,
+        input_tokens: 10 * deliveries,
+        output_tokens: 3 * deliveries,
+        time_ms: 4 * deliveries,
+        deliveries,
+    };
+    let (found, cut) = by(SpendingBy::General);
+    let expected = [("eu/security", 60), ("us/review", 60)].map(|(name, count)| (name.to_owned(), each(count)));
+    assert_eq!((found, cut), (expected.into(), false));
+    let expected = ["o/a", "o/b", "o/c"].map(|name| (name.to_owned(), each(40)));
+    assert_eq!(by(SpendingBy::Repository).0, expected.into());
 }
 
 #[test]
