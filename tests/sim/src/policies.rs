@@ -8,7 +8,7 @@ use mindos_core::record::{
     CancelReason, ClusterRegistered, DeliveryCancelled, DeliveryLeased, EventAccepted, PlannedDelivery, Terms,
 };
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{ClusterName, DeliveryId, GeneralName, ParkReason, RouteName, Seq, Strategy, Timestamp, Token};
+use mindos_model::{ClusterName, DeliveryId, GeneralName, ParkReason, Region, RouteName, Seq, Strategy, Timestamp, Token};
 
 use crate::coverage::Phase;
 use crate::ledger::{Broken, Facts, Ledger, Queue};
@@ -99,8 +99,14 @@ impl Ledger {
         if let Some(route) = route.filter(|_| !facts.plan.replay) {
             let cluster = self.policies.clusters.get(&record.general.cluster);
             let region = cluster.and_then(|cluster| cluster.region.as_ref());
-            if let Some(why) = route.keeps_out(&record.general.cluster, region) {
-                return Err(format!("who_is_kept_out_gets_nothing: {id} went to {}: {why:?}", record.general));
+            let require = route.policy.affinity.as_deref().map(|affinity| &affinity.require);
+            let is_one_of = |regions: &[Region]| regions.is_empty() || region.is_some_and(|one| regions.contains(one));
+            let is_there = require.is_none_or(|place| {
+                let (clusters, name) = (&place.clusters, &record.general.cluster);
+                (clusters.is_empty() || clusters.contains(name)) && is_one_of(&place.regions)
+            });
+            if !is_there || !is_one_of(&route.policy.residency) {
+                return Err(format!("who_is_kept_out_gets_nothing: {id} went to {} in {region:?}", record.general));
             }
             let told =
                 self.told.get(&(record.instance.clone(), record.general.clone())).and_then(|told| told.at(self.end));
@@ -108,7 +114,8 @@ impl Ledger {
                 !cluster.is_some_and(|cluster| cluster.labels.contains(label))
                     && !told.as_ref().is_some_and(|told| told.contains(label))
             };
-            if let Some((key, value)) = route.required_labels().iter().find(lacks) {
+            let labels = require.map(|place| &place.labels[..]).unwrap_or_default();
+            if let Some((key, value)) = labels.iter().find(lacks) {
                 return Err(format!(
                     "labels_are_required: {id} went to {}, which lacks {key}={value}",
                     record.instance
