@@ -8,7 +8,9 @@ use mindos_core::record::{
     CancelReason, ClusterRegistered, DeliveryCancelled, DeliveryLeased, EventAccepted, PlannedDelivery, Terms,
 };
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{ClusterName, DeliveryId, GeneralName, ParkReason, Region, RouteName, Seq, Strategy, Timestamp, Token};
+use mindos_model::{
+    ClusterName, DeliveryId, GeneralName, ParkReason, Region, RouteName, Seq, Strategy, Timestamp, Token,
+};
 
 use crate::coverage::Phase;
 use crate::ledger::{Broken, Facts, Ledger, Queue};
