@@ -380,7 +380,12 @@ impl Soft {
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
         let pool = self.pools.get(general);
-        now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+        self.has_just_begun(now) || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+    }
+
+    /// Whether the plane started so lately that not all may have dialled again.
+    pub(crate) fn has_just_begun(&self, now: Timestamp) -> bool {
+        now < self.began + crate::policy::THERE_GRACE
     }
 
     /// The stream to the instance that holds a lease, if it is open.

@@ -145,6 +145,12 @@ fn kept_out(route: &Route, general: &GeneralView, fleet: &FleetView) -> Option<K
     })
 }
 
+/// Whether affinity or residency keeps out every general that the targets name, and there are some.
+pub(super) fn keeps_all_out(route: &Route, fleet: &FleetView) -> bool {
+    let mut named = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet)).peekable();
+    named.peek().is_some() && named.all(|general| kept_out(route, general, fleet).is_some())
+}
+
 fn all_kept_out(route: &Route, fleet: &FleetView) -> Vec<KeptOutGeneral> {
     let named = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet));
     let found = named.filter_map(|general| {
@@ -466,5 +472,10 @@ mod tests {
             .map(|one| format!("{} {}", one.general.unwrap().cluster, one.why))
             .collect();
         assert_eq!(kept_out, ["c1 residency", "c2 affinity", "c4 residency"]);
+        assert!(!keeps_all_out(&route, &fleet));
+        route.policy.residency = vec!["ap-south".parse().unwrap()];
+        assert!(keeps_all_out(&route, &fleet));
+        route.targets.types = vec!["nobody".parse().unwrap()];
+        assert!(!keeps_all_out(&route, &fleet));
     }
 }
