@@ -175,7 +175,12 @@ mod tests {
                     lane: &lane,
                     lane_place: 9,
                     mode: if full { Mode::Shadow } else { Mode::Live },
-                    ceilings: full.then_some(Ceilings { cost_micros: Some(5), tokens: Some(0), calls: None, time: None }),
+                    ceilings: full.then_some(Ceilings {
+                        cost_micros: Some(5),
+                        tokens: Some(0),
+                        calls: None,
+                        time: None,
+                    }),
                     traceparent: if full { "00-1-2-01" } else { "" },
                     deadline: prost_types::Timestamp { seconds: 1_795_176_000, nanos: 5_000_000 },
                 };
