@@ -14,11 +14,12 @@ use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::budget::v1 as budget_pb;
 use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::journal::v1 as pb;
+use mindos_proto::put::{put_bytes, put_long_message, put_message, put_number};
 use mindos_proto::route::v1 as route_pb;
 use prost::Message;
 
 use super::budget;
-use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
+use super::fields::Fields;
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{self, blob, fixed};
 use super::record::{BLOB, default_lane, of_degraded, payload_len};
