@@ -4,6 +4,7 @@
 //! checked once, by the conversions in [`convert`]; past them a `DeliveryId` is known to be good.
 
 pub mod convert;
+pub mod put;
 pub mod status;
 pub mod wire;
 

@@ -7,7 +7,9 @@
 //! With the feature `server` this module holds server stubs for `AgentService` and `EventService` over these types. They serve the
 //! same paths as those in `agent::v1` and `event::v1`.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{self, DecodeContext, WireType};
+use prost::{DecodeError, Message};
 
 use crate::agent::v1::{
     Call, Cancel, Ceilings, Configure, Drain, Extended, Lost, Mode, Reconcile, Reconciled, Settled, Welcome,
@@ -16,18 +18,52 @@ use crate::delivery::v1::Token;
 
 #[cfg(feature = "server")]
 pub use codec::StreamCodec;
+pub use frame::{Assignment, Frame};
 #[cfg(feature = "server")]
 pub use stubs::{agent_service_server, event_service_server};
 
 /// Mirrors `mindos.agent.v1.ConnectResponse`: a frame of messages from the control plane.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnectResponseWire {
     /// Number of the first of the messages.
-    #[prost(uint64, tag = "1")]
     pub first_number: u64,
     /// The messages in order.
-    #[prost(message, repeated, tag = "2")]
     pub messages: Vec<ControlMessageWire>,
+    /// Messages behind those, encoded already; empty in what was read. [`Frame`] makes them.
+    pub encoded: Bytes,
+}
+
+impl Message for ConnectResponseWire {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        if self.first_number != 0 {
+            encoding::uint64::encode(1, &self.first_number, buffer);
+        }
+        encoding::message::encode_repeated(2, &self.messages, buffer);
+        buffer.put_slice(&self.encoded);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match tag {
+            1 => encoding::uint64::merge(wire_type, &mut self.first_number, buffer, context),
+            2 => encoding::message::merge_repeated(wire_type, &mut self.messages, buffer, context),
+            _ => encoding::skip_field(wire_type, tag, buffer, context),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let number = if self.first_number == 0 { 0 } else { encoding::uint64::encoded_len(1, &self.first_number) };
+        number + encoding::message::encoded_len_repeated(2, &self.messages) + self.encoded.len()
+    }
+
+    fn clear(&mut self) {
+        *self = ConnectResponseWire::default();
+    }
 }
 
 /// Mirrors `mindos.agent.v1.ControlMessage`.
@@ -165,6 +201,7 @@ pub struct PublishStreamRequestWire {
 
 #[cfg(feature = "server")]
 mod codec;
+mod frame;
 
 #[cfg(feature = "server")]
 #[allow(clippy::all, missing_docs)]

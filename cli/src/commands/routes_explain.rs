@@ -7,7 +7,9 @@ use clap::Args;
 use mindos_proto::convert;
 use mindos_proto::fleet::v1::GeneralName;
 use mindos_proto::route::v1::explain_response::Part;
-use mindos_proto::route::v1::{ExplainRequest, ExplainSummary, ExplainedEvent, ExplainedWay, GuardAction, Strategy};
+use mindos_proto::route::v1::{
+    ExplainRequest, ExplainSummary, ExplainedEvent, ExplainedWay, GuardAction, KeptOutGeneral, Strategy,
+};
 use serde_json::json;
 
 use super::filter::{now, span};
@@ -100,7 +102,7 @@ fn row(event: &ExplainedEvent) -> Vec<String> {
 
 fn way(of: &ExplainedWay) -> String {
     let ExplainedWay { route, strategy, generals, guard, guard_action, cheaper, degraded_by, .. } = of;
-    let ExplainedWay { version_min, too_old, .. } = of;
+    let ExplainedWay { version_min, too_old, kept_out, .. } = of;
     if route.is_empty() {
         return "(not routed)".to_owned();
     }
@@ -125,6 +127,13 @@ fn way(of: &ExplainedWay) -> String {
     }
     if !too_old.is_empty() {
         text = format!("{text} (nobody is new enough at {})", names(too_old));
+    }
+    if !kept_out.is_empty() {
+        let name = |one: &KeptOutGeneral| {
+            let GeneralName { cluster, name, .. } = one.general.clone().unwrap_or_default();
+            format!("{cluster}/{name} by {}", one.why)
+        };
+        text = format!("{text} (kept out: {})", kept_out.iter().map(name).collect::<Vec<_>>().join(", "));
     }
     if !cheaper.is_empty() {
         text = format!("{text} (while a budget is low: {})", names(cheaper));

@@ -220,18 +220,23 @@ impl Plane {
         let route = match queue {
             QueueId::General(general) => {
                 let event = self.durable().events.get(delivery.event);
-                return event.is_some_and(|event| self.durable().has_fitting(event.route, general, self.soft()));
+                return event.is_some_and(|event| {
+                    let rule = self.durable().routing.rule(event.route);
+                    self.durable().keeps_out(rule, general).is_none()
+                        && self.durable().has_fitting(rule, general, self.soft())
+                });
             }
             QueueId::Route(route) => route,
             QueueId::Shadow(route) => {
-                let side = self.durable().routing.rule(route).shadow.as_ref();
+                let rule = self.durable().routing.rule(route);
+                let side = rule.shadow.as_ref();
                 let Some((event, _)) = self.durable().events.delivery(delivery) else { return false };
                 // Others may have set aside what a replay waits for.
                 if event.replay.is_some() && !self.durable().budgets.is_empty() {
                     return false;
                 }
                 let may = |idx: &GeneralIdx| {
-                    self.durable().has_fitting(route, *idx, self.soft())
+                    self.durable().has_fitting(rule, *idx, self.soft())
                         && self.durable().takes_replay(event, *idx, self.soft())
                 };
                 return side.is_some_and(|side| side.members.iter().any(may));
@@ -248,7 +253,7 @@ impl Plane {
         let substitutes = self.durable().substitutes(rule, Spender::open(event, delivery.event), context);
         if let Some(substitutes) = substitutes {
             let generals = substitutes.generals(rule.members.iter().copied());
-            let mut free = generals.iter().filter(|general| self.durable().has_fitting(route, **general, self.soft()));
+            let mut free = generals.iter().filter(|general| self.durable().has_fitting(rule, **general, self.soft()));
             return free.any(|general| event.deliveries.len() == 1 || !taken(general));
         }
         let free = self.durable().fitting_of(route, self.soft());

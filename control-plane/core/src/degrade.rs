@@ -42,12 +42,19 @@ impl Cheaper {
         (!lines.is_empty()).then(made)
     }
 
-    /// A general appeared or changed; `is_ours` if the route's targets name it. Says whether work may go to it from others.
-    pub(crate) fn rejoin(&mut self, lines: &[Degrade], idx: GeneralIdx, general: &General, is_ours: bool) -> bool {
+    /// A general appeared or changed; `is_ours` if the route's targets name it, `may` if it may have the route's work. Says whether
+    /// work may go to it from others.
+    pub(crate) fn rejoin(
+        &mut self,
+        lines: &[Degrade],
+        idx: GeneralIdx,
+        general: &General,
+        (is_ours, may): (bool, bool),
+    ) -> bool {
         self.leave(idx);
         let mut stands_in = false;
         for (to, line) in self.to.iter_mut().zip(lines) {
-            if is_called(general, &line.to) {
+            if may && is_called(general, &line.to) {
                 to.insert(idx);
                 stands_in = true;
             }
@@ -159,7 +166,7 @@ impl Durable {
         let mut always = low(Scope::Tenant).or_else(|| low(Scope::Route(rule.route.name.clone())));
         always = always.or_else(|| low(Scope::Repository(spender.repository?.clone()))).or_else(|| low(Scope::Run));
         let is_there: Vec<bool> =
-            cheaper.to.iter().map(|to| to.iter().any(|general| self.is_there(*general, soft))).collect();
+            cheaper.to.iter().map(|to| to.iter().any(|general| self.is_there(rule, *general, soft))).collect();
         let mut instead = BTreeMap::new();
         for (member, line) in cheaper.of.iter().filter(|(_, line)| is_there[**line]) {
             let of_type = || low(Scope::GeneralType(self.registry.general(*member).ty.clone()));
@@ -207,6 +214,7 @@ impl Durable {
     /// Where an event goes whose generals are fixed at its acceptance: at most one delivery for each.
     pub(crate) fn cheaper_of(
         &self,
+        rule: &Rule,
         given: &[GeneralIdx],
         substitutes: &Substitutes<'_>,
         soft: &Soft,
@@ -218,7 +226,7 @@ impl Durable {
                 continue;
             };
             let there = substitutes.cheaper.to[*line].iter().copied();
-            let there = there.filter(|idx| self.is_there(*idx, soft) && self.registry.may_be_given(*idx));
+            let there = there.filter(|idx| self.is_there(rule, *idx, soft) && self.registry.may_be_given(*idx));
             let load = |idx: GeneralIdx| soft.pool(idx).map(|pool| pool.load).unwrap_or_default();
             let Some(least) = there.reduce(|least, next| if load(next).is_below(load(least)) { next } else { least })
             else {
@@ -246,7 +254,7 @@ impl Durable {
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
         let rule = self.routing.rule(route);
-        let is_free = |general: &GeneralIdx| self.has_fitting(route, *general, soft);
+        let is_free = |general: &GeneralIdx| self.has_fitting(rule, *general, soft);
         let free = |generals: BTreeSet<GeneralIdx>| generals.into_iter().filter(is_free);
         let (wanted, found) = match rule.route.strategy {
             Strategy::Broadcast | Strategy::RoundRobin | Strategy::LoadBalanced | Strategy::Race | Strategy::Shadow => {
@@ -257,18 +265,18 @@ impl Durable {
             Strategy::Failover => {
                 let candidates = rule.ranks.ordered().map(|general| free(substitutes.of(general)).collect::<Vec<_>>());
                 let first = { candidates }.find(|candidates| !candidates.is_empty()).ok_or(Unplaced::NoSlot)?;
-                return self.least(first.into_iter(), soft, choice).ok_or(Unplaced::NoSlot);
+                return self.least(rule, first.into_iter(), soft, choice).ok_or(Unplaced::NoSlot);
             }
             Strategy::Split => {
                 let arm = self.arm_of(rule, event);
                 let members = rule.ranks.around(arm, GeneralIdx(0));
                 // They wait apart from lanes that need not give way.
-                (arm | GIVING_WAY, self.least(free(substitutes.generals(members)), soft, choice))
+                (arm | GIVING_WAY, self.least(rule, free(substitutes.generals(members)), soft, choice))
             }
             Strategy::Sticky => {
                 let generals = substitutes.generals(rule.members.iter().copied());
-                let general = self.sticky_among(&generals, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
-                (general.0, self.least(free(BTreeSet::from([general])), soft, choice))
+                let general = self.sticky_among(rule, &generals, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
+                (general.0, self.least(rule, free(BTreeSet::from([general])), soft, choice))
             }
         };
         self.unless_behind(rule, delivery.lane, wanted, found)

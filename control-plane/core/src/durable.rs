@@ -316,16 +316,23 @@ impl Durable {
         entry.region = region.clone();
         entry.labels = labels.clone();
         let generals = self.registry.of_cluster(tenant, cluster);
-        for general in &generals {
-            self.routing.rejoin(*general, &mut self.registry);
-        }
+        generals.iter().for_each(|general| self.rejoin(*general));
         Change::Opened(generals)
     }
 
     fn general_registered(&mut self, record: &GeneralRegistered) -> Change {
         let idx = self.register(record);
-        self.routing.rejoin(idx, &mut self.registry);
+        self.rejoin(idx);
         Change::Opened(vec![idx])
+    }
+
+    /// Finds the routes that could choose the general. Lanes of those that no longer do want to go elsewhere.
+    fn rejoin(&mut self, general: GeneralIdx) {
+        let before = self.registry.general(general).routes.clone();
+        self.routing.rejoin(general, &mut self.registry);
+        let now = &self.registry.general(general).routes;
+        let left: Vec<_> = before.into_iter().filter(|route| !now.contains(route)).collect();
+        left.into_iter().for_each(|route| self.release_aside(route));
     }
 
     fn hold_changed(&mut self, record: &HoldChanged) -> Change {

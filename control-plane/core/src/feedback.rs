@@ -231,6 +231,14 @@ impl Load {
         let cost = |load: Load, factor: u32| (u128::from(load.open) + 1) * u128::from(factor);
         cost(self, factor) * u128::from(other.capacity) < cost(other, other_factor) * u128::from(self.capacity)
     }
+
+    /// By the factors where there are some, else as [`Load::is_below`].
+    pub(crate) fn is_less(self, factor: Option<u32>, other: Load, other_factor: Option<u32>) -> bool {
+        match (factor, other_factor) {
+            (Some(factor), Some(other_factor)) => self.is_below_weighed(factor, other, other_factor),
+            (Some(_) | None, _) => self.is_below(other),
+        }
+    }
 }
 
 impl Durable {

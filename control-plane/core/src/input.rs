@@ -160,7 +160,7 @@ pub struct NewEvent {
     pub payload: Payload,
     /// What is known of its origin; unset where that is nothing.
     pub trust: Option<Box<Trust>>,
-    /// Which condition holds for it; unset where the table had none when it was judged.
+    /// By which table it was judged, and which condition holds for it; unset where none was known.
     pub judged: Option<Judged>,
     /// Not to be worked on before; at most [`crate::route::DELAY_MAX`] ahead.
     pub not_before: Option<Timestamp>,

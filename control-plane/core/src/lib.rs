@@ -5,6 +5,7 @@
 
 mod account;
 mod account_check;
+pub mod affinity;
 mod agenda;
 mod agents;
 mod allowance;

@@ -9,9 +9,18 @@ use mindos_model::{BootId, Timestamp};
 use crate::breaker::Breaker;
 use crate::input::{ReportedLoad, SessionId};
 use crate::policy::Version;
-use crate::record::{InstanceKey, Load};
+use crate::record::{InstanceKey, Labels, Load};
 use crate::registry::GeneralIdx;
 use crate::score::{Exclusion, Pace, Pressure};
+
+/// What routes pick instances by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Profile {
+    /// Its version as routes compare it; unset when what it says is none.
+    pub(crate) release: Option<Version>,
+    /// Labels of the general, as this instance told them.
+    pub(crate) labels: Labels,
+}
 
 /// What an instance may do for one general.
 #[derive(Clone, Debug)]
@@ -26,8 +35,8 @@ pub(crate) struct Member {
     pub(crate) reported: ReportedLoad,
     /// Neither draining nor held.
     pub(crate) is_open: bool,
-    /// Its version as routes compare it; unset when what it says is none.
-    pub(crate) release: Option<Version>,
+    /// What routes pick instances by.
+    pub(crate) profile: Arc<Profile>,
     /// Its general stops at the ceilings that it is given.
     pub(crate) keeps_ceilings: bool,
     /// What its provider allows nothing until.
@@ -81,7 +90,7 @@ impl Member {
             load,
             reported: ReportedLoad::default(),
             is_open: true,
-            release: None,
+            profile: Arc::default(),
             keeps_ceilings: false,
             paused_until: None,
             breaker: Breaker::default(),

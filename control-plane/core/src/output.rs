@@ -32,7 +32,8 @@ pub enum Output {
 #[derive(Clone, Debug)]
 pub enum Reply {
     Published(Published),
-    /// The table in force has conditions, and the event was not judged against it: judge it and offer it again.
+    /// The event was judged against another table than the one in force, or against none where that has conditions: judge it and offer
+    /// it again.
     Unjudged(Box<NewEvent>),
     /// Deliveries that were changed.
     Changed {
@@ -297,6 +298,8 @@ pub struct GeneralView {
     pub key: Arc<GeneralKey>,
     pub ty: GeneralType,
     pub labels: Labels,
+    /// Labels as its connected instances told them, each set once.
+    pub told: Vec<Labels>,
     pub holds: Holds,
     pub instances: u32,
     pub load: Load,

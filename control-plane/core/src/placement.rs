@@ -18,10 +18,9 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::Entropy;
 use crate::output::{Assign, InstanceState, Output, PlaneMessage};
-use crate::policy::Version;
 use crate::pool::{MemberIdx, Pool};
 use crate::queue::QueueId;
-use crate::record::{Choice, Degraded, DeliveryLeased, Exclusion, Load, Record};
+use crate::record::{Choice, Degraded, DeliveryLeased, Load, Record};
 use crate::registry::GeneralIdx;
 use crate::replay::Room;
 use crate::routing::{RouteIdx, Rule};
@@ -65,7 +64,13 @@ impl Durable {
         let mut degraded = None;
         let opinions = self.opinion_weight(event.route, &mut entropy, &mut choice);
         let general = match queue {
-            QueueId::General(general) if context.soft.free.contains(&general) => general,
+            QueueId::General(general) if context.soft.free.contains(&general) => {
+                // Fixed when it was accepted, and kept out since.
+                if self.keeps_out(self.routing.rule(event.route), general).is_some() {
+                    return Err(Unplaced::Taken);
+                }
+                general
+            }
             QueueId::General(_) => return Err(Unplaced::NoSlot),
             QueueId::Shadow(route) => self.choose_shadow(route, event, context.soft, &mut entropy, &mut choice)?,
             QueueId::Route(route) => {
@@ -87,13 +92,15 @@ impl Durable {
                 general
             }
         };
-        let min = self.routing.rule(event.route).route.policy.version_min;
+        let rule = self.routing.rule(event.route);
         let drawn = match self.draw_version(event, general, context, &mut choice) {
             Some(found) => found,
-            None => self.draw((general, min, event.replay.is_some()), context, opinions, &mut entropy, &mut choice),
+            None => self.draw(rule, (general, event.replay.is_some()), context, opinions, &mut entropy, &mut choice),
         };
-        // Work of another route may go to those that are too old for this one's.
-        let member = drawn.ok_or(if min.is_some() { Unplaced::Taken } else { Unplaced::NoSlot })?;
+        // Work of another route may go to those that are not for this one's.
+        let picks = rule.route.picks_instances();
+        let member = drawn.ok_or(if picks { Unplaced::Taken } else { Unplaced::NoSlot })?;
+        self.note_kept_out(rule, &mut choice);
         let mut granted = None;
         if !self.budgets.is_empty() {
             let keeps_ceilings = context.soft.member(member).keeps_ceilings;
@@ -140,6 +147,9 @@ impl Durable {
         let variant = self.variant((event, delivery), rule, general, member, degraded.is_some());
         if let Some(weighing) = &mut choice.feedback {
             weighing.tidy();
+        }
+        if let Some(siting) = &mut choice.siting {
+            siting.tidy();
         }
         let token = Token::new(self.epoch, delivery.token.term + 1);
         let general = self.registry.general(general).key.clone();
@@ -229,20 +239,20 @@ impl Durable {
                 let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
                 let around = free.range(start..).chain(free.range(..start));
                 let candidates: Vec<_> = around.copied().take(GENERALS_WEIGHED_MAX).collect();
-                let mut best: Option<(GeneralIdx, Load, u32)> = None;
+                let mut best: Option<(GeneralIdx, Load, Option<u32>)> = None;
                 for general in candidates.iter().copied().filter(|idx| !taken.contains(idx)) {
                     let load = self.weigh(general, soft, choice);
-                    let factor = opinions.map(|weight| {
+                    let opinion = opinions.map(|weight| {
                         let factor = self.general_factor(&self.registry.general(general).key, weight);
                         choice.feedback.get_or_insert_default().generals.push(factor);
                         factor
                     });
-                    let is_better = |(_, least, of_least): (GeneralIdx, Load, u32)| match factor {
-                        Some(factor) => load.is_below_weighed(factor, least, of_least),
-                        None => load.is_below(least),
+                    let factor = match (opinion, self.prefer_general(rule, general, choice)) {
+                        (Some(opinion), Some(preference)) => Some(opinion * preference / 1000),
+                        (opinion, preference) => opinion.or(preference),
                     };
-                    if best.is_none_or(is_better) {
-                        best = Some((general, load, factor.unwrap_or_default()));
+                    if best.is_none_or(|(_, least, of_least)| load.is_less(factor, least, of_least)) {
+                        best = Some((general, load, factor));
                     }
                 }
                 if let Some((general, _, _)) = best {
@@ -250,25 +260,30 @@ impl Durable {
                 }
                 let Some(again) = candidates.first() else { return Err(Unplaced::NoSlot) };
                 // Another general would be better, but where there is none the work is not stranded.
-                let other_is_there =
-                    members.iter().any(|idx| !taken.contains(idx) && soft.pool(*idx).is_some_and(|p| p.members > 0));
+                let other_is_there = members.iter().any(|idx| !taken.contains(idx) && self.has_fit(rule, *idx, soft));
                 if other_is_there { Err(Unplaced::Taken) } else { Ok(*again) }
             }
         }
     }
 
-    /// Generals that the route could choose and that have a slot at an instance which is new enough for it.
+    /// Generals that the route could choose and that have a slot at an instance which is one for it.
     pub(crate) fn fitting_of<'a>(&self, route: RouteIdx, soft: &'a Soft) -> Option<Cow<'a, BTreeSet<GeneralIdx>>> {
         let free = soft.free_of(route)?;
-        let Some(_) = self.routing.rule(route).route.policy.version_min else { return Some(Cow::Borrowed(free)) };
-        Some(Cow::Owned(free.iter().copied().filter(|general| self.has_fitting(route, *general, soft)).collect()))
+        let rule = self.routing.rule(route);
+        if !rule.route.picks_instances() {
+            return Some(Cow::Borrowed(free));
+        }
+        Some(Cow::Owned(free.iter().copied().filter(|general| self.has_fitting(rule, *general, soft)).collect()))
     }
 
-    /// Whether the general has a slot at an instance which is new enough for the route.
-    pub(crate) fn has_fitting(&self, route: RouteIdx, general: GeneralIdx, soft: &Soft) -> bool {
-        let min = self.routing.rule(route).route.policy.version_min;
-        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
-        soft.free.contains(&general) && soft.pool(general).is_some_and(|pool| pool.free.iter().any(is_new))
+    /// Whether the general has a slot at an instance which is one for the route.
+    pub(crate) fn has_fitting(&self, rule: &Rule, general: GeneralIdx, soft: &Soft) -> bool {
+        soft.free.contains(&general)
+            && (!rule.route.picks_instances() || {
+                let asks = self.asks(rule, general);
+                let fits = |idx: &MemberIdx| asks.fit(&soft.member(*idx).profile);
+                soft.pool(general).is_some_and(|pool| pool.free.iter().any(fits))
+            })
     }
 
     /// What has no slot for one event may have one for another, where not all of them may go to the same generals.
@@ -294,7 +309,8 @@ impl Durable {
     /// An instance of a general for one more lease.
     fn draw(
         &self,
-        (general, min, is_replay): (GeneralIdx, Option<Version>, bool),
+        rule: &Rule,
+        (general, is_replay): (GeneralIdx, bool),
         context: Context<'_>,
         opinions: Option<u32>,
         entropy: &mut Entropy,
@@ -302,17 +318,17 @@ impl Durable {
     ) -> Option<MemberIdx> {
         let Context { soft, limits, now, .. } = context;
         let pool = soft.pool(general)?;
-        let is_new = |idx: &MemberIdx| min.is_none() || soft.member(*idx).release >= min;
+        let asks = self.asks(rule, general);
+        let is_ours = |idx: &MemberIdx| asks.is_nothing() || asks.fit(&soft.member(*idx).profile);
         // A trial is for live work: only that tells whether an instance has recovered.
         let is_kept = |idx: &MemberIdx| is_replay && pool.trials.contains(idx);
-        let fits = |idx: &MemberIdx| is_new(idx) && !is_kept(idx);
+        let fits = |idx: &MemberIdx| is_ours(idx) && !is_kept(idx);
         let fitting: Vec<MemberIdx>;
-        let free = match min {
-            None if !is_replay || pool.trials.is_empty() => &pool.free,
-            Some(_) | None => {
-                fitting = pool.free.iter().copied().filter(fits).collect();
-                &fitting
-            }
+        let free = if asks.is_nothing() && (!is_replay || pool.trials.is_empty()) {
+            &pool.free
+        } else {
+            fitting = pool.free.iter().copied().filter(fits).collect();
+            &fitting
         };
         if free.is_empty() {
             return None;
@@ -325,11 +341,11 @@ impl Durable {
             self.note_excluded(pool, trial, soft, choice);
         }
         if free.len() < pool.free.len() {
-            let old = pool.free.iter().filter(|idx| !is_new(idx));
-            choice.aside += u32::try_from(old.clone().count()).unwrap_or(u32::MAX);
+            let others = pool.free.iter().map(|idx| soft.member(*idx));
+            let others = others.filter_map(|member| Some((member, asks.excludes(&member.profile)?)));
+            choice.aside += u32::try_from(others.clone().count()).unwrap_or(u32::MAX);
             let room = EXCLUDED_NAMED_MAX.saturating_sub(choice.excluded.len());
-            let named = old.take(room).map(|idx| (soft.member(*idx).instance.clone(), Exclusion::VersionTooOld));
-            choice.excluded.extend(named);
+            choice.excluded.extend(others.take(room).map(|(member, why)| (member.instance.clone(), why)));
         }
         let mut weigh = |idx: MemberIdx, trial: bool| {
             let mut weight = soft.weight(pool, idx, now);
@@ -337,11 +353,13 @@ impl Durable {
                 (weight.score, weight.trial) = (0, true);
             }
             choice.instances.push((Arc::clone(&soft.member(idx).instance), weight));
-            let Some(of) = opinions else { return u64::from(weight.score) };
+            let preference = self.prefer_instance(rule, general, &soft.member(idx).profile, choice);
+            let score = u64::from(weight.score) * u64::from(preference);
+            let Some(of) = opinions else { return score };
             let key = &self.registry.general(general).key;
             let factor = self.version_factor(key, &soft.member(idx).version, of);
             choice.feedback.get_or_insert_default().instances.push(factor);
-            u64::from(weight.score) * u64::from(factor)
+            score * u64::from(factor)
         };
         if let Some(trial) = trial {
             weigh(trial, true);

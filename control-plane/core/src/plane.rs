@@ -367,6 +367,7 @@ impl Plane {
             let rests = self.assign_from(queue, &mut leased, now, entropy);
             self.durable.end_turn(queue, leased > 0, rests, &self.limits.weights);
         }
+        self.durable.agenda.dirty.fill();
     }
 
     /// Gives a queue its turn. Says whether there is nothing more to give out until something wakes it.

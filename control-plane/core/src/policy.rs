@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_model::{GeneralName, GeneralType, RouteName, Strategy, limits};
+use mindos_model::{GeneralName, GeneralType, Region, RouteName, Strategy, limits};
 
+use crate::affinity::Affinity;
 use crate::feedback::FeedbackRule;
 use crate::route::{Coalesce, Route, RouteError, Targets};
 pub use crate::version::Version;
@@ -40,6 +41,10 @@ pub struct Policy {
     pub version_min: Option<Version>,
     /// How feedback weighs its choices; unset for not at all.
     pub feedback: Option<FeedbackRule>,
+    /// Regions in which its work may be done; empty for all.
+    pub residency: Vec<Region>,
+    /// Where its work may go, and where it rather goes.
+    pub affinity: Option<Box<Affinity>>,
 }
 
 /// A cheaper general to use while a budget is low.
@@ -96,7 +101,8 @@ pub struct Weight {
 
 impl Route {
     pub(crate) fn check_policy(&self, index: usize) -> Result<(), RouteError> {
-        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min, feedback } = &self.policy;
+        let Policy { shadow, ttl, retry, no_general: _, degrade, version_min, feedback, .. } = &self.policy;
+        self.check_affinity(index)?;
         let unfit = |field, reason| Err(RouteError::Policy { index, field, reason });
         if version_min.is_some_and(|version| !version.is_release()) {
             return unfit("version_min", "expected one to three numbers, such as 1.4 or 1.4.2");
@@ -141,6 +147,10 @@ impl Route {
             (_, Some(_)) => return unfit("shadow", "only the strategy shadow has one"),
         }
         if let Some(FeedbackRule { weight, floor }) = feedback {
+            if self.strategy == Strategy::Split {
+                let reason = "split compares its arms at fixed shares, which feedback would shift: expected none, or another strategy";
+                return unfit("feedback", reason);
+            }
             if !(1..=500).contains(weight) {
                 return unfit("feedback.weight_permille", "expected 1 to 500");
             }
@@ -232,6 +242,12 @@ mod tests {
         };
         assert_eq!(split(&[90, 10]), Ok(()));
         assert!(split(&[0, 0]).is_err() && split(&[1001, 1]).is_err() && split(&[1]).is_err());
+        let error = table(|route| {
+            route.strategy = Strategy::Split;
+            route.targets.weights = weights(&[90, 10]);
+            route.policy.feedback = Some(FeedbackRule { weight: 200, floor: 50 });
+        });
+        assert!(error.unwrap_err().starts_with("routes[0].feedback: split compares its arms at fixed shares"));
         assert!(table(|route| route.strategy = Strategy::Shadow).is_err());
         assert!(table(|route| route.policy.shadow = Some(route.targets.clone())).is_err());
     }

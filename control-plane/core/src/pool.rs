@@ -4,7 +4,8 @@
 //! listed as free if and only if it may begin work and its free list is not empty; of the members that could serve at most a
 //! tenth (one of fewer than twenty) is ejected by its breaker, and never the last one that serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{DeliveryId, Timestamp, limits};
@@ -12,9 +13,10 @@ use mindos_model::{DeliveryId, Timestamp, limits};
 use crate::breaker::{BreakerState, Ended};
 use crate::durable::Durable;
 use crate::input::{ModelLoad, ReportedLoad};
-use crate::member::{Kept, Member, Standing};
+use crate::member::{Kept, Member, Profile, Standing};
 use crate::output::InstanceState;
-use crate::record::{InstanceKey, Load};
+use crate::policy::THERE_GRACE;
+use crate::record::{InstanceKey, Labels, Load};
 use crate::registry::GeneralIdx;
 use crate::routing::RouteIdx;
 use crate::score::{Mean, Pressure, Weight, speed_of, weigh};
@@ -40,7 +42,22 @@ pub(crate) struct Pool {
     pub(crate) ejected: u32,
     /// When the last member left; zero before.
     pub(crate) left: Timestamp,
+    /// What routes pick members by: mostly they are all alike.
+    profiles: BTreeMap<Arc<Profile>, Alike>,
 }
+
+/// Members with one profile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Alike {
+    connected: u32,
+    /// Those that would serve but for their breakers and limits.
+    able: u32,
+    /// When the last one left; zero before.
+    left: Timestamp,
+}
+
+/// Profiles of a pool beyond which those that nobody has any more are forgotten.
+const PROFILES_SPARE: usize = 16;
 
 pub(crate) type MemberIdx = u32;
 
@@ -83,6 +100,48 @@ impl Pool {
         self.serving + self.limited + self.ejected
     }
 
+    /// Whether some member that would serve, but for its breaker and limits, is of such a profile.
+    pub(crate) fn is_able(&self, fits: impl Fn(&Profile) -> bool) -> bool {
+        self.profiles.iter().any(|(profile, alike)| alike.able > 0 && fits(profile))
+    }
+
+    /// Whether some member is of such a profile.
+    pub(crate) fn has(&self, fits: impl Fn(&Profile) -> bool) -> bool {
+        self.profiles.iter().any(|(profile, alike)| alike.connected > 0 && fits(profile))
+    }
+
+    /// Whether some member is of such a profile, or was a while ago: unknown is not dead.
+    pub(crate) fn had(&self, now: Timestamp, fits: impl Fn(&Profile) -> bool) -> bool {
+        let is_there = |alike: &Alike| alike.connected > 0 || now < alike.left + THERE_GRACE;
+        self.profiles.iter().any(|(profile, alike)| is_there(alike) && fits(profile))
+    }
+
+    /// Labels that members told, each set once.
+    pub(crate) fn labels(&self) -> Vec<Labels> {
+        let connected = self.profiles.iter().filter(|(_, alike)| alike.connected > 0);
+        let mut labels: Vec<_> = connected.map(|(profile, _)| profile.labels.clone()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
+    }
+
+    /// Counts a new member, and returns the profile that all of its kind share.
+    fn came(&mut self, profile: Arc<Profile>) -> Arc<Profile> {
+        if self.profiles.len() > PROFILES_SPARE {
+            self.profiles.retain(|_, alike| alike.connected > 0);
+        }
+        let shared = self.profiles.get_key_value(&profile).map(|(known, _)| known.clone()).unwrap_or(profile);
+        self.profiles.entry(shared.clone()).or_default().connected += 1;
+        shared
+    }
+
+    fn went(&mut self, profile: &Arc<Profile>, now: Timestamp) {
+        if let Some(alike) = self.profiles.get_mut(profile) {
+            alike.connected -= 1;
+            alike.left = now;
+        }
+    }
+
     /// Whether all that would serve wait for a reset.
     pub(crate) fn is_limited(&self) -> bool {
         self.limited > 0 && self.serving == 0
@@ -109,13 +168,18 @@ impl Pool {
         }
     }
 
-    fn moved(&mut self, from: Standing, to: Standing) {
+    /// Counts a member elsewhere. Says whether it was the first of its profile that is able, or the last one.
+    fn moved(&mut self, profile: &Arc<Profile>, from: Standing, to: Standing) -> bool {
         if let Some(count) = self.count(from) {
             *count -= 1;
         }
         if let Some(count) = self.count(to) {
             *count += 1;
         }
+        let (was_able, is_able) = (from != Standing::Unable, to != Standing::Unable);
+        let Some(alike) = self.profiles.get_mut(profile).filter(|_| was_able != is_able) else { return false };
+        alike.able = if is_able { alike.able + 1 } else { alike.able - 1 };
+        alike.able == u32::from(is_able)
     }
 }
 
@@ -279,8 +343,9 @@ impl Soft {
         instance.members.iter().find(|(of, _)| *of == general).map(|(_, idx)| *idx)
     }
 
-    pub(crate) fn add(&mut self, durable: &Durable, member: Member, now: Timestamp) -> MemberIdx {
+    pub(crate) fn add(&mut self, durable: &Durable, mut member: Member, now: Timestamp) -> MemberIdx {
         let general = member.general;
+        member.profile = self.pools.of(general).came(member.profile);
         let load = member.load;
         let idx = match self.vacant.pop() {
             Some(idx) => {
@@ -304,7 +369,7 @@ impl Soft {
     pub(crate) fn remove(&mut self, durable: &Durable, idx: MemberIdx, now: Timestamp) -> Option<Kept> {
         let member = self.members[idx as usize].take()?;
         self.vacant.push(idx);
-        let Member { general, breaker, pace, paused_until, .. } = member;
+        let Member { general, breaker, pace, paused_until, profile, .. } = member;
         let kept = Kept { general, breaker, pace, paused_until };
         if let Some(at) = member.due {
             self.comebacks.remove(&(at, idx));
@@ -313,8 +378,9 @@ impl Soft {
         pool.members -= 1;
         pool.load.open -= member.load.open;
         pool.load.capacity -= member.load.capacity;
-        pool.moved(member.standing, Standing::Unable);
-        if member.standing != Standing::Unable && pool.able() == 0 {
+        let is_last = pool.moved(&profile, member.standing, Standing::Unable);
+        pool.went(&profile, now);
+        if is_last && (pool.able() == 0 || is_picked_over(durable, general)) {
             self.moved.push(general);
         }
         if member.is_aside {
@@ -377,8 +443,8 @@ impl Soft {
         let moved = member.standing != stood;
         if moved {
             let able = pool.able();
-            pool.moved(stood, member.standing);
-            if (able == 0) != (pool.able() == 0) {
+            let is_only = pool.moved(&member.profile, stood, member.standing);
+            if (able == 0) != (pool.able() == 0) || is_only && is_picked_over(durable, general) {
                 self.moved.push(general);
             }
         }
@@ -389,7 +455,7 @@ impl Soft {
                 let is_first = pool.free.len() == 1;
                 if is_first {
                     self.refresh_general(durable, general);
-                } else if durable.registry.get(general).is_some_and(|known| known.is_picked_over) {
+                } else if is_picked_over(durable, general) {
                     // Those with a slot may have been too old for what waits.
                     self.woken.push(general);
                 } else {
@@ -464,6 +530,17 @@ impl Soft {
             if counted != (pool.serving, pool.limited, pool.ejected) {
                 return Err(format!("general {} has other members than counted: {counted:?}, {pool:?}", general.0));
             }
+            let mut alike = BTreeMap::<&Arc<Profile>, (u32, u32)>::new();
+            for member in self.members.iter().flatten().filter(|member| member.general == general) {
+                let (connected, able) = alike.entry(&member.profile).or_default();
+                *connected += 1;
+                *able += u32::from(member.stands() != Standing::Unable);
+            }
+            let listed = pool.profiles.iter().map(|(profile, of)| (profile, (of.connected, of.able)));
+            let listed: BTreeMap<_, _> = listed.filter(|(_, (connected, _))| *connected > 0).collect();
+            if listed != alike {
+                return Err(format!("general {} has profiles {alike:?}, listed {listed:?}", general.0));
+            }
             let (serving, limited, ejected) = counted;
             let able = serving + limited + ejected;
             if ejected > (able / 10).max(1) || (ejected > 0 && serving == 0) {
@@ -475,6 +552,11 @@ impl Soft {
         }
         self.check_rates()
     }
+}
+
+/// Whether some route does not take every instance of the general.
+fn is_picked_over(durable: &Durable, general: GeneralIdx) -> bool {
+    durable.registry.get(general).is_some_and(|known| known.is_picked_over)
 }
 
 fn list(list: &mut Vec<MemberIdx>, idx: MemberIdx, listed: bool) {

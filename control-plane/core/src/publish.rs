@@ -195,7 +195,10 @@ impl Durable {
         }
         match rule.route.strategy {
             Strategy::Broadcast | Strategy::Race => {
-                let given = rule.members.iter().filter(|idx| self.registry.may_be_given(**idx));
+                let may = |idx: &&GeneralIdx| {
+                    self.registry.may_be_given(**idx) && self.may_carry(rule, **idx, context.soft, context.now)
+                };
+                let given = rule.members.iter().filter(may);
                 let given: Vec<GeneralIdx> = given.copied().collect();
                 if given.len() > limits::FANOUT_MAX {
                     return Err(Rejection::FanoutTooWide { targets: given.len(), max: limits::FANOUT_MAX });
@@ -204,14 +207,20 @@ impl Durable {
                 let Some(substitutes) = self.substitutes(rule, Spender::coming(event), context) else {
                     return Ok(given.into_iter().map(to).collect());
                 };
-                let given = self.cheaper_of(&given, &substitutes, context.soft);
+                let given = self.cheaper_of(rule, &given, &substitutes, context.soft);
                 Ok(given.into_iter().map(|(idx, degraded)| Target { degraded, ..to(idx) }).collect())
             }
             Strategy::RoundRobin | Strategy::Sticky | Strategy::Failover | Strategy::Split => {
                 Ok(vec![target(route_queue, None)])
             }
             Strategy::LoadBalanced => {
-                let count = (rule.route.count as usize).min(rule.members.len().max(1));
+                let members = if rule.route.required_labels().is_empty() {
+                    rule.members.len()
+                } else {
+                    let may = |idx: &&GeneralIdx| self.may_carry(rule, **idx, context.soft, context.now);
+                    rule.members.iter().filter(may).count()
+                };
+                let count = (rule.route.count as usize).min(members.max(1));
                 let mut targets: Vec<_> = (0..count).map(|_| target(route_queue, None)).collect();
                 // They stand in one lane: what the first takes the place of is gone for the others.
                 targets.iter_mut().skip(1).for_each(|target| target.superseded.clear());
@@ -257,7 +266,7 @@ impl Durable {
             superseded.extend(self.superseded_by(event, twin, rule).into_iter().filter(is_ours));
         }
         if let Coalesce::Debounce { quiet, longest } = rule.route.coalesce {
-            let since = self.burst_since(&superseded, context.now);
+            let since = self.burst_since(&superseded, queue, context.now);
             terms.burst_since = since;
             if !is_full {
                 terms.not_before = (context.now + quiet).min(since + longest);
@@ -269,11 +278,12 @@ impl Durable {
     }
 
     /// When the first event came of a burst that goes on: of those that are superseded and of which nothing was begun.
-    fn burst_since(&self, superseded: &[DeliveryId], now: Timestamp) -> Timestamp {
+    fn burst_since(&self, superseded: &[DeliveryId], queue: QueueId, now: Timestamp) -> Timestamp {
         let known = superseded.iter().filter_map(|id| self.events.delivery(*id));
-        // Another delivery of the same event may have been begun, where it is for several.
+        // Another delivery of the same event may have been begun, where it is for several: there, or here where a twin waited for it.
         let fresh = known.filter(|(event, delivery)| {
-            let mut others = event.deliveries.iter().filter(|other| other.queue == delivery.queue);
+            let ours = [delivery.queue, queue];
+            let mut others = event.deliveries.iter().filter(|other| ours.contains(&other.queue));
             others.all(|other| other.token == Token::default())
         });
         let since = fresh.map(|(_, delivery)| delivery.terms().burst_since).filter(|since| *since > Timestamp(0));

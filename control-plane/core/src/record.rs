@@ -14,6 +14,7 @@ use mindos_model::{
 use smallvec::SmallVec;
 
 use crate::account::{OverBudget, Reservation, Tally};
+pub use crate::affinity::{KeptOut, Siting};
 use crate::budget::{Amount, Budget, Level};
 pub use crate::feedback::{Feedback, FeedbackVerdict, Weighing};
 use crate::guard::Guarded;
@@ -281,6 +282,8 @@ pub struct Choice {
     pub excluded: Vec<(Arc<InstanceKey>, Exclusion)>,
     /// What feedback had to do with it; unset where the route does not ask for that.
     pub feedback: Option<Box<Weighing>>,
+    /// What affinity and residency had to do with it; unset where that is nothing.
+    pub siting: Option<Box<Siting>>,
 }
 
 /// Slots taken and slots in all.

@@ -132,6 +132,14 @@ impl Registry {
         self.instances.get(&key).copied().unwrap_or_default()
     }
 
+    pub(crate) fn cluster_of(&self, general: &GeneralKey) -> Option<&Cluster> {
+        self.clusters.get(&(general.tenant.clone(), general.cluster.clone()))
+    }
+
+    pub(crate) fn region_of(&self, general: &GeneralKey) -> Option<&Region> {
+        self.cluster_of(general)?.region.as_ref()
+    }
+
     /// Whether the general may begin work.
     pub(crate) fn may_begin(&self, idx: GeneralIdx) -> bool {
         let general = self.general(idx);

@@ -3,7 +3,8 @@
 //! The slots of a general are shared by its own queue and those of all routes that could choose it, and the plane's time by all tenants.
 //! So tenants take turns, and within a tenant its queues do: the one that gave out work the longest ago goes first. One that
 //! just became ready stands before all that have had a turn since it gave out work last, whatever waits in them. Of the tenants one of
-//! weight 3 has three turns for each of one of weight 1 (stride scheduling).
+//! weight 3 has three turns for each of one of weight 1 (stride scheduling). Shadows and replays have what the others leave; and where
+//! those fill one batch after the other, a turn now and then, so that what is compared is not put off for good.
 //!
 //! Invariants: a queue stands here at most once; a tenant stands in `ready` if and only if it has queues and none of them has its turn.
 
@@ -16,11 +17,16 @@ use crate::tenants::TenantIdx;
 /// What a turn of a tenant of weight 1 moves it by.
 const STRIDE: u64 = 1_000_000;
 
+/// Batches that live work fills before shadows and replays, which wait meanwhile, have a turn: one delivery in some thousands.
+const FULL_MAX: u32 = 16;
+
 /// The rounds of all queues: those of shadows and replays go round for what the others leave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rounds {
     live: Round,
     shadows: Round,
+    /// Batches that were full before shadows that wait had a turn, one after the other.
+    full: u32,
 }
 
 impl Rounds {
@@ -42,7 +48,17 @@ impl Rounds {
 
     /// Begins the next turn.
     pub(crate) fn begin(&mut self) -> Option<QueueId> {
-        self.live.begin().or_else(|| self.shadows.begin())
+        let live = if self.full < FULL_MAX { self.live.begin() } else { None };
+        live.or_else(|| {
+            self.full = 0;
+            // None of them may be there any more.
+            self.shadows.begin().or_else(|| self.live.begin())
+        })
+    }
+
+    /// The batch is full, and whoever had no turn waits for the next one.
+    pub(crate) fn fill(&mut self) {
+        self.full = if self.shadows.is_empty() { 0 } else { self.full.saturating_add(1) };
     }
 
     /// Ends the turn, and says which one it was. The queue is out, until it is added again.
@@ -220,6 +236,28 @@ mod tests {
         }
         assert_eq!(rounds.begin(), Some(shadow));
         assert_eq!((rounds.end(1), rounds.is_empty()), (1, true));
+    }
+
+    #[test]
+    fn shadows_have_a_turn_now_and_then_while_live_work_fills_every_batch() {
+        let mut rounds = Rounds::default();
+        let shadow = QueueId::Shadow(crate::routing::RouteIdx(0));
+        rounds.add(TenantIdx(0), shadow, 0);
+        (1..=2).for_each(|number| rounds.add(TenantIdx(0), queue(number), 0));
+        let of_batch = |rounds: &mut Rounds| {
+            let begun = turns(rounds, 3, |_| TenantIdx(0));
+            rounds.fill();
+            begun.iter().filter(|of| **of == shadow).count()
+        };
+        let begun: Vec<_> = (0..3 * (FULL_MAX + 1)).map(|_| of_batch(&mut rounds)).collect();
+        let every = FULL_MAX as usize;
+        assert!(begun[..every].iter().all(|turns| *turns == 0), "{begun:?}");
+        assert_eq!(begun[every], 1, "{begun:?}");
+        assert_eq!(begun.iter().sum::<usize>(), 3, "{begun:?}");
+        // Live work has nothing to wait for where no shadow is left.
+        rounds.remove(TenantIdx(0), shadow);
+        (0..=FULL_MAX).for_each(|_| rounds.fill());
+        assert_eq!(turns(&mut rounds, 2, |_| TenantIdx(0)).len(), 2);
     }
 
     #[test]

@@ -181,6 +181,8 @@ pub enum RouteError {
         "routes[{index}].degrade[{place}].{word}: `{text}` is not accepted: expected the name or type of a general"
     )]
     Degrade { index: usize, place: usize, word: &'static str, text: String },
+    #[error("routes[{index}].{field}: {reason}")]
+    Affinity { index: usize, field: String, reason: String },
     #[error("pattern `{text}`: expected 1 to 1024 bytes with at most one `*`, at the end")]
     Pattern { text: String },
     #[error("routes[{index}].match.expr: has {len} bytes: expected 1 to {CONDITION_MAX}")]

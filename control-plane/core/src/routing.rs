@@ -9,6 +9,7 @@ use foldhash::quality::FixedState;
 use hashbrown::{Equivalent, HashMap};
 use mindos_model::{RouteName, Seq, TenantName};
 
+use crate::affinity::KeptOut;
 use crate::aside::Aside;
 use crate::degrade::Cheaper;
 use crate::guard::{self, Guarded};
@@ -34,8 +35,10 @@ pub(crate) struct Rule {
     pub(crate) holds: Holds,
     /// The general that round robin chose last.
     pub(crate) cursor: Option<GeneralIdx>,
-    /// Generals that the targets name.
+    /// Generals that the targets name and that may have its work.
     pub(crate) members: BTreeSet<GeneralIdx>,
+    /// Others that they name: those that affinity or residency keeps out.
+    pub(crate) kept_out: BTreeMap<GeneralIdx, KeptOut>,
     pub(crate) queue: Queue,
     /// Events open under it.
     pub(crate) events: u64,
@@ -90,11 +93,15 @@ impl Routing {
         self.by_name.get(&Named(tenant, name)).copied()
     }
 
-    /// Whether the event has to be judged against the conditions of the table in force before it can be routed.
+    /// Whether the event has to be judged against the conditions of the table in force before it can be routed. One that was judged by
+    /// another table has to be, whatever it asks for: so of events that were judged by one table and follow each other, none passes
+    /// one that is given back.
     pub(crate) fn wants_judging(&self, event: &NewEvent) -> bool {
         let Some(InForce { at, index, .. }) = self.tenants.get(&event.tenant) else { return false };
-        let is_matched = event.routed && event.asked.is_none();
-        is_matched && index.is_conditional() && event.judged.is_none_or(|judged| judged.table != *at)
+        match event.judged {
+            Some(judged) => judged.table != *at,
+            None => event.routed && event.asked.is_none() && index.is_conditional(),
+        }
     }
 
     /// The first route that fits, and what stops the event there.
@@ -143,6 +150,7 @@ impl Routing {
                     holds: Holds::NONE,
                     cursor: None,
                     members: BTreeSet::new(),
+                    kept_out: BTreeMap::new(),
                     queue: Queue::new(hasher.clone()),
                     events: 0,
                     ranks: Ranks::default(),
@@ -187,6 +195,7 @@ impl Routing {
     pub(crate) fn leave(&mut self, general: GeneralIdx) {
         for rule in &mut self.rules {
             rule.members.remove(&general);
+            rule.kept_out.remove(&general);
             rule.ranks.set(general, None);
             if let Some(side) = &mut rule.shadow {
                 side.members.remove(&general);
@@ -203,7 +212,14 @@ impl Routing {
     fn rejoin_one(&mut self, idx: RouteIdx, general_idx: GeneralIdx, registry: &mut Registry) {
         let rule = self.rule_mut(idx);
         let general = registry.general(general_idx);
-        let fits = rule.tenant == general.key.tenant && names(&rule.route.targets, general, registry);
+        let is_named = rule.tenant == general.key.tenant && names(&rule.route.targets, general, registry);
+        let region = registry.region_of(&general.key);
+        let kept_out = rule.route.keeps_out(&general.key.cluster, region);
+        match kept_out.filter(|_| is_named) {
+            Some(why) => rule.kept_out.insert(general_idx, why),
+            None => rule.kept_out.remove(&general_idx),
+        };
+        let fits = is_named && kept_out.is_none();
         if fits {
             rule.members.insert(general_idx)
         } else {
@@ -211,6 +227,7 @@ impl Routing {
         };
         rule.ranks.set(general_idx, if fits { strategy::rank(&rule.route, general) } else { None });
         let shadowed = rule.tenant == general.key.tenant
+            && kept_out.is_none()
             && rule.route.policy.shadow.as_ref().is_some_and(|targets| names(targets, general, registry));
         if let Some(side) = &mut rule.shadow {
             if shadowed {
@@ -221,8 +238,9 @@ impl Routing {
         }
         let Rule { cheaper, route, tenant, .. } = rule;
         let stands_in = cheaper.as_deref_mut().filter(|_| *tenant == general.key.tenant);
+        let may = kept_out.is_none();
         let stands_in =
-            stands_in.is_some_and(|cheaper| cheaper.rejoin(&route.policy.degrade, general_idx, general, fits));
+            stands_in.is_some_and(|cheaper| cheaper.rejoin(&route.policy.degrade, general_idx, general, (fits, may)));
         let general = registry.general_mut(general_idx);
         general.stands_in.retain(|route| *route != idx);
         if stands_in {
@@ -237,7 +255,7 @@ impl Routing {
             general.shadows.push(idx);
         }
         let mut all = general.routes.iter().chain(&general.shadows).chain(&general.stands_in);
-        general.is_picked_over = all.any(|route| self.rules[route.0 as usize].route.policy.version_min.is_some());
+        general.is_picked_over = all.any(|route| self.rules[route.0 as usize].route.picks_instances());
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RouteIdx, &Rule)> {
@@ -247,7 +265,7 @@ impl Routing {
 
 fn names(targets: &Targets, general: &General, registry: &Registry) -> bool {
     let Targets { types, clusters, regions, names, labels, weights: _ } = targets;
-    let cluster = registry.clusters.get(&(general.key.tenant.clone(), general.key.cluster.clone()));
+    let cluster = registry.cluster_of(&general.key);
     let region = cluster.and_then(|cluster| cluster.region.as_ref());
     (types.is_empty() || types.contains(&general.ty))
         && (clusters.is_empty() || clusters.contains(&general.key.cluster))

@@ -68,6 +68,8 @@ pub enum Exclusion {
     RateLimited,
     /// Its version is below what the route asks for, or not known.
     VersionTooOld,
+    /// Neither it nor its cluster carries the labels that the route requires.
+    Affinity,
 }
 
 /// Latency that follows peaks at once and forgets them slowly.

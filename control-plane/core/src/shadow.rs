@@ -55,13 +55,14 @@ impl Durable {
         entropy: &mut Entropy,
         choice: &mut Choice,
     ) -> Result<GeneralIdx, Unplaced> {
-        let side = self.routing.rule(route).shadow.as_ref().ok_or(Unplaced::NoSlot)?;
+        let rule = self.routing.rule(route);
+        let side = rule.shadow.as_ref().ok_or(Unplaced::NoSlot)?;
         let start = GeneralIdx(entropy.below(u64::from(self.registry.width())) as u32);
         let around = side.members.range(start..).chain(side.members.range(..start)).copied();
-        let has_slot = |general: &GeneralIdx| self.has_fitting(route, *general, soft);
+        let has_slot = |general: &GeneralIdx| self.has_fitting(rule, *general, soft);
         let may = |general: &GeneralIdx| self.takes_replay(event, *general, soft);
         // The next lane may want another version, and less of its budget.
-        let found = self.least(around.filter(has_slot).take(GENERALS_LOOKED_MAX).filter(may), soft, choice);
+        let found = self.least(rule, around.filter(has_slot).take(GENERALS_LOOKED_MAX).filter(may), soft, choice);
         let is_free = || side.members.iter().any(|general| soft.free.contains(general));
         found.ok_or_else(|| if event.replay.is_some() && is_free() { Unplaced::Taken } else { Unplaced::NoSlot })
     }

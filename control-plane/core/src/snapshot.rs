@@ -395,7 +395,6 @@ impl Import {
                 PhaseItem::Parked { reason, since } => {
                     if reason == ParkReason::BacklogFull {
                         lane_idx = durable.queue_mut(queue).overflow_in(&lane, &flow, item.place, id);
-                        durable.agenda.overflows.insert(queue);
                     }
                     Phase::Parked { reason, since }
                 }

@@ -15,7 +15,7 @@ use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
-use crate::member::{Kept, Member};
+use crate::member::{Kept, Member, Profile};
 use crate::output::InstanceState;
 use crate::plane::Limits;
 use crate::pool::{MemberIdx, Pools};
@@ -183,7 +183,8 @@ impl Soft {
             let mut member = Member::new(key.clone(), boot.clone(), *session, general, load);
             member.is_open = durable.registry.instance_holds(key).is_none();
             member.keeps_ceilings = *keeps_ceilings;
-            member.release = version.parse().ok();
+            let release = version.parse().ok();
+            member.profile = Arc::new(Profile { release, labels: named.labels.clone() });
             member.version = version.clone();
             if let Some(at) = kept.iter().position(|kept| kept.general == general) {
                 member.resume(kept.swap_remove(at));
@@ -379,7 +380,12 @@ impl Soft {
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
         let pool = self.pools.get(general);
-        now < self.began + grace || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+        self.has_just_begun(now) || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+    }
+
+    /// Whether the plane started so lately that not all may have dialled again.
+    pub(crate) fn has_just_begun(&self, now: Timestamp) -> bool {
+        now < self.began + crate::policy::THERE_GRACE
     }
 
     /// The stream to the instance that holds a lease, if it is open.

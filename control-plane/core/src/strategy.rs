@@ -138,16 +138,16 @@ impl Durable {
             let first = rule.ranks.order.iter().find(|(_, general)| free.contains(general));
             let (rank, _) = *first.ok_or(Unplaced::NoSlot)?;
             let equals = rule.ranks.around(rank, start).filter(|general| free.contains(general));
-            return self.least(equals, soft, choice).ok_or(Unplaced::NoSlot);
+            return self.least(rule, equals, soft, choice).ok_or(Unplaced::NoSlot);
         }
         let (wanted, found) = if rule.route.strategy == Strategy::Split {
             let arm = self.arm_of(rule, event);
             let equals = rule.ranks.around(arm, start).filter(|general| free.contains(general));
-            (arm, self.least(equals, soft, choice))
+            (arm, self.least(rule, equals, soft, choice))
         } else {
-            let general = self.sticky_among(&rule.members, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
+            let general = self.sticky_among(rule, &rule.members, &event.lane, soft).ok_or(Unplaced::NoSlot)?;
             let has_slot = free.contains(&general).then_some(general);
-            (general.0, self.least(has_slot.into_iter(), soft, choice))
+            (general.0, self.least(rule, has_slot.into_iter(), soft, choice))
         };
         self.unless_behind(rule, lane, wanted, found)
     }
@@ -173,38 +173,47 @@ impl Durable {
         arm(&rule.route, &event.lane)
     }
 
-    /// The least loaded of the first few.
+    /// The least loaded of the first few, by the route's preferences.
     pub(crate) fn least(
         &self,
+        rule: &Rule,
         candidates: impl Iterator<Item = GeneralIdx>,
         soft: &Soft,
         choice: &mut Choice,
     ) -> Option<GeneralIdx> {
-        let mut best: Option<(GeneralIdx, Load)> = None;
+        let mut best: Option<(GeneralIdx, Load, Option<u32>)> = None;
         for general in candidates.take(GENERALS_WEIGHED_MAX) {
             let load = self.weigh(general, soft, choice);
-            if best.is_none_or(|(_, least)| load.is_below(least)) {
-                best = Some((general, load));
+            let factor = self.prefer_general(rule, general, choice);
+            if best.is_none_or(|(_, least, of_least)| load.is_less(factor, least, of_least)) {
+                best = Some((general, load, factor));
             }
         }
-        best.map(|(general, _)| general)
+        best.map(|(general, ..)| general)
     }
 
-    /// The lane's general: of those that are there the one with the highest score, so that each that comes or goes moves only its own
-    /// lanes.
-    pub(crate) fn sticky_among(&self, generals: &BTreeSet<GeneralIdx>, lane: &str, soft: &Soft) -> Option<GeneralIdx> {
+    /// The lane's general: of those that are there and have an instance for the route the one with the highest score, so that each that
+    /// comes or goes moves only its own lanes.
+    pub(crate) fn sticky_among(
+        &self,
+        rule: &Rule,
+        generals: &BTreeSet<GeneralIdx>,
+        lane: &str,
+        soft: &Soft,
+    ) -> Option<GeneralIdx> {
         let lane = hash(lane);
         let score = |general: &GeneralIdx| mix(self.registry.general(*general).mark ^ lane);
         let first = generals.iter().copied().max_by_key(score)?;
-        if self.is_there(first, soft) {
+        if self.is_there(rule, first, soft) {
             return Some(first);
         }
-        generals.iter().copied().filter(|general| self.is_there(*general, soft)).max_by_key(score)
+        generals.iter().copied().filter(|general| self.is_there(rule, *general, soft)).max_by_key(score)
     }
 
-    /// Whether some instance of the general is connected and takes work, now or once it has a slot.
-    pub(crate) fn is_there(&self, general: GeneralIdx, soft: &Soft) -> bool {
-        soft.pool(general).is_some_and(|pool| pool.able() > 0) && self.registry.may_begin(general)
+    /// Whether some instance of the general is connected and takes work of the route, now or once it has a slot.
+    pub(crate) fn is_there(&self, rule: &Rule, general: GeneralIdx, soft: &Soft) -> bool {
+        let is_able = soft.pool(general).is_some_and(|pool| pool.able() > 0) && self.registry.may_begin(general);
+        is_able && self.can_fit(rule, general, soft)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Asked only of routes with such a policy. Unknown is not dead: a general counts as there for a while after its last stream was lost,
 //! and after the plane started. Invariant: what this decides stands in the record of the event.
 
-use mindos_model::{GeneralType, RouteName, TenantName};
+use mindos_model::{GeneralType, RouteName};
 
 use crate::decide::Context;
 use crate::durable::Durable;
@@ -48,7 +48,7 @@ impl Durable {
                     (way.route, way.from) = (other, name());
                 }
                 NoGeneral::FallBackType(ty) => {
-                    way.general = self.least_of_type(&rule.tenant, ty, context);
+                    way.general = self.least_of_type(rule, ty, context);
                     if way.general.is_some() {
                         way.from = name();
                     }
@@ -60,16 +60,27 @@ impl Durable {
     }
 
     fn somebody_is_there(&self, rule: &Rule, context: Context<'_>) -> bool {
-        rule.members.iter().any(|general| self.counts_as_there(*general, context))
+        let is_there = |general: &GeneralIdx| {
+            let Context { soft, now, .. } = context;
+            // Who carries a label that another instance of it does not may not have dialled again yet.
+            self.counts_as_there(*general, context)
+                && (soft.has_just_begun(now) || self.may_carry(rule, *general, soft, now))
+        };
+        rule.members.iter().any(is_there)
     }
 
     fn counts_as_there(&self, general: GeneralIdx, context: Context<'_>) -> bool {
         self.registry.may_be_given(general) && context.soft.was_there(general, context.now)
     }
 
-    fn least_of_type(&self, tenant: &TenantName, ty: &GeneralType, context: Context<'_>) -> Option<GeneralIdx> {
-        let of_type = self.registry.iter().filter(|(_, general)| general.ty == *ty && general.key.tenant == *tenant);
+    fn least_of_type(&self, rule: &Rule, ty: &GeneralType, context: Context<'_>) -> Option<GeneralIdx> {
+        let of_type = self.registry.iter().filter(|(_, known)| known.ty == *ty && known.key.tenant == rule.tenant);
         let there = of_type.map(|(idx, _)| idx).filter(|idx| self.counts_as_there(*idx, context));
+        // Another type will do, another place will not.
+        let may = |idx: &GeneralIdx| {
+            self.keeps_out(rule, *idx).is_none() && self.may_carry(rule, *idx, context.soft, context.now)
+        };
+        let there = there.filter(may);
         let load = |idx: GeneralIdx| context.soft.pool(idx).map(|pool| pool.load).unwrap_or_default();
         there.reduce(|least, next| if load(next).is_below(load(least)) { next } else { least })
     }

@@ -9,6 +9,7 @@ use crate::input::{Query, RequestId};
 use crate::output::{
     ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, Rejection, Reply, Totals,
 };
+use crate::pool::Pool;
 use crate::record::Load;
 use crate::soft::Soft;
 
@@ -122,6 +123,7 @@ impl Durable {
                 key: general.key.clone(),
                 ty: general.ty.clone(),
                 labels: general.labels.clone(),
+                told: pool.map_or_else(Vec::new, Pool::labels),
                 holds: general.holds,
                 instances: pool.map_or(0, |pool| pool.members),
                 load: Load { open: general.leased, capacity: pool.map_or(0, |pool| pool.load.capacity) },

@@ -70,6 +70,8 @@ pub struct Server {
     drain: watch::Sender<bool>,
     ports: JoinSet<()>,
     stop_timeout: Duration,
+    #[cfg(test)]
+    context: Arc<Context>,
 }
 
 /// Runs a server until `shutdown` completes, and then takes it down in order.
@@ -239,6 +241,8 @@ impl Server {
             drain,
             ports,
             stop_timeout,
+            #[cfg(test)]
+            context,
         })
     }
 
@@ -253,8 +257,7 @@ impl Server {
     /// # Errors
     /// When the journal failed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Server { api: _, agents: _, aggregator: _, handle, driver, upkeep, health, drain, mut ports, stop_timeout } =
-            self;
+        let Server { handle, driver, upkeep, health, drain, mut ports, stop_timeout, .. } = self;
         tokio::select! {
             () = shutdown => {}
             () = handle.ended() => {}
@@ -355,6 +358,10 @@ pub fn report(ended: Result<(), RunError>) -> std::process::ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run_order_tests.rs"]
+mod order_tests;
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,7 @@ impl agent_service_server::AgentService for Plane {
                 ..Default::default()
             };
             let messages = vec![ControlWire::Assign(assign).into()];
-            ConnectResponseWire { first_number: frame.first_number, messages }
+            ConnectResponseWire { first_number: frame.first_number, messages, encoded: Bytes::new() }
         };
         Ok(Response::new(Box::pin(frames.into_inner().map(move |frame| frame.map(answer)))))
     }

@@ -98,7 +98,7 @@ async fn assign(
             let first_number = numbered + 1;
             numbered += messages.len() as u64;
             let messages = std::mem::replace(&mut messages, rest).into_iter().map(Into::into).collect();
-            if down.send(Ok(ConnectResponseWire { first_number, messages })).await.is_err() {
+            if down.send(Ok(ConnectResponseWire { first_number, messages, encoded: Bytes::new() })).await.is_err() {
                 return;
             }
         }

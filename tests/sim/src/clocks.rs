@@ -16,7 +16,7 @@ impl<T> Default for Timeline<T> {
     }
 }
 
-impl<T: Copy> Timeline<T> {
+impl<T: Clone> Timeline<T> {
     /// From the record after `end` on.
     pub fn push(&mut self, end: Seq, value: T) {
         if self.0.len() > 64 {
@@ -28,7 +28,7 @@ impl<T: Copy> Timeline<T> {
     /// What held when record `seq` was decided.
     #[must_use]
     pub fn at(&self, seq: Seq) -> Option<T> {
-        self.0.iter().rev().find(|(end, _)| *end < seq).map(|(_, value)| *value)
+        self.0.iter().rev().find(|(end, _)| *end < seq).map(|(_, value)| value.clone())
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::{
-    ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds, InstanceKey, Record,
+    ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds, InstanceKey, Labels,
+    Record,
 };
 use mindos_core::route::Route;
 use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, ParkReason, RouteName, Seq, Timestamp, Token};
@@ -83,6 +84,8 @@ pub struct Ledger {
     pub dropped: Seq,
     /// Slots as the plane was told, by instance and general.
     pub slots: HashMap<(Arc<InstanceKey>, Arc<GeneralKey>), Timeline<u32>>,
+    /// Labels of generals as instances told them.
+    pub told: HashMap<(Arc<InstanceKey>, Arc<GeneralKey>), Timeline<Labels>>,
     pub clocks: Clocks,
     pub budgets: Budgets,
     /// Boots that left with all their work done.
@@ -143,6 +146,9 @@ impl Ledger {
             Record::EventAccepted(record) => self.event_accepted(seq, record)?,
             Record::DeliveryLeased(record) => self.delivery_leased(seq, at, phase, record)?,
             Record::GeneralRegistered(record) => self.limited.registered(record),
+            Record::ClusterRegistered(record) => {
+                self.policies.clusters.insert(record.cluster.clone(), (**record).clone());
+            }
             Record::AttemptEnded(record) => self.attempt_ended(seq, at, phase, record)?,
             Record::DeliverySettled(record) => {
                 self.ended_by_its_holder(record.delivery, record.token)?;
@@ -252,7 +258,6 @@ impl Ledger {
                 self.holds.remove(&HoldTarget::General(cluster.clone(), name.clone()));
             }
             Record::PrefixDropped(_)
-            | Record::ClusterRegistered(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_)
             | Record::BudgetSet(_)

@@ -50,7 +50,7 @@ impl Limited {
     /// Judges a lease given at `at`.
     pub(crate) fn judge(&self, record: &DeliveryLeased, at: Timestamp) -> Result<(), Broken> {
         let DeliveryLeased { delivery, general, instance, boot, choice, .. } = record;
-        let Choice { generals, instances, free, connected, aside, excluded, feedback } = choice;
+        let Choice { generals, instances, free, connected, aside, excluded, feedback, siting } = choice;
         let factors = feedback.as_deref().map(|weighing| (&weighing.generals[..], &weighing.instances[..]));
         let (of_generals, of_instances) = factors.unwrap_or_default();
         let fits = |factors: &[u32], len: usize| {
@@ -59,7 +59,19 @@ impl Limited {
         if !fits(of_generals, generals.len()) || !fits(of_instances, instances.len()) {
             return Err(format!("opinions_are_bounded: {delivery}: {feedback:?}"));
         }
-        let score = |at: usize| u64::from(instances[at].1.score) * u64::from(*of_instances.get(at).unwrap_or(&1000));
+        let factors = siting.as_deref().map(|siting| (&siting.generals[..], &siting.instances[..]));
+        let (preferred_generals, preferred) = factors.unwrap_or_default();
+        let bounded = |factors: &[u32]| factors.iter().all(|factor| (500..=1000).contains(factor));
+        if !fits(preferred_generals, generals.len()) || !fits(preferred, instances.len()) {
+            return Err(format!("preferences_are_of_those_weighed: {delivery}: {siting:?}"));
+        }
+        if !bounded(preferred_generals) || !bounded(preferred) {
+            return Err(format!("preferences_are_bounded: {delivery}: {siting:?}"));
+        }
+        let score = |at: usize| {
+            let factor = |factors: &[u32]| u64::from(*factors.get(at).unwrap_or(&1000));
+            u64::from(instances[at].1.score) * factor(of_instances) * factor(preferred)
+        };
         let Some(chosen) = instances.iter().position(|(weighed, _)| weighed == instance) else {
             return Err(format!("the_chosen_one_was_weighed: {delivery} went to {instance}: {instances:?}"));
         };

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::{
-    CancelReason, DeliveryCancelled, DeliveryLeased, DeliveryParked, EventAccepted, PlannedDelivery, Terms,
+    CancelReason, ClusterRegistered, DeliveryCancelled, DeliveryLeased, DeliveryParked, EventAccepted, PlannedDelivery,
+    Terms,
 };
 use mindos_core::route::{Coalesce, Route};
-use mindos_model::{DeliveryId, GeneralName, ParkReason, RouteName, Seq, Strategy, Timestamp, Token};
+use mindos_model::{
+    ClusterName, DeliveryId, GeneralName, ParkReason, Region, RouteName, Seq, Strategy, Timestamp, Token,
+};
 
 use crate::coverage::Phase;
 use crate::ledger::{Broken, Facts, Ledger, Queue};
@@ -23,6 +26,8 @@ pub struct Policies {
     races: HashMap<Seq, Option<DeliveryId>>,
     /// The last event of a debounced lane that began, and when.
     starts: HashMap<Burst, (Seq, Timestamp)>,
+    /// Clusters as they were registered last.
+    pub(crate) clusters: HashMap<ClusterName, ClusterRegistered>,
     /// Where lanes of split routes went, by what the routes said.
     arms: HashMap<(RouteName, String, Arc<str>), GeneralName>,
 }
@@ -94,6 +99,32 @@ impl Ledger {
         }
         let route = self.events.get(&id.event).and_then(|event| event.route.clone());
         let route = route.and_then(|name| self.routes.get(&name));
+        if let Some(route) = route.filter(|_| !facts.plan.replay) {
+            let cluster = self.policies.clusters.get(&record.general.cluster);
+            let region = cluster.and_then(|cluster| cluster.region.as_ref());
+            let require = route.policy.affinity.as_deref().map(|affinity| &affinity.require);
+            let is_one_of = |regions: &[Region]| regions.is_empty() || region.is_some_and(|one| regions.contains(one));
+            let is_there = require.is_none_or(|place| {
+                let (clusters, name) = (&place.clusters, &record.general.cluster);
+                (clusters.is_empty() || clusters.contains(name)) && is_one_of(&place.regions)
+            });
+            if !is_there || !is_one_of(&route.policy.residency) {
+                return Err(format!("who_is_kept_out_gets_nothing: {id} went to {} in {region:?}", record.general));
+            }
+            let told =
+                self.told.get(&(record.instance.clone(), record.general.clone())).and_then(|told| told.at(self.end));
+            let lacks = |label: &&(Arc<str>, Arc<str>)| {
+                !cluster.is_some_and(|cluster| cluster.labels.contains(label))
+                    && !told.as_ref().is_some_and(|told| told.contains(label))
+            };
+            let labels = require.map(|place| &place.labels[..]).unwrap_or_default();
+            if let Some((key, value)) = labels.iter().find(lacks) {
+                return Err(format!(
+                    "labels_are_required: {id} went to {}, which lacks {key}={value}",
+                    record.instance
+                ));
+            }
+        }
         if let (Queue::Route(name), Some(route)) = (&facts.queue, route)
             && route.strategy == Strategy::Split
             && record.degraded.is_none()

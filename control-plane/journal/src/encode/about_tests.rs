@@ -86,13 +86,21 @@ fn what_events_and_leases_say_of_other_work_comes_back_both_ways() {
                 let (generals, instances) = (factors(&mut random), factors(&mut random));
                 let weighing = Weighing { left_out: random.chance(50), generals, instances };
                 record.choice.feedback = random.chance(70).then(|| Box::new(weighing));
+                let (generals, instances) = (factors(&mut random), factors(&mut random));
+                let why = [KeptOut::Residency, KeptOut::Affinity];
+                let named: Vec<_> =
+                    (0..random.below(3)).map(|at| (record.general.clone(), why[at as usize % 2])).collect();
+                let siting = Siting { kept_out: random.below(300) as u32, named, generals, instances };
+                record.choice.siting = random.chance(70).then(|| Box::new(siting));
             }
             other => panic!("{} was not asked for", other.kind()),
         }
         let bytes = assert_comes_back(&mut names, &entry);
         match &mut entry.record {
             Record::EventAccepted(record) => record.about = None,
-            Record::DeliveryLeased(record) => (record.variant, record.choice.feedback) = (None, None),
+            Record::DeliveryLeased(record) => {
+                (record.variant, record.choice.feedback, record.choice.siting) = (None, None, None);
+            }
             other => panic!("{} was not asked for", other.kind()),
         }
         let mut without = Vec::new();

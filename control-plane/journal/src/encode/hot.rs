@@ -14,15 +14,16 @@ use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::budget::v1 as budget_pb;
 use mindos_proto::convert::{Invalid, required, word};
 use mindos_proto::journal::v1 as pb;
+use mindos_proto::put::{put_bytes, put_long_message, put_message, put_number};
 use mindos_proto::route::v1 as route_pb;
 use prost::Message;
 
 use super::budget;
-use super::fields::{Fields, put_bytes, put_long_message, put_message, put_number};
+use super::fields::Fields;
 use super::names::{DEFAULT_TENANT, Names};
 use super::read::{self, blob, fixed};
 use super::record::{BLOB, default_lane, of_degraded, payload_len};
-use super::{about, guard, words};
+use super::{about, guard, siting, words};
 
 /// Tags of the kinds in `Entry.record`, and of the fields before it.
 const SEQ: u32 = 1;
@@ -128,7 +129,7 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
+        choice: Choice { generals, instances, free, connected, aside, excluded, feedback, siting },
         reservation,
         degraded,
         variant,
@@ -186,6 +187,10 @@ pub(crate) fn delivery_leased(of: &Entry, record: &DeliveryLeased, bytes: &mut V
         if let Some(feedback) = feedback {
             let message = about::of_weighing(feedback).encode_to_vec();
             put_message(21, bytes, |bytes| bytes.extend_from_slice(&message));
+        }
+        if let Some(siting) = siting {
+            let message = siting::to_message(siting).encode_to_vec();
+            put_message(22, bytes, |bytes| bytes.extend_from_slice(&message));
         }
     });
 }
@@ -374,7 +379,7 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
     let (mut instance, mut boot, mut tenant) = ("", "", "");
     let (mut attempt, mut lease_ms, mut free, mut connected, mut aside) = (0, 0, 0, 0, 0);
     let (mut candidates, mut reservation, mut degraded) = (Vec::new(), None, None);
-    let (mut variant, mut feedback) = (None, None);
+    let (mut variant, mut feedback, mut siting) = (None, None, None);
     while let Some((tag, value)) = fields.next()? {
         match tag {
             1 => delivery = Some(read_delivery(Fields(value.bytes()?))?),
@@ -393,13 +398,15 @@ fn read_delivery_leased(names: &mut Names, mut fields: Fields<'_>) -> Result<Rec
             17 => degraded = Some(value.bytes()?),
             20 => variant = Some(message::<pb::Variant>(value.bytes()?, "variant")?),
             21 => feedback = Some(message::<pb::Weighing>(value.bytes()?, "feedback")?),
+            22 => siting = Some(message::<pb::Siting>(value.bytes()?, "siting")?),
             _ => {}
         }
     }
     let tenant = names.tenant(tenant)?;
     let (cluster, name) = required(general, "general")?;
     let feedback = feedback.map(about::weighing).map(Box::new);
-    let mut choice = Choice { free, connected, aside, feedback, ..Choice::default() };
+    let siting = siting.map(|siting| siting::from_message(names, &tenant, siting)).transpose()?.map(Box::new);
+    let mut choice = Choice { free, connected, aside, feedback, siting, ..Choice::default() };
     for mut fields in candidates {
         let (mut general, mut instance, mut weight, mut why) = (None, "", Weight::default(), 0);
         while let Some((tag, value)) = fields.next()? {

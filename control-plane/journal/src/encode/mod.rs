@@ -25,6 +25,7 @@ mod read;
 mod record;
 mod route;
 pub(crate) mod seen_block;
+pub mod siting;
 pub(crate) mod state;
 mod words;
 

@@ -10,10 +10,21 @@ use mindos_proto::route::v1 as pb;
 use mindos_proto::route::v1::route::FallBack;
 
 use super::route::{targets_from_message, targets_to_message};
+use super::siting::{affinity_from_message, affinity_to_message, residency_from_message};
 
 /// Puts what a policy and the coalescing say into the message of their route.
 pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) {
-    let Policy { shadow, ttl, retry: Retry { first, longest }, no_general, degrade, version_min, feedback } = policy;
+    let Policy {
+        shadow,
+        ttl,
+        retry: Retry { first, longest },
+        no_general,
+        degrade,
+        version_min,
+        feedback,
+        residency,
+        affinity,
+    } = policy;
     let usual = Retry::default();
     let (kind, quiet, upto) = match coalesce {
         Coalesce::Every => (pb::CoalescePolicy::Every, None, None),
@@ -41,6 +52,8 @@ pub(crate) fn put(policy: &Policy, coalesce: Coalesce, message: &mut pb::Route) 
     message.version_min = version_min.map(|version| version.to_string()).unwrap_or_default();
     message.feedback = feedback
         .map(|FeedbackRule { weight, floor }| pb::FeedbackWeight { weight_permille: weight, floor_permille: floor });
+    message.residency = residency.iter().map(ToString::to_string).collect();
+    message.affinity = affinity.as_deref().map(affinity_to_message);
 }
 
 /// Reads them again.
@@ -82,7 +95,9 @@ pub(crate) fn take(message: &mut pb::Route) -> Result<(Policy, Coalesce), Invali
         weight: weight_permille,
         floor: floor_permille,
     });
-    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }, coalesce))
+    let residency = residency_from_message(&message.residency)?;
+    let affinity = message.affinity.take().map(affinity_from_message).transpose()?.map(Box::new);
+    Ok((Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback, residency, affinity }, coalesce))
 }
 
 /// The oldest version of agents that get a route's work; empty is none.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mindos_core::affinity::{Affinity, Place, Preference};
 use mindos_core::feedback::FeedbackRule;
 use mindos_core::record::*;
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Retry, Route, Targets, Weight};
@@ -157,6 +158,18 @@ fn every_policy_comes_back_and_the_usual_one_takes_no_room() {
         route.policy.degrade =
             vec![Degrade { from: Some("big".into()), to: "small".into() }, Degrade { from: None, to: "tiny".into() }];
         route.policy.feedback = Some(FeedbackRule { weight: 200, floor: 50 });
+        route.policy.residency = vec!["eu-west".parse().unwrap()];
+        let place = Place {
+            clusters: vec!["c1".parse().unwrap()],
+            regions: vec!["eu-west".parse().unwrap(), "eu-central".parse().unwrap()],
+            labels: vec![("gpu".into(), "a100".into())],
+        };
+        let prefer = vec![
+            Preference { weight: 40, place: place.clone() },
+            Preference { weight: 1, place: Place { clusters: Vec::new(), ..place.clone() } },
+        ];
+        let require = if route.strategy == Strategy::Sticky { Place::default() } else { place };
+        route.policy.affinity = Some(Box::new(Affinity { require, prefer }));
         assert_eq!(route::from_message(route::to_message(&route)).unwrap(), route);
     }
     // Name, match, targets, strategy, count, coalesce, attempts, deadline and longest block, as in the first release.

@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{about, budget, guard, route, words};
+use super::{about, budget, guard, route, siting, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -201,6 +201,7 @@ fn read_delivery_leased(names: &mut Names, record: pb::DeliveryLeased) -> Result
         connected: record.connected_instances,
         aside: record.set_aside,
         feedback: record.feedback.map(about::weighing).map(Box::new),
+        siting: record.siting.map(|one| siting::from_message(names, &tenant, one)).transpose()?.map(Box::new),
         ..Choice::default()
     };
     for candidate in record.candidates {

@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, budget, guard, route, words};
+use super::{RECORD_FORMAT, about, budget, guard, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -250,7 +250,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         boot,
         attempt,
         lease_ms,
-        choice: Choice { generals, instances, free, connected, aside, excluded, feedback },
+        choice: Choice { generals, instances, free, connected, aside, excluded, feedback, siting },
         reservation,
         degraded,
         variant,
@@ -298,6 +298,7 @@ fn delivery_leased(record: &DeliveryLeased) -> pb::DeliveryLeased {
         degraded: degraded.as_deref().map(of_degraded),
         variant: variant.as_deref().map(about::of_variant),
         feedback: feedback.as_deref().map(about::of_weighing),
+        siting: siting.as_deref().map(siting::to_message),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Words of the core that a message spreads over several fields.
 
-use mindos_core::record::{CancelReason, Cause, Exclusion, Holds};
+use mindos_core::record::{CancelReason, Cause, Exclusion, Holds, KeptOut};
 use mindos_model::{FailureKind, ParkReason, Priority, Timestamp};
 use mindos_proto::convert::{Invalid, word};
 use mindos_proto::delivery::v1 as delivery;
@@ -68,6 +68,23 @@ pub(crate) fn cause(ended_by: i32, failure: i32, until: u64) -> Result<Option<Ca
     }))
 }
 
+/// Why a general is kept out.
+pub(crate) fn of_kept_out(why: KeptOut) -> i32 {
+    match why {
+        KeptOut::Residency => pb::Exclusion::Residency as i32,
+        KeptOut::Affinity => pb::Exclusion::Affinity as i32,
+    }
+}
+
+/// The other way.
+pub(crate) fn kept_out(why: i32) -> Result<KeptOut, Invalid> {
+    match pb::Exclusion::try_from(why) {
+        Ok(pb::Exclusion::Residency) => Ok(KeptOut::Residency),
+        Ok(pb::Exclusion::Affinity) => Ok(KeptOut::Affinity),
+        Ok(_) | Err(_) => Err(Invalid::new("siting.named.why", format_args!("value {why} is not accepted here"))),
+    }
+}
+
 /// Why an instance was set aside.
 pub(crate) fn of_exclusion(why: Exclusion) -> i32 {
     let word = match why {
@@ -76,6 +93,7 @@ pub(crate) fn of_exclusion(why: Exclusion) -> i32 {
         Exclusion::BreakerOpen => pb::Exclusion::BreakerOpen,
         Exclusion::RateLimited => pb::Exclusion::RateLimited,
         Exclusion::VersionTooOld => pb::Exclusion::VersionTooOld,
+        Exclusion::Affinity => pb::Exclusion::Affinity,
     };
     word as i32
 }
@@ -90,11 +108,13 @@ pub(crate) fn exclusion(why: i32) -> Result<Option<Exclusion>, Invalid> {
         pb::Exclusion::BreakerOpen => Ok(Some(Exclusion::BreakerOpen)),
         pb::Exclusion::RateLimited => Ok(Some(Exclusion::RateLimited)),
         pb::Exclusion::VersionTooOld => Ok(Some(Exclusion::VersionTooOld)),
+        pb::Exclusion::Affinity => Ok(Some(Exclusion::Affinity)),
         pb::Exclusion::Paused
         | pb::Exclusion::NoSlot
         | pb::Exclusion::Unknown
         | pb::Exclusion::Taken
-        | pb::Exclusion::LaneBusy => Err(unknown()),
+        | pb::Exclusion::LaneBusy
+        | pb::Exclusion::Residency => Err(unknown()),
     }
 }
 

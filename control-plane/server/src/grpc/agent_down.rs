@@ -23,7 +23,7 @@ use mindos_model::{DeliveryId, FailureKind, Seq, Token};
 use mindos_proto::agent::v1 as wire;
 use mindos_proto::convert::{span, time};
 use mindos_proto::delivery::v1 as outcome;
-use mindos_proto::wire::{AssignWire, ConnectResponseWire, ControlMessageWire, ControlWire};
+use mindos_proto::wire::{Assignment, ConnectResponseWire, ControlWire, Frame};
 use tokio_stream::Stream as AsyncStream;
 use tonic::{Code, Status};
 use tracing::warn;
@@ -40,7 +40,7 @@ const FRAME_BYTES: usize = 256 << 10;
 const AHEAD_MESSAGES: usize = 1024;
 const AHEAD_BYTES: usize = 1 << 20;
 /// What a message takes beside its payload, roughly.
-const MESSAGE_BYTES: usize = 64;
+const MESSAGE_BYTES: usize = 160;
 
 /// Payloads on their way from the journal.
 type Reading = Pin<Box<dyn Future<Output = Vec<Option<Bytes>>> + Send>>;
@@ -107,46 +107,41 @@ impl Down {
     }
 
     fn frame(&mut self) -> Option<ConnectResponseWire> {
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+        if self.looked_up == 0 {
+            return None;
+        }
         let shares_events = self.stream.shares_events.load(Ordering::Relaxed);
+        let mut frame = Frame::with_capacity(self.room());
         self.sent.clear();
-        while self.looked_up > 0 && bytes < FRAME_BYTES {
+        while self.looked_up > 0 && frame.len() < FRAME_BYTES {
             let Some(message) = self.waiting.pop_front() else { break };
             self.looked_up -= 1;
-            let message = match message {
+            match message {
                 PlaneMessage::Assign(assign) => {
-                    let payload = self.payloads.pop_front().and_then(|(_, payload)| payload);
-                    match payload {
-                        Some(payload) if shares_events && self.sent.contains(&assign.delivery.event) => {
-                            bytes += assign.lane.len();
-                            let traceparent = self.traceparent(&assign, &payload);
-                            self.assign(*assign, Bytes::new(), traceparent)
-                        }
-                        Some(payload) => {
-                            if shares_events {
-                                self.sent.insert(assign.delivery.event);
-                            }
-                            bytes += payload.len() + assign.lane.len();
-                            let traceparent = self.traceparent(&assign, &payload);
-                            self.assign(*assign, payload, traceparent)
-                        }
-                        None => {
-                            self.give_up(&assign);
-                            continue;
-                        }
-                    }
+                    let Some(payload) = self.payloads.pop_front().and_then(|(_, payload)| payload) else {
+                        self.give_up(&assign);
+                        continue;
+                    };
+                    let comes_again = shares_events && !self.sent.insert(assign.delivery.event);
+                    let traceparent = self.traceparent(&assign, &payload);
+                    let event: &[u8] = if comes_again { &[] } else { &payload };
+                    frame.assign(&self.assignment(&assign, event, &traceparent));
                 }
-                other => self.control(other, &mut bytes),
-            };
-            bytes += MESSAGE_BYTES;
-            messages.push(ControlMessageWire::from(message));
+                other => self.control(other, &mut frame),
+            }
         }
-        if messages.is_empty() {
+        if frame.is_empty() {
             return None;
         }
         let first_number = self.next_number;
-        self.next_number += messages.len() as u64;
-        Some(ConnectResponseWire { first_number, messages })
+        self.next_number += frame.messages();
+        Some(frame.finish(first_number))
+    }
+
+    /// About as many bytes as the next frame takes.
+    fn room(&self) -> usize {
+        let payloads: usize = self.payloads.iter().map(|(_, payload)| payload.as_ref().map_or(0, Bytes::len)).sum();
+        (payloads + self.looked_up * MESSAGE_BYTES).min(FRAME_BYTES + MESSAGE_BYTES)
     }
 
     /// A payload that cannot be read any more cannot be worked on: the plane sets the delivery aside.
@@ -173,40 +168,37 @@ impl Down {
         otlp.as_deref().map(of).unwrap_or_default()
     }
 
-    fn assign(&self, assign: Assign, event: Bytes, traceparent: String) -> ControlWire {
+    fn assignment<'a>(&self, assign: &'a Assign, event: &'a [u8], traceparent: &'a str) -> Assignment<'a> {
         let Assign { delivery, token, general, attempt, lane, place, payload: _, lease, deadline, ceilings, mode } =
             assign;
-        let in_welcome = lease == self.context.limits.lease;
-        ControlWire::Assign(AssignWire {
-            delivery_id: delivery.to_string(),
-            token: Some(token.into()),
-            general: general.name.as_str().to_owned(),
+        let in_welcome = *lease == self.context.limits.lease;
+        Assignment {
+            delivery: *delivery,
+            token: *token,
+            general: general.name.as_str(),
             event,
-            lease: (!in_welcome).then(|| span(lease)),
-            attempt,
-            lane: String::from(&*lane),
+            lease: (!in_welcome).then(|| span(*lease)),
+            attempt: *attempt,
+            lane,
             lane_place: place.0,
-            mode: (match mode {
+            mode: match mode {
                 Mode::Live => wire::Mode::Live,
                 Mode::Shadow => wire::Mode::Shadow,
                 Mode::Replay => wire::Mode::Replay,
-            })
-            .into(),
-            deadline: Some(time(self.stream.handle.now() + deadline)),
-            event_seq: delivery.event.0,
-            ceilings: ceilings.map(|ceilings| self::ceilings(*ceilings)),
+            },
+            ceilings: ceilings.as_ref().map(|ceilings| self::ceilings(**ceilings)),
             traceparent,
-            ..AssignWire::default()
-        })
+            deadline: time(self.stream.handle.now() + *deadline),
+        }
     }
 
-    fn control(&self, message: PlaneMessage, bytes: &mut usize) -> ControlWire {
-        match message {
-            PlaneMessage::Welcome { epoch, verdicts } => {
-                *bytes += verdicts.len() * MESSAGE_BYTES;
-                ControlWire::Welcome(self.welcome(epoch, verdicts))
+    fn control(&self, message: PlaneMessage, frame: &mut Frame) {
+        let message = match message {
+            PlaneMessage::Welcome { epoch, verdicts } => ControlWire::Welcome(self.welcome(epoch, verdicts)),
+            PlaneMessage::Assign(assign) => return frame.assign(&self.assignment(&assign, &[], "")),
+            PlaneMessage::Settled { delivery, token, verdict } => {
+                return frame.settled(delivery, token, settle_verdict(verdict));
             }
-            PlaneMessage::Assign(assign) => self.assign(*assign, Bytes::new(), String::new()),
             PlaneMessage::Extended { delivery, token, ceilings } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
                 let ceilings = ceilings.map(self::ceilings);
@@ -234,27 +226,14 @@ impl Down {
                     ..wire::Cancel::default()
                 })
             }
-            PlaneMessage::Settled { delivery, token, verdict } => {
-                let verdict = match verdict {
-                    SettledVerdict::Settled => wire::SettleVerdict::Settled,
-                    SettledVerdict::Stale { .. } => wire::SettleVerdict::RefusedStale,
-                    SettledVerdict::Unknown => wire::SettleVerdict::Unknown,
-                };
-                ControlWire::Settled(wire::Settled {
-                    delivery_id: delivery.to_string(),
-                    token: Some(token.into()),
-                    verdict: verdict.into(),
-                    effect_ids: Vec::new(),
-                })
-            }
             PlaneMessage::Reconciled { verdicts } => {
-                *bytes += verdicts.len() * MESSAGE_BYTES;
                 let mut waiting = self.stream.reconciles.lock().unwrap_or_else(PoisonError::into_inner);
                 let request = waiting.pop_front().unwrap_or_default();
                 ControlWire::Reconciled(wire::Reconciled { request, verdicts: self::verdicts(verdicts) })
             }
             PlaneMessage::Drain => ControlWire::Drain(wire::Drain::default()),
-        }
+        };
+        frame.push(message);
     }
 
     fn welcome(&self, epoch: u32, claimed: Vec<(DeliveryId, Token, Claim)>) -> wire::Welcome {
@@ -284,6 +263,14 @@ impl Down {
             version: crate::VERSION.to_owned(),
             plane_id: self.context.plane_id.clone(),
         }
+    }
+}
+
+fn settle_verdict(verdict: SettledVerdict) -> wire::SettleVerdict {
+    match verdict {
+        SettledVerdict::Settled => wire::SettleVerdict::Settled,
+        SettledVerdict::Stale { .. } => wire::SettleVerdict::RefusedStale,
+        SettledVerdict::Unknown => wire::SettleVerdict::Unknown,
     }
 }
 

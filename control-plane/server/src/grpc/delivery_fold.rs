@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, DeliveryLeased, DeliverySettled, Entry, EventAccepted, Exclusion, GeneralKey,
-    InstanceKey, Next, Record, Usage, Weighing, Weight,
+    InstanceKey, KeptOut, Next, Record, Usage, Weight,
 };
 use mindos_model::{DeliveryId, FailureKind, Seq, Status, Timestamp, Token};
 use mindos_proto::convert::time;
@@ -143,16 +143,16 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         ..wire::Attempt::default()
     });
     let share = |load: mindos_core::record::Load| f64::from(load.open) / f64::from(load.capacity.max(1));
-    // As it was compared: with what feedback had to do with it.
-    let factor = |factors: fn(&Weighing) -> &[u32], at: Option<usize>| {
-        let factors = choice.feedback.as_deref().map_or(&[][..], factors);
-        at.and_then(|at| factors.get(at)).map_or(1.0, |factor| f64::from(*factor) / 1000.0)
-    };
+    // As it was compared: with what feedback and preferences had to do with it.
     let of_general = |key: &Arc<GeneralKey>| {
-        factor(|weighing| &weighing.generals, choice.generals.iter().position(|(weighed, _)| weighed == key))
+        let at = choice.generals.iter().position(|(weighed, _)| weighed == key);
+        let feedback = factor(choice.feedback.as_deref().map_or(&[][..], |weighing| &weighing.generals), at);
+        feedback * factor(choice.siting.as_deref().map_or(&[][..], |siting| &siting.generals), at)
     };
     let of_instance = |key: &Arc<InstanceKey>| {
-        factor(|weighing| &weighing.instances, choice.instances.iter().position(|(weighed, _)| weighed == key))
+        let at = choice.instances.iter().position(|(weighed, _)| weighed == key);
+        let feedback = factor(choice.feedback.as_deref().map_or(&[][..], |weighing| &weighing.instances), at);
+        feedback * factor(choice.siting.as_deref().map_or(&[][..], |siting| &siting.instances), at)
     };
     let generals = choice.generals.iter().map(|(weighed, load)| wire::ConsideredCandidate {
         general: Some(words::general_name(weighed)),
@@ -178,11 +178,18 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
             Exclusion::BreakerOpen => "breaker_open",
             Exclusion::RateLimited => "rate_limited",
             Exclusion::VersionTooOld => "version_too_old",
+            Exclusion::Affinity => words::kept_out(KeptOut::Affinity),
         }
         .to_owned(),
         ..wire::ConsideredCandidate::default()
     });
-    let considered = generals.chain(instances).chain(excluded).collect();
+    let kept_out =
+        choice.siting.iter().flat_map(|siting| &siting.named).map(|(other, why)| wire::ConsideredCandidate {
+            general: Some(words::general_name(other)),
+            excluded: words::kept_out(*why).to_owned(),
+            ..wire::ConsideredCandidate::default()
+        });
+    let considered = generals.chain(instances).chain(excluded).chain(kept_out).collect();
     // Where it was fixed when the event was accepted, the lease says nothing of it.
     if !choice.generals.is_empty() {
         delivery.degraded = record.degraded.as_deref().map(words::degraded);
@@ -195,6 +202,11 @@ fn leased(delivery: &mut wire::Delivery, record: &DeliveryLeased, at: Timestamp)
         let _ = write!(summary, "; instead of {from}, because {percent} % of budget {budget} are charged");
     }
     delivery.explanation = Some(wire::Explanation { summary, considered });
+}
+
+/// What one of those weighed counted by, where all count alike if nothing is said.
+fn factor(factors: &[u32], at: Option<usize>) -> f64 {
+    at.and_then(|at| factors.get(at)).map_or(1.0, |factor| f64::from(*factor) / 1000.0)
 }
 
 /// Why this instance, in a sentence.
@@ -220,16 +232,24 @@ fn summary(record: &DeliveryLeased) -> String {
         let _ = write!(text, ", its model at {:.2} with {queue} other requests", f64::from(model) / 1000.0);
     }
     if let Some(weighing) = &choice.feedback {
-        let factor = |factors: &[u32], at: Option<usize>| at.and_then(|at| factors.get(at)).copied().unwrap_or(1000);
         let of_general = choice.generals.iter().position(|(weighed, _)| weighed == general);
         let of_instance = choice.instances.iter().position(|(weighed, _)| weighed == instance);
         let (load, score) = (factor(&weighing.generals, of_general), factor(&weighing.instances, of_instance));
         let _ = match weighing.left_out {
             true => write!(text, ", feedback left out of this choice"),
             false => {
-                write!(text, ", feedback: load x {:.3}, score x {:.3}", f64::from(load) / 1e3, f64::from(score) / 1e3)
+                write!(text, ", feedback: load x {load:.3}, score x {score:.3}")
             }
         };
+    }
+    if let Some(siting) = choice.siting.as_deref().filter(|siting| siting.generals.len() + siting.instances.len() > 0) {
+        let of_general = choice.generals.iter().position(|(weighed, _)| weighed == general);
+        let of_instance = choice.instances.iter().position(|(weighed, _)| weighed == instance);
+        let (load, score) = (factor(&siting.generals, of_general), factor(&siting.instances, of_instance));
+        let _ = write!(text, ", preferred: load x {load:.3}, score x {score:.3}");
+    }
+    if let Some(siting) = choice.siting.as_deref().filter(|siting| siting.kept_out > 0) {
+        let _ = write!(text, "; {} generals kept out by affinity or residency", siting.kept_out);
     }
     if choice.aside > 0 {
         let _ = write!(text, "; {} of {} set aside", choice.aside, choice.connected);
@@ -335,4 +355,72 @@ fn superseded_by(reason: CancelReason) -> String {
 /// Whether nothing more can follow.
 pub(super) fn has_ended(delivery: &wire::Delivery) -> bool {
     delivery.status == words::status(Status::Succeeded) || delivery.status == words::status(Status::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use mindos_core::record::{Choice, Load, Siting};
+    use mindos_model::{BootId, Seq, TenantName};
+
+    use super::*;
+
+    #[test]
+    fn a_lease_explains_who_was_kept_out_and_what_was_preferred() {
+        let tenant = TenantName::default_tenant();
+        let general = |cluster: &str| {
+            let (cluster, name) = (cluster.parse().unwrap(), "g".parse().unwrap());
+            Arc::new(GeneralKey { tenant: tenant.clone(), cluster, name })
+        };
+        let instance = |name: &str| {
+            let (cluster, instance) = ("c1".parse().unwrap(), name.parse().unwrap());
+            Arc::new(InstanceKey { tenant: tenant.clone(), cluster, instance })
+        };
+        let load = Load { open: 1, capacity: 2 };
+        let weight = Weight { load, score: 1000, ..Weight::default() };
+        let siting = Siting {
+            kept_out: 7,
+            named: vec![(general("c8"), KeptOut::Residency), (general("c9"), KeptOut::Affinity)],
+            generals: vec![800, 1000],
+            instances: vec![500],
+        };
+        let choice = Choice {
+            generals: vec![(general("c1"), load), (general("c2"), load)],
+            instances: vec![(instance("i1"), weight)].into(),
+            free: 1,
+            connected: 2,
+            aside: 1,
+            excluded: vec![(instance("i2"), Exclusion::Affinity)],
+            siting: Some(Box::new(siting)),
+            ..Choice::default()
+        };
+        let record = DeliveryLeased {
+            delivery: DeliveryId::new(Seq(7), 1),
+            token: Token::default(),
+            general: general("c1"),
+            instance: instance("i1"),
+            boot: BootId::new("b1").unwrap(),
+            attempt: 1,
+            lease_ms: 1000,
+            choice,
+            reservation: None,
+            degraded: None,
+            variant: None,
+        };
+        let mut delivery = wire::Delivery::default();
+
+        leased(&mut delivery, &record, Timestamp(1));
+
+        let wire::Explanation { summary, considered } = delivery.explanation.unwrap();
+        let wanted =
+            "preferred: load x 0.800, score x 0.500; 7 generals kept out by affinity or residency; 1 of 2 set aside";
+        assert!(summary.ends_with(wanted), "{summary}");
+        let row = |one: &wire::ConsideredCandidate| {
+            let cluster = &one.general.as_ref().unwrap().cluster;
+            format!("{cluster}/{} {:.2} {}", one.instance_id, one.score, one.excluded)
+        };
+        let rows: Vec<_> = considered.iter().map(row).collect();
+        let wanted =
+            ["c1/ 0.40 ", "c2/ 0.50 ", "c1/i1 0.50 ", "c1/i2 0.00 affinity", "c8/ 0.00 residency", "c9/ 0.00 affinity"];
+        assert_eq!(rows, wanted);
+    }
 }

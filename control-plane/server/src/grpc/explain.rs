@@ -10,7 +10,7 @@ use mindos_core::ASKED_PREFIX;
 use mindos_core::guard::{self, GuardAction, Guarded};
 use mindos_core::journal::JournalError;
 use mindos_core::output::{FleetView, GeneralView};
-use mindos_core::record::{Degraded, Entry, EventAccepted, Record};
+use mindos_core::record::{Degraded, Entry, EventAccepted, KeptOut, Labels, Record};
 use mindos_core::route::{Route, RouteTable, Targets, Version};
 use mindos_model::{Seq, Strategy, Timestamp};
 use mindos_proto::convert::{time, timestamp};
@@ -18,7 +18,7 @@ use mindos_proto::fleet::v1::GeneralName;
 use mindos_proto::route::v1::explain_response::Part;
 use mindos_proto::route::v1::{
     self as wire, ExplainFailure, ExplainFlow, ExplainRequest, ExplainResponse, ExplainSummary, ExplainedEvent,
-    ExplainedWay,
+    ExplainedWay, KeptOutGeneral,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -67,6 +67,7 @@ impl Asked {
         };
         let way = |route: &Route| {
             let fitting = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet));
+            let fitting = fitting.filter(|general| kept_out(route, general, fleet).is_none());
             ExplainedWay {
                 route: route.name.to_string(),
                 strategy: words::strategy(Some(route.strategy)),
@@ -74,6 +75,7 @@ impl Asked {
                 cheaper: cheaper(route, fleet),
                 version_min: route.policy.version_min.map(|version| version.to_string()).unwrap_or_default(),
                 too_old: too_old(route, fleet),
+                kept_out: all_kept_out(route, fleet),
                 ..ExplainedWay::default()
             }
         };
@@ -127,12 +129,44 @@ fn fits(targets: &Targets, general: &GeneralView, fleet: &FleetView) -> bool {
         })
 }
 
+/// What keeps a general out of a route's work: where its cluster is, or the labels of it and its instances.
+fn kept_out(route: &Route, general: &GeneralView, fleet: &FleetView) -> Option<KeptOut> {
+    let cluster = fleet.clusters.iter().find(|cluster| cluster.cluster == general.key.cluster);
+    let region = cluster.and_then(|cluster| cluster.region.as_ref());
+    let by_place = route.keeps_out(&general.key.cluster, region);
+    by_place.or_else(|| {
+        let carry = |labels: &Labels| {
+            route
+                .required_labels()
+                .iter()
+                .all(|label| labels.contains(label) || cluster.is_some_and(|cluster| cluster.labels.contains(label)))
+        };
+        (!carry(&general.labels) && !general.told.iter().any(carry)).then_some(KeptOut::Affinity)
+    })
+}
+
+/// Whether affinity or residency keeps out every general that the targets name, and there are some.
+pub(super) fn keeps_all_out(route: &Route, fleet: &FleetView) -> bool {
+    let mut named = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet)).peekable();
+    named.peek().is_some() && named.all(|general| kept_out(route, general, fleet).is_some())
+}
+
+fn all_kept_out(route: &Route, fleet: &FleetView) -> Vec<KeptOutGeneral> {
+    let named = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet));
+    let found = named.filter_map(|general| {
+        let why = words::kept_out(kept_out(route, general, fleet)?).to_owned();
+        Some(KeptOutGeneral { general: Some(words::general_name(&general.key)), why })
+    });
+    found.take(GENERALS_MAX).collect()
+}
+
 /// Those that take work of a route while a budget is low.
 fn cheaper(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
     let is_called =
         |general: &GeneralView, word: &str| general.key.name.as_str() == word || general.ty.as_str() == word;
     let stands_in = |general: &&GeneralView| route.policy.degrade.iter().any(|line| is_called(general, &line.to));
-    let found = fleet.generals.iter().filter(stands_in);
+    let may = |general: &&GeneralView| kept_out(route, general, fleet).is_none();
+    let found = fleet.generals.iter().filter(stands_in).filter(may);
     found.take(GENERALS_MAX).map(|general| words::general_name(&general.key)).collect()
 }
 
@@ -144,7 +178,9 @@ fn too_old(route: &Route, fleet: &FleetView) -> Vec<GeneralName> {
             fleet.instances.iter().filter(|one| one.version.parse::<Version>().is_ok_and(|known| known >= min));
         new.any(|instance| instance.generals.iter().any(|(key, ..)| *key == general.key))
     };
-    let fitting = fleet.generals.iter().filter(|general| fits(&route.targets, general, fleet)).take(GENERALS_MAX);
+    let may =
+        |general: &&GeneralView| fits(&route.targets, general, fleet) && kept_out(route, general, fleet).is_none();
+    let fitting = fleet.generals.iter().filter(may).take(GENERALS_MAX);
     fitting.filter(|general| !is_new(general)).map(|general| words::general_name(&general.key)).collect()
 }
 
@@ -175,7 +211,15 @@ fn stopped(way: ExplainedWay, guarded: Option<Guarded>) -> ExplainedWay {
     };
     let generals = if action == GuardAction::Drop { Vec::new() } else { way.generals };
     let cheaper = if action == GuardAction::Drop { Vec::new() } else { way.cheaper };
-    ExplainedWay { guard: guard.as_str().to_owned(), guard_action: guard_action.into(), generals, cheaper, ..way }
+    let kept_out = if action == GuardAction::Drop { Vec::new() } else { way.kept_out };
+    ExplainedWay {
+        guard: guard.as_str().to_owned(),
+        guard_action: guard_action.into(),
+        generals,
+        cheaper,
+        kept_out,
+        ..way
+    }
 }
 
 /// What is counted while the journal is read.
@@ -354,4 +398,84 @@ fn same(generals: &[GeneralName], accepted: &EventAccepted) -> bool {
         && fixed().all(|fixed| {
             generals.iter().any(|name| name.cluster == fixed.cluster.as_str() && name.name == fixed.name.as_str())
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use mindos_core::affinity::{Affinity, Place};
+    use mindos_core::output::ClusterView;
+    use mindos_core::record::{GeneralKey, Holds, Load};
+    use mindos_core::route::Match;
+    use mindos_model::TenantName;
+
+    use super::*;
+
+    fn labels(value: &str) -> Labels {
+        vec![("gpu".into(), value.into())]
+    }
+
+    fn general(cluster: &str, told: &[&str]) -> GeneralView {
+        let key = GeneralKey {
+            tenant: TenantName::default_tenant(),
+            cluster: cluster.parse().unwrap(),
+            name: "g".parse().unwrap(),
+        };
+        GeneralView {
+            key: Arc::new(key),
+            ty: "worker".parse().unwrap(),
+            labels: labels("t4"),
+            told: told.iter().map(|value| labels(value)).collect(),
+            holds: Holds::NONE,
+            instances: 1,
+            load: Load::default(),
+            waiting: 0,
+            parked_backlog: 0,
+            ejected: 0,
+            rate_pool: None,
+        }
+    }
+
+    #[test]
+    fn who_is_kept_out_is_named_with_what_keeps_it_out() {
+        let cluster = |name: &str, region: &str, labels: Labels| ClusterView {
+            cluster: name.parse().unwrap(),
+            region: (!region.is_empty()).then(|| region.parse().unwrap()),
+            labels,
+            holds: Holds::NONE,
+        };
+        let fleet = FleetView {
+            clusters: vec![
+                cluster("c1", "us-east", Vec::new()),
+                cluster("c2", "eu-west", Vec::new()),
+                cluster("c3", "eu-west", labels("a100")),
+                cluster("c4", "", labels("a100")),
+                cluster("c5", "eu-west", Vec::new()),
+            ],
+            generals: vec![
+                general("c1", &["a100"]),
+                general("c2", &["t4"]),
+                general("c3", &["t4"]),
+                general("c4", &["a100"]),
+                general("c5", &["t4", "a100"]),
+            ],
+            instances: Vec::new(),
+            holds: BTreeMap::new(),
+        };
+        let targets = Targets { types: vec!["worker".parse().unwrap()], ..Targets::default() };
+        let mut route = Route::new("r".parse().unwrap(), Match::default(), targets, Strategy::Broadcast);
+        assert!(all_kept_out(&route, &fleet).is_empty());
+        route.policy.residency = vec!["eu-west".parse().unwrap()];
+        let require = Place { labels: labels("a100"), ..Place::default() };
+        route.policy.affinity = Some(Box::new(Affinity { require, prefer: Vec::new() }));
+        let kept_out: Vec<_> = all_kept_out(&route, &fleet)
+            .into_iter()
+            .map(|one| format!("{} {}", one.general.unwrap().cluster, one.why))
+            .collect();
+        assert_eq!(kept_out, ["c1 residency", "c2 affinity", "c4 residency"]);
+        assert!(!keeps_all_out(&route, &fleet));
+        route.policy.residency = vec!["ap-south".parse().unwrap()];
+        assert!(keeps_all_out(&route, &fleet));
+        route.targets.types = vec!["nobody".parse().unwrap()];
+        assert!(!keeps_all_out(&route, &fleet));
+    }
 }

@@ -105,7 +105,19 @@ fn cluster_of(view: &ClusterView, fleet: &FleetView) -> Cluster {
 }
 
 fn general_of(view: &GeneralView, fleet: &FleetView) -> General {
-    let GeneralView { key, ty, labels, holds, instances: _, load, waiting, parked_backlog, ejected, rate_pool } = view;
+    let GeneralView {
+        key,
+        ty,
+        labels,
+        told: _,
+        holds,
+        instances: _,
+        load,
+        waiting,
+        parked_backlog,
+        ejected,
+        rate_pool,
+    } = view;
     let serves = |instance: &&InstanceView| instance.generals.iter().any(|(served, ..)| served == key);
     let (instances_connected, instances_unknown) = count(fleet.instances.iter().filter(serves));
     let liveness = match (instances_connected, instances_unknown) {

@@ -1,13 +1,14 @@
 //! Publishing: events from one request or a stream of batches, checked, deduplicated, offered, answered in order.
 //!
-//! Invariant: at most [`WINDOW`] batches of a stream are unanswered; no more is read before, so a publisher that does not take
-//! its answers holds up nobody but itself.
+//! Invariants: at most [`WINDOW`] batches of a stream are unanswered; no more is read before, so a publisher that does not take
+//! its answers holds up nobody but itself. Events of a stream are accepted in their order, also while the routes change.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
+use mindos_model::Seq;
 use mindos_proto::event::v1::{PlannedDelivery, PublishResponse, PublishResult, PublishStreamResponse};
 use mindos_proto::rpc;
 use mindos_proto::wire::{PublishRequestWire, PublishStreamRequestWire};
@@ -51,9 +52,7 @@ impl Context {
 
     /// Notes what the index on disk knows of an event that left the core's own window, and which conditions hold for it.
     pub(crate) async fn recall(self: &Arc<Self>, event: &mut NewEvent) {
-        if self.judges.judge(event) {
-            *event = self.judge_reading(event.clone()).await;
-        }
+        self.judge(event).await;
         match self.dedupe.lookup(&event.key) {
             Ok(seen) => event.seen = seen,
             // The core's window still holds what is recent; an index that cannot be read makes nobody wait.
@@ -110,6 +109,8 @@ struct Batch {
     results: Vec<Option<PublishResult>>,
     /// Source and id of each, when they are wanted.
     names: Vec<(String, String)>,
+    /// By which table its events were judged.
+    table: Option<Seq>,
     pending: Option<Pending>,
 }
 
@@ -123,7 +124,7 @@ impl Batch {
     }
 
     fn response(self, answers: Vec<Answer>) -> Result<PublishStreamResponse, Status> {
-        let Batch { number, explain, results, names, pending: _ } = self;
+        let Batch { number, explain, results, names, table: _, pending: _ } = self;
         let mut answers = answers.into_iter();
         let mut names = names.into_iter();
         let mut response = PublishStreamResponse { batch: number, results: Vec::with_capacity(results.len()) };
@@ -171,27 +172,22 @@ async fn carry(
         tokio::select! {
             biased;
             answered = first(&mut waiting), if !waiting.is_empty() => {
-                let mut answered = answered?;
-                let Some(batch) = waiting.pop_front() else { continue };
-                let settled = context.settle_unjudged(&mut answered).await;
-                settled.map_err(|stopped| Status::from(status::stopped(stopped)))?;
-                if batch.explain {
-                    for answer in &mut answered {
-                        if let Ok(Reply::Published(published)) = answer
-                            && published.duplicate
-                        {
-                            *published = context.first_answer(published.clone()).await;
-                        }
-                    }
-                }
-                if answers.send(Ok(batch.response(answered)?)).await.is_err() {
+                if !conclude(context, &mut waiting, answered?, answers).await? {
                     return Ok(());
                 }
             }
             message = batches.message(), if may_read => match message? {
                 None => open = false,
                 Some(message) => {
-                    let batch = offer(context, message, next).await?;
+                    let (mut batch, events) = admit(context, message, next).await?;
+                    // Those before may be given back, and would come behind it.
+                    while waiting.iter().any(|before| before.pending.is_some() && before.table != batch.table) {
+                        let answered = first(&mut waiting).await?;
+                        if !conclude(context, &mut waiting, answered, answers).await? {
+                            return Ok(());
+                        }
+                    }
+                    batch.pending = send(&context.handle, events).await?;
                     next += 1;
                     waiting.push_back(batch);
                 }
@@ -207,6 +203,28 @@ async fn carry(
     Ok(())
 }
 
+/// Answers the first batch, whose events the plane has answered. False when its publisher is gone.
+async fn conclude(
+    context: &Arc<Context>,
+    waiting: &mut VecDeque<Batch>,
+    mut answered: Vec<Answer>,
+    answers: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
+) -> Result<bool, Status> {
+    let Some(batch) = waiting.pop_front() else { return Ok(true) };
+    let settled = context.settle_unjudged(&mut answered).await;
+    settled.map_err(|stopped| Status::from(status::stopped(stopped)))?;
+    if batch.explain {
+        for answer in &mut answered {
+            if let Ok(Reply::Published(published)) = answer
+                && published.duplicate
+            {
+                *published = context.first_answer(published.clone()).await;
+            }
+        }
+    }
+    Ok(answers.send(Ok(batch.response(answered)?)).await.is_ok())
+}
+
 async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
     match waiting.front_mut() {
         Some(batch) => batch.answered().await,
@@ -214,8 +232,12 @@ async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
     }
 }
 
-/// Checks the events of a batch and offers those that are good.
-async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number: u64) -> Result<Batch, Status> {
+/// Checks the events of a batch; returns those that are good beside it.
+async fn admit(
+    context: &Arc<Context>,
+    message: PublishStreamRequestWire,
+    number: u64,
+) -> Result<(Batch, Vec<NewEvent>), Status> {
     let PublishStreamRequestWire { batch, events, explain } = message;
     if batch != number {
         return Err(Status::invalid_argument(format!("batch: is {batch}: expected {number}")));
@@ -257,8 +279,8 @@ async fn offer(context: &Arc<Context>, message: PublishStreamRequestWire, number
             }
         }
     }
-    let pending = send(&context.handle, good).await?;
-    Ok(Batch { number, explain, results, names, pending })
+    let table = context.judge_alike(&mut good).await.map_err(|stopped| Status::from(status::stopped(stopped)))?;
+    Ok((Batch { number, explain, results, names, table, pending: None }, good))
 }
 
 async fn send(handle: &Handle, events: Vec<NewEvent>) -> Result<Option<Pending>, Status> {

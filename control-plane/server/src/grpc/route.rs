@@ -163,8 +163,12 @@ fn compare(before: &wire::RouteTable, after: &wire::RouteTable) -> ApplyResponse
 fn warnings(table: &RouteTable, fleet: &FleetView) -> Vec<String> {
     let is_known = |ty: &&mindos_model::GeneralType| fleet.generals.iter().any(|general| general.ty == **ty);
     let warning = |route: &mindos_core::route::Route| {
-        let ty = route.targets.types.iter().find(|ty| !is_known(ty))?;
-        Some(format!("route {}: no general of type {ty} is known", route.name))
+        if let Some(ty) = route.targets.types.iter().find(|ty| !is_known(ty)) {
+            return Some(format!("route {}: no general of type {ty} is known", route.name));
+        }
+        let keeps_all_out = explain::keeps_all_out(route, fleet);
+        keeps_all_out
+            .then(|| format!("route {}: affinity or residency keeps out all generals that it names", route.name))
     };
     table.routes.iter().filter_map(warning).collect()
 }

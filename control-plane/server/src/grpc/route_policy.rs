@@ -5,6 +5,7 @@ use std::time::Duration;
 use mindos_core::feedback::FeedbackRule;
 use mindos_core::route::{Coalesce, DEGRADE_MAX, NoGeneral, Policy, Retry, Weight};
 use mindos_journal::encode::policy::{degrade_from_message, degrade_to_message, version_from_message};
+use mindos_journal::encode::siting::{affinity_from_message, affinity_to_message, residency_from_message};
 use mindos_proto::convert::{Invalid, duration, parsed, span};
 use mindos_proto::route::v1 as wire;
 use mindos_proto::route::v1::route::FallBack;
@@ -46,7 +47,10 @@ pub(super) fn read(route: &mut wire::Route) -> Result<(Coalesce, Policy), Invali
         floor: if floor_permille == 0 { FEEDBACK_FLOOR } else { floor_permille },
     });
     let (retry, no_general) = (Retry { first, longest }, no_general(route)?);
-    Ok((coalesce, Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback }))
+    let residency = residency_from_message(&route.residency)?;
+    let affinity = route.affinity.take().map(affinity_from_message).transpose()?.map(Box::new);
+    let policy = Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback, residency, affinity };
+    Ok((coalesce, policy))
 }
 
 /// Share of choices made without opinions where nothing is said, in thousandths.
@@ -95,7 +99,9 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
         Coalesce::Latest => (wire::CoalescePolicy::Latest, None, None),
         Coalesce::Debounce { quiet, longest } => (wire::CoalescePolicy::Debounce, Some(quiet), Some(longest)),
     };
-    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback, residency, affinity } = policy;
+    route.residency = residency.iter().map(ToString::to_string).collect();
+    route.affinity = affinity.as_deref().map(affinity_to_message);
     route.feedback = feedback
         .map(|FeedbackRule { weight, floor }| wire::FeedbackWeight { weight_permille: weight, floor_permille: floor });
     route.coalesce = word.into();
@@ -121,6 +127,7 @@ pub(super) fn write(coalesce: Coalesce, policy: &Policy, route: &mut wire::Route
 
 #[cfg(test)]
 mod tests {
+    use mindos_core::affinity::{Affinity, Place, Preference};
     use mindos_core::route::{Match, Route, RouteTable, Targets};
     use mindos_model::Strategy;
 
@@ -151,6 +158,11 @@ mod tests {
         let mut ty = route("type", Strategy::Broadcast);
         ty.policy.no_general = NoGeneral::FallBackType("b".parse().unwrap());
         ty.policy.version_min = Some("2.1".parse().unwrap());
+        ty.policy.residency = vec!["eu-west".parse().unwrap()];
+        let labels = vec![("gpu".into(), "a100".into())];
+        let place = Place { regions: vec!["eu-west".parse().unwrap()], labels, ..Place::default() };
+        let prefer = vec![Preference { weight: 40, place: place.clone() }];
+        ty.policy.affinity = Some(Box::new(Affinity { require: place, prefer }));
         ty.policy.degrade = vec![mindos_core::route::Degrade { from: Some("a".into()), to: "b".into() }];
         let table = RouteTable { routes: vec![split, shadow, debounce, refuse, other, ty], trust: None };
 

@@ -1,7 +1,7 @@
 //! Words of the core as the API writes them, and back.
 
 use mindos_core::output::{DeliveryView, InstanceState};
-use mindos_core::record::{CancelReason, Degraded, GeneralKey, Holds, InstanceKey, Labels};
+use mindos_core::record::{CancelReason, Degraded, GeneralKey, Holds, InstanceKey, KeptOut, Labels};
 use mindos_model::{BudgetName, DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
 use mindos_proto::convert::time;
 use mindos_proto::delivery::v1 as delivery;
@@ -134,4 +134,12 @@ pub(super) fn blob_ref(digest: [u8; 32]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// What keeps a general out of a route's work.
+pub(super) fn kept_out(why: KeptOut) -> &'static str {
+    match why {
+        KeptOut::Residency => "residency",
+        KeptOut::Affinity => "affinity",
+    }
 }

@@ -132,11 +132,12 @@ impl Http {
         status::event(error).into()
     }
 
-    async fn offer(&self, events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+    async fn offer(&self, mut events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
+        self.context.judge_alike(&mut events).await.map_err(stopped)?;
         let mut pending = self.context.handle.publish(events).await.map_err(stopped)?;
         let mut answers = pending.answers().await.map_err(stopped)?;
         self.context.settle_unjudged(&mut answers).await.map_err(stopped)?;

@@ -26,6 +26,12 @@ routes:
       - {from: security-general, to: small-general}
       - {to: tiny}
     version_min: '1.4'
+    residency: [eu-west-1, eu-central-1]
+    affinity:
+      require: {labels: {gpu: a100}}
+      prefer:
+        - {weight: 40, regions: [eu-west-1]}
+        - {weight: 10, labels: {tier: gold}}
   - name: default
     targets: {types: [general-purpose-general]}
     strategy: round_robin
@@ -66,8 +72,21 @@ fn what_is_wrong_is_named_with_its_line_and_what_is_accepted() {
         ("version_min: '1.4'", "version_min: 1.4-rc.1", 21, "one to three numbers"),
         ("{to: tiny}", "{two: tiny}", 20, "expected one of from, to"),
         ("hops_max: 5", "hops_max: 5000", 2, "1 to 1000"),
-        ("  - name: default\n", "  - name: large-changes\n", 22, "stands twice"),
-        ("types: [general-purpose-general]", "{}", 23, ""),
+        ("[eu-west-1, eu-central-1]", "[eu-central-1]", 22, "none of them is in targets.regions"),
+        ("[eu-west-1, eu-central-1]", "[EU West]", 22, "residency"),
+        ("require: {labels: {gpu: a100}}", "require: {regions: [us-east-1]}", 24, "none of them is in residency"),
+        (
+            "require: {labels: {gpu: a100}}",
+            "require: {label: {gpu: a100}}",
+            24,
+            "expected one of clusters, regions, labels",
+        ),
+        ("weight: 40", "weight: 0", 26, "routes[0].affinity.prefer[0].weight: 0 is out of range: expected 1 to 100"),
+        ("weight: 10, labels: {tier: gold}", "weight: 101, clusters: [c1]", 27, "expected 1 to 100"),
+        ("weight: 10, labels: {tier: gold}", "weight: 10", 27, "names no place"),
+        ("weight: 10, labels: {tier: gold}", "weight: 10, clusters: [C 1]", 27, "affinity.prefer[1].clusters"),
+        ("  - name: default\n", "  - name: large-changes\n", 28, "stands twice"),
+        ("types: [general-purpose-general]", "{}", 29, ""),
         ("    strategy: round_robin\n", "    strategy: round_robin\n    match: {kinds: [x]}\n", 5, "match everything"),
     ];
     for (was, is, line, what) in cases {

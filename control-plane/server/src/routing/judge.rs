@@ -241,12 +241,18 @@ pub struct Judges {
 }
 
 impl Judges {
-    /// Judges an event, if the table that is known to be in force asks for it. True when a condition asked for data in a blob: then
+    /// Whether a table is known to be in force.
+    pub(super) fn is_any(&self) -> bool {
+        self.in_force.load().is_some()
+    }
+
+    /// Judges an event by the table that is known to be in force; says by which also where that has no conditions. True when a condition asked for data in a blob: then
     /// [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
     #[must_use]
     pub fn judge(&self, event: &mut NewEvent) -> bool {
         let Some(judge) = &*self.in_force.load() else { return false };
         if !judge.is_conditional() || !event.routed {
+            event.judged = Some(Judged { table: judge.at, holds: None, failed: 0 });
             return false;
         }
         let mut asked = false;

@@ -1,11 +1,14 @@
 //! Publishing with conditions: events that were judged against another table than the one in force are judged again.
 //!
-//! Invariant: a publisher sees one answer to each event, in their order, and never that it was judged more than once.
+//! Invariants: a publisher sees one answer to each event, in their order, and never that it was judged more than once. Events that are
+//! offered together, and batches of one stream that are under way together, were judged by one table: the plane gives back all from the
+//! first on for which that is not the one in force, since no table comes back into force, so none is accepted before an earlier one.
 
 use std::sync::Arc;
 
 use mindos_core::input::{Input, NewEvent, Query};
 use mindos_core::output::Reply;
+use mindos_model::Seq;
 
 use crate::driver::{Answer, CallError, Stopped};
 use crate::grpc::Context;
@@ -20,8 +23,49 @@ impl Context {
             }
             self.learn_routes().await?;
             self.judges.count_again(1);
-            if self.judges.judge(&mut event) {
-                *event = self.judge_reading(*event).await;
+            self.judge(&mut event).await;
+        }
+    }
+
+    /// Judges an event by the table that is known to be in force.
+    pub(crate) async fn judge(self: &Arc<Self>, event: &mut NewEvent) {
+        if self.judges.judge(event) {
+            *event = self.judge_reading(event.clone()).await;
+        }
+    }
+
+    /// Has all of these events judged by one table, and says by which. Another may have come into force between two of them.
+    pub(crate) async fn judge_alike(self: &Arc<Self>, events: &mut [NewEvent]) -> Result<Option<Seq>, Stopped> {
+        self.know_routes().await?;
+        let table = |event: &NewEvent| event.judged.map(|judged| judged.table);
+        loop {
+            let newest = events.iter().map(table).max().flatten();
+            let mut all = true;
+            for event in events.iter_mut().filter(|event| table(event) != newest || newest.is_none()) {
+                all = false;
+                self.judge(event).await;
+            }
+            if all {
+                return Ok(newest);
+            }
+        }
+    }
+
+    /// Learns the table in force where none is known.
+    async fn know_routes(&self) -> Result<(), Stopped> {
+        while !self.judges.is_any() {
+            self.learn_patiently().await?;
+        }
+        Ok(())
+    }
+
+    async fn learn_patiently(&self) -> Result<(), Stopped> {
+        loop {
+            match self.learn_routes().await {
+                Ok(()) => return Ok(()),
+                // Nothing was lost: the events are still here.
+                Err(CallError::Full(_)) => tokio::task::yield_now().await,
+                Err(CallError::Stopped(_) | CallError::Rejected(_)) => return Err(Stopped),
             }
         }
     }
@@ -54,21 +98,12 @@ impl Context {
             if events.is_empty() {
                 return Ok(());
             }
-            match self.learn_routes().await {
-                Ok(()) => {}
-                // Nothing was lost: the events are still here.
-                Err(CallError::Full(_)) => {
-                    tokio::task::yield_now().await;
-                    continue;
-                }
-                Err(CallError::Stopped(_) | CallError::Rejected(_)) => return Err(Stopped),
-            }
+            self.learn_patiently().await?;
             self.judges.count_again(events.len());
             for event in &mut events {
-                if self.judges.judge(event) {
-                    *event = self.judge_reading(event.clone()).await;
-                }
+                self.judge(event).await;
             }
+            self.judge_alike(&mut events).await?;
             let again = self.handle.publish(events).await?.answers().await?;
             for (place, answer) in places.into_iter().zip(again) {
                 answers[place] = answer;

@@ -10,5 +10,6 @@ mod policy;
 pub mod print;
 pub mod run;
 pub mod show;
+mod siting;
 
 pub use run::{Ran, run};

@@ -310,13 +310,14 @@ impl<'a> Words<'a> {
         let (cluster, instance) = split(self.next("an instance")?)?;
         let key = words::instance(cluster, instance).ok_or("not an instance's name")?;
         let pool = self.take("pool").map(|name| (Arc::from(RATE_POOL_LABEL), Arc::from(name)));
+        let labels: Vec<_> = super::siting::labels(self.take("labels"))?.into_iter().chain(pool).collect();
         let general = |item: &str| {
             let parts: Vec<_> = item.split(':').collect();
             let [name, ty, slots] = parts[..] else { return Err(format!("`{item}` is not name:type:slots")) };
             Ok(HelloGeneral {
                 name: GeneralName::new(name).map_err(text)?,
                 ty: GeneralType::new(ty).map_err(text)?,
-                labels: pool.iter().cloned().collect(),
+                labels: labels.clone(),
                 slots: number(slots)?,
             })
         };
@@ -326,7 +327,7 @@ impl<'a> Words<'a> {
             boot: BootId::new(self.take("boot").unwrap_or("b1")).map_err(text)?,
             version: Arc::from(self.take("version").unwrap_or("0.1.0")),
             region: self.take("region").map(Region::new).transpose().map_err(text)?,
-            cluster_labels: Vec::new(),
+            cluster_labels: super::siting::labels(self.take("cluster_labels"))?,
             generals: self.list("generals", general)?,
             held: self.list("held", claim)?,
             keeps_ceilings: self.flag("ceilings"),

@@ -43,6 +43,7 @@ pub(super) fn read<'a>(route: &mut Route, take: &mut impl FnMut(&str) -> Option<
     let names: Parsed<Vec<_>> = list(take("shadow_names")).map(|item| GeneralName::new(item).map_err(text)).collect();
     let targets = Targets { types: types?, names: names?, ..Targets::default() };
     route.policy.shadow = (!targets.names_nothing()).then_some(targets);
+    super::siting::read(route, take)?;
     route.policy.version_min = take("version_min").map(str::parse).transpose().map_err(text)?;
     route.policy.degrade = list(take("degrade"))
         .map(|item| match item.split_once('>') {
@@ -68,7 +69,7 @@ fn list(word: Option<&str>) -> impl Iterator<Item = &str> {
 
 /// The same as [`read`], the other way.
 pub(super) fn print(out: &mut String, route: &Route) {
-    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback } = &route.policy;
+    let Policy { shadow, ttl, retry, no_general, degrade, version_min, feedback, .. } = &route.policy;
     let ms = |span: Duration| format!("{}ms", span.as_millis());
     // Writing to a string cannot fail.
     if let Coalesce::Debounce { quiet, longest } = route.coalesce {
@@ -95,6 +96,7 @@ pub(super) fn print(out: &mut String, route: &Route) {
         };
         let _ = write!(out, " degrade={}", degrade.iter().map(line).collect::<Vec<_>>().join(","));
     }
+    super::siting::print(out, route);
     if let Some(rule) = feedback {
         let _ = write!(out, " feedback={}/{}", rule.weight, rule.floor);
     }

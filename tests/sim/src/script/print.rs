@@ -58,6 +58,11 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             if hello.keeps_ceilings {
                 text.push_str(" ceilings");
             }
+            super::siting::print_labels(&mut text, "cluster_labels", &hello.cluster_labels);
+            // Those of the others are the same, as scenarios say it.
+            let own = hello.generals.first().map(|general| &general.labels[..]).unwrap_or_default();
+            let own = own.iter().filter(|(key, _)| &**key != RATE_POOL_LABEL).cloned().collect();
+            super::siting::print_labels(&mut text, "labels", &own);
             let labels = hello.generals.iter().flat_map(|general| &general.labels);
             if let Some((_, pool)) = { labels }.find(|(key, _)| &**key == RATE_POOL_LABEL) {
                 let _ = write!(text, " pool={pool}");

@@ -404,7 +404,7 @@ fn choice(out: &mut String, choice: &Choice) -> std::fmt::Result {
     for (instance, why) in &choice.excluded {
         write!(out, " without={}:{why:?}", instance.instance)?;
     }
-    Ok(())
+    choice.siting.as_deref().map_or(Ok(()), |siting| super::siting::show(out, siting))
 }
 
 fn fleet(fleet: &FleetView, start: Timestamp) -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::output::PlaneMessage;
 use mindos_core::record::InstanceKey;
-use mindos_model::{BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Token};
+use mindos_model::{BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, Region, Token};
 use mindos_sidecar_core::{Action, Agent, Config, Down, Finish, GeneralConfig, GeneralIndex, Outcome, Progress};
 
 use super::{Event, World};
@@ -111,6 +111,18 @@ impl World {
         // Agents are upgraded, and some are not.
         let versions = ["0.1.0", "0.1.0", "0.2.0-rc.1", "0.2.0", "custom"];
         host.config.version = versions[seed as usize % versions.len()].to_owned();
+        // Nodes differ: what a general runs on, and sometimes where.
+        let kinds = [None, None, Some("a"), Some("b")];
+        let node = kinds[(seed >> 8) as usize % kinds.len()];
+        for general in &mut host.config.generals {
+            general.labels.retain(|key, _| key != "node");
+            general.labels.extend(node.map(|node| ("node".to_owned(), node.to_owned())));
+        }
+        let regions = [None, Some("north"), Some("north"), Some("south")];
+        if (seed >> 16).is_multiple_of(4) {
+            let region = regions[(seed >> 24) as usize % regions.len()];
+            host.config.region = region.and_then(|region| Region::new(region).ok());
+        }
         host.started.clear();
         host.jobs.clear();
         host.core = Some(Agent::new(host.config.clone()).map_err(|error| format!("agents_begin: {error}"))?);

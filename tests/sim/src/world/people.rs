@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mindos_core::affinity::{Affinity, Place, Preference};
 use mindos_core::feedback::FeedbackRule;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
@@ -11,7 +12,8 @@ use mindos_core::record::{About, Feedback, FeedbackVerdict, HoldTarget, Holds, R
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
 use mindos_model::{
-    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, RouteName, Seq, Status, Strategy, Timestamp, limits,
+    ClusterName, DeliveryId, GeneralName, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy, Timestamp,
+    limits,
 };
 
 use super::{Event, World};
@@ -451,6 +453,9 @@ impl World {
                 let version = self.chance.pick(&["0.1", "0.2"]).copied().unwrap_or("0.1");
                 route.policy.version_min = version.parse().ok();
             }
+            if !plain {
+                self.draw_siting(&mut route);
+            }
             if !plain && !route.matches.kinds.is_empty() {
                 let condition = self.chance.pick(&["even", "never", "broken"]).copied().unwrap_or("even");
                 route.matches.condition = self.chance.permille(150).then(|| Arc::from(condition));
@@ -467,6 +472,40 @@ impl World {
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
         self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
+    }
+
+    /// Where its work may go, and where it rather goes.
+    fn draw_siting(&mut self, route: &mut Route) {
+        let region = |name: &str| Region::new(name).expect("a name of ours");
+        if self.chance.permille(80) {
+            route.policy.residency = [&["north"][..], &["north", "south"]][self.chance.below(2) as usize]
+                .iter()
+                .map(|name| region(name))
+                .collect();
+        }
+        if !self.chance.permille(200) {
+            return;
+        }
+        let mut place = || {
+            let mut place = Place::default();
+            match self.chance.below(3) {
+                0 => place.clusters.extend(ClusterName::new(self.chance.pick(&["c1", "c2"]).copied().unwrap_or("c1"))),
+                1 => place.regions.push(region("north")),
+                _ => place
+                    .labels
+                    .push((Arc::from("node"), Arc::from(self.chance.pick(&["a", "b"]).copied().unwrap_or("a")))),
+            }
+            place
+        };
+        let (one, other, third) = (place(), place(), place());
+        let weight = self.chance.within(1, 100) as u32;
+        let prefer = vec![Preference { weight, place: other }, Preference { weight: 100, place: third }];
+        let affinity = match self.chance.below(3) {
+            0 => Affinity { require: one, prefer: Vec::new() },
+            1 => Affinity { require: Place::default(), prefer },
+            _ => Affinity { require: one, prefer },
+        };
+        route.policy.affinity = Some(Box::new(affinity));
     }
 
     fn draw_policy(&mut self, route: &mut Route) {
@@ -490,7 +529,7 @@ impl World {
                 })
                 .collect();
         }
-        if self.chance.permille(300) {
+        if self.chance.permille(300) && route.strategy != Strategy::Split {
             let (weight, floor) = (self.chance.within(1, 500) as u32, self.chance.within(10, 500) as u32);
             route.policy.feedback = Some(FeedbackRule { weight, floor });
         }

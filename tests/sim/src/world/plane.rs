@@ -104,7 +104,9 @@ impl World {
             Input::Hello(hello) => {
                 for general in &hello.generals {
                     let key = self.general_key(&hello.key, &general.name);
-                    self.ledger.slots.entry((hello.key.clone(), key)).or_default().push(end, general.slots);
+                    let served = (hello.key.clone(), key);
+                    self.ledger.told.entry(served.clone()).or_default().push(end, general.labels.clone());
+                    self.ledger.slots.entry(served).or_default().push(end, general.slots);
                 }
                 for (id, token) in &hello.held {
                     self.rearmed(&hello.key, *id, *token, end);

@@ -96,7 +96,9 @@ impl Gitlens {
         self.context.quota(&event)?;
         let stopped = |stopped| HttpError::from(status::stopped(stopped));
         let mut pending = self.context.handle.publish(vec![event]).await.map_err(stopped)?;
-        match pending.answers().await.map_err(stopped)?.pop() {
+        let mut answers = pending.answers().await.map_err(stopped)?;
+        self.context.settle_unjudged(&mut answers).await.map_err(stopped)?;
+        match answers.pop() {
             Some(Ok(Reply::Published(published))) => Ok(self.context.first_answer(published).await),
             Some(Err(rejection)) => Err(status::rejection(&rejection).into()),
             Some(Ok(_)) | None => Err(status::internal("the plane gave an answer of another kind").into()),

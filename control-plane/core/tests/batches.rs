@@ -1,0 +1,51 @@
+//! Batches on their way to the disk: at most two, and the word of a later one goes for all before it.
+
+use std::sync::Arc;
+
+use mindos_core::input::{Entropy, Hello, HelloGeneral, Input, SessionId};
+use mindos_core::record::{EpochCause, InstanceKey};
+use mindos_core::{Durable, Limits, Plane};
+use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, TenantName, Timestamp};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+/// A new general brings records.
+fn hello(plane: &mut Plane, number: u64) {
+    let hello = Hello {
+        session: SessionId(number),
+        key: Arc::new(InstanceKey {
+            tenant: TenantName::default_tenant(),
+            cluster: ClusterName::new("eu").unwrap(),
+            instance: InstanceId::new(&format!("pod-{number}")).unwrap(),
+        }),
+        boot: BootId::new("b1").unwrap(),
+        version: "0.1.0".into(),
+        region: None,
+        cluster_labels: Vec::new(),
+        generals: vec![HelloGeneral {
+            name: GeneralName::new(&format!("general-{number}")).unwrap(),
+            ty: GeneralType::new("general-purpose-general").unwrap(),
+            labels: Vec::new(),
+            slots: 1,
+        }],
+        keeps_ceilings: false,
+        held: Vec::new(),
+    };
+    plane.offer(Input::Hello(Box::new(hello)), NOW, Entropy(number));
+}
+
+#[test]
+fn two_batches_synced_at_once_make_room_for_two_more() {
+    let mut plane = Plane::new(Durable::new(), Limits::default(), "0.1.0", EpochCause::Start, NOW);
+    for round in 0..3 {
+        let mut last = None;
+        for number in 0..2 {
+            hello(&mut plane, round * 3 + number + 1);
+            last = plane.seal();
+            assert!(last.is_some(), "batch {number} of round {round} found no room");
+        }
+        hello(&mut plane, round * 3 + 3);
+        assert!(plane.seal().is_none(), "a third batch left in round {round}");
+        plane.synced(last.unwrap().last(), NOW);
+    }
+}
