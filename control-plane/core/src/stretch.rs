@@ -14,7 +14,7 @@ use crate::record::{DeliveryLeased, DeliverySettled, Entry, EventAccepted, Recor
 use crate::snapshot::Ending;
 
 /// Entries looked at together.
-const STRETCH_MAX: usize = 1 << 14;
+const STRETCH_MAX: usize = 1 << 16;
 
 /// Events accepted in a stretch, by their place in it, with their deliveries that are not settled in it.
 struct Stretch<'a> {

@@ -246,8 +246,8 @@ impl Judges {
         self.in_force.load().is_some()
     }
 
-    /// Judges an event by the table that is known to be in force; says by which also where that has no conditions. True when a condition asked for data in a blob: then
-    /// [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
+    /// Judges an event by the table that is known to be in force, and says by which, also where that has no conditions. True when a
+    /// condition asked for data in a blob: then [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
     #[must_use]
     pub fn judge(&self, event: &mut NewEvent) -> bool {
         let Some(judge) = &*self.in_force.load() else { return false };

@@ -27,9 +27,9 @@ use crate::logging::Chain;
 /// Between two looks at how long the tail is.
 const POLL: Duration = Duration::from_millis(200);
 /// How long batches may gather: waking for each would cost more than its fold.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(200);
 /// Batches that are folded at once, at most.
-const GATHERED_MAX: usize = 64;
+const GATHERED_MAX: usize = 256;
 /// Before another try after a failure.
 const RETRY: Duration = Duration::from_secs(30);
 
