@@ -262,9 +262,10 @@ impl Durable {
     }
 
     /// Whether the labels of the general as it was registered, or those of an instance that is connected or was a while ago, are what
-    /// the route requires.
+    /// the route requires. Just after a start any may: who carries a label that another instance of the general does not may not have
+    /// dialled again yet.
     pub(crate) fn may_carry(&self, rule: &Rule, general: GeneralIdx, soft: &Soft, now: Timestamp) -> bool {
-        if rule.route.required_labels().is_empty() {
+        if rule.route.required_labels().is_empty() || soft.has_just_begun(now) {
             return true;
         }
         let asks = Asks { version_min: None, ..self.asks(rule, general) };

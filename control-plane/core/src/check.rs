@@ -200,7 +200,8 @@ impl Plane {
         self.soft().check(self.durable())?;
         self.durable().check_budget_turns(self.context(self.durable().at(), Entropy(0)))?;
         self.durable().check_aside(self.soft())?;
-        let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty);
+        // Of some not all lanes were tried, and the time at which they are is set.
+        let idle = self.durable().queues().filter(|id| !self.durable().queue(*id).dirty && !self.will_look_at(*id));
         for id in idle.collect::<Vec<_>>() {
             for lane in self.durable().queue(id).in_turn() {
                 let Some(delivery) = self.durable().first_eligible(id, lane) else { continue };

@@ -359,6 +359,11 @@ impl Plane {
         }
     }
 
+    /// Whether a queue of which not all lanes were tried is looked at again, soon.
+    pub(crate) fn will_look_at(&self, queue: QueueId) -> bool {
+        self.looks.iter().any(|(_, waiting)| *waiting == queue)
+    }
+
     /// Leases what may be leased to whoever has a slot.
     fn assign(&mut self, now: Timestamp, entropy: &mut Entropy) {
         while !self.is_full() {

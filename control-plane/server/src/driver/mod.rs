@@ -113,6 +113,20 @@ impl Pending {
     }
 }
 
+/// A slot for answers, given back unless what is to be answered has reached the plane.
+struct Offered<'a> {
+    shared: &'a Shared,
+    request: Option<RequestId>,
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request.take() {
+            self.shared.requests.lock().withdraw(request);
+        }
+    }
+}
+
 impl Handle {
     pub(crate) fn new(clock: Clock, durable: Seq, inbox: InboxLimits, outbox: OutboxLimits) -> Handle {
         let followers = Followers::default();
@@ -177,7 +191,10 @@ impl Handle {
         let (first, receiver) = self.shared.requests.lock().many(events.len());
         let with_id = |(place, event)| Input::Publish { request: RequestId(first.0 + place), event: Box::new(event) };
         let mut inputs: Vec<Input> = (0..).zip(events).map(with_id).collect();
+        // Who waits for room may be gone before there is any, and nobody would answer.
+        let mut offered = Offered { shared: &self.shared, request: Some(first) };
         self.shared.inbox.send(&mut inputs).await?;
+        offered.request = None;
         Ok(Pending(receiver))
     }
 

@@ -13,6 +13,9 @@ use mindos_model::Seq;
 use crate::driver::{Answer, CallError, Stopped};
 use crate::grpc::Context;
 
+/// Before the table in force is asked for once more, where the plane has no room for the question.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
+
 impl Context {
     /// Publishes one event, however often it has to be judged.
     pub(crate) async fn publish_one(self: &Arc<Self>, mut event: Box<NewEvent>) -> Result<Reply, CallError> {
@@ -64,7 +67,7 @@ impl Context {
             match self.learn_routes().await {
                 Ok(()) => return Ok(()),
                 // Nothing was lost: the events are still here.
-                Err(CallError::Full(_)) => tokio::task::yield_now().await,
+                Err(CallError::Full(_)) => tokio::time::sleep(ASK_AGAIN).await,
                 Err(CallError::Stopped(_) | CallError::Rejected(_)) => return Err(Stopped),
             }
         }

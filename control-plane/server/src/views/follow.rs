@@ -240,8 +240,14 @@ pub fn run(view: &mut dyn View, feed: &mut dyn Feed, source: &dyn Source, stop: 
                 if !pause(wait, stop) {
                     return;
                 }
-                if let Err(error) = view.recover() {
-                    warn!(error = %Chain(&*error), view = view.name(), "view was not brought back");
+                // Until it is whole again it says nothing of where it stands, so nothing may be followed from there.
+                while let Err(error) = view.recover() {
+                    wait = (wait * 2).min(RETRY_MAX);
+                    let retry_in_ms = wait.as_millis();
+                    warn!(error = %Chain(&*error), view = view.name(), retry_in_ms, "view was not brought back");
+                    if !pause(wait, stop) {
+                        return;
+                    }
                 }
                 progress.seen.store(view.next().0.saturating_sub(1), Ordering::Relaxed);
             }
@@ -374,6 +380,8 @@ mod tests {
         entries: Vec<Entry>,
         next: u64,
         fails_at: Option<Seq>,
+        /// How often it is not brought back before it is.
+        stays_down: u32,
         resets: usize,
         closed: bool,
     }
@@ -418,7 +426,17 @@ mod tests {
         }
 
         fn recover(&mut self) -> Result<(), ViewError> {
-            Ok(())
+            match self.stays_down.checked_sub(1) {
+                Some(left) => {
+                    // As one that lost its place on the way.
+                    (self.next, self.stays_down) = (0, left);
+                    Err("still on fire".into())
+                }
+                None => {
+                    self.next = self.entries.last().map_or(1, |entry| entry.seq.0 + 1);
+                    Ok(())
+                }
+            }
         }
 
         fn close(&mut self) -> Result<(), ViewError> {
@@ -477,6 +495,14 @@ mod tests {
         let mut view = Seen { fails_at: Some(Seq(4)), ..Seen::default() };
         let progress = follow_all(&mut view, vec![], &records);
         assert_eq!((view.entries.len(), progress.restarts()), (9, 1));
+    }
+
+    #[test]
+    fn a_view_that_is_not_brought_back_at_once_is_fed_nothing_until_it_is() {
+        let records = records(9);
+        let mut view = Seen { fails_at: Some(Seq(4)), stays_down: 1, ..Seen::default() };
+        let progress = follow_all(&mut view, vec![], &records);
+        assert_eq!((view.entries, progress.restarts()), (records.entries(), 1));
     }
 
     #[test]

@@ -186,6 +186,11 @@ impl HistoryFile {
         Ok(())
     }
 
+    /// Has each commit be on the disk before it returns: for a file whose rows must not be lost while the mark in another one stays.
+    pub(super) fn sync_commits(&self) -> Result<(), HistoryError> {
+        Ok(self.connection.execute_batch("PRAGMA synchronous = FULL;")?)
+    }
+
     /// Whether the next events belong into another file.
     pub(super) fn is_full(&self, rows_max: u64) -> bool {
         self.rows >= rows_max || self.names_count >= NAMES_MAX

@@ -173,11 +173,18 @@ impl HistoryWriter {
             files.pop();
         }
         // What one file knows of the mark holds for all, so a single other one that is not whole makes the history start over.
-        let unusable = |file: &FileRef| {
-            file::open_to_read(&file.path).and_then(|open| query::schema(&open)).ok() != Some(file::SCHEMA)
-        };
-        if files.iter().any(unusable) {
-            return self.clear();
+        for file in &files {
+            match file::open_to_read(&file.path).and_then(|open| query::schema(&open)) {
+                Ok(file::SCHEMA) => {}
+                Ok(_) => return self.clear(),
+                Err(HistoryError::Sqlite(error) | HistoryError::Open { source: error, .. })
+                    if file::is_damage(&error) =>
+                {
+                    return self.clear();
+                }
+                // It may be whole, and could not be read this time.
+                Err(error) => return Err(error),
+            }
         }
         self.files.store(Arc::new(files));
         self.committed.store(self.mark.seq.0, Ordering::Release);
@@ -202,7 +209,6 @@ impl HistoryWriter {
         info!(path = %self.dir.display(), "history is rebuilt from the journal");
         self.files.store(Arc::default());
         self.committed.store(0, Ordering::Release);
-        self.damaged = false;
         (self.newest, self.mark, self.waiting_rows, self.waiting_since) = (None, Mark::default(), 0, None);
         self.older.clear();
         self.leases.clear();
@@ -369,7 +375,11 @@ impl HistoryWriter {
         let file = &files[index];
         match self.older.entry(file.first) {
             Slot::Occupied(open) => Ok(Some(open.into_mut())),
-            Slot::Vacant(none) => Ok(HistoryFile::open(&file.path)?.map(|open| none.insert(open))),
+            Slot::Vacant(none) => {
+                let Some(open) = HistoryFile::open(&file.path)? else { return Ok(None) };
+                open.sync_commits()?;
+                Ok(Some(none.insert(open)))
+            }
         }
     }
 

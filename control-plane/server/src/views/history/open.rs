@@ -38,7 +38,7 @@ impl OpenEvent {
     /// Takes a delivery that settled, each once.
     pub(super) fn settle(&mut self, delivery: &DeliveryColumns) {
         let base = self.base();
-        self.settled.reserve(self.left * 32);
+        self.settled.reserve(self.left.min(16) * 32);
         settled::encode(&mut self.settled, base, delivery);
         self.left = self.left.saturating_sub(1);
     }

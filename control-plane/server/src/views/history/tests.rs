@@ -301,6 +301,58 @@ fn files_that_are_damaged_or_of_another_schema_are_rebuilt() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_this_time_is_kept_and_the_history_comes_back() {
+    let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
+    busy(&records, 100);
+    let mut writer = HistoryWriter::open(dir.path(), SMALL).unwrap();
+    feed(&mut writer, &records);
+    writer.close().unwrap();
+    let (files, mark) = (writer.files.load_full(), writer.next());
+    assert!(files.len() > 1);
+    // A folder in its place is no damaged database, but cannot be opened.
+    let (path, aside) = (&files[0].path, dir.path().join("aside"));
+    std::fs::rename(path, &aside).unwrap();
+    std::fs::create_dir(path).unwrap();
+    assert!(writer.recover().is_err());
+    assert!(files[1..].iter().all(|file| file.path.exists()));
+
+    std::fs::remove_dir(path).unwrap();
+    std::fs::rename(&aside, path).unwrap();
+    writer.recover().unwrap();
+    assert_eq!(writer.next(), mark);
+    assert_eq!(all(&writer.reader(), &DeliveryQuery::default(), 1000).len(), 200);
+}
+
+#[test]
+fn pages_end_within_an_event_that_is_one_row() {
+    let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
+    let security = general("eu", "security");
+    let event = records.event("o/a", "push", &[&security; 5]);
+    for ordinal in [4, 1, 5, 2, 3] {
+        let delivery = DeliveryId::new(event, ordinal);
+        records.leased(delivery, &security, 1);
+        records.settled(delivery);
+    }
+    busy(&records, 10);
+    let mut writer = HistoryWriter::open(dir.path(), SMALL).unwrap();
+    feed(&mut writer, &records);
+    writer.close().unwrap();
+    let reader = writer.reader();
+    let whole = all(&reader, &DeliveryQuery::default(), 100);
+    assert_eq!(whole.len(), 25);
+    for limit in [1, 2, 3, 7] {
+        assert_eq!(all(&reader, &DeliveryQuery::default(), limit), whole, "limit {limit}");
+    }
+    for row in &whole {
+        assert_eq!(reader.delivery(&TenantName::default_tenant(), row.delivery).unwrap().as_ref(), Some(row));
+    }
+    assert_eq!(reader.delivery(&TenantName::default_tenant(), DeliveryId::new(event, 6)).unwrap(), None);
+    let query = |statuses| DeliveryQuery { statuses, events: vec![event], ..DeliveryQuery::default() };
+    assert_eq!(all(&reader, &query(vec![Status::Succeeded]), 2).len(), 5);
+    assert_eq!(all(&reader, &query(vec![Status::Cancelled]), 2), []);
+}
+
+#[test]
 fn the_oldest_files_leave_whole_when_there_are_too_many_bytes() {
     let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
     busy(&records, 200);

@@ -55,7 +55,9 @@ impl View for HistoryWriter {
     fn recover(&mut self) -> Result<(), ViewError> {
         // What was not committed is read again.
         if self.damaged {
-            return Ok(self.clear()?);
+            self.clear()?;
+            self.damaged = false;
+            return Ok(());
         }
         self.load().map_err(|error| self.blame(error))
     }
