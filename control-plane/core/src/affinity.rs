@@ -262,10 +262,10 @@ impl Durable {
     }
 
     /// Whether the labels of the general as it was registered, or those of an instance that is connected or was a while ago, are what
-    /// the route requires. Just after a start any may: who carries a label that another instance of the general does not may not have
-    /// dialled again yet.
+    /// the route requires. Just after a start a general of which nobody has dialled again yet may be one, too: what it had told is lost.
     pub(crate) fn may_carry(&self, rule: &Rule, general: GeneralIdx, soft: &Soft, now: Timestamp) -> bool {
-        if rule.route.required_labels().is_empty() || soft.has_just_begun(now) {
+        let is_unheard = || !soft.pool(general).is_some_and(|pool| pool.members > 0);
+        if rule.route.required_labels().is_empty() || soft.has_just_begun(now) && is_unheard() {
             return true;
         }
         let asks = Asks { version_min: None, ..self.asks(rule, general) };

@@ -62,7 +62,9 @@ impl Durable {
     fn somebody_is_there(&self, rule: &Rule, context: Context<'_>) -> bool {
         let is_there = |general: &GeneralIdx| {
             let Context { soft, now, .. } = context;
-            self.counts_as_there(*general, context) && self.may_carry(rule, *general, soft, now)
+            // Who carries a label that another instance of it does not may not have dialled again yet.
+            self.counts_as_there(*general, context)
+                && (soft.has_just_begun(now) || self.may_carry(rule, *general, soft, now))
         };
         rule.members.iter().any(is_there)
     }
