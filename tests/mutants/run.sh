@@ -34,7 +34,11 @@ for patch in "$here"/${ONLY:-*}.patch; do
     if [ -n "${AFTER:-}" ] && [[ ! $name > $AFTER ]]; then
         continue
     fi
-    patch -s -p1 < "$patch"
+    # As they were, to the letter: a patch taken back by a second one may miss its place.
+    touched=$(sed -n 's,^+++ b/,,p' "$patch")
+    # shellcheck disable=SC2086
+    tar -cf "$copy/before.tar" $touched
+    patch -s -p1 --no-backup-if-mismatch < "$patch"
     if ! build; then
         echo "$name: does not build"
         cat "$copy/build.log"
@@ -59,7 +63,7 @@ for patch in "$here"/${ONLY:-*}.patch; do
     echo "$name: caught by $by${broken:+ ($broken)}, seeds: $took, stories: ${stories:-hang}"
     results="$results${results:+,
 }    {\"mutant\": \"$name\", \"caught_by\": \"$by\", \"invariant\": \"$broken\", \"seeds\": $took, \"stories\": ${stories:-null}}"
-    patch -s -R -p1 < "$patch"
+    tar -xmf "$copy/before.tar"
 done
 if [ -z "${ONLY:-}${AFTER:-}" ]; then
     mkdir -p "$root/tests/results"
