@@ -303,3 +303,41 @@ impl Shared {
         self.inbox.fail();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mindos_model::TenantName;
+
+    use super::*;
+    use crate::ingest::cloudevents::IncomingEvent;
+    use crate::ingest::event::accept_incoming;
+
+    fn event() -> NewEvent {
+        let incoming = IncomingEvent {
+            id: "1".to_owned(),
+            source: "/here".to_owned(),
+            r#type: "com.example.changed".to_owned(),
+            ..IncomingEvent::default()
+        };
+        accept_incoming(&TenantName::default_tenant(), incoming).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_waiting_for_room_gives_the_slot_back() {
+        let inbox = InboxLimits { inputs_max: 1, bytes_max: 1 << 20 };
+        let outbox = OutboxLimits { messages_max: 1, stall_max: Duration::from_secs(1) };
+        let handle = Handle::new(Clock::start(Timestamp(0)), Seq(0), inbox, outbox);
+        handle.offer([Input::Closed { session: SessionId(1) }]).unwrap();
+        for _ in 0..3 {
+            let publish = handle.publish(vec![event(), event()]);
+            assert!(tokio::time::timeout(Duration::from_millis(5), publish).await.is_err(), "there is no room");
+            assert_eq!(handle.shared.requests.lock().waiting(), 0);
+        }
+        // Once it is with the plane, the slot stays until the plane has answered.
+        handle.shared.inbox.take(Duration::ZERO, true);
+        drop(handle.publish(vec![event()]).await.unwrap());
+        assert_eq!(handle.shared.requests.lock().waiting(), 1);
+    }
+}

@@ -110,6 +110,12 @@ impl Slots {
         }
     }
 
+    /// Slots that are taken.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.entries.iter().filter(|slot| slot.waiting.is_some()).count()
+    }
+
     /// Turns all who wait away: their receivers see the channel closed.
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
