@@ -264,7 +264,7 @@ impl Durable {
     /// Whether the labels of the general as it was registered, or those of an instance that is connected or was a while ago, are what
     /// the route requires. Just after a start a general of which nobody has dialled again yet may be one, too: what it had told is lost.
     pub(crate) fn may_carry(&self, rule: &Rule, general: GeneralIdx, soft: &Soft, now: Timestamp) -> bool {
-        let is_unheard = || !soft.pool(general).is_some_and(|pool| pool.members > 0);
+        let is_unheard = || soft.pool(general).is_none_or(|pool| pool.members == 0);
         if rule.route.required_labels().is_empty() || soft.has_just_begun(now) && is_unheard() {
             return true;
         }
