@@ -6,8 +6,9 @@
 FOLDER has the built programs (target/debug); HADOLINT is a linter of Dockerfiles, and is run where it is given. There is no container
 engine on a machine of CI, so this does by hand what one does: `deploy/images/rootfs.sh` lays out the root of each image, and the
 entry point of its Dockerfile runs in there with its variables, as uid 65532, without capabilities or new privileges, on a read-only root
-with a volume at /data alone, in namespaces of its own for mounts, processes and network. A control plane, a sidecar and a general
-start, an event is worked on, and each ends on SIGTERM. Needs root, for namespaces.
+with a volume at /data alone, in namespaces of its own for mounts, processes and network. The control plane listens on all addresses, so it
+speaks TLS and asks everybody who they are; a sidecar joins with a token that the command line makes, an event is worked on, and each ends on
+SIGTERM. Needs root, for namespaces.
 
 What it does not show: that the build stage compiles in the image that BUILDER names.
 """
@@ -20,11 +21,13 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -168,17 +171,36 @@ def loopback_up():
         fcntl.ioctl(sock, 0x8914, struct.pack("16sh14x", b"lo", flags | 1))
 
 
-def get(path):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:8090{path}", timeout=2) as answer:
-            return answer.read().decode("utf-8")
-    except OSError:
-        return ""
+class Plane:
+    """The API as an operator of the machine reaches it: by the roots and the first token in the data directory."""
+
+    def __init__(self, data):
+        self.roots, self.token_file = data / "authority" / "roots.pem", data / "admin-token"
+
+    def get(self, path, token=""):
+        try:
+            request = urllib.request.Request(f"https://127.0.0.1:8090{path}", headers={"authorization": f"Bearer {token}"} if token else {})
+            context = ssl.create_default_context(cafile=self.roots)
+            with urllib.request.urlopen(request, timeout=2, context=context) as answer:
+                return answer.status, answer.read().decode("utf-8")
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        except OSError:
+            return 0, ""
 
 
 def listens(port):
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def give(data, name, text):
+    """Puts a file into a volume, for its owner alone."""
+    path = data / name
+    path.write_bytes(text)
+    path.chmod(0o600)
+    os.chown(path, UID, UID)
+    return f"/data/{name}"
 
 
 def run_all(folder, programs):
@@ -187,26 +209,53 @@ def run_all(folder, programs):
     roots = {name: lay_out(name, folder, programs) for name in NAMES}
     for root in roots.values():
         read_only(root)
-    loopback = {"MINDOS_LISTEN": "127.0.0.1:8090", "MINDOS_AGENT_LISTEN": "127.0.0.1:8091"}
-    plane = Container("mindos-control-plane", roots["mindos-control-plane"], files["mindos-control-plane"], [], loopback)
-    plane.wait_for("/readyz", lambda: get("/readyz"))
+    data = {name: root / "data" for name, root in roots.items()}
+
+    control = Container("mindos-control-plane", roots["mindos-control-plane"], files["mindos-control-plane"], [])
+    plane = Plane(data["mindos-control-plane"])
+    control.wait_for("/readyz", lambda: plane.get("/readyz")[0] == 200)
+    control.wait_for("the first token", plane.token_file.exists)
+    token = plane.token_file.read_text().strip()
+    if plane.get("/metrics")[0] != 401 or plane.get("/metrics", token)[0] != 200:
+        fail("metrics are for those who say who they are: expected 401 without and 200 with the first token")
+
+    ca = give(data["mindos"], "roots.pem", plane.roots.read_bytes())
+    token_file = give(data["mindos"], "token", token.encode())
+    site = ["--endpoint", "https://127.0.0.1:8090", "--ca", ca, "--token-file", token_file]
+
+    def mindos(*arguments):
+        done = Container("mindos " + arguments[0], roots["mindos"], files["mindos"], [*site, *arguments])
+        if done.process.wait(60) != 0:
+            fail(f"mindos {' '.join(arguments)}: {done.said()[-2000:]}")
+        return done.said()
+
+    made = mindos("tokens", "create", "--cluster", "local", "--general", "code-review-general", "--uses", "1")
+    join = re.search(r"mindos_join_[\w-]{43}", made)
+    if not join:
+        fail(f"no join token was shown: {made[:200]}")
     general = Container("mindos general", roots["mindos"], files["mindos"],
                         ["general", "--type", "code-review-general", "--listen", "127.0.0.1:9101"])
     general.wait_for("its port", lambda: listens(9101))
+    give(data["mindos-sidecar"], "roots.pem", plane.roots.read_bytes())
+    give(data["mindos-sidecar"], "join-token", join[0].encode())
     sidecar = Container("mindos-sidecar", roots["mindos-sidecar"], files["mindos-sidecar"],
-                        ["--general", "type=code-review-general,url=http://127.0.0.1:9101"], {"MINDOS_INSTANCE": "image"})
-    sidecar.wait_for("its stream", lambda: "mindos_sessions 1" in get("/metrics"))
-    for container in [plane, general, sidecar]:
+                        ["--control-plane", "https://127.0.0.1:8091", "--api", "https://127.0.0.1:8090", "--ca", "/data/roots.pem",
+                         "--join-token-file", "/data/join-token", "--identity-dir", "/data/identity", "--instance", "image",
+                         "--general", "type=code-review-general,url=http://127.0.0.1:9101"])
+    sidecar.wait_for("its stream", lambda: "mindos_sessions 1" in plane.get("/metrics", token)[1])
+    for container in [control, general, sidecar]:
         container.check_confined()
-    send = Container("mindos send", roots["mindos"], files["mindos"],
-                     ["send", "--kind", "pr_created", "--type", "com.example.pr", "--source", "/image", "--id", "1",
-                      "--data", '{"title":"Add a cache"}', "--wait"])
-    if send.process.wait(60) != 0 or "succeeded" not in send.said():
-        fail(f"the event was not worked on: {send.said()}")
-    print("images: an event was worked on by programs of uid 65532 without capabilities, each on a read-only root")
-    for container in [sidecar, general, plane]:
+    said = mindos("send", "--kind", "pr_created", "--type", "com.example.pr", "--source", "/image", "--id", "1",
+                  "--data", '{"title":"Add a cache"}', "--wait")
+    if "succeeded" not in said:
+        fail(f"the event was not worked on: {said}")
+    print("images: a sidecar joined and an event was worked on, over TLS, by programs of uid 65532 without capabilities on read-only roots")
+    for container in [sidecar, general, control]:
         container.stop()
-    print("images: all ended on SIGTERM with code 0")
+    for container in [control, sidecar]:
+        if token in container.said() or join[0] in container.said():
+            fail(f"{container.name} said a token")
+    print("images: all ended on SIGTERM with code 0, and no token was logged")
 
 
 def main():
