@@ -22,6 +22,8 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
+use crate::access::gate::Gate;
+use crate::access::permission::Listener;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
@@ -196,7 +198,6 @@ impl Server {
         upkeep.agent_services(&context, &mut agents);
 
         let http = upkeep.router(&context);
-        let http_api = http.clone();
         let (api_listener, api_at) = listen(config.api_address()).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
         if [api_at, agents_at, config.aggregator()].iter().any(|at| !at.ip().is_loopback()) {
@@ -218,12 +219,16 @@ impl Server {
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
+        let gate = Arc::new(Gate::default());
+        let http = gate.before_paths(Listener::Api, http);
+        let http_api = http.clone();
         for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {
-            let grpc = grpc.routes().prepare().into_axum_router();
+            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router());
             ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
+            let http = gate.before_paths(Listener::Aggregator, http);
             let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max };
             ports.spawn(port.serve(draining.clone()));
         }

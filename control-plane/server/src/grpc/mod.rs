@@ -41,8 +41,8 @@ use arc_swap::ArcSwap;
 use mindos_core::Limits;
 use mindos_core::output::Reply;
 use mindos_journal::{Reader, RealDisk};
+use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
-use mindos_model::{Seq, TenantName};
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
@@ -84,10 +84,6 @@ pub struct Context {
     pub plane_id: String,
     /// What models cost, for agents that report tokens alone.
     pub prices: Arc<ArcSwap<Prices>>,
-    /// Of the principal; there is one until principals are known.
-    pub tenant: TenantName,
-    /// Who asks, for the ledger.
-    pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
     /// Judge events by the conditions of routes.
@@ -124,12 +120,11 @@ pub struct Parts {
 }
 
 impl Context {
-    /// A context for the one tenant there is.
+    /// A context of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
         let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
             parts;
-        let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
         Context {
@@ -141,8 +136,6 @@ impl Context {
             limits,
             plane_id,
             prices,
-            tenant,
-            principal,
             draining,
             judges,
             otlp,
@@ -173,10 +166,6 @@ impl Context {
     pub(crate) async fn drained(&self) {
         // The sender lives as long as the server.
         let _ = self.draining.clone().wait_for(|draining| *draining).await;
-    }
-
-    pub(crate) fn by(&self) -> Arc<str> {
-        Arc::clone(&self.principal)
     }
 }
 
