@@ -53,8 +53,8 @@ impl Scoped {
     }
 
     pub(super) async fn change_budget(&self, change: BudgetChange) -> Result<(), Status> {
-        let (tenant, by) = (self.tenant().clone(), self.by());
-        let input = |request| Input::Budget { request, tenant, change, by };
+        let (tenant, by, from) = (self.tenant().clone(), self.by(), self.from());
+        let input = |request| Input::Budget { request, tenant, change, by, from };
         match self.handle.call(input).await.map_err(|error| status::call(&error))? {
             Reply::Done { at: _ } => Ok(()),
             other => Err(super::unexpected(&other)),

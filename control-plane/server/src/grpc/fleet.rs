@@ -121,8 +121,9 @@ impl Scoped {
     }
 
     async fn set(&self, target: HoldTarget, end: Holds, begin: Holds) -> Result<(), Status> {
-        let (tenant, by) = (self.tenant().clone(), self.by());
-        let reply = self.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by }).await;
+        let (tenant, by, from) = (self.tenant().clone(), self.by(), self.from());
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+        let reply = self.handle.call(hold).await;
         match reply.map_err(|error| status::call(&error))? {
             Reply::Done { .. } => Ok(()),
             other => Err(super::unexpected(&other)),

@@ -46,8 +46,9 @@ impl Scoped {
     async fn pause_routes(&self, names: Vec<mindos_model::RouteName>) -> Result<(), Status> {
         for name in names {
             let (tenant, by, target) = (self.tenant().clone(), self.by(), HoldTarget::Route(name));
-            let (end, begin) = (Holds::NONE, Holds::PAUSED);
-            let reply = self.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by }).await;
+            let (end, begin, from) = (Holds::NONE, Holds::PAUSED, self.from());
+            let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+            let reply = self.handle.call(hold).await;
             reply.map_err(|error| status::call(&error))?;
         }
         Ok(())
@@ -121,8 +122,8 @@ impl RouteService for Routes {
         response.seq = at.0;
         if !dry_run {
             let (tenant, by, table) = (context.tenant().clone(), context.by(), Arc::new(wanted));
-            let expected = (!expected_digest.is_empty()).then_some(at);
-            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by };
+            let (expected, from) = ((!expected_digest.is_empty()).then_some(at), context.from());
+            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by, from };
             match context.handle.call(apply).await.map_err(|error| status::call(&error))? {
                 Reply::Done { at } => {
                     response.seq = at.0;

@@ -24,8 +24,8 @@ const BODY_MAX: usize = 4096;
 struct Wanted {
     version: String,
     /// What earlier releases took for the name of who says so. The principal counts.
-    #[serde(default)]
-    by: serde::de::IgnoredAny,
+    #[serde(default, rename = "by")]
+    _by: serde::de::IgnoredAny,
 }
 
 /// Answers `POST /upgrade/finalize`.
@@ -47,7 +47,7 @@ async fn record(http: &Http, request: http::Request<Body>) -> Result<Response, H
         return Err(HttpError::with_code(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNSUPPORTED", message));
     }
     let held = http.bodies.read(headers, body, BODY_MAX).await?;
-    let Wanted { version, by: _ } = serde_json::from_slice(&held.bytes).map_err(|error| {
+    let Wanted { version, _by } = serde_json::from_slice(&held.bytes).map_err(|error| {
         let message = format!("expected {{\"version\": \"{VERSION}\"}}: {error}");
         HttpError::with_code(StatusCode::BAD_REQUEST, "UPGRADE_MALFORMED", message)
     })?;
@@ -55,8 +55,8 @@ async fn record(http: &Http, request: http::Request<Body>) -> Result<Response, H
         let message = format!("this is release {VERSION}, not {version}");
         return Err(HttpError::with_code(StatusCode::CONFLICT, "OTHER_RELEASE", message));
     }
-    let by = context.by();
-    let finalize = |request| Input::FinalizeUpgrade { request, version: version.as_str().into(), by };
+    let (by, from) = (context.by(), context.from());
+    let finalize = |request| Input::FinalizeUpgrade { request, version: version.as_str().into(), by, from };
     match http.context.handle.call(finalize).await.map_err(|error| HttpError::from(status::call(&error)))? {
         Reply::Done { at } => Ok(Json(json!({ "version": version, "seq": at.0 })).into_response()),
         _ => Err(status::internal("the plane gave an answer of another kind").into()),

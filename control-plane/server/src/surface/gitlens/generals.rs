@@ -207,9 +207,9 @@ impl Gitlens {
         let (Ok(of), Ok(called)) = (ClusterName::new(cluster), GeneralName::new(name)) else {
             return not_found().into_response();
         };
-        let (tenant, by) = (caller.tenant.clone(), Arc::clone(&caller.name));
+        let (tenant, by, from) = (caller.tenant.clone(), Arc::clone(&caller.name), Arc::clone(&caller.from));
         let target = HoldTarget::General(of, called);
-        let hold = |request| Input::Hold { request, tenant, target, end, begin, by };
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
         match self.context.handle.call(hold).await {
             Ok(Reply::Done { .. }) => {
                 json(StatusCode::OK, &Updated { message: "Status updated", name, cluster, status: &status })
