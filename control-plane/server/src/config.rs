@@ -48,6 +48,10 @@ pub struct Config {
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::read)]
     pub discord_token: Option<Secret>,
 
+    /// Who may call: `enforced` asks everybody who they are; `open` lets everybody do everything, and is for loopback only.
+    #[arg(long, env = "MINDOS_ACCESS", value_name = "WHO")]
+    pub access: Option<AccessMode>,
+
     /// Allows addresses other than loopback, although everything is sent in the clear and nobody is asked who they are.
     #[arg(long, env = "MINDOS_INSECURE_BIND")]
     pub insecure_bind: bool,
@@ -222,6 +226,13 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
     }
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AccessMode {
+    Open,
+    Enforced,
 }
 
 /// A setting that is not accepted.

@@ -22,17 +22,20 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
-use crate::access::gate::Gate;
+use crate::access::gate::Access;
 use crate::access::permission::Listener;
+use crate::access::{AccessView, Gate};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{AccessMode, Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
+use crate::http::Exposed;
 use crate::logging::Chain;
 use crate::net::Port;
 use crate::payloads::{Payloads, ReadPayload};
 use crate::store::{self, StoreError};
 use crate::upkeep::{Upkeep, UpkeepError};
+use crate::views::follow::Source;
 
 /// How long the driver may take to end once streams are closed.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -166,9 +169,19 @@ impl Server {
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
         let mut upkeep = Upkeep::start(&config, &handle, &reads)?;
+        // Before the plane begins, so that nothing becomes durable unseen.
+        let access = Arc::new(AccessView::new(durable.access(), durable.seq()));
+        let access_follower = handle.subscribe();
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
+
+        let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
+        tokio::spawn(Arc::clone(&access).follow(access_follower, source));
+        let mode = if config.access == Some(AccessMode::Enforced) { Access::Enforced } else { Access::Open };
+        let gate = Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone()));
+        let exposed = Arc::clone(&gate);
+        upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
 
         let (drain, draining) = watch::channel(false);
         let context = Arc::new(Context::new(grpc::Parts {
@@ -183,6 +196,7 @@ impl Server {
             draining: draining.clone(),
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
+            access,
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
@@ -219,7 +233,7 @@ impl Server {
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
-        let gate = Arc::new(Gate::default());
+        ports.spawn(Arc::clone(&gate).watch(draining.clone()));
         let http = gate.before_paths(Listener::Api, http);
         let http_api = http.clone();
         for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {

@@ -227,6 +227,11 @@ impl Upkeep {
         Arc::clone(&self.blobs)
     }
 
+    /// Shows further families.
+    pub fn expose(&mut self, exposed: Exposed) {
+        self.exposed.push(exposed);
+    }
+
     /// Where spans go, if anywhere.
     #[must_use]
     pub fn otlp(&self) -> trace::Configured {

@@ -5,11 +5,17 @@
 //! ```
 //! Invariant: what stands in no row of the table of permissions is refused.
 
+pub mod authenticate;
 pub mod gate;
+pub mod live;
 pub mod permission;
 pub mod principal;
 pub mod refusal;
 mod scoped;
+pub mod secret;
+pub mod view;
 
+pub use gate::Gate;
 pub use principal::{Caller, Principal, PrincipalKind, Roles, Sources};
 pub(crate) use scoped::Scoped;
+pub use view::AccessView;

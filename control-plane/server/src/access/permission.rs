@@ -2,10 +2,12 @@
 //!
 //! Invariants: what is in no row is refused; an admin has every permission within its scope, and no other role contains another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use http::Method;
+use prost::Message;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 
 use super::principal::{Principal, PrincipalKind, Roles};
 
@@ -148,7 +150,6 @@ use rights::{
 /// RPCs by their full names.
 pub static RPCS: &[(&str, Permission)] = &[
     ("grpc.health.v1.Health/Check", Public),
-    ("grpc.health.v1.Health/List", Public),
     ("grpc.health.v1.Health/Watch", Public),
     ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Public),
     ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Public),
@@ -240,11 +241,39 @@ pub static PATHS: &[(Listener, Method, &str, Permission)] = &[
     (Listener::Aggregator, Method::POST, "/webhooks/github", Surface(&EVENTS_PUBLISH)),
 ];
 
+/// What is known of an RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rpc {
+    pub permission: Permission,
+    /// One of its sides sends more than one message, so that it may last.
+    pub is_stream: bool,
+}
+
 /// What an RPC takes, by its full name, such as `mindos.route.v1.RouteService/Apply`.
 #[must_use]
-pub fn of_rpc(name: &str) -> Option<Permission> {
-    static BY_NAME: LazyLock<HashMap<&str, Permission>> = LazyLock::new(|| RPCS.iter().copied().collect());
+pub fn of_rpc(name: &str) -> Option<Rpc> {
+    static BY_NAME: LazyLock<HashMap<&str, Rpc>> = LazyLock::new(|| {
+        let streams = streams();
+        let row = |(name, permission): &(&'static str, Permission)| {
+            (*name, Rpc { permission: *permission, is_stream: streams.contains(*name) })
+        };
+        RPCS.iter().map(row).collect()
+    });
     BY_NAME.get(name).copied()
+}
+
+/// The RPCs of ours of which a side sends more than one message.
+fn streams() -> HashSet<String> {
+    let set = FileDescriptorSet::decode(mindos_proto::FILE_DESCRIPTOR_SET).expect("the descriptors are our own");
+    let mut streams = HashSet::new();
+    for file in &set.file {
+        for service in &file.service {
+            let is_stream = |method: &&MethodDescriptorProto| method.client_streaming() || method.server_streaming();
+            let methods = service.method.iter().filter(is_stream);
+            streams.extend(methods.map(|method| format!("{}.{}/{}", file.package(), service.name(), method.name())));
+        }
+    }
+    streams
 }
 
 /// What a path takes, by the pattern that routes it.
@@ -254,12 +283,6 @@ pub fn of_path(listener: Listener, method: &Method, pattern: &str) -> Option<Per
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let row = PATHS.iter().find(|(on, by, path, _)| *on == listener && by == method && *path == pattern);
     row.map(|(_, _, _, permission)| *permission)
-}
-
-/// Whether a path is routed at all, by whatever method.
-#[must_use]
-pub fn is_path(listener: Listener, pattern: &str) -> bool {
-    PATHS.iter().any(|(on, _, path, _)| *on == listener && *path == pattern)
 }
 
 impl Right {
@@ -310,9 +333,6 @@ impl Permission {
 mod tests {
     use std::collections::BTreeSet;
 
-    use prost::Message;
-    use prost_types::FileDescriptorSet;
-
     use super::*;
 
     fn rpcs(set: &[u8]) -> BTreeSet<String> {
@@ -340,6 +360,13 @@ mod tests {
         assert!(missing.is_empty(), "in no row of `access/permission.rs`: {missing:?}");
         let gone: Vec<_> = rows.difference(&there).collect();
         assert!(gone.is_empty(), "there is no such RPC: {gone:?}");
+    }
+
+    #[test]
+    fn streams_are_told_from_calls() {
+        let is_stream = |name| of_rpc(name).unwrap().is_stream;
+        assert!(is_stream("mindos.agent.v1.AgentService/Connect") && is_stream("mindos.blob.v1.BlobService/Put"));
+        assert!(is_stream("mindos.ledger.v1.LedgerService/Tail") && !is_stream("mindos.event.v1.EventService/Publish"));
     }
 
     #[test]

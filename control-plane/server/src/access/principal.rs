@@ -7,8 +7,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mindos_core::access::{Identity, KeyHash, TokenId};
 use mindos_core::route::Pattern;
-use mindos_model::{TenantName, Timestamp};
+use mindos_model::{Role, TenantName, Timestamp};
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -39,6 +40,12 @@ pub enum PrincipalKind {
     Local,
     /// The plane itself.
     Plane,
+    /// A program or person with an API token.
+    ApiToken(TokenId),
+    /// A person or program that an identity provider vouches for, with the groups that it states.
+    Person { provider: Arc<str>, groups: Arc<[Arc<str>]> },
+    /// An agent with a certificate.
+    Agent { identity: Arc<Identity>, key: KeyHash },
     /// A compatibility listener, for whoever calls it.
     Surface,
     /// A webhook, whose sender showed its secret.
@@ -49,9 +56,7 @@ impl PrincipalKind {
     /// Whether it is an agent, by its certificate.
     #[must_use]
     pub fn is_agent(&self) -> bool {
-        match self {
-            PrincipalKind::Local | PrincipalKind::Plane | PrincipalKind::Surface | PrincipalKind::Webhook => false,
-        }
+        matches!(self, PrincipalKind::Agent { .. })
     }
 }
 
@@ -65,14 +70,6 @@ impl Roles {
     pub const PUBLISHER: Roles = Roles(2);
     pub const OPERATOR: Roles = Roles(4);
     pub const ADMIN: Roles = Roles(8);
-
-    /// Each role with its word, in order.
-    pub const ALL: [(Roles, &'static str); 4] = [
-        (Roles::VIEWER, "viewer"),
-        (Roles::PUBLISHER, "publisher"),
-        (Roles::OPERATOR, "operator"),
-        (Roles::ADMIN, "admin"),
-    ];
 
     /// Both together.
     #[must_use]
@@ -92,9 +89,31 @@ impl Roles {
         self.0 == 0
     }
 
+    /// The roles that are there, in order.
+    pub fn iter(self) -> impl Iterator<Item = Role> {
+        Role::ALL.iter().copied().filter(move |role| self.has_any(Roles::from(*role)))
+    }
+
     /// The words of those that are there.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
-        Roles::ALL.into_iter().filter(move |(role, _)| self.has_any(*role)).map(|(_, word)| word)
+        self.iter().map(Role::as_str)
+    }
+}
+
+impl From<Role> for Roles {
+    fn from(role: Role) -> Roles {
+        match role {
+            Role::Viewer => Roles::VIEWER,
+            Role::Publisher => Roles::PUBLISHER,
+            Role::Operator => Roles::OPERATOR,
+            Role::Admin => Roles::ADMIN,
+        }
+    }
+}
+
+impl FromIterator<Role> for Roles {
+    fn from_iter<T: IntoIterator<Item = Role>>(roles: T) -> Roles {
+        roles.into_iter().fold(Roles::NONE, |all, role| all.with(role.into()))
     }
 }
 
@@ -119,6 +138,14 @@ pub enum Sources {
 }
 
 impl Sources {
+    /// What somebody with these roles may publish: an admin everything, others what these patterns grant.
+    pub fn of<'a>(roles: Roles, patterns: impl IntoIterator<Item = &'a Pattern>) -> Sources {
+        match roles.has_any(Roles::ADMIN) {
+            true => Sources::All,
+            false => Sources::Of(patterns.into_iter().cloned().collect()),
+        }
+    }
+
     /// Whether an event of this source may be published.
     #[must_use]
     pub fn grant(&self, source: &str) -> bool {

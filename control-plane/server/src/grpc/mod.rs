@@ -57,6 +57,7 @@ use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tracing::error;
 
+use crate::access::AccessView;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::logging::Chain;
@@ -92,6 +93,8 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
+    /// Who may do what, as it is.
+    pub access: Arc<AccessView>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -117,14 +120,27 @@ pub struct Parts {
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
+    pub access: Arc<AccessView>,
 }
 
 impl Context {
     /// A context of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
-            parts;
+        let Parts {
+            handle,
+            payloads,
+            source,
+            dedupe,
+            history,
+            limits,
+            plane_id,
+            prices,
+            draining,
+            otlp,
+            blobs,
+            access,
+        } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
         Context {
@@ -140,6 +156,7 @@ impl Context {
             judges,
             otlp,
             blobs,
+            access,
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             scorecards: Arc::new(Semaphore::new(1)),
