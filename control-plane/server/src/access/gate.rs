@@ -3,6 +3,7 @@
 //! It says who calls, for which tenant and whether that may be, and puts the [`Principal`] into the request's extensions. Invariants: what
 //! the table of permissions does not name is refused; a refusal names the permission that is missing, and never what is behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use mindos_core::access::{AccessChange, Scope};
 use mindos_core::input::Input;
+use mindos_model::TenantName;
 use mindos_proto::rpc::Status;
 use tokio::sync::watch;
 use tracing::debug;
@@ -30,24 +32,20 @@ use crate::driver::Handle;
 use crate::http::HttpError;
 use crate::metrics::{Exposition, Kind};
 use crate::net::Connection;
+use crate::secure::AccessMode;
+use crate::tls::identity::AgentIdentity;
 
 /// Between two looks for streams whose credential has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether callers have to say who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Everybody on this machine may do everything.
-    Open,
-    Enforced,
-}
-
 /// What all gates of a server share.
 #[derive(Debug)]
 pub struct Gate {
-    access: Access,
+    access: AccessMode,
     view: Arc<AccessView>,
     handle: Handle,
+    /// Of the SPIFFE ids of agents.
+    trust_domain: Arc<str>,
     live: Live,
     counts: Counts,
 }
@@ -62,9 +60,10 @@ struct Counts {
 impl Gate {
     /// A gate over access as it is seen there.
     #[must_use]
-    pub fn new(access: Access, view: Arc<AccessView>, handle: Handle) -> Gate {
+    pub fn new(access: AccessMode, view: Arc<AccessView>, handle: Handle, trust_domain: &str) -> Gate {
         let counts = Counts { unauthenticated: [const { AtomicU64::new(0) }; _], denied: AtomicU64::new(0) };
-        Gate { access, view, handle, live: Live::default(), counts }
+        let trust_domain = Arc::from(trust_domain);
+        Gate { access, view, handle, trust_domain, live: Live::default(), counts }
     }
 
     /// Access as it is.
@@ -75,7 +74,7 @@ impl Gate {
 
     /// Whether callers have to say who they are.
     #[must_use]
-    pub fn access(&self) -> Access {
+    pub fn access(&self) -> AccessMode {
         self.access
     }
 
@@ -115,7 +114,7 @@ impl Gate {
                 Some(_) => Ok(()),
                 None => Err(Refused::Unknown.into()),
             },
-            PrincipalKind::Agent { identity, key } => match known.access.denial_of(identity, key) {
+            PrincipalKind::Agent(agent) => match known.access.denial_of(&agent.identity, &agent.key) {
                 Some(_) => Err(Refused::Denied.into()),
                 None => Ok(()),
             },
@@ -134,7 +133,10 @@ impl Gate {
         let connection = request.extensions.get::<Connection>();
         let peer = connection.map(|connection| connection.peer);
         let asked = authenticate::tenant(&request.headers)?;
-        if self.access == Access::Open {
+        if let Some(agent) = connection.and_then(|connection| connection.identity.as_ref()) {
+            return self.agent(agent, asked, peer);
+        }
+        if self.access == AccessMode::Open {
             return Ok(Principal::local(asked, peer));
         }
         match authenticate::shown(&request.headers).map_err(|refused| self.refuse(refused))? {
@@ -158,6 +160,23 @@ impl Gate {
                 bound.principal(&self.view.load(), asked, any, principal::from(peer))
             }
         }
+    }
+
+    /// The agent at the other end of a connection.
+    fn agent(
+        &self,
+        agent: &Arc<AgentIdentity>,
+        asked: Option<TenantName>,
+        peer: Option<SocketAddr>,
+    ) -> Result<Principal, Status> {
+        if self.view.load().access.denial_of(&agent.identity, &agent.key).is_some() {
+            return Err(self.refuse(Refused::Denied));
+        }
+        let principal = Principal::agent(agent, &self.trust_domain, peer);
+        if asked.is_some_and(|asked| asked != principal.tenant) {
+            return Err(refusal::no_role(&principal.name));
+        }
+        Ok(principal)
     }
 
     /// Whom a token of an identity provider vouches for.

@@ -7,9 +7,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mindos_core::access::{Identity, KeyHash, TokenId};
+use mindos_core::access::TokenId;
 use mindos_core::route::Pattern;
 use mindos_model::{Role, TenantName, Timestamp};
+
+use crate::tls::identity::AgentIdentity;
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ pub enum PrincipalKind {
     /// A person or program that an identity provider vouches for, with the groups that it states.
     Person { provider: Arc<str>, groups: Arc<[Arc<str>]> },
     /// An agent with a certificate.
-    Agent { identity: Arc<Identity>, key: KeyHash },
+    Agent(Arc<AgentIdentity>),
     /// A compatibility listener, for whoever calls it.
     Surface,
     /// A webhook, whose sender showed its secret.
@@ -56,7 +58,7 @@ impl PrincipalKind {
     /// Whether it is an agent, by its certificate.
     #[must_use]
     pub fn is_agent(&self) -> bool {
-        matches!(self, PrincipalKind::Agent { .. })
+        matches!(self, PrincipalKind::Agent(_))
     }
 }
 
@@ -224,6 +226,22 @@ impl Principal {
             plane_roles: Roles::NONE,
             from: from(peer),
             ..Principal::plane("")
+        }
+    }
+
+    /// An agent, by its certificate.
+    #[must_use]
+    pub fn agent(agent: &Arc<AgentIdentity>, trust_domain: &str, peer: Option<SocketAddr>) -> Principal {
+        Principal {
+            name: Arc::from(agent.identity.spiffe_id(trust_domain)),
+            kind: PrincipalKind::Agent(Arc::clone(agent)),
+            tenant: agent.identity.tenant.clone(),
+            roles: Roles::NONE,
+            plane_roles: Roles::NONE,
+            is_tenant_chosen: false,
+            sources: Sources::Of(Arc::from([])),
+            expires: None,
+            from: from(peer),
         }
     }
 
