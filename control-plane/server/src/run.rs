@@ -195,7 +195,8 @@ impl Server {
         let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
         tokio::spawn(Arc::clone(&access).follow(access_follower, source));
         let mode = config.secure.access_mode(&listeners);
-        let gate = Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), &config.secure.trust_domain));
+        let gate =
+            Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
         let exposed = Arc::clone(&gate);
         upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
 

@@ -14,6 +14,7 @@ use mindos_core::access::{Binding, Scope, Subject};
 use mindos_model::{TenantName, Timestamp};
 use mindos_proto::rpc::Status;
 
+use super::jwt::Jwt;
 use super::principal::{Principal, PrincipalKind, Roles, Sources};
 use super::refusal::{self, Refused};
 use super::secret::{self, API_PREFIX, JOIN_PREFIX};
@@ -23,30 +24,6 @@ use super::view::{Known, KnownToken};
 pub const TENANT_HEADER: &str = "mindos-tenant";
 /// Longest credential that is looked at, in bytes.
 const CREDENTIAL_MAX: usize = 16 * 1024;
-
-/// Somebody for whom an identity provider vouches.
-#[derive(Clone, Debug)]
-pub struct Person {
-    pub provider: Arc<str>,
-    pub subject: Arc<str>,
-    /// As the provider names them, without `oidc:`.
-    pub groups: Vec<Arc<str>>,
-    pub expires: Timestamp,
-}
-
-impl Person {
-    /// The name of the principal.
-    #[must_use]
-    pub fn name(&self) -> Arc<str> {
-        Arc::from(format!("oidc:{}#{}", self.provider, self.subject))
-    }
-
-    /// The names of its groups, as roles are bound to them.
-    #[must_use]
-    pub fn groups(&self) -> Arc<[Arc<str>]> {
-        self.groups.iter().map(|group| Arc::from(format!("oidc:{}#{group}", self.provider))).collect()
-    }
-}
 
 /// What a request shows.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,10 +56,7 @@ pub(super) fn shown(headers: &HeaderMap) -> Result<Shown<'_>, Refused> {
     if credential.starts_with(JOIN_PREFIX) {
         return Err(Refused::JoinToken);
     }
-    match credential.bytes().filter(|byte| *byte == b'.').count() {
-        2 => Ok(Shown::Jwt(credential)),
-        _ => Err(Refused::Malformed),
-    }
+    if Jwt::is_compact(credential) { Ok(Shown::Jwt(credential)) } else { Err(Refused::Malformed) }
 }
 
 /// The tenant that a request names; unset where it names none.
@@ -124,11 +98,11 @@ pub(super) fn of_token(found: &KnownToken, asked: Option<TenantName>, from: Arc<
 
 /// Somebody whose roles are bound to its name and its groups.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bound<'a> {
-    pub(super) name: &'a Arc<str>,
-    pub(super) provider: &'a Arc<str>,
-    pub(super) groups: &'a Arc<[Arc<str>]>,
-    pub(super) expires: Option<Timestamp>,
+pub(crate) struct Bound<'a> {
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) provider: &'a Arc<str>,
+    pub(crate) groups: &'a Arc<[Arc<str>]>,
+    pub(crate) expires: Option<Timestamp>,
 }
 
 impl Bound<'_> {
@@ -139,7 +113,7 @@ impl Bound<'_> {
     }
 
     /// The tenants in which it has a role of their own.
-    pub(super) fn tenants(&self, known: &Known) -> Vec<TenantName> {
+    pub(crate) fn tenants(&self, known: &Known) -> Vec<TenantName> {
         let mut tenants: Vec<_> =
             self.bindings(known).into_iter().filter_map(|binding| binding.scope.tenant().cloned()).collect();
         tenants.sort();

@@ -22,7 +22,8 @@ use mindos_proto::rpc::Status;
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::authenticate::{self, Bound, Person, Shown};
+use super::authenticate::{self, Bound, Shown};
+use super::jwt::{Jwt, Person};
 use super::live::{Live, Stream};
 use super::permission::{self, Listener, Permission};
 use super::principal::{self, Principal, PrincipalKind};
@@ -44,6 +45,7 @@ pub struct Gate {
     access: AccessMode,
     view: Arc<AccessView>,
     handle: Handle,
+    jwt: Jwt,
     /// Of the SPIFFE ids of agents.
     trust_domain: Arc<str>,
     live: Live,
@@ -60,10 +62,10 @@ struct Counts {
 impl Gate {
     /// A gate over access as it is seen there.
     #[must_use]
-    pub fn new(access: AccessMode, view: Arc<AccessView>, handle: Handle, trust_domain: &str) -> Gate {
+    pub fn new(access: AccessMode, view: Arc<AccessView>, handle: Handle, jwt: Jwt, trust_domain: &str) -> Gate {
         let counts = Counts { unauthenticated: [const { AtomicU64::new(0) }; _], denied: AtomicU64::new(0) };
         let trust_domain = Arc::from(trust_domain);
-        Gate { access, view, handle, trust_domain, live: Live::default(), counts }
+        Gate { access, view, handle, jwt, trust_domain, live: Live::default(), counts }
     }
 
     /// Access as it is.
@@ -152,10 +154,14 @@ impl Gate {
                 Ok(principal)
             }
             Shown::Jwt(text) => {
-                let person = self.person(text).await?;
-                let (name, groups) = (person.name(), person.groups());
-                let Person { provider, expires, .. } = &person;
-                let bound = Bound { name: &name, provider, groups: &groups, expires: Some(*expires) };
+                let verified = self.jwt.verify(text).await;
+                let person = verified.map_err(|error| {
+                    let _ = self.refuse(Refused::Jwt);
+                    refusal::jwt(&error)
+                })?;
+                let groups: Arc<[Arc<str>]> = person.group_names().map(Arc::from).collect();
+                let Person { name, provider, expires, .. } = &person;
+                let bound = Bound { name, provider, groups: &groups, expires: Some(*expires) };
                 let any = permission == Permission::Anyone;
                 bound.principal(&self.view.load(), asked, any, principal::from(peer))
             }
@@ -177,11 +183,6 @@ impl Gate {
             return Err(refusal::no_role(&principal.name));
         }
         Ok(principal)
-    }
-
-    /// Whom a token of an identity provider vouches for.
-    async fn person(&self, _token: &str) -> Result<Person, Status> {
-        Err(self.refuse(Refused::NoProvider))
     }
 
     fn refuse(&self, refused: Refused) -> Status {

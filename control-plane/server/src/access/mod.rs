@@ -7,6 +7,7 @@
 
 pub mod authenticate;
 pub mod gate;
+pub mod jwt;
 pub mod live;
 pub mod permission;
 pub mod principal;

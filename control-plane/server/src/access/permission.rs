@@ -296,6 +296,12 @@ impl Right {
         roles.has_any(self.roles.with(Roles::ADMIN))
     }
 
+    /// Whether a principal has it by a role that holds for the plane.
+    #[must_use]
+    pub fn is_of_plane(&self, principal: &Principal) -> bool {
+        principal.plane_roles.has_any(self.roles.with(Roles::ADMIN))
+    }
+
     /// The roles that have it, for people.
     #[must_use]
     pub fn had_by(&self) -> String {

@@ -9,6 +9,7 @@ use mindos_proto::rpc::Status;
 use tonic::Code;
 
 use super::authenticate::TENANT_HEADER;
+use super::jwt::JwtError;
 use super::permission::Permission;
 use super::principal::Principal;
 use crate::grpc::status;
@@ -51,8 +52,6 @@ reasons! {
     Expired = "TOKEN_EXPIRED", "the API token has expired";
     /// No provider vouches for it.
     Jwt = "JWT_REFUSED", "the token of the identity provider is not accepted";
-    /// No provider is configured.
-    NoProvider = "NO_PROVIDER", "no identity provider is configured: expected an API token";
     /// The agent or its key is denied.
     Denied = "AGENT_DENIED", "the agent is denied";
 }
@@ -65,16 +64,15 @@ impl fmt::Display for Refused {
 
 impl From<Refused> for Status {
     fn from(refused: Refused) -> Status {
-        refused.with(refused.message())
+        Status::new(Code::Unauthenticated as i32, refused.message()).with_reason(refused.reason(), [])
     }
 }
 
-impl Refused {
-    /// With other words.
-    #[must_use]
-    pub fn with(self, message: impl Into<String>) -> Status {
-        Status::new(Code::Unauthenticated as i32, message).with_reason(self.reason(), [])
-    }
+/// No identity provider vouches for who shows a token.
+#[must_use]
+pub fn jwt(error: &JwtError) -> Status {
+    let reason = format!("UNAUTHENTICATED_{}", error.word());
+    Status::new(Code::Unauthenticated as i32, error.to_string()).with_reason(&reason, [])
 }
 
 fn forbidden(message: String, reason: &str, principal: &str, permission: &str) -> Status {

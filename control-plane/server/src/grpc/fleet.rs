@@ -137,7 +137,12 @@ impl Scoped {
 }
 
 /// A page out of all: those after the token, which names the last of the page before.
-fn page<T>(items: Vec<T>, asked: u32, token: &str, name: impl Fn(&T) -> String) -> Result<(Vec<T>, String), Status> {
+pub(super) fn page<T>(
+    items: Vec<T>,
+    asked: u32,
+    token: &str,
+    name: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Status> {
     let limit = page_size(asked, 1000)?;
     let mut rest = items.into_iter().filter(|item| token.is_empty() || *name(item) > *token);
     let page: Vec<T> = rest.by_ref().take(limit).collect();

@@ -3,6 +3,9 @@
 //! Generated types stop here. Invariant: no service waits for a disk on the network's threads; what reads the journal or
 //! the history does so on threads that may wait, and only so many at a time.
 
+mod access;
+mod access_self;
+mod access_words;
 mod agent;
 mod agent_down;
 mod agent_up;
@@ -43,6 +46,7 @@ use mindos_core::output::Reply;
 use mindos_journal::{Reader, RealDisk};
 use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
+use mindos_proto::access::v1::access_service_server::AccessServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
@@ -194,6 +198,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
+    let access = access::AccessApi { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -204,6 +209,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
         .add_service(ReplayServiceServer::new(replays))
+        .add_service(AccessServiceServer::new(access))
         .add_service(RouteServiceServer::new(table));
 }
 
