@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -111,11 +112,14 @@ impl Port {
                     debug!(%error, %peer, "TCP_NODELAY was not set");
                 }
                 match tls {
-                    None => serve(&builder, stream, Connection::from(peer), answers, drain).await,
+                    None => serve(&builder, stream, Connection::from(peer), answers, drain, None).await,
                     Some(tls) => {
                         if let Some((stream, identity)) = shaken(&tls, stream, peer, drain.clone()).await {
                             let connection = Connection { identity, ..Connection::from(peer) };
-                            serve(&builder, stream, connection, answers, drain).await;
+                            let standing = tls.enter(&connection);
+                            let until = standing.as_ref().map(|(_, until)| *until);
+                            serve(&builder, stream, connection, answers, drain, until).await;
+                            drop(standing);
                         }
                     }
                 }
@@ -202,6 +206,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     connection: Connection,
     answers: Answers,
     mut drain: watch::Receiver<bool>,
+    until: Option<Instant>,
 ) {
     let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -212,6 +217,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     let mut leaving = false;
+    let aged = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(aged);
     loop {
         tokio::select! {
             ended = served.as_mut() => {
@@ -222,6 +234,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
             () = ends.cut.notified() => {
                 debug!(%peer, "connection was cut");
+                return;
+            }
+            () = aged.as_mut() => {
+                debug!(%peer, "connection has reached its age");
                 return;
             }
             () = ends.leave.notified(), if !leaving => {
