@@ -141,7 +141,7 @@ pub enum Listener {
 
 use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
 use rights::{
-    AGENTS_DENY, API_TOKENS_MANAGE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ, BUDGETS_SET, DELIVERIES_CHANGE,
+    AGENTS_DENY, API_TOKENS_MANAGE, AUTHORITY_READ, AUTHORITY_ROTATE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ, BUDGETS_SET, DELIVERIES_CHANGE,
     DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ, ISSUERS_MANAGE, ISSUERS_READ,
     JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_VERIFY, METRICS_READ, QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE,
     ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
@@ -172,6 +172,9 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.access.v1.AccessService/ListDenials", Needs(&AGENTS_DENY)),
     ("mindos.access.v1.AccessService/SetQuota", Needs(&QUOTAS_SET)),
     ("mindos.access.v1.AccessService/ListQuotas", Needs(&QUOTAS_READ)),
+    ("mindos.access.v1.AuthorityService/GetAuthority", Needs(&AUTHORITY_READ)),
+    ("mindos.access.v1.AuthorityService/RotateAuthority", Needs(&AUTHORITY_ROTATE)),
+    ("mindos.access.v1.AuthorityService/RetireAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.agent.v1.AgentService/Connect", Agent),
     ("mindos.blob.v1.BlobService/Put", Needs(&BLOBS_WRITE)),
     ("mindos.blob.v1.BlobService/Get", Needs(&BLOBS_READ)),
@@ -204,6 +207,10 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.fleet.v1.FleetService/Drain", Needs(&FLEET_HOLD)),
     ("mindos.fleet.v1.FleetService/Pause", Needs(&FLEET_HOLD)),
     ("mindos.fleet.v1.FleetService/Resume", Needs(&FLEET_HOLD)),
+    ("mindos.identity.v1.IdentityService/Challenge", Public),
+    ("mindos.identity.v1.IdentityService/Join", Public),
+    ("mindos.identity.v1.IdentityService/Renew", Public),
+    ("mindos.identity.v1.IdentityService/Authority", Public),
     ("mindos.ledger.v1.LedgerService/Tail", Needs(&LEDGER_READ)),
     ("mindos.ledger.v1.LedgerService/Verify", Needs(&LEDGER_VERIFY)),
     ("mindos.replay.v1.ReplayService/Replay", Needs(&REPLAYS_RUN)),
