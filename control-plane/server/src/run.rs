@@ -23,7 +23,7 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use crate::access::permission::Listener;
-use crate::access::{AccessView, Gate};
+use crate::access::{AccessView, Gate, bootstrap};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
@@ -198,6 +198,9 @@ impl Server {
         let mode = config.secure.access_mode(&listeners);
         let gate =
             Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
+        if mode == AccessMode::Enforced {
+            tokio::spawn(bootstrap::run(Arc::clone(&access), handle.clone(), config.data_dir.clone()));
+        }
         let exposed = Arc::clone(&gate);
         upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
 
@@ -352,6 +355,7 @@ impl Server {
 /// Names under which health is asked for; the empty one is the whole server.
 const SERVICES: &[&str] = &[
     "",
+    "mindos.access.v1.AccessService",
     "mindos.agent.v1.AgentService",
     "mindos.blob.v1.BlobService",
     "mindos.delivery.v1.DeliveryService",

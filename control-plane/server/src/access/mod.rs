@@ -6,6 +6,7 @@
 //! Invariant: what stands in no row of the table of permissions is refused.
 
 pub mod authenticate;
+pub mod bootstrap;
 pub mod gate;
 pub mod jwt;
 pub mod live;

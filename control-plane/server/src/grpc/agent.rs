@@ -124,11 +124,12 @@ async fn read(
         Err(_) => return Ending::Protocol(format!("no `hello` within {} s", HELLO_TIMEOUT.as_secs())),
     };
     let now = stream.handle.now();
-    let mut up = match Up::open(stream.session, &caller.tenant, first, now, &mut inputs) {
+    let mut up = match Up::open(stream.session, caller, first, now, &mut inputs) {
         Ok((up, noted)) => match stream.note(noted) {
             Ok(()) => up,
             Err(ending) => return ending,
         },
+        Err(HelloError::Identity(message)) => return Ending::Identity(message),
         Err(HelloError::Invalid(invalid)) => return Ending::Protocol(invalid.to_string()),
         Err(HelloError::Version { min, max }) => {
             let spoken = format!("protocol {PROTOCOL_MIN} to {PROTOCOL_MAX} is spoken here, {min} to {max} there");
