@@ -249,7 +249,7 @@ async fn a_token_lets_in_whom_it_is_for_as_often_as_it_may_and_refusals_are_on_r
     let kinds = plane.ledger().await;
     let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
     // The same refusal within a moment is recorded once, that of a token that nobody made never.
-    assert_eq!((count("AgentJoined"), count("JoinRefused"), count("AuthorityChanged")), (1, 3, 1), "{kinds:?}");
+    assert_eq!((count("agent_joined"), count("join_refused"), count("authority_changed")), (1, 3, 1), "{kinds:?}");
     plane.server.stop().await;
 }
 
@@ -338,7 +338,7 @@ async fn the_authority_is_rotated_while_agents_work() {
     assert_eq!(shown.roots.iter().map(|root| &root.id).collect::<Vec<_>>(), [&rotated.id]);
 
     // The first key, the second, and that the first is gone. After a restart there is nothing to add.
-    let changes = |kinds: Vec<String>| kinds.iter().filter(|kind| *kind == "AuthorityChanged").count();
+    let changes = |kinds: Vec<String>| kinds.iter().filter(|kind| *kind == "authority_changed").count();
     assert_eq!(changes(plane.ledger().await), 3);
     let Plane { server, directory, api: _ } = plane;
     server.stop().await;
@@ -357,6 +357,6 @@ async fn a_certificate_speaks_for_its_own_cluster_and_instance_alone() {
     // `Hello` says i1.
     let refused = plane.connect(&agent, &ders(&agent.issued.trust_bundle)).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    assert!(refused.message().contains("hello.instance_id: is `i1`: expected `i2`"), "{refused}");
+    assert!(refused.message().contains("hello.instance_id: is `i1`: the certificate is for `i2`"), "{refused}");
     plane.server.stop().await;
 }
