@@ -62,7 +62,13 @@ async fn admin(directory: &Directory) -> Credential {
     panic!("{path:?} was not written");
 }
 
-async fn token(server: &Running, by: &Credential, tenant: &str, roles: &[access::Role], sources: &[&str]) -> (u64, Credential) {
+async fn token(
+    server: &Running,
+    by: &Credential,
+    tenant: &str,
+    roles: &[access::Role],
+    sources: &[&str],
+) -> (u64, Credential) {
     let request = access::CreateApiTokenRequest {
         name: "test".to_owned(),
         tenant: tenant.to_owned(),
@@ -142,8 +148,13 @@ async fn a_publisher_names_its_sources_only() {
     let hidden = events(&server, other.clone()).await.get(of(seq)).await.unwrap_err();
     let nothing = events(&server, other.clone()).await.get(of(seq + 1_000_000)).await.unwrap_err();
     assert_eq!((hidden.code(), nothing.code()), (Code::NotFound, Code::NotFound));
-    assert_eq!(hidden.message().replace(&seq.to_string(), "N"), nothing.message().replace(&(seq + 1_000_000).to_string(), "N"));
-    assert!(events(&server, other).await.list(event::ListRequest::default()).await.unwrap().into_inner().events.is_empty());
+    assert_eq!(
+        hidden.message().replace(&seq.to_string(), "N"),
+        nothing.message().replace(&(seq + 1_000_000).to_string(), "N")
+    );
+    assert!(
+        events(&server, other).await.list(event::ListRequest::default()).await.unwrap().into_inner().events.is_empty()
+    );
     server.stop().await;
 }
 

@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn an_agent_speaks_for_whom_its_certificate_names() {
-        let open_as = |identity: &str, change: &dyn Fn(&mut wire::Hello)| {
+        let open_as = |identity: &str, change: fn(&mut wire::Hello)| {
             let agent =
                 AgentIdentity { identity: identity.parse().unwrap(), key: [7; 32], not_after: NOW, issuer: None };
             let mut frame = hello_frame();
@@ -470,29 +470,29 @@ mod tests {
         };
         let general = "tenant/acme/cluster/c/ns/agents/general/security-general/instance/i";
         let agent = "tenant/acme/cluster/c/agent/i";
-        let in_agents = |hello: &mut wire::Hello| hello.namespace = "agents".to_owned();
-        assert_eq!(open_as(general, &in_agents), "");
-        assert_eq!(open_as(agent, &|_| {}), "");
-        assert_eq!(open_as(agent, &|hello| hello.generals[0].name = "other".to_owned()), "");
+        let in_agents: fn(&mut wire::Hello) = |hello: &mut wire::Hello| hello.namespace = "agents".to_owned();
+        assert_eq!(open_as(general, in_agents), "");
+        assert_eq!(open_as(agent, |_| {}), "");
+        assert_eq!(open_as(agent, |hello| hello.generals[0].name = "other".to_owned()), "");
         for (identity, change, field) in [
-            (general, (&|_| {}) as &dyn Fn(&mut wire::Hello), "hello.namespace"),
+            (general, (|_| {}) as fn(&mut wire::Hello), "hello.namespace"),
             (
                 general,
-                &|hello| (hello.cluster, hello.namespace) = ("c2".to_owned(), "agents".to_owned()),
+                |hello| (hello.cluster, hello.namespace) = ("c2".to_owned(), "agents".to_owned()),
                 "hello.cluster",
             ),
             (
                 general,
-                &|hello| (hello.instance_id, hello.namespace) = ("i2".to_owned(), "agents".to_owned()),
+                |hello| (hello.instance_id, hello.namespace) = ("i2".to_owned(), "agents".to_owned()),
                 "hello.instance_id",
             ),
             (
                 general,
-                &|hello| (hello.generals[0].name, hello.namespace) = ("other".to_owned(), "agents".to_owned()),
+                |hello| (hello.generals[0].name, hello.namespace) = ("other".to_owned(), "agents".to_owned()),
                 "hello.generals",
             ),
-            (agent, &|hello| hello.cluster = "c2".to_owned(), "hello.cluster"),
-            (agent, &|hello| hello.instance_id = "i2".to_owned(), "hello.instance_id"),
+            (agent, |hello| hello.cluster = "c2".to_owned(), "hello.cluster"),
+            (agent, |hello| hello.instance_id = "i2".to_owned(), "hello.instance_id"),
         ] {
             let message = open_as(identity, change);
             assert!(message.starts_with(field) && message.contains("the certificate is for"), "{identity}: {message}");

@@ -104,7 +104,7 @@ impl Asked {
         let asks = failures.iter().any(|(_, reason)| reason == Unread::Pending.reason());
         if let (true, Some(dataref)) = (asks, json_dataref(&accepted.payload.bytes)) {
             failures.clear();
-            let read = elsewhere::read(blobs, dataref);
+            let read = elsewhere::read(blobs, &accepted.tenant, dataref);
             let facts = facts.with_data(&read);
             (place, _) = self.judge.route(&facts, |place, reason| failures.push((place, reason.to_owned())));
         }

@@ -68,6 +68,7 @@ use tonic::service::RoutesBuilder;
 use tracing::error;
 
 use crate::access::AccessView;
+use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::logging::Chain;
@@ -105,6 +106,8 @@ pub struct Context {
     pub blobs: Arc<BlobStore>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
+    /// Whose events are.
+    pub(crate) event_tenants: EventTenants,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -167,6 +170,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             scorecards: Arc::new(Semaphore::new(1)),

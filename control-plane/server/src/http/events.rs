@@ -88,7 +88,7 @@ impl Http {
     /// The event with its data in a blob, where they are too large to stand in it.
     pub(super) async fn inline(
         &self,
-        _tenant: &TenantName,
+        tenant: &TenantName,
         mut event: IncomingEvent,
     ) -> Result<IncomingEvent, HttpError> {
         if event.data.len() <= DATA_MAX {
@@ -96,7 +96,8 @@ impl Http {
         }
         let (blobs, data) = (std::sync::Arc::clone(&self.blobs), std::mem::take(&mut event.data));
         let content_type = event.datacontenttype.clone().unwrap_or_default();
-        let announced = Announced { blob: None, length: Some(data.len() as u64), content_type };
+        let announced =
+            Announced { blob: None, length: Some(data.len() as u64), content_type, tenant: Some(tenant.clone()) };
         let stored = tokio::task::spawn_blocking(move || {
             let mut writer = blobs.begin(announced)?;
             writer.write(&data)?;

@@ -272,7 +272,7 @@ impl Judges {
     pub fn judge_reading(&self, event: &mut NewEvent, blobs: &BlobStore) {
         let Some(judge) = self.in_force.load().get(&event.tenant).cloned() else { return };
         let Some(dataref) = json_dataref(&event.payload.bytes) else { return };
-        let read = elsewhere::read(blobs, dataref);
+        let read = elsewhere::read(blobs, &event.tenant, dataref);
         if let Err(unread) = read {
             self.unread.count(unread);
         }
