@@ -85,7 +85,11 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::GeneralRemoved(record) => {
             let tenant = names.tenant(&record.tenant)?;
             let key = names.general(&tenant, &record.cluster, &record.name)?;
-            Record::GeneralRemoved(GeneralRemoved { key: GeneralKey::clone(&key), by: by(record.by), from: by(record.from) })
+            Record::GeneralRemoved(GeneralRemoved {
+                key: GeneralKey::clone(&key),
+                by: by(record.by),
+                from: by(record.from),
+            })
         }
         Kind::HoldChanged(record) => Record::HoldChanged(Box::new(read_hold_changed(names, record)?)),
         Kind::RoutesApplied(record) => Record::RoutesApplied(Box::new(RoutesApplied {
@@ -113,13 +117,11 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             kept: Seq(record.kept_through),
             dropped_through: Seq(record.lost_through),
         }),
-        Kind::UpgradeFinalized(record) => {
-            Record::UpgradeFinalized(UpgradeFinalized {
-                version: Arc::from(record.version),
-                by: by(record.by),
-                from: by(record.from),
-            })
-        }
+        Kind::UpgradeFinalized(record) => Record::UpgradeFinalized(UpgradeFinalized {
+            version: Arc::from(record.version),
+            by: by(record.by),
+            from: by(record.from),
+        }),
         Kind::BudgetSet(record) => Record::BudgetSet(Box::new(BudgetSet {
             tenant: names.tenant(&record.tenant)?,
             budget: Arc::new(budget::from_message(required(record.budget, "budget")?)?),

@@ -136,23 +136,27 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 ..Default::default()
             })
         }
-        Record::UpgradeFinalized(UpgradeFinalized { version, by, from }) => Kind::UpgradeFinalized(pb::UpgradeFinalized {
-            version: version.to_string(),
-            format: RECORD_FORMAT,
-            by: by.to_string(),
-            from: from.to_string(),
-        }),
+        Record::UpgradeFinalized(UpgradeFinalized { version, by, from }) => {
+            Kind::UpgradeFinalized(pb::UpgradeFinalized {
+                version: version.to_string(),
+                format: RECORD_FORMAT,
+                by: by.to_string(),
+                from: from.to_string(),
+            })
+        }
         Record::BudgetSet(record) => {
             let BudgetSet { tenant: of, budget, by, from } = &**record;
             let budget = Some(budget::to_message(budget));
             Kind::BudgetSet(pb::BudgetSet { tenant: tenant(of), budget, by: by.to_string(), from: from.to_string() })
         }
-        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by, from }) => Kind::BudgetRemoved(pb::BudgetRemoved {
-            tenant: tenant(of),
-            budget: budget.to_string(),
-            by: by.to_string(),
-            from: from.to_string(),
-        }),
+        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by, from }) => {
+            Kind::BudgetRemoved(pb::BudgetRemoved {
+                tenant: tenant(of),
+                budget: budget.to_string(),
+                by: by.to_string(),
+                from: from.to_string(),
+            })
+        }
         Record::BudgetAcknowledged(BudgetAcknowledged { tenant: of, budget, by, from }) => {
             let (tenant, budget, by) = (tenant(of), budget.to_string(), by.to_string());
             Kind::BudgetAcknowledged(pb::BudgetAcknowledged { tenant, budget, by, from: from.to_string() })
