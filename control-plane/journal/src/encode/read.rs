@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{about, budget, guard, route, siting, words};
+use super::{about, access, budget, guard, route, siting, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -146,6 +146,24 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             level: budget::level(record.level)?,
             tally: budget::tally(record.charged, record.reserved),
         })),
+        Kind::PayloadsRedacted(record) => access::redacted(names, record)?,
+        kind @ (Kind::ApiTokenCreated(_)
+        | Kind::ApiTokenUsed(_)
+        | Kind::ApiTokenRevoked(_)
+        | Kind::JoinTokenCreated(_)
+        | Kind::JoinTokenRevoked(_)
+        | Kind::AgentJoined(_)
+        | Kind::JoinRefused(_)
+        | Kind::RoleBound(_)
+        | Kind::RoleUnbound(_)
+        | Kind::IssuerRegistered(_)
+        | Kind::IssuerRemoved(_)
+        | Kind::AgentDenied(_)
+        | Kind::AgentAllowed(_)
+        | Kind::QuotaSet(_)
+        | Kind::SettingsChanged(_)
+        | Kind::AuthorityChanged(_)
+        | Kind::CheckpointSigned(_)) => Record::Access(Box::new(access::from_message(names, kind)?)),
     })
 }
 

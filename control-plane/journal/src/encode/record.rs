@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, budget, guard, route, siting, words};
+use super::{RECORD_FORMAT, about, access, budget, guard, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -171,7 +171,8 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 reserved: budget::of_some(tally.reserved),
             })
         }
-        Record::Access(_) | Record::PayloadsRedacted(_) => unimplemented!("messages of access records"),
+        Record::Access(record) => access::to_message(record),
+        Record::PayloadsRedacted(record) => access::of_redacted(record),
     }
 }
 
