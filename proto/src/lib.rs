@@ -144,6 +144,7 @@ mod tests {
             .collect();
         for (area, service) in [
             ("access", "AccessService"),
+            ("access", "AuthorityService"),
             ("agent", "AgentService"),
             ("blob", "BlobService"),
             ("replay", "ReplayService"),
