@@ -163,7 +163,8 @@ impl Contexts {
         if data.mode() & 0o077 != 0 {
             let mode = data.mode() & 0o777;
             let message = format!("`{shown}` is not used: others may read or change it (mode {mode:04o})");
-            return Err(Failure::usage(message).hint(format!("run `chmod 600 {shown}`; whoever could read it may have its tokens")));
+            return Err(Failure::usage(message)
+                .hint(format!("run `chmod 600 {shown}`; whoever could read it may have its tokens")));
         }
         let me = rustix::process::geteuid();
         if data.uid() != me.as_raw() {
@@ -219,7 +220,11 @@ impl Contexts {
     pub(crate) fn named(&self, name: &str) -> Result<&Context, Failure> {
         self.contexts.get(name).ok_or_else(|| {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "there is none yet".to_owned() } else { format!("there are {}", known.join(", ")) };
+            let known = if known.is_empty() {
+                "there is none yet".to_owned()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
             Failure::not_found(format!("context {name} is not known: {known}"))
                 .hint(format!("make it with `mindos contexts set {name} --endpoint https://HOST:PORT`"))
         })

@@ -85,7 +85,10 @@ pub(crate) async fn sign_in(
 ) -> Result<(Secret, Login), Failure> {
     let site = Site::describe(&provider.issuer, provider.ca.as_deref()).await?;
     let Some(endpoint) = &site.device else {
-        return Err(Failure::refused(format!("{} does not sign in devices: its description has no device_authorization_endpoint", provider.issuer)));
+        return Err(Failure::refused(format!(
+            "{} does not sign in devices: its description has no device_authorization_endpoint",
+            provider.issuer
+        )));
     };
     let form = [("client_id", provider.client_id.as_str()), ("scope", &provider.scope)];
     let answer = site.post(endpoint, &form).await?;
@@ -93,7 +96,8 @@ pub(crate) async fn sign_in(
     let shown = |text: &str| crate::render::clip(text, WORDS_MAX);
     let complete = code.verification_uri_complete.as_deref().map(shown);
     tell(&shown(&code.verification_uri), &shown(&code.user_code), complete.as_deref());
-    let mut pause = code.interval.map_or(POLL, Duration::from_secs).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let mut pause =
+        code.interval.map_or(POLL, Duration::from_secs).clamp(Duration::from_secs(1), Duration::from_secs(60));
     let until = tokio::time::Instant::now() + Duration::from_secs(code.expires_in).min(CODE_LIFE_MAX);
     loop {
         tokio::time::sleep(pause).await;
@@ -161,7 +165,8 @@ fn tokens(provider: &Provider, tokens: Tokens, refresh: Option<Kept>) -> Result<
         false => (id_token, "id_token"),
     };
     let found = found.filter(|token| !token.is_empty()).ok_or_else(|| {
-        Failure::refused(format!("{} gave no {name}", provider.issuer)).hint("ask for another with --scope or --access-token")
+        Failure::refused(format!("{} gave no {name}", provider.issuer))
+            .hint("ask for another with --scope or --access-token")
     })?;
     let life = expires_in.map_or(LIFE, Duration::from_secs).min(Duration::from_secs(366 * 86_400));
     let login = Login {
@@ -195,15 +200,20 @@ impl Site {
         };
         let bad = |text: &str| Failure::refused(format!("{issuer} is described with {text}"));
         let target = Target::parse(issuer, false).and_then(|target| target.join("/.well-known/openid-configuration"));
-        let target = target.map_err(|_| Failure::usage(format!("--issuer {issuer}: expected an address with https")))?;
+        let target =
+            target.map_err(|_| Failure::usage(format!("--issuer {issuer}: expected an address with https")))?;
         let mut request = Request::new(Method::GET, target);
         request.timeout = ANSWER_WITHIN;
         let unreached = |error| Failure::world(format!("cannot ask {issuer}: {}", chain(&error)));
         let answer = client.send(request).await.map_err(unreached)?;
         if !answer.status.is_success() {
-            return Err(Failure::refused(format!("{issuer} answered {} to the question for its description", answer.status)));
+            return Err(Failure::refused(format!(
+                "{issuer} answered {} to the question for its description",
+                answer.status
+            )));
         }
-        let description = serde_json::from_slice(&answer.body).map_err(|_| bad("something that is not its description"))?;
+        let description =
+            serde_json::from_slice(&answer.body).map_err(|_| bad("something that is not its description"))?;
         let Description { issuer: found, token_endpoint, device_authorization_endpoint } = description;
         if found.trim_end_matches('/') != issuer.trim_end_matches('/') {
             return Err(bad("the name of another issuer"));
@@ -290,7 +300,9 @@ mod tests {
         let old = Some(Kept(Secret::new("refresh")));
         let (token, login) = tokens(&provider, answer(), old.clone()).unwrap();
         assert_eq!((token.expose(), login.refresh_token.clone()), ("id", old));
-        assert!(!is_ending(&login) && is_ending(&Login { expires_at_ms: (now() + Duration::from_secs(30)).0, ..login }));
+        assert!(
+            !is_ending(&login) && is_ending(&Login { expires_at_ms: (now() + Duration::from_secs(30)).0, ..login })
+        );
         let none = Tokens { id_token: None, ..answer() };
         assert!(tokens(&provider, none, None).unwrap_err().message.contains("gave no id_token"));
         provider.access_token = true;

@@ -44,12 +44,18 @@ impl Site {
         let contexts = Contexts::load()?;
         let chosen = contexts.chosen(global.context.as_deref())?;
         let mut site = Site {
-            endpoint: global.endpoint.clone().or(chosen.map(|(_, context)| context.endpoint.clone())).unwrap_or(HERE.to_owned()),
+            endpoint: global
+                .endpoint
+                .clone()
+                .or(chosen.map(|(_, context)| context.endpoint.clone()))
+                .unwrap_or(HERE.to_owned()),
             ca: global.ca.clone(),
             token: global.token()?,
             tenant: global.tenant.clone(),
         };
-        let Some((name, context)) = chosen.filter(|(_, context)| context.endpoint == site.endpoint) else { return Ok(site) };
+        let Some((name, context)) = chosen.filter(|(_, context)| context.endpoint == site.endpoint) else {
+            return Ok(site);
+        };
         site.ca = site.ca.or_else(|| context.ca.clone());
         site.tenant = site.tenant.or_else(|| context.tenant.clone().map(|tenant| tenant.0));
         if site.token.is_none() {

@@ -111,7 +111,8 @@ impl Web {
                 (request.headers, request.body) = (all, body);
                 (request.timeout, request.answer_max) = (ANSWER_WITHIN, ANSWER_BYTES_MAX);
                 let answer = client.send(request).await;
-                let answer = answer.map_err(|error| Failure::world(format!("cannot speak to {}: {}", self.server, chain(&error))))?;
+                let answer = answer
+                    .map_err(|error| Failure::world(format!("cannot speak to {}: {}", self.server, chain(&error))))?;
                 Ok((answer.status, answer.body))
             }
             Road::Plain { authority, sender } => {

@@ -16,8 +16,8 @@ use crate::commands::fleet::all_generals;
 use crate::commands::send::random_id;
 use crate::failure::Failure;
 use crate::process::{self, Log, Used};
-use crate::top::read_metrics;
 use crate::site::Site;
+use crate::top::read_metrics;
 use crate::web::Web;
 
 /// How long a control plane may take to be ready.

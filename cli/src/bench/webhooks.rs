@@ -16,8 +16,8 @@ use super::stage::{Data, Stage};
 use super::{StageArgs, clock_ns, rounded, say};
 use crate::failure::Failure;
 use crate::render;
-use crate::up::github::{Webhook, read_folder};
 use crate::site::Site;
+use crate::up::github::{Webhook, read_folder};
 use crate::web::Web;
 
 const SECRET: &str = "bench";

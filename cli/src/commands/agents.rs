@@ -78,7 +78,7 @@ pub(crate) async fn run(command: AgentsCommand, global: &Global) -> Result<(), F
         AgentsCommand::Deny(args) => {
             let DenyArgs { cluster, namespace, general, instance, key, reason } = args;
             let target = match key {
-                Some(Key(digest)) => Target::Key(digest),
+                Some(Key(digest)) => Target::Key(digest.into()),
                 None => Target::Agent(AgentPattern {
                     tenant: client.tenant(false),
                     cluster: cluster.unwrap_or_default(),
@@ -137,8 +137,15 @@ fn as_json(denial: &Denial) -> Value {
     let shown = match (agent, &key) {
         (Some(agent), _) => {
             let AgentPattern { tenant, cluster, namespace, general, instance_id } = agent;
-            let parts = [("tenant", tenant), ("cluster", cluster), ("namespace", namespace), ("general", general), ("instance", instance_id)];
-            let parts = parts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
+            let parts = [
+                ("tenant", tenant),
+                ("cluster", cluster),
+                ("namespace", namespace),
+                ("general", general),
+                ("instance", instance_id),
+            ];
+            let parts =
+                parts.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
             parts.collect::<Vec<_>>().join(" ")
         }
         (None, Some(key)) => format!("key {key}"),

@@ -113,7 +113,9 @@ async fn login(args: LoginArgs, global: &Global) -> Result<(), Failure> {
     // What --token-file names is read now, and kept: the file may be a short-lived one.
     let without_file = Global { token_file: None, ..global.clone() };
     let mut context = set(contexts.contexts.get(&name).cloned(), &without_file).map_err(|failure| {
-        failure.hint("name the control plane with --endpoint https://HOST:PORT, or one of `mindos contexts list` with --context")
+        failure.hint(
+            "name the control plane with --endpoint https://HOST:PORT, or one of `mindos contexts list` with --context",
+        )
     })?;
     let (token, login) = match args.device {
         true => device(args).await.map(|(token, login)| (token, Some(login)))?,
@@ -210,7 +212,8 @@ async fn device(args: LoginArgs) -> Result<(Secret, Login), Failure> {
 fn show(answer: &WhoAmIResponse, global: &Global) {
     let WhoAmIResponse { principal, kind, tenant, roles, plane, tenants, any_source, sources, .. } = answer;
     let WhoAmIResponse { expires_at_ms, permissions, groups, .. } = answer;
-    let kind = PrincipalKind::try_from(*kind).map(|kind| word(kind.as_str_name(), "PRINCIPAL_KIND_")).unwrap_or_default();
+    let kind =
+        PrincipalKind::try_from(*kind).map(|kind| word(kind.as_str_name(), "PRINCIPAL_KIND_")).unwrap_or_default();
     let roles: Vec<String> = roles.iter().map(|role| role_word(*role)).collect();
     let expires = u64::try_from(*expires_at_ms).ok().filter(|at| *at > 0).map(|at| Timestamp(at).to_string());
     if global.output.is_json() {
@@ -255,7 +258,9 @@ async fn can_i(args: CanIArgs, global: &Global) -> Result<(), Failure> {
     let CanIArgs { what: asked, source } = args;
     let what = match asked.trim() {
         asked if asked.contains(' ') => What::Path(asked.to_owned()),
-        asked if asked.starts_with('/') => return Err(Failure::usage(format!("`{asked}`: expected a method before a path, such as `GET {asked}`"))),
+        asked if asked.starts_with('/') => {
+            return Err(Failure::usage(format!("`{asked}`: expected a method before a path, such as `GET {asked}`")));
+        }
         asked if asked.contains('/') => What::Rpc(asked.to_owned()),
         asked => What::Permission(asked.to_owned()),
     };

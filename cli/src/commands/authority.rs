@@ -99,7 +99,8 @@ pub(crate) async fn run(command: AuthorityCommand, global: &Global) -> Result<()
             };
             let request = RotateAuthorityRequest { part: part.into() };
             let answer = authority.rotate_authority(request).await.map_err(&failed)?.into_inner();
-            let former = if answer.former_id.is_empty() { String::new() } else { format!(" in place of {}", answer.former_id) };
+            let former =
+                if answer.former_id.is_empty() { String::new() } else { format!(" in place of {}", answer.former_id) };
             let value = json!({ "id": answer.id, "former_id": answer.former_id, "seq": answer.seq });
             done(global, &value, &format!("key {} signs {word}{former}", answer.id));
         }
@@ -114,7 +115,8 @@ pub(crate) async fn run(command: AuthorityCommand, global: &Global) -> Result<()
 }
 
 fn show(answer: &GetAuthorityResponse, global: &Global) {
-    let GetAuthorityResponse { trust_domain, issues_to_agents, roots, server_certificate_expires_at, ledger_keys } = answer;
+    let GetAuthorityResponse { trust_domain, issues_to_agents, roots, server_certificate_expires_at, ledger_keys } =
+        answer;
     if global.output.is_json() {
         let roots: Vec<Value> = roots
             .iter()
@@ -128,7 +130,8 @@ fn show(answer: &GetAuthorityResponse, global: &Global) {
             })
             .collect();
         let keys = ledger_keys.iter();
-        let keys = keys.map(|key| json!({ "id": key.id, "public_key": hex(&key.public_key), "since_seq": key.since_seq }));
+        let keys =
+            keys.map(|key| json!({ "id": key.id, "public_key": hex(&key.public_key), "since_seq": key.since_seq }));
         return render::print_json(&json!({
             "trust_domain": trust_domain,
             "issues_to_agents": issues_to_agents,

@@ -83,7 +83,8 @@ pub(crate) async fn run(command: IssuersCommand, global: &Global) -> Result<(), 
         IssuersCommand::List => list(global).await,
         IssuersCommand::Remove(RemoveArgs { name, cluster }) => {
             let client = Client::connect(global).await?;
-            let request = RemoveIssuerRequest { tenant: client.tenant(false), cluster: cluster.clone(), name: name.clone() };
+            let request =
+                RemoveIssuerRequest { tenant: client.tenant(false), cluster: cluster.clone(), name: name.clone() };
             client.access().remove_issuer(request).await.map_err(client.failed())?;
             let said = format!("nobody joins {cluster} by {name} any more");
             done(global, &json!({ "removed": name, "cluster": cluster }), &said);
@@ -97,7 +98,8 @@ async fn add(args: AddArgs, global: &Global) -> Result<(), Failure> {
     let keys = match keys {
         None => String::new(),
         Some(path) => {
-            let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("--keys `{}`: {error}", path.display()));
+            let failed =
+                |error: &dyn std::fmt::Display| Failure::usage(format!("--keys `{}`: {error}", path.display()));
             let length = std::fs::metadata(&path).map_err(|error| failed(&error))?.len();
             if length > KEYS_MAX {
                 return Err(failed(&format!("has {length} bytes: at most 64 KiB are taken")));
@@ -176,8 +178,12 @@ fn as_json(issuer: &Issuer) -> Value {
 
 /// Reads a grant such as `namespace=agents,generals=triage+review`.
 fn grant(text: &str) -> Result<IssuerGrant, String> {
-    let mut grant =
-        IssuerGrant { namespace: String::new(), service_account: "*".to_owned(), generals: Vec::new(), cluster_agent: false };
+    let mut grant = IssuerGrant {
+        namespace: String::new(),
+        service_account: "*".to_owned(),
+        generals: Vec::new(),
+        cluster_agent: false,
+    };
     for part in text.split(',') {
         match part.trim().split_once('=') {
             Some(("namespace", pattern)) => grant.namespace = pattern.to_owned(),

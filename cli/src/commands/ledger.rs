@@ -15,8 +15,8 @@ use super::journal::journal_directory;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
-use crate::site::Site;
 use crate::render::{self, Progress, clip};
+use crate::site::Site;
 use crate::top::read_metrics;
 use crate::web::Web;
 

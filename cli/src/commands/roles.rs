@@ -90,7 +90,11 @@ pub(crate) async fn run(command: RolesCommand, global: &Global) -> Result<(), Fa
             let request = BindRoleRequest { binding: Some(who.binding(&client, source)) };
             let answer = access.bind_role(request).await.map_err(&failed)?.into_inner();
             let value = as_json(&answer.binding.unwrap_or_default());
-            done(global, &value, &format!("{} is {} in {}", text(&value, "subject"), text(&value, "role"), text(&value, "tenant")));
+            done(
+                global,
+                &value,
+                &format!("{} is {} in {}", text(&value, "subject"), text(&value, "role"), text(&value, "tenant")),
+            );
         }
         RolesCommand::Unbind(who) => {
             let binding = who.binding(&client, Vec::new());
@@ -123,7 +127,8 @@ fn show(bindings: &[Value], global: &Global) {
     }
     let mut table = Table::new(&["tenant", "who", "role", "sources"]);
     for binding in bindings {
-        let sources: Vec<&str> = binding["sources"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let sources: Vec<&str> =
+            binding["sources"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         table.row(vec![text(binding, "tenant"), text(binding, "subject"), text(binding, "role"), sources.join(", ")]);
     }
     render::print(&table.text());

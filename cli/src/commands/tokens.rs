@@ -113,7 +113,20 @@ pub(crate) async fn run(command: TokensCommand, global: &Global) -> Result<(), F
 }
 
 async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
-    let CreateArgs { api, cluster, namespace, general, any_general, cluster_agent, uses, ttl, name, role, source, plane } = args;
+    let CreateArgs {
+        api,
+        cluster,
+        namespace,
+        general,
+        any_general,
+        cluster_agent,
+        uses,
+        ttl,
+        name,
+        role,
+        source,
+        plane,
+    } = args;
     let ttl = ttl.map(convert::span);
     if api {
         let client = Client::connect(global).await?;
@@ -127,7 +140,9 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
         (Some(general), ..) => Holder::General(general),
         (_, true, _) => Holder::AnyGeneral(true),
         (.., true) => Holder::ClusterAgent(true),
-        (None, false, false) => return Err(Failure::usage("who may join? expected --general, --any-general or --cluster-agent")),
+        (None, false, false) => {
+            return Err(Failure::usage("who may join? expected --general, --any-general or --cluster-agent"));
+        }
     };
     let client = Client::connect(global).await?;
     let request = CreateJoinTokenRequest {
@@ -210,7 +225,15 @@ async fn list(args: ListArgs, global: &Global) -> Result<(), Failure> {
     for token in &tokens {
         let text = |field: &str| token[field].as_str().unwrap_or_default().to_owned();
         let id = token["id"].to_string();
-        table.row(vec![id, text("kind"), text("name"), text("tenant"), what(token), text("expires_at"), text("last_used_at")]);
+        table.row(vec![
+            id,
+            text("kind"),
+            text("name"),
+            text("tenant"),
+            what(token),
+            text("expires_at"),
+            text("last_used_at"),
+        ]);
     }
     render::print(&table.text());
     Ok(())

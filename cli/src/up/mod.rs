@@ -29,8 +29,8 @@ use crate::commands::send::random_id;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Progress};
-use crate::top;
 use crate::site::Site;
+use crate::top;
 use crate::web::Web;
 
 use plan::{ClusterSpec, Part, Plan, Wishes};
