@@ -213,6 +213,7 @@ impl Server {
             handle: handle.clone(),
             access: Arc::clone(&access),
             tls: tls.clone(),
+            service_accounts: upkeep.service_accounts(),
             life: config.secure.certificate_life,
         });
         let identities = identities.map_err(|error| RunError::Thread(io::Error::other(error)))?;

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::{failed, status, unexpected};
 use crate::access::secret::{self, JOIN_PREFIX};
+use crate::access::service_account::{AttestError, ServiceAccounts};
 use crate::access::view::AccessView;
 use crate::driver::{CallError, Handle};
 use crate::logging::Chain;
@@ -52,6 +53,7 @@ pub struct IdentityParts {
     pub access: Arc<AccessView>,
     /// Unset where nothing is encrypted.
     pub tls: Option<Arc<Tls>>,
+    pub service_accounts: Arc<ServiceAccounts>,
     /// Of a certificate.
     pub life: Duration,
 }
@@ -152,7 +154,20 @@ impl Shared {
                 None => return Err(self.refused("unknown", None)),
                 Some(token) => (Presented::Token { hash }, Some((hash, token.revoked))),
             },
-            Proof::ServiceAccount { token: _ } => return Err(self.refused("unknown", None)),
+            Proof::ServiceAccount { token } => {
+                let attested = self.parts.service_accounts.attest(&known.access, &cluster, &token).await;
+                match attested {
+                    Ok(attested) => (attested.presented(), None),
+                    Err(error @ AttestError::Unavailable(_)) => {
+                        self.membership.count("join", error.word());
+                        warn!(error = %Chain(&error), %cluster, "a service account token was not checked");
+                        let message = "the cluster of the service account token cannot be asked: try again";
+                        let status = rpc::Status::new(Code::Unavailable as i32, message);
+                        return Err(status.with_reason(error.word(), []).into());
+                    }
+                    Err(error) => return Err(self.refused(error.word(), Some(&error))),
+                }
+            }
         };
         let key = PublicKey::of_request(&certificate_request)
             .map_err(|error| status::invalid(Invalid::new("certificate_request", error)))?;
