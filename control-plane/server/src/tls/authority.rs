@@ -37,7 +37,7 @@ pub const SERVER_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub const SERVER_BACKDATED: Duration = Duration::from_secs(2 * 3600);
 /// How long a root lives. Ten years: it is replaced by rotation and not by time.
 const ROOT_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-const ROOT_BACKDATED: Duration = Duration::from_secs(24 * 3600);
+pub const ROOT_BACKDATED: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the authority does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
