@@ -274,9 +274,9 @@ impl Membership {
         self.retry_at = now.own + self.chance.span(FIRST);
     }
 
-    /// There may be another proof: tries at once what waits for one.
-    pub fn proof_changed(&mut self, now: Moment) {
-        if matches!(self.phase, Phase::Joining | Phase::Refused) {
+    /// There may be another proof, or others to trust: tries at once what waits for them.
+    pub fn files_changed(&mut self, now: Moment) {
+        if matches!(self.phase, Phase::Joining | Phase::Lapsed | Phase::Refused) {
             self.failures = 0;
             self.retry_at = now.own;
         }

@@ -182,7 +182,7 @@ fn another_proof_is_tried_at_once() {
     membership.step(clocks.now());
     membership.failed(Trouble::NoProof { why: "failed to read `/token`".to_owned() }, clocks.now());
     assert_eq!(membership.problem(clocks.now()).unwrap(), "not joined yet: failed to read `/token`");
-    membership.proof_changed(clocks.now());
+    membership.files_changed(clocks.now());
     assert_eq!(membership.step(clocks.now()), Some(Step::Join));
 }
 
@@ -278,7 +278,7 @@ fn whatever_happens_there_is_always_a_next_try_for_who_can_join() {
         match draw(50) {
             0 => clocks.ahead += draw(7_200_000) as i64 - 3_600_000,
             1 => membership.suspect(now),
-            2 => membership.proof_changed(now),
+            2 => membership.files_changed(now),
             3 => {
                 clocks.pass(HOUR * 30);
             }
