@@ -40,7 +40,7 @@ struct Answer {
 struct Identity {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Arc<str>>,
+    id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ fn answer(standing: Option<&Standing>, joins: bool) -> Answer {
     let ready = *is_good || *phase == Phase::Valid;
     let identity = Identity {
         state: phase.as_str(),
-        id: identity.clone(),
+        id: identity.as_deref().map(str::to_owned),
         not_after: not_after.map(|end| end.to_string()),
         problem: problem.clone(),
     };
