@@ -6,6 +6,7 @@ mod delivery;
 mod id;
 pub mod limits;
 mod name;
+mod role;
 mod secret;
 mod time;
 
@@ -14,5 +15,6 @@ pub use id::{DeliveryId, ParseIdError, Seq, Token};
 pub use name::{
     BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
 };
+pub use role::Role;
 pub use secret::Secret;
 pub use time::{ParseTimeError, Timestamp};

@@ -11,6 +11,7 @@ use mindos_core::output::{Reply, Totals};
 use mindos_journal::{Reader, RealDisk};
 
 use super::Http;
+use crate::access::Principal;
 use crate::grpc::Context;
 use crate::metrics::{self, Exposition, Kind};
 use crate::sinks::SinkStates;
@@ -51,9 +52,9 @@ pub struct Scraped {
     pub sinks: SinkStates,
 }
 
-pub(super) async fn get(http: &Http) -> Response {
+pub(super) async fn get(http: &Http, caller: &Principal) -> Response {
     let mut into = Exposition::default();
-    let totals = totals(&http.context).await;
+    let totals = totals(&http.context, caller).await;
     http.scraped.stats.read().expose(&mut into);
     if let Some(totals) = totals {
         open(&totals, &mut into);
@@ -74,12 +75,12 @@ pub(super) async fn get(http: &Http) -> Response {
 }
 
 /// Answers `GET /sinks`.
-pub(super) fn sinks(http: &Http) -> Response {
+pub(super) fn sinks(http: &Http, _caller: &Principal) -> Response {
     axum::Json(http.scraped.sinks.show(http.context.handle.durable_seq())).into_response()
 }
 
-async fn totals(context: &Context) -> Option<Totals> {
-    let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Totals };
+async fn totals(context: &Context, caller: &Principal) -> Option<Totals> {
+    let ask = |request| Input::Query { request, tenant: caller.tenant.clone(), query: Query::Totals };
     match tokio::time::timeout(PATIENCE, context.handle.call(ask)).await {
         Ok(Ok(Reply::Totals(totals))) => Some(totals),
         _ => None,

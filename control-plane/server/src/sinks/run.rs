@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
 use mindos_core::replay::is_replay_route;
-use mindos_model::{DeliveryId, ParkReason, RouteName, Seq};
+use mindos_model::{DeliveryId, ParkReason, RouteName, Seq, TenantName};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -252,6 +252,7 @@ impl Runner {
                     CancelReason::ShadowFailed => "shadow_failed",
                     CancelReason::ReplayFailed => "replay_failed",
                     CancelReason::ReplayOverBudget => "replay_over_budget",
+                    CancelReason::Redacted => "redacted",
                 };
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]
@@ -286,7 +287,7 @@ impl Runner {
                 false
             });
             read.ok().and(found).or_else(|| {
-                let row = context.history.event(&context.tenant, seq).ok().flatten()?;
+                let row = context.history.event(&TenantName::default_tenant(), seq).ok().flatten()?;
                 let (source, id, ty, kind) = (row.source, row.id, row.ty, row.kind);
                 let (subject, lane, repository, actor, route) =
                     (row.subject, row.lane, row.repository, row.actor, row.route);
