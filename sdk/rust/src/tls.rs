@@ -125,7 +125,8 @@ struct Shared {
 struct Current {
     roots: Arc<RootCertStore>,
     client: Option<Arc<CertifiedKey>>,
-    config: Arc<ClientConfig>,
+    /// `None` while nobody is trusted.
+    config: Option<Arc<ClientConfig>>,
 }
 
 impl fmt::Debug for Tls {
@@ -151,10 +152,17 @@ impl Tls {
     pub fn with_clock(roots: &Roots, clock: PlaneClock) -> Result<Tls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let roots = Arc::new(roots.store()?);
-        let config = build(&provider, &clock, &roots, None)?;
+        let config = Some(build(&provider, &clock, &roots, None)?);
         Ok(Tls {
             shared: Arc::new(Shared { provider, clock, current: Mutex::new(Current { roots, client: None, config }) }),
         })
+    }
+
+    /// TLS that trusts nobody yet, so that no connection can be made.
+    pub(crate) fn without_roots(clock: PlaneClock) -> Tls {
+        let provider = Arc::new(ring::default_provider());
+        let current = Current { roots: Arc::new(RootCertStore::empty()), client: None, config: None };
+        Tls { shared: Arc::new(Shared { provider, clock, current: Mutex::new(current) }) }
     }
 
     /// The clock that certificates are judged by.
@@ -170,9 +178,20 @@ impl Tls {
     pub fn trust(&self, roots: &Roots) -> Result<(), TlsError> {
         let roots = Arc::new(roots.store()?);
         let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &roots, current.client.clone())?;
+        current.config = Some(build(&self.shared.provider, &self.shared.clock, &roots, current.client.clone())?);
         current.roots = roots;
         Ok(())
+    }
+
+    /// Trusts nobody from here on.
+    pub(crate) fn trust_nobody(&self) {
+        let mut current = self.lock();
+        current.roots = Arc::new(RootCertStore::empty());
+        current.config = None;
+    }
+
+    pub(crate) fn has_roots(&self) -> bool {
+        self.lock().config.is_some()
     }
 
     /// Shows this certificate from here on: the leaf first, then intermediates.
@@ -183,7 +202,10 @@ impl Tls {
         let certified =
             CertifiedKey::from_der(chain, key, &self.shared.provider).map_err(TlsError::Client).map(Arc::new)?;
         let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &current.roots, Some(certified.clone()))?;
+        if current.config.is_some() {
+            let client = Some(certified.clone());
+            current.config = Some(build(&self.shared.provider, &self.shared.clock, &current.roots, client)?);
+        }
         current.client = Some(certified);
         Ok(())
     }
@@ -202,19 +224,8 @@ impl Tls {
         self.present(chain, key)
     }
 
-    /// Shows no certificate from here on.
-    ///
-    /// # Errors
-    /// Never in practice: the roots were read before.
-    pub fn present_none(&self) -> Result<(), TlsError> {
-        let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &current.roots, None)?;
-        current.client = None;
-        Ok(())
-    }
-
     /// What the next connection goes by.
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self) -> Option<Arc<ClientConfig>> {
         self.lock().config.clone()
     }
 
