@@ -44,6 +44,8 @@ const ASKING_MAX: usize = 64;
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a service account token.
 const SERVICE_ACCOUNT_TOKEN_MAX: usize = 16 << 10;
+/// Bytes of what names an issuer: a tenant and a name.
+const HINT_MAX: usize = 256;
 /// Bytes of a request.
 pub(super) const REQUEST_MAX: usize = 64 << 10;
 
@@ -94,7 +96,7 @@ fn turn(of: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
 /// What an agent shows.
 enum Proof {
     Token { hash: TokenHash },
-    ServiceAccount { token: String },
+    ServiceAccount { hint: String, token: String },
 }
 
 impl Identities {
@@ -172,8 +174,8 @@ impl Shared {
                 None => return Err(self.refused("unknown", None)),
                 Some(token) => (Presented::Token { hash }, Some((hash, token.revoked))),
             },
-            Proof::ServiceAccount { token } => {
-                let attested = self.parts.service_accounts.attest(&known.access, &cluster, &token).await;
+            Proof::ServiceAccount { hint, token } => {
+                let attested = self.parts.service_accounts.attest(&known.access, &cluster, &hint, &token).await;
                 match attested {
                     Ok(attested) => (attested.presented(), None),
                     Err(error @ AttestError::Unavailable(_)) => {
@@ -292,7 +294,8 @@ struct Asked {
 
 impl Asked {
     fn read(request: JoinRequest) -> Result<Asked, Invalid> {
-        let JoinRequest { cluster, namespace, general, instance, certificate_request, issuer_hint: _, proof } = request;
+        let JoinRequest { cluster, namespace, general, instance, certificate_request, issuer_hint: hint, proof } =
+            request;
         let cluster = parsed(&cluster, "cluster")?;
         let instance = parsed(&instance, "instance")?;
         let holder = if general.is_empty() {
@@ -319,7 +322,11 @@ impl Asked {
                     let reason = format!("has {} bytes: expected 1 to {SERVICE_ACCOUNT_TOKEN_MAX}", token.len());
                     return Err(Invalid::new("service_account_token", reason));
                 }
-                Proof::ServiceAccount { token }
+                if hint.len() > HINT_MAX {
+                    let reason = format!("has {} bytes: expected at most {HINT_MAX}", hint.len());
+                    return Err(Invalid::new("issuer_hint", reason));
+                }
+                Proof::ServiceAccount { hint, token }
             }
             None => return Err(Invalid::new("proof", "is required: expected `join_token` or `service_account_token`")),
         };
