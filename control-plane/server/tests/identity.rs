@@ -112,12 +112,16 @@ impl Plane {
     async fn token(&self, uses: u32) -> String {
         let holder = access::JoinHolder { holder: Some(access::join_holder::Holder::ClusterAgent(true)) };
         let cluster = "c1".to_owned();
-        let request =
-            access::CreateJoinTokenRequest { cluster, holder: Some(holder), uses, ..Default::default() };
+        let request = access::CreateJoinTokenRequest { cluster, holder: Some(holder), uses, ..Default::default() };
         self.access().create_join_token(request).await.unwrap().into_inner().text
     }
 
-    async fn join(&self, token: &str, key: &KeyPair, change: impl FnOnce(&mut identity::JoinRequest)) -> Result<identity::Issued, Status> {
+    async fn join(
+        &self,
+        token: &str,
+        key: &KeyPair,
+        change: impl FnOnce(&mut identity::JoinRequest),
+    ) -> Result<identity::Issued, Status> {
         let mut request = identity::JoinRequest {
             proof: Some(Proof::JoinToken(token.to_owned())),
             cluster: "c1".to_owned(),
@@ -201,8 +205,9 @@ fn reason(status: &Status) -> String {
 async fn an_agent_joins_connects_and_renews() {
     let plane = Plane::start().await;
     let agent = plane.joined().await;
-    let identity::Issued { trust_bundle, identity, not_before_ms, not_after_ms, renew_after_ms, server_time_ms, .. } =
-        &agent.issued;
+    let identity::Issued {
+        trust_bundle, identity, not_before_ms, not_after_ms, renew_after_ms, server_time_ms, ..
+    } = &agent.issued;
     assert_eq!(identity, "spiffe://mindos.local/tenant/default/cluster/c1/agent/i1");
     assert_eq!(ders(trust_bundle), published(&plane.directory.0));
     assert!(not_before_ms < server_time_ms && renew_after_ms > server_time_ms);
@@ -314,7 +319,8 @@ async fn the_authority_is_rotated_while_agents_work() {
     let old_roots = ders(&old.issued.trust_bundle);
     let mut live = plane.connect(&old, &old_roots).await.unwrap();
     let part = access::AuthorityPart::Certificates.into();
-    let rotated = plane.authority().rotate_authority(access::RotateAuthorityRequest { part }).await.unwrap().into_inner();
+    let rotated =
+        plane.authority().rotate_authority(access::RotateAuthorityRequest { part }).await.unwrap().into_inner();
     let again = plane.authority().rotate_authority(access::RotateAuthorityRequest { part }).await.unwrap_err();
     assert_eq!(again.code(), Code::FailedPrecondition);
 
