@@ -209,6 +209,11 @@ impl Server {
             let tls = Arc::clone(tls);
             upkeep.expose(Exposed::new(move |into| tls.expose(into)));
         }
+        if let Some(tls) = &tls {
+            // Before a port is open: nobody who is denied shakes hands.
+            let known = Arc::clone(&access);
+            tls.denied().ask(move |agent| known.load().access.denial_of(&agent.identity, &agent.key).is_some());
+        }
         let identities = grpc::Identities::new(grpc::IdentityParts {
             handle: handle.clone(),
             access: Arc::clone(&access),
@@ -233,6 +238,9 @@ impl Server {
             blobs: upkeep.blobs(),
             access,
         }));
+        if let Some(tls) = &tls {
+            let _ = context.tls.set(Arc::clone(tls));
+        }
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
         let mut api = Routes::builder();

@@ -258,6 +258,99 @@ async fn a_token_lets_in_whom_it_is_for_as_often_as_it_may_and_refusals_are_on_r
     plane.server.stop().await;
 }
 
+/// Signs as an issuer of service account tokens does (ES256).
+fn service_account_token(issuer: &KeyPair, claims: &serde_json::Value) -> String {
+    let header = serde_json::json!({ "alg": "ES256", "typ": "JWT", "kid": "k1" });
+    let signed = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    let asn1 = issuer.sign(signed.as_bytes()).unwrap();
+    // Two integers of ASN.1 become two of 32 bytes each.
+    let integer = |at: usize| (&asn1[at + 2..at + 2 + usize::from(asn1[at + 1])], at + 2 + usize::from(asn1[at + 1]));
+    let (r, next) = integer(2);
+    let (s, _) = integer(next);
+    let mut raw = [0; 64];
+    for (half, number) in raw.chunks_mut(32).zip([r, s]) {
+        let number = &number[number.len().saturating_sub(32)..];
+        half[32 - number.len()..].copy_from_slice(number);
+    }
+    format!("{signed}.{}", base64url(&raw))
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let held = chunk.iter().fold(0u32, |held, &byte| held << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        text.extend((0..=chunk.len()).map(|place| char::from(DIGITS[(held >> (18 - 6 * place)) as usize & 63])));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_pod_joins_with_the_token_of_its_service_account() {
+    let plane = Plane::start().await;
+    let issuer = KeyPair::generate().unwrap();
+    let point = issuer.public_key_raw();
+    let key = serde_json::json!({
+        "kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "alg": "ES256",
+        "x": base64url(&point[1..33]), "y": base64url(&point[33..65]),
+    });
+    let grant = access::IssuerGrant {
+        namespace: "agents".to_owned(),
+        service_account: "reviewer*".to_owned(),
+        generals: vec!["security".to_owned()],
+        ..Default::default()
+    };
+    let registered = access::Issuer {
+        cluster: "c1".to_owned(),
+        name: "k8s".to_owned(),
+        url: "https://k8s.invalid".to_owned(),
+        audience: "mindos".to_owned(),
+        keys: serde_json::json!({ "keys": [key] }).to_string(),
+        grants: vec![grant],
+        ..Default::default()
+    };
+    let request = access::RegisterIssuerRequest { issuer: Some(registered) };
+    plane.access().register_issuer(request).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = |audience: &str| {
+        serde_json::json!({
+            "iss": "https://k8s.invalid", "aud": [audience], "iat": now, "nbf": now, "exp": now + 600,
+            "sub": "system:serviceaccount:agents:reviewer",
+            "kubernetes.io": {
+                "namespace": "agents",
+                "serviceaccount": { "name": "reviewer", "uid": "1" },
+                "pod": { "name": "reviewer-0", "uid": "2" },
+            },
+        })
+    };
+    let join = async |token: String, general: &str, namespace: &str| {
+        let change = |request: &mut identity::JoinRequest| {
+            request.proof = Some(Proof::ServiceAccountToken(token));
+            (request.general, request.namespace) = (general.to_owned(), namespace.to_owned());
+        };
+        plane.join("", &KeyPair::generate().unwrap(), change).await
+    };
+    let good = service_account_token(&issuer, &claims("mindos"));
+    let issued = join(good.clone(), "security", "agents").await.unwrap();
+    assert_eq!(
+        issued.identity,
+        "spiffe://mindos.local/tenant/default/cluster/c1/ns/agents/general/security/instance/i1"
+    );
+    let message = |refused: Result<identity::Issued, Status>| refused.unwrap_err().message().to_owned();
+    assert_eq!(message(join(good.clone(), "triage", "agents").await), "join refused: not_granted");
+    assert_eq!(message(join(good.clone(), "security", "other").await), "join refused: wrong_namespace");
+    let stranger = service_account_token(&KeyPair::generate().unwrap(), &claims("mindos"));
+    let elsewhere = service_account_token(&issuer, &claims("elsewhere"));
+    for token in [stranger, elsewhere, format!("{good}x"), "junk".to_owned()] {
+        let refused = join(token, "security", "agents").await.unwrap_err();
+        assert_eq!((refused.code(), &reason(&refused)[..]), (Code::PermissionDenied, "JOIN_REFUSED"), "{refused}");
+    }
+    let kinds = plane.ledger().await;
+    let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+    assert_eq!((count("agent_joined"), count("join_refused")), (1, 2), "{kinds:?}");
+    plane.server.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_malformed_is_named() {
     let plane = Plane::start().await;

@@ -12,6 +12,7 @@ use crate::output::{Output, Rejection, Reply};
 use crate::plane::{Limits, Plane};
 use crate::record::{Entry, EpochCause, Record};
 use crate::route::Pattern;
+use crate::snapshot::Item;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,14 +20,23 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct World {
     plane: Plane,
     now: Timestamp,
+    /// What was there before the journal.
+    base: Durable,
     journal: Vec<Entry>,
     requests: u64,
 }
 
 impl World {
     fn new() -> World {
-        let plane = Plane::new(Durable::new(), Limits::default(), "0.1.0", EpochCause::Start, NOW);
-        World { plane, now: NOW, journal: Vec::new(), requests: 0 }
+        World::on(Vec::new())
+    }
+
+    /// A plane that starts with this.
+    fn on(items: Vec<AccessItem>) -> World {
+        let header = Item::Header { seq: Seq(100_000), at: NOW, epoch: 1 };
+        let base = Durable::import([header].into_iter().chain(items.into_iter().map(Item::Access)));
+        let plane = Plane::new(base.clone(), Limits::default(), "0.1.0", EpochCause::Start, NOW);
+        World { plane, now: NOW, base, journal: Vec::new(), requests: 0 }
     }
 
     /// The answers to inputs that arrive together, before anything of them is durable.
@@ -92,13 +102,13 @@ impl World {
 
     /// What a start on the journal, and one on a snapshot, know.
     fn assert_recovers(&self) {
-        let mut replayed = Durable::new();
+        let mut replayed = self.base.clone();
         replayed.apply_all(&self.journal);
         let live = self.plane.durable().access();
         assert_eq!(replayed.access(), live);
         let imported = Durable::import(self.plane.durable().export());
         assert_eq!(imported.access(), live);
-        let mut followed = Access::default();
+        let mut followed = Access::clone(self.base.access());
         self.journal.iter().for_each(|entry| followed.fold(entry));
         assert_eq!(&followed, live.as_ref());
     }
@@ -462,35 +472,47 @@ fn what_is_not_accepted_is_named() {
     assert!(!world.journal.iter().any(|entry| matches!(entry.record, Record::Access(_))));
 }
 
+/// So many API tokens of a scope, with numbers from that on.
+fn api_tokens(scope: &Scope, from: usize, count: usize) -> Vec<AccessItem> {
+    let make = |number: usize| {
+        let mut hash = [2; 32];
+        hash[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        AccessItem::ApiToken(Arc::new(ApiToken {
+            id: TokenId(number as u64),
+            name: Arc::from("ci"),
+            hash,
+            scope: scope.clone(),
+            roles: vec![Role::Viewer],
+            sources: Vec::new(),
+            expires: NOW + HOUR,
+            created: NOW,
+            by: Arc::from("x"),
+            last_used: None,
+        }))
+    };
+    (from..from + count).map(make).collect()
+}
+
 #[test]
 fn no_list_grows_beyond_its_bound_and_what_nobody_can_use_makes_room() {
-    let mut world = World::new();
     let share = limits::API_TOKENS_MAX / limits::ACCESS_SHARE;
     let (acme, other) = (Scope::Tenant(tenant("acme")), Scope::Tenant(tenant("other")));
-    let many = |scope: &Scope, from: usize| -> Vec<Input> {
-        (0..share)
-            .map(|number| Input::Access {
-                request: RequestId(1),
-                within: Scope::Plane,
-                change: Box::new(api_token((from + number) as u16, scope.clone())),
-                by: Arc::from("x"),
-                from: Arc::from(""),
-            })
-            .collect()
-    };
-    assert!(world.together(many(&acme, 0)).iter().all(Result::is_ok));
-    let full = error(world.change(api_token(60_000, acme.clone())));
+    let mut items = api_tokens(&acme, 1, share);
+    items.extend(api_tokens(&other, 1 + share, share - 1));
+    let mut world = World::on(items);
+
+    let full = error(world.change(api_token(1, acme.clone())));
     assert!(matches!(full, AccessError::TenantFull { max, .. } if max == share), "{full}");
     // One tenant that took all that it may leaves the others theirs.
-    assert!(world.together(many(&other, share)).iter().all(Result::is_ok));
-    let full = error(world.change(api_token(60_000, Scope::Plane)));
+    made(world.change(api_token(2, other.clone())));
+    let full = error(world.change(api_token(3, Scope::Plane)));
     assert_eq!(full, AccessError::Full { what: "API tokens", max: limits::API_TOKENS_MAX });
     world.assert_recovers();
 
     // As long as there is room those that have expired are told from those that never were.
     world.now = NOW + HOUR;
     assert_eq!(world.plane.durable().access().api_tokens().count(), limits::API_TOKENS_MAX);
-    let AccessChange::CreateApiToken { name, hash, scope, roles, sources, .. } = api_token(60_000, acme) else {
+    let AccessChange::CreateApiToken { name, hash, scope, roles, sources, .. } = api_token(4, acme) else {
         panic!("it is one")
     };
     let expires = world.now + HOUR;
@@ -501,39 +523,45 @@ fn no_list_grows_beyond_its_bound_and_what_nobody_can_use_makes_room() {
 
 #[test]
 fn spent_join_tokens_make_room_for_others() {
-    let mut world = World::new();
-    let max = limits::JOIN_TOKENS_MAX / limits::ACCESS_SHARE;
-    let create = |number: usize| {
+    let share = limits::JOIN_TOKENS_MAX / limits::ACCESS_SHARE;
+    let make = |number: usize| {
         let mut hash = [3; 32];
         hash[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        Input::Access {
-            request: RequestId(1),
-            within: Scope::Plane,
-            change: Box::new(AccessChange::CreateJoinToken {
-                hash,
-                tenant: tenant("acme"),
-                cluster: cluster("eu"),
-                namespace: None,
-                holder: Holder::AnyGeneral,
-                uses: 1,
-                expires: NOW + HOUR,
-            }),
+        AccessItem::JoinToken(Arc::new(JoinToken {
+            id: TokenId(number as u64),
+            hash,
+            tenant: tenant("acme"),
+            cluster: cluster("eu"),
+            namespace: None,
+            holder: Holder::AnyGeneral,
+            uses_left: 1,
+            expires: NOW + HOUR,
+            created: NOW,
             by: Arc::from("x"),
-            from: Arc::from(""),
-        }
+            revoked: false,
+        }))
     };
+    let mut world = World::on((1..=share - 2).map(make).collect());
     world.join_token(1, Holder::AnyGeneral, 1);
     let revoked = world.join_token(2, Holder::AnyGeneral, 1);
-    assert!(world.together((2..max).map(create).collect()).iter().all(Result::is_ok));
-    assert!(matches!(error(world.ask(create(max))), AccessError::TenantFull { .. }));
+    let create = |secret: u8| AccessChange::CreateJoinToken {
+        hash: [secret; 32],
+        tenant: tenant("acme"),
+        cluster: cluster("eu"),
+        namespace: None,
+        holder: Holder::AnyGeneral,
+        uses: 1,
+        expires: NOW + HOUR,
+    };
+    assert!(matches!(error(world.change(create(3))), AccessError::TenantFull { .. }));
 
     world.join(1, "eu", general("agents", "triage")).unwrap();
     done(world.change(AccessChange::RevokeJoinToken { token: revoked }));
     assert_eq!(world.refused(1, "eu", general("agents", "triage")), JoinRefusal::UsedUp);
-    made(world.ask(create(max)));
-    made(world.ask(create(max + 1)));
-    assert!(matches!(error(world.ask(create(max + 2))), AccessError::TenantFull { .. }));
-    assert_eq!(world.plane.durable().access().join_tokens().count(), max);
+    made(world.change(create(3)));
+    made(world.change(create(4)));
+    assert!(matches!(error(world.change(create(5))), AccessError::TenantFull { .. }));
+    assert_eq!(world.plane.durable().access().join_tokens().count(), share);
     assert_eq!(world.join(1, "eu", general("agents", "triage")).unwrap_err(), Rejection::JoinUnknown);
     world.assert_recovers();
 }

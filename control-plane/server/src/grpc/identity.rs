@@ -38,12 +38,14 @@ use crate::tls::membership::Membership;
 use crate::tls::renew::{self, RenewRefusal, Renewal};
 use crate::tls::server_config::Tls;
 
-/// Requests that are looked at together. More are told to come again.
+/// Requests of one kind that are looked at together. More are told to come again.
 const ASKING_MAX: usize = 64;
 /// When they may.
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a service account token.
 const SERVICE_ACCOUNT_TOKEN_MAX: usize = 16 << 10;
+/// Bytes of what names an issuer: a tenant and a name.
+const HINT_MAX: usize = 256;
 /// Bytes of a request.
 pub(super) const REQUEST_MAX: usize = 64 << 10;
 
@@ -66,13 +68,35 @@ struct Shared {
     parts: IdentityParts,
     challenges: Challenges,
     membership: Membership,
-    asking: Semaphore,
+    turns: Turns,
+}
+
+/// Turns by kind, so that no kind waits for another: a service account token may have to wait for its cluster.
+struct Turns {
+    tokens: Semaphore,
+    service_accounts: Semaphore,
+    renewals: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        let turns = || Semaphore::new(ASKING_MAX);
+        Turns { tokens: turns(), service_accounts: turns(), renewals: turns() }
+    }
+}
+
+/// A turn in one of them.
+fn turn(of: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
+    of.try_acquire().map_err(|_| {
+        let full = rpc::Status::new(Code::ResourceExhausted as i32, "too many ask for certificates at once");
+        full.with_reason("TOO_MANY_AT_ONCE", []).with(rpc::RetryInfo { retry_delay: Some(span(RETRY)) }).into()
+    })
 }
 
 /// What an agent shows.
 enum Proof {
     Token { hash: TokenHash },
-    ServiceAccount { token: String },
+    ServiceAccount { hint: String, token: String },
 }
 
 impl Identities {
@@ -82,7 +106,7 @@ impl Identities {
     /// When the system has no chance to give.
     pub fn new(parts: IdentityParts) -> Result<Identities, getrandom::Error> {
         let (challenges, membership) = (Challenges::new()?, Membership::default());
-        Ok(Identities(Arc::new(Shared { parts, challenges, membership, asking: Semaphore::new(ASKING_MAX) })))
+        Ok(Identities(Arc::new(Shared { parts, challenges, membership, turns: Turns::default() })))
     }
 
     /// What is counted.
@@ -112,13 +136,6 @@ impl Shared {
         }
     }
 
-    fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.asking.try_acquire().map_err(|_| {
-            let full = rpc::Status::new(Code::ResourceExhausted as i32, "too many ask for certificates at once");
-            full.with_reason("TOO_MANY_AT_ONCE", []).with(rpc::RetryInfo { retry_delay: Some(span(RETRY)) }).into()
-        })
-    }
-
     /// Makes the certificate.
     fn issue(&self, identity: &Identity, key: &PublicKey) -> Result<Issued, Status> {
         let (tls, authority) = self.issuer()?;
@@ -142,11 +159,14 @@ impl Shared {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<JoinResponse, Status> {
         self.issuer()?;
-        let _turn = self.turn()?;
         let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
         let from: Arc<str> = peer.map_or_else(|| Arc::from(""), |peer| Arc::from(peer.to_string()));
         let Asked { proof, cluster, holder, certificate_request } =
             Asked::read(request.into_inner()).map_err(status::invalid)?;
+        let _turn = turn(match &proof {
+            Proof::Token { .. } => &self.turns.tokens,
+            Proof::ServiceAccount { .. } => &self.turns.service_accounts,
+        })?;
         let known = Arc::clone(&self.parts.access.load());
         let (presented, shown) = match proof {
             Proof::Token { hash } => match known.access.join_token_by_hash(&hash) {
@@ -154,8 +174,8 @@ impl Shared {
                 None => return Err(self.refused("unknown", None)),
                 Some(token) => (Presented::Token { hash }, Some((hash, token.revoked))),
             },
-            Proof::ServiceAccount { token } => {
-                let attested = self.parts.service_accounts.attest(&known.access, &cluster, &token).await;
+            Proof::ServiceAccount { hint, token } => {
+                let attested = self.parts.service_accounts.attest(&known.access, &cluster, &hint, &token).await;
                 match attested {
                     Ok(attested) => (attested.presented(), None),
                     Err(error @ AttestError::Unavailable(_)) => {
@@ -232,7 +252,7 @@ impl Shared {
 
     fn renew(&self, request: RenewRequest) -> Result<RenewResponse, Status> {
         let (tls, _) = self.issuer()?;
-        let _turn = self.turn()?;
+        let _turn = turn(&self.turns.renewals)?;
         let RenewRequest { certificates, certificate_request, challenge, signature } = request;
         let certificates: Vec<_> = certificates.iter().map(|der| CertificateDer::from(&der[..])).collect();
         let renewal = Renewal {
@@ -274,7 +294,8 @@ struct Asked {
 
 impl Asked {
     fn read(request: JoinRequest) -> Result<Asked, Invalid> {
-        let JoinRequest { cluster, namespace, general, instance, certificate_request, issuer_hint: _, proof } = request;
+        let JoinRequest { cluster, namespace, general, instance, certificate_request, issuer_hint: hint, proof } =
+            request;
         let cluster = parsed(&cluster, "cluster")?;
         let instance = parsed(&instance, "instance")?;
         let holder = if general.is_empty() {
@@ -301,7 +322,11 @@ impl Asked {
                     let reason = format!("has {} bytes: expected 1 to {SERVICE_ACCOUNT_TOKEN_MAX}", token.len());
                     return Err(Invalid::new("service_account_token", reason));
                 }
-                Proof::ServiceAccount { token }
+                if hint.len() > HINT_MAX {
+                    let reason = format!("has {} bytes: expected at most {HINT_MAX}", hint.len());
+                    return Err(Invalid::new("issuer_hint", reason));
+                }
+                Proof::ServiceAccount { hint, token }
             }
             None => return Err(Invalid::new("proof", "is required: expected `join_token` or `service_account_token`")),
         };
@@ -350,5 +375,22 @@ impl IdentityService for Identities {
             ledger_keys: ledger_keys.collect(),
             server_time_ms: millis(self.0.now()),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_cluster_keeps_nobody_from_renewing() {
+        let turns = Turns::default();
+        let waiting: Vec<_> = (0..ASKING_MAX).map(|_| turn(&turns.service_accounts).unwrap()).collect();
+        let refused = turn(&turns.service_accounts).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(rpc::Status::from(&refused).detail::<rpc::RetryInfo>().is_some());
+        assert!(turn(&turns.renewals).is_ok() && turn(&turns.tokens).is_ok());
+        drop(waiting);
+        assert!(turn(&turns.service_accounts).is_ok());
     }
 }

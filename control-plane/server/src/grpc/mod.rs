@@ -38,7 +38,7 @@ pub mod status;
 pub(crate) mod watch;
 mod words;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use authority::Authorities;
 pub use identity::{Identities, IdentityParts};
@@ -75,6 +75,7 @@ use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
+use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -108,6 +109,8 @@ pub struct Context {
     pub access: Arc<AccessView>,
     /// Whose events are.
     pub(crate) event_tenants: EventTenants,
+    /// Where the ports are encrypted.
+    pub tls: OnceLock<Arc<Tls>>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -174,6 +177,7 @@ impl Context {
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             scorecards: Arc::new(Semaphore::new(1)),
+            tls: OnceLock::new(),
         }
     }
 

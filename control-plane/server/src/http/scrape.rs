@@ -9,6 +9,7 @@ use http::header;
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{Reply, Totals};
 use mindos_journal::{Reader, RealDisk};
+use mindos_model::TenantName;
 
 use super::Http;
 use crate::access::Principal;
@@ -52,9 +53,18 @@ pub struct Scraped {
     pub sinks: SinkStates,
 }
 
+/// Answers `GET /metrics`: everything to viewers of the plane, and to others what is their tenant's.
 pub(super) async fn get(http: &Http, caller: &Principal) -> Response {
     let mut into = Exposition::default();
-    let totals = totals(&http.context, caller).await;
+    if !caller.sees_all() {
+        http.scraped.stats.read().expose_of(&caller.tenant, &mut into);
+        http.scraped.sinks.expose_of(&caller.tenant, http.context.handle.durable_seq(), &mut into);
+        if caller.tenant == TenantName::default_tenant() {
+            crate::surface::gitlens::expose_generals(&http.gitlens, &mut into).await;
+        }
+        return ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response();
+    }
+    let totals = totals(&http.context).await;
     http.scraped.stats.read().expose(&mut into);
     if let Some(totals) = totals {
         open(&totals, &mut into);
@@ -74,13 +84,16 @@ pub(super) async fn get(http: &Http, caller: &Principal) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
 }
 
-/// Answers `GET /sinks`.
-pub(super) fn sinks(http: &Http, _caller: &Principal) -> Response {
-    axum::Json(http.scraped.sinks.show(http.context.handle.durable_seq())).into_response()
+/// Answers `GET /sinks` with those of the caller's tenant, or all.
+pub(super) fn sinks(http: &Http, caller: &Principal) -> Response {
+    let whose = (!caller.sees_all()).then_some(&caller.tenant);
+    axum::Json(http.scraped.sinks.show(whose, http.context.handle.durable_seq())).into_response()
 }
 
-async fn totals(context: &Context, caller: &Principal) -> Option<Totals> {
-    let ask = |request| Input::Query { request, tenant: caller.tenant.clone(), query: Query::Totals };
+async fn totals(context: &Context) -> Option<Totals> {
+    // They are the sums of all tenants.
+    let tenant = TenantName::default_tenant();
+    let ask = |request| Input::Query { request, tenant, query: Query::Totals };
     match tokio::time::timeout(PATIENCE, context.handle.call(ask)).await {
         Ok(Ok(Reply::Totals(totals))) => Some(totals),
         _ => None,

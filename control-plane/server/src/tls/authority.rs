@@ -21,10 +21,12 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
+use tracing::error;
 
 use super::files::{self, FileError};
 use super::key::PublicKey;
 use super::names::Name;
+use crate::logging::Chain;
 
 /// Longest life of an agent's certificate.
 pub const AGENT_LIFE_MAX: Duration = Duration::from_secs(3600);
@@ -238,7 +240,10 @@ impl Authority {
         let id = keys.id;
         keys.write(&self.path)?;
         self.keys.store(Arc::new(keys));
-        self.publish()?;
+        // The change is made; the copy of the roots is written again at the next start.
+        if let Err(failed) = self.publish() {
+            error!(error = %Chain(&failed), path = %self.roots_path().display(), "roots were not published");
+        }
         Ok(id)
     }
 

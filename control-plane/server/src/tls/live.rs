@@ -77,10 +77,8 @@ impl Live {
     }
 }
 
-/// Keeps agents out that are denied, until `drain` turns true.
+/// Cuts off agents that come to be denied, until `drain` turns true.
 pub async fn keep_out(tls: Arc<Tls>, access: Arc<AccessView>, mut drain: watch::Receiver<bool>) {
-    let known = Arc::clone(&access);
-    tls.denied().ask(move |agent| known.load().access.denial_of(&agent.identity, &agent.key).is_some());
     let mut changes = access.changes();
     // Denials have ever higher ids, so their number and the last one tell every change that adds one.
     let denials = || {

@@ -12,7 +12,7 @@ mod review;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +28,9 @@ use crate::clock::Clock;
 
 /// By how much the clock of a cluster may differ.
 const SKEW: Duration = Duration::from_secs(60);
-/// Issuers with one address and audience that are tried.
-const CANDIDATES_MAX: usize = 16;
+/// Issuers with one address and audience that are tried, in all and of one tenant: so many of one keep no other out.
+const CANDIDATES_MAX: usize = 64;
+const CANDIDATES_OF_TENANT_MAX: usize = 4;
 /// What a service account is called as a user of its cluster.
 const USER_PREFIX: &str = "system:serviceaccount:";
 
@@ -110,15 +111,22 @@ impl ServiceAccounts {
 
     /// Says which pod of a cluster presents a token, and who vouches for it.
     ///
+    /// `hint` names the issuer, as `name` or `tenant/name`; empty where there is only one that fits. A control plane whose tenants do not
+    /// trust each other wants `tenant/name`, or an audience of each tenant's own: addresses, audiences and keys of clusters are public, so
+    /// another tenant can register the same, and a token that two tenants' issuers vouch for attests nobody.
+    ///
     /// # Errors
     /// When no registered issuer of the cluster vouches for it now.
-    pub async fn attest(&self, access: &Access, cluster: &ClusterName, token: &str) -> Result<Attested, AttestError> {
+    pub async fn attest(
+        &self,
+        access: &Access,
+        cluster: &ClusterName,
+        hint: &str,
+        token: &str,
+    ) -> Result<Attested, AttestError> {
         let text = token;
         let token = Token::parse(text)?;
-        let Claims { issuer, audiences, .. } = &token.claims;
-        let of_issuer = access.issuers().filter(|known| known.cluster == *cluster && *known.url == **issuer);
-        let candidates = of_issuer.filter(|known| audiences.iter().any(|audience| **audience == *known.audience));
-        let candidates: Vec<&Arc<Issuer>> = candidates.take(CANDIDATES_MAX + 1).collect();
+        let candidates = self.candidates(access, cluster, hint, &token);
         if candidates.is_empty() {
             return Err(JwtError::UnknownIssuer.into());
         }
@@ -160,6 +168,43 @@ impl ServiceAccounts {
         })
     }
 
+    /// Issuers that may have made the token, as far as names tell. One without the key that the token names is left out where others have it.
+    fn candidates<'a>(
+        &self,
+        access: &'a Access,
+        cluster: &ClusterName,
+        hint: &str,
+        token: &Token<'_>,
+    ) -> Vec<&'a Arc<Issuer>> {
+        let Claims { issuer, audiences, .. } = &token.claims;
+        let (tenant, name) = match hint.split_once('/') {
+            Some((tenant, name)) => (Some(tenant), name),
+            None => (None, hint),
+        };
+        let fits = |known: &&Arc<Issuer>| {
+            known.cluster == *cluster
+                && *known.url == **issuer
+                && audiences.iter().any(|audience| **audience == *known.audience)
+                && tenant.is_none_or(|tenant| known.tenant.as_str() == tenant)
+                && (name.is_empty() || *known.name == *name)
+        };
+        let knows_key = |known: &Issuer| {
+            let keys = || self.keys(known);
+            known.keys.is_empty()
+                || keys().is_some_and(|keys| !keys.choose(token.algorithm, token.key_id.as_deref()).is_empty())
+        };
+        let named: Vec<&Arc<Issuer>> = access.issuers().filter(fits).collect();
+        let knowing: Vec<&Arc<Issuer>> = named.iter().copied().filter(|known| knows_key(known)).collect();
+        let mut of_tenant = BTreeMap::<&TenantName, usize>::new();
+        let chosen = if knowing.is_empty() { named } else { knowing };
+        let within = |known: &&'a Arc<Issuer>| {
+            let count = of_tenant.entry(&known.tenant).or_default();
+            *count += 1;
+            *count <= CANDIDATES_OF_TENANT_MAX
+        };
+        chosen.into_iter().filter(within).take(CANDIDATES_MAX + 1).collect()
+    }
+
     fn offline(&self, issuer: &Issuer, token: &Token<'_>) -> Result<(), JwtError> {
         let keys = self.keys(issuer).ok_or(JwtError::KeysUnavailable)?;
         let candidates = keys.choose(token.algorithm, token.key_id.as_deref());
@@ -195,7 +240,7 @@ impl ServiceAccounts {
         let reviews = self.reviews.load_full();
         let of = |review: &&TokenReview| review.tenant == issuer.tenant && review.cluster == issuer.cluster;
         let review = reviews.iter().find(of).ok_or(ReviewError::NotConfigured)?;
-        match review.ask(text, &issuer.audience).await? {
+        match review.ask(text, &issuer.audience, self.clock.now()).await? {
             Some(user) if user == account.user() => Ok(()),
             _ => Err(AttestError::Refused),
         }

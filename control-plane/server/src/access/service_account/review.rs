@@ -9,16 +9,17 @@
 //!     token_file: /etc/mindos/eu-token     # of a service account with the role `system:auth-delegator`; read at each use
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, StatusCode, header};
-use mindos_model::{ClusterName, TenantName};
+use mindos_model::{ClusterName, TenantName, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::access::jwt::settings::authorities;
@@ -31,6 +32,9 @@ const REVIEWS_MAX: usize = 1000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Questions to one cluster at a time; further ones wait.
 const AT_ONCE: usize = 8;
+/// For how long a token that a cluster refused is refused without asking again, and how many of them are remembered.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+const REFUSED_MAX: usize = 4096;
 /// Bytes of a file with a token.
 const TOKEN_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of an answer.
@@ -59,6 +63,7 @@ pub struct TokenReview {
     client: Outgoing,
     token_file: PathBuf,
     turns: Arc<Semaphore>,
+    refused: Arc<Mutex<HashMap<[u8; 32], Timestamp>>>,
 }
 
 /// Why a cluster was not asked, or did not answer.
@@ -128,6 +133,7 @@ fn review(setting: &TokenReviewSetting, secrets: Secrets) -> Result<TokenReview,
         client,
         token_file: token_file.clone(),
         turns: Arc::new(Semaphore::new(AT_ONCE)),
+        refused: Arc::default(),
     })
 }
 
@@ -172,7 +178,32 @@ struct User {
 
 impl TokenReview {
     /// Asks whose token this is; `None` where it is nobody's, or not for the audience.
-    pub(super) async fn ask(&self, token: &str, audience: &str) -> Result<Option<String>, ReviewError> {
+    pub(super) async fn ask(&self, token: &str, audience: &str, now: Timestamp) -> Result<Option<String>, ReviewError> {
+        // Of the audience too: the same token may be for another one.
+        let hash = Sha256::new().chain_update(audience.len().to_be_bytes()).chain_update(audience).chain_update(token);
+        let hash: [u8; 32] = hash.finalize().into();
+        if self.refused().get(&hash).is_some_and(|until| now < *until) {
+            return Ok(None);
+        }
+        let user = self.review(token, audience).await?;
+        if user.is_none() {
+            let mut refused = self.refused();
+            if refused.len() >= REFUSED_MAX {
+                refused.retain(|_, until| now < *until);
+            }
+            if refused.len() >= REFUSED_MAX {
+                refused.clear();
+            }
+            refused.insert(hash, now + REFUSED_FOR);
+        }
+        Ok(user)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, HashMap<[u8; 32], Timestamp>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn review(&self, token: &str, audience: &str) -> Result<Option<String>, ReviewError> {
         let origin = self.target.origin();
         let turn = tokio::time::timeout(ANSWER_WITHIN, self.turns.acquire()).await;
         let _turn = turn.map_err(|_| ReviewError::Busy { origin: origin.clone() })?;

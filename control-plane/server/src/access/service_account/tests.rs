@@ -72,7 +72,7 @@ fn with(path: &str, value: Value) -> Value {
 }
 
 async fn word(accounts: &ServiceAccounts, access: &Access, in_cluster: &str, token: &str) -> &'static str {
-    accounts.attest(access, &cluster(in_cluster), token).await.unwrap_err().word()
+    accounts.attest(access, &cluster(in_cluster), "", token).await.unwrap_err().word()
 }
 
 #[tokio::test]
@@ -82,14 +82,14 @@ async fn a_pod_is_attested_by_the_registered_keys_of_its_cluster() {
     let token = signer.token("k1", &claims());
     let accounts = offline();
     for _ in 0..2 {
-        let attested = accounts.attest(&access, &cluster("eu"), &token).await.unwrap();
+        let attested = accounts.attest(&access, &cluster("eu"), "", &token).await.unwrap();
         assert_eq!((attested.tenant.as_str(), &*attested.issuer), ("acme", "main"));
         assert_eq!((&*attested.namespace, &*attested.service_account), ("agents", "reviewer"));
         assert_eq!(&*attested.pod, "reviewer-7d9f-x2x");
     }
     let mut unbound = claims();
     unbound["kubernetes.io"].as_object_mut().unwrap().remove("pod");
-    let attested = accounts.attest(&access, &cluster("eu"), &signer.token("k1", &unbound)).await.unwrap();
+    let attested = accounts.attest(&access, &cluster("eu"), "", &signer.token("k1", &unbound)).await.unwrap();
     assert_eq!(&*attested.pod, "");
 }
 
@@ -130,10 +130,10 @@ async fn registered_keys_that_change_are_read_again() {
     let (old, fresh) = (Signer::es256(), Signer::es256());
     let accounts = offline();
     let before = access([issuer("acme", "eu", "main", &keys(&old))]);
-    accounts.attest(&before, &cluster("eu"), &old.token("k1", &claims())).await.unwrap();
+    accounts.attest(&before, &cluster("eu"), "", &old.token("k1", &claims())).await.unwrap();
     let after = access([issuer("acme", "eu", "main", &keys(&fresh))]);
     assert_eq!(word(&accounts, &after, "eu", &old.token("k1", &claims())).await, "TOKEN_BAD_SIGNATURE");
-    accounts.attest(&after, &cluster("eu"), &fresh.token("k1", &claims())).await.unwrap();
+    accounts.attest(&after, &cluster("eu"), "", &fresh.token("k1", &claims())).await.unwrap();
     let broken = access([issuer("acme", "eu", "main", "{}")]);
     assert_eq!(word(&accounts, &broken, "eu", &fresh.token("k1", &claims())).await, "TOKEN_KEYS_UNAVAILABLE");
 }
@@ -146,17 +146,30 @@ async fn a_cluster_of_two_tenants_attests_for_neither() {
     // Another tenant names the same cluster and address, with keys of its own: nothing changes.
     let own = || issuer("acme", "eu", "main", &keys(&signer));
     let two = access([own(), issuer("evil", "eu", "main", &keys(&stranger))]);
-    assert_eq!(accounts.attest(&two, &cluster("eu"), &token).await.unwrap().tenant.as_str(), "acme");
+    assert_eq!(accounts.attest(&two, &cluster("eu"), "", &token).await.unwrap().tenant.as_str(), "acme");
     // With the keys of the first, which are public: nobody joins the wrong one.
     let two = access([own(), issuer("evil", "eu", "main", &keys(&signer))]);
     assert_eq!(word(&accounts, &two, "eu", &token).await, "TOKEN_AMBIGUOUS");
-    let many = (0..=CANDIDATES_MAX).map(|at| issuer(&format!("t{at}"), "eu", "main", &keys(&stranger)));
-    assert_eq!(word(&accounts, &access(many), "eu", &token).await, "TOKEN_AMBIGUOUS");
+    // Unless the pod says whose it is.
+    let hinted = async |hint: &str, access: &Access| accounts.attest(access, &cluster("eu"), hint, &token).await;
+    assert_eq!(hinted("acme/main", &two).await.unwrap().tenant.as_str(), "acme");
+    assert_eq!(hinted("evil/main", &two).await.unwrap().tenant.as_str(), "evil");
+    assert_eq!(hinted("main", &two).await.unwrap_err().word(), "TOKEN_AMBIGUOUS");
+    for none in ["acme/other", "other/main", "/", "acme/main/x"] {
+        assert_eq!(hinted(none, &two).await.unwrap_err().word(), "TOKEN_UNKNOWN_ISSUER", "{none}");
+    }
+    // However many issuers another tenant has, and under the same key id: they keep nobody out.
+    let many = (0..200).map(|at| issuer("evil", "eu", &format!("i{at}"), &keys(&stranger)));
+    assert_eq!(hinted("", &access(many.chain([own()]))).await.unwrap().tenant.as_str(), "acme");
+    let tenants = (0..=CANDIDATES_MAX).map(|at| issuer(&format!("t{at}"), "eu", "main", &keys(&stranger)));
+    let crowd = access(tenants.chain([own()]));
+    assert_eq!(hinted("", &crowd).await.unwrap_err().word(), "TOKEN_AMBIGUOUS");
+    assert_eq!(hinted("acme/main", &crowd).await.unwrap().tenant.as_str(), "acme");
     // Two issuers of one tenant: the one with a grant for this pod.
     let mut first = issuer("acme", "eu", "a", &keys(&signer));
     first.grants[0].namespace = Pattern::new("other").unwrap();
     let two = access([first, own()]);
-    assert_eq!(&*accounts.attest(&two, &cluster("eu"), &token).await.unwrap().issuer, "main");
+    assert_eq!(&*accounts.attest(&two, &cluster("eu"), "", &token).await.unwrap().issuer, "main");
 }
 
 /// A cluster that is asked.
@@ -210,7 +223,7 @@ async fn a_cluster_without_keys_is_asked() {
     let cluster_of = Cluster::start(|_| reviewed(&authenticated(USER, &["mindos"]))).await;
     let access = access([issuer("acme", "eu", "main", "")]);
     let token = Signer::es256().token("k1", &claims());
-    let attested = cluster_of.accounts.attest(&access, &cluster("eu"), &token).await.unwrap();
+    let attested = cluster_of.accounts.attest(&access, &cluster("eu"), "", &token).await.unwrap();
     assert_eq!((&*attested.namespace, &*attested.pod), ("agents", "reviewer-7d9f-x2x"));
     let asked = cluster_of.server.asked.lock().unwrap().pop().unwrap();
     assert_eq!(asked.line, "POST /apis/authentication.k8s.io/v1/tokenreviews HTTP/1.1");
@@ -223,7 +236,7 @@ async fn a_cluster_without_keys_is_asked() {
     assert_eq!(body, expected);
     // A token of ours that was renewed is taken at the next question.
     std::fs::write(cluster_of.dir.path().join("token"), "renewed").unwrap();
-    cluster_of.accounts.attest(&access, &cluster("eu"), &token).await.unwrap();
+    cluster_of.accounts.attest(&access, &cluster("eu"), "", &token).await.unwrap();
     let asked = cluster_of.server.asked.lock().unwrap().pop().unwrap();
     assert!(asked.head.contains("Bearer renewed"), "{}", asked.head);
 }
@@ -233,7 +246,7 @@ async fn what_a_cluster_does_not_vouch_for_attests_nobody() {
     let cluster_of = Cluster::start(|_| None).await;
     let known = access([issuer("acme", "eu", "main", "")]);
     let signer = Signer::es256();
-    let token = signer.token("k1", &claims());
+    let (token, mut pod) = (signer.token("k1", &claims()), 0);
     for (answer, expected) in [
         (reviewed(&json!({ "authenticated": false, "error": "expired" })), "TOKEN_REFUSED"),
         (reviewed(&json!({ "user": { "username": USER }, "audiences": ["mindos"] })), "TOKEN_REFUSED"),
@@ -251,8 +264,17 @@ async fn what_a_cluster_does_not_vouch_for_attests_nobody() {
     ] {
         let shown = format!("{answer:.300?}");
         cluster_of.server.answers(move |_| answer.clone());
+        // Another pod each time: a token that was refused is not asked about again.
+        pod += 1;
+        let token = signer.token("k1", &with("/kubernetes.io/pod/name", json!(format!("pod-{pod}"))));
         assert_eq!(word(&cluster_of.accounts, &known, "eu", &token).await, expected, "{shown}");
     }
+    cluster_of.server.answers(|_| reviewed(&json!({ "authenticated": false })));
+    let asked = cluster_of.server.count("POST");
+    for _ in 0..3 {
+        assert_eq!(word(&cluster_of.accounts, &known, "eu", &token).await, "TOKEN_REFUSED");
+    }
+    assert_eq!(cluster_of.server.count("POST"), asked + 1);
     // Without asking: what is over, for others, or of another tenant that names the same cluster.
     let before = cluster_of.server.count("POST");
     cluster_of.server.answers(|_| reviewed(&authenticated(USER, &["mindos"])));
@@ -264,6 +286,7 @@ async fn what_a_cluster_does_not_vouch_for_attests_nobody() {
     assert_eq!(word(&cluster_of.accounts, &evil, "eu", &token).await, "TOKEN_REVIEW_UNAVAILABLE");
     assert_eq!(cluster_of.server.count("POST"), before);
     std::fs::remove_file(cluster_of.dir.path().join("token")).unwrap();
+    let token = signer.token("k1", &with("/kubernetes.io/pod/name", json!("another")));
     assert_eq!(word(&cluster_of.accounts, &known, "eu", &token).await, "TOKEN_REVIEW_UNAVAILABLE");
 }
 

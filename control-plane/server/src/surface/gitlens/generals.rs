@@ -228,6 +228,11 @@ impl Gitlens {
 /// The four series of the contract, and who was refused.
 pub async fn expose(gitlens: &Gitlens, into: &mut Exposition) {
     gitlens.turned.expose(into);
+    expose_generals(gitlens, into).await;
+}
+
+/// Those of them that are of the tenant of this surface.
+pub async fn expose_generals(gitlens: &Gitlens, into: &mut Exposition) {
     let Ok(Ok(generals)) = tokio::time::timeout(PATIENCE, gitlens.generals()).await else { return };
     let Counts { active, busy, .. } = Counts::of(&generals);
     into.single("mindos_llm_generals_total", Kind::Gauge, "Generals known.", generals.len());

@@ -39,7 +39,7 @@ use crate::ingest::cloudevents::IncomingEvent;
 
 pub use aggregator::router as aggregator;
 pub use board::{Board, BoardError, BoardView};
-pub use generals::expose;
+pub use generals::{expose, expose_generals};
 pub use orchestrator::router as orchestrator;
 pub(crate) use plain::{Glimpse, PlainEvent};
 pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
