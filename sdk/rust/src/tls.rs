@@ -19,9 +19,11 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use crate::plane_clock::PlaneClock;
 
-/// By how much the clocks of both sides may differ for the dates of the control plane's certificate, as long as nothing better is known:
+/// By how much the clocks of both sides may differ for the dates of the control plane's certificate before the time is known:
 /// a machine whose clock is an hour off can join and learn the time.
 pub(crate) const SKEW_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a machine may have slept since it heard the time.
+const SLEEP_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Certificates of one file or answer.
 const CERTIFICATES_MAX: usize = 1000;
 
@@ -250,7 +252,7 @@ fn build(
     let judge = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
         .build()
         .map_err(|error| TlsError::Root(rustls::Error::General(error.to_string())))?;
-    Ok(finish(provider, clock, Arc::new(Verifier { judge }), client))
+    Ok(finish(provider, clock, Arc::new(Verifier { judge, clock: clock.clone() }), client))
 }
 
 fn finish(
@@ -278,6 +280,7 @@ fn finish(
 #[derive(Debug)]
 struct Verifier {
     judge: Arc<WebPkiServerVerifier>,
+    clock: PlaneClock,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -294,13 +297,19 @@ impl ServerCertVerifier for Verifier {
             Ok(verified) => return Ok(verified),
             Err(refused) => refused,
         };
-        // Whoever has to learn the time has to get through first.
-        let nearest = match &refused {
-            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => *not_after,
-            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => *not_before,
+        // Whoever has to learn the time has to get through first. Once it is known an end is an end, for a key may be known to others by
+        // then; a certificate of the future shows that this machine slept, while its monotonic clock stood.
+        let is_known = self.clock.ahead_ms().is_some();
+        let (nearest, most) = match &refused {
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) if !is_known => {
+                (*not_after, SKEW_MAX)
+            }
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+                (*not_before, if is_known { SLEEP_MAX } else { SKEW_MAX })
+            }
             _ => return Err(refused),
         };
-        if now.as_secs().abs_diff(nearest.as_secs()) > SKEW_MAX.as_secs() {
+        if now.as_secs().abs_diff(nearest.as_secs()) > most.as_secs() {
             return Err(refused);
         }
         judge(nearest).map_err(|_| refused)
