@@ -12,6 +12,8 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! log: "info,mindos_control_plane=debug"
+//! anchors: [{file: /mnt/worm/checkpoints}]      # see `ledger::anchor_settings`
+//! redact: [{pointers: ["/sender/email"]}]       # see `ingest::redact`
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
@@ -35,6 +37,10 @@ use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
 use crate::ingest::github;
 use crate::ingest::hook::SecretSetting;
+use crate::ingest::redact::{self, RedactSetting, Rules};
+use crate::ledger::anchor_settings::{self, Anchor, AnchorSetting};
+use crate::ledger::anchors;
+use crate::ledger::changes::SettingsDigest;
 use crate::logging::{self, Filter};
 use crate::notify::{self, DiscordEnv, NotifySection, Places};
 use crate::prices::Prices;
@@ -118,6 +124,10 @@ struct Settings {
     notify: NotifySection,
     #[serde(default)]
     prices: Prices,
+    #[serde(default)]
+    anchors: Vec<AnchorSetting>,
+    #[serde(default)]
+    redact: Vec<RedactSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -140,6 +150,9 @@ struct Checked {
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
     prices: Arc<Prices>,
+    anchors: Arc<Vec<Anchor>>,
+    redact: Arc<Rules>,
+    digest: SettingsDigest,
 }
 
 impl Checked {
@@ -162,6 +175,8 @@ impl Checked {
             gitlens,
             notify,
             prices,
+            anchors,
+            redact,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -185,6 +200,9 @@ impl Checked {
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
             prices: Arc::new(prices),
+            anchors: Arc::new(anchor_settings::anchors(&anchors)?),
+            redact: Arc::new(Rules::new(&redact)?),
+            digest: SettingsDigest::of(text),
         })
     }
 }
@@ -224,11 +242,15 @@ pub struct InForce {
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
     pub notify: notify::Configured,
+    /// Where checkpoints of the ledger are noted.
+    pub anchors: anchors::Configured,
+    /// What tells one text of the settings from another.
+    pub digest: Arc<watch::Sender<SettingsDigest>>,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, anchors, digest } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -238,6 +260,9 @@ impl InForce {
         otlp.store(checked.otlp.clone());
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
+        anchors.store(Arc::clone(&checked.anchors));
+        digest.send_replace(checked.digest.clone());
+        redact::set_rules(&checked.redact);
         logging::set_filter(&checked.log);
     }
 }

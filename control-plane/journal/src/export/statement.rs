@@ -1,6 +1,7 @@
 //! What keys say within the ledger: checkpoints, and the keys that follow them.
 
 use mindos_model::Seq;
+use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
 use crate::signing::{Checkpoint, PublicKey, Signature};
@@ -17,48 +18,28 @@ pub(crate) enum Statement {
     },
 }
 
-/// The numbers of the kinds in `mindos.journal.v1.Entry`.
-const CHECKPOINT_SIGNED: u64 = 60;
-const AUTHORITY_CHANGED: u64 = 61;
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct CheckpointSigned {
-    #[prost(uint64, tag = "1")]
-    pub(crate) through: u64,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) link: Vec<u8>,
-    #[prost(bytes = "vec", tag = "3")]
-    pub(crate) key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "4")]
-    pub(crate) signature: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct AuthorityChanged {
-    #[prost(bytes = "vec", tag = "1")]
-    pub(crate) public: Vec<u8>,
-    #[prost(uint64, tag = "2")]
-    pub(crate) since: u64,
-    #[prost(bytes = "vec", tag = "3")]
-    pub(crate) signature: Vec<u8>,
-}
+/// The numbers of the kinds in `mindos.journal.v1.Entry`; a test holds them against it.
+const AUTHORITY_CHANGED: u64 = 65;
+const CHECKPOINT_SIGNED: u64 = 66;
 
 /// Reads what keys say out of a record's metadata; `None` for all other records, at the cost of a glance.
 pub(crate) fn statement(metadata: &[u8]) -> Option<Statement> {
     let (number, body) = kind(metadata)?;
     if number == CHECKPOINT_SIGNED {
-        let signed = CheckpointSigned::decode(body).ok()?;
+        let signed = pb::CheckpointSigned::decode(body).ok()?;
         return Some(Statement::Checkpoint(Checkpoint {
             through: Seq(signed.through),
-            link: signed.link.as_slice().try_into().ok()?,
-            key: signed.key.as_slice().try_into().ok()?,
-            signature: signed.signature.as_slice().try_into().ok()?,
+            link: signed.link.as_ref().try_into().ok()?,
+            key: signed.key.as_ref().try_into().ok()?,
+            signature: signed.signature.as_ref().try_into().ok()?,
         }));
     }
-    let changed = AuthorityChanged::decode(body).ok()?;
-    let signatures = changed.signature.as_slice().try_into().into_iter().collect();
-    let public = PublicKey(changed.public.as_slice().try_into().ok()?);
-    Some(Statement::Key { public, since: Seq(changed.since), signatures })
+    let changed = pb::AuthorityChanged::decode(body).ok()?;
+    let Some(pb::authority_changed::What::LedgerKey(change)) = changed.what else { return None };
+    let signatures = change.signed_by_old.as_ref().try_into().into_iter().collect();
+    let key = change.key?;
+    let public = PublicKey(key.public_key.as_ref().try_into().ok()?);
+    Some(Statement::Key { public, since: Seq(key.since), signatures })
 }
 
 /// The field of the one kind that is of interest, and its bytes.
@@ -99,33 +80,33 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    //! Records with statements, as the plane writes them.
+
+    use std::sync::Arc;
+
+    use mindos_core::access::{AccessRecord, AuthorityChange, Checkpoint as Signed, SigningKey};
+    use mindos_core::record::{Entry, Record};
+    use mindos_model::Timestamp;
+
     use super::*;
     use crate::signing::KnownKey;
 
-    fn entry(seq: u64, number: u64, body: &[u8]) -> Vec<u8> {
+    fn encoded(seq: u64, record: AccessRecord) -> Vec<u8> {
+        let entry = Entry { seq: Seq(seq), at: Timestamp(1_700_000_000_000), record: Record::Access(Box::new(record)) };
         let mut bytes = Vec::new();
-        let mut put = |mut value: u64| {
-            while value >= 0x80 {
-                bytes.push(value as u8 | 0x80);
-                value >>= 7;
-            }
-            bytes.push(value as u8);
-        };
-        [8, seq, 16, 1_700_000_000_000, number << 3 | 2, body.len() as u64].into_iter().for_each(&mut put);
-        bytes.extend_from_slice(body);
+        crate::encode::encode(&entry, &mut bytes);
+        assert!(statement(&bytes).is_some(), "the kind has the number that is expected");
         bytes
     }
 
     pub(crate) fn checkpoint(seq: u64, checkpoint: &Checkpoint) -> Vec<u8> {
-        let Checkpoint { through, link, key, signature } = checkpoint;
-        let (link, key, signature) = (link.to_vec(), key.to_vec(), signature.to_vec());
-        let signed = CheckpointSigned { through: through.0, link, key, signature };
-        entry(seq, CHECKPOINT_SIGNED, &signed.encode_to_vec())
+        let Checkpoint { through, link, key, signature } = *checkpoint;
+        encoded(seq, AccessRecord::CheckpointSigned(Signed { through, link, key, signature }))
     }
 
     pub(crate) fn key(seq: u64, known: &KnownKey) -> Vec<u8> {
-        let signature = known.by_old.map(|(_, signature)| signature.to_vec()).unwrap_or_default();
-        let changed = AuthorityChanged { public: known.public.0.to_vec(), since: known.since.0, signature };
-        entry(seq, AUTHORITY_CHANGED, &changed.encode_to_vec())
+        let key = SigningKey { id: known.public.id(), public: known.public.0, since: Seq(seq) };
+        let what = AuthorityChange::SigningKey { key, signed_by_old: known.by_old.map(|(_, signature)| signature) };
+        encoded(seq, AccessRecord::AuthorityChanged { what, by: Arc::from(""), from: Arc::from("") })
     }
 }

@@ -21,6 +21,8 @@ mod fleet;
 mod fleet_view;
 mod fleet_watch;
 mod ledger;
+mod ledger_export;
+mod ledger_redact;
 mod model_load;
 mod publish;
 mod replay;
@@ -40,7 +42,7 @@ pub(crate) use route_table::{read as read_routes, write as write_routes};
 use arc_swap::ArcSwap;
 use mindos_core::Limits;
 use mindos_core::output::Reply;
-use mindos_journal::{Reader, RealDisk};
+use mindos_journal::{Ledger, RealDisk};
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_model::{Seq, TenantName};
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
@@ -59,6 +61,9 @@ use tracing::error;
 
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::ledger::checkpoints::Checkpoints;
+use crate::ledger::keys::LedgerKeys;
+use crate::ledger::redactions::Redactions;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
@@ -201,9 +206,20 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(RouteServiceServer::new(table));
 }
 
+/// What the service that shows the ledger needs beside its context.
+#[derive(Clone, Debug)]
+pub struct LedgerParts {
+    pub ledger: Ledger<RealDisk>,
+    pub keys: LedgerKeys,
+    pub checkpoints: Checkpoints,
+    pub redactions: Redactions,
+}
+
 /// The service that shows the ledger.
-pub fn ledger(context: &Arc<Context>, reader: Reader<RealDisk>, routes: &mut RoutesBuilder) {
-    let ledger = ledger::Ledger { context: Arc::clone(context), reader };
+pub fn ledger(context: &Arc<Context>, parts: LedgerParts, routes: &mut RoutesBuilder) {
+    let LedgerParts { ledger, keys, checkpoints, redactions } = parts;
+    let reader = ledger.reader().clone();
+    let ledger = ledger::Ledger { context: Arc::clone(context), reader, ledger, keys, checkpoints, redactions };
     routes.add_service(LedgerServiceServer::new(ledger).max_encoding_message_size(usize::MAX));
 }
 
