@@ -151,6 +151,7 @@ def run(mindos, folder, started):
 
     (folder / "settings.yaml").write_text(
         f"github_secret: {SECRET}\nsinks: {{ci: {{url: 'http://127.0.0.1:{nobody}/'}}}}\n"
+        f"anchors: [{{file: {folder / 'anchor.jsonl'}}}]\n"
         "quotas: [{name: all, source: '*', events: 1000000, per: 1s}]\n"
     )
     start("control-plane", mindos, "control-plane", "--data-dir", folder / "data", "--listen", f"127.0.0.1:{listen}",

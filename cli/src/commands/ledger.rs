@@ -12,6 +12,9 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::journal::journal_directory;
+use super::ledger_proof::{CheckpointsArgs, KeyArgs};
+use super::ledger_redact::RedactArgs;
+use super::{ledger_export, ledger_proof, ledger_redact};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -26,7 +29,10 @@ Examples:
   mindos ledger tail --kind delivery_settled,result_refused --from 1
   mindos ledger verify
   mindos ledger verify --data-dir ./data      (offline, by nothing but the files)
-  mindos ledger export ledger.jsonl";
+  mindos ledger export ledger.jsonl
+  mindos ledger export --out today.mindos-ledger
+  mindos ledger verify today.mindos-ledger --key mindos-ledger-ed25519:..
+  mindos ledger redact --actor alice --reason \"request 17\"";
 const TAIL_EXAMPLES: &str = "\
 Examples:
   mindos ledger tail
@@ -37,13 +43,20 @@ Examples:
   mindos ledger verify
   mindos ledger verify --from 1000 --through 2000
   mindos ledger verify --data-dir ./data --output json
+  mindos ledger verify today.mindos-ledger --key ledger.pub --anchors checkpoints.jsonl
 
+A file is verified with nothing but the public key, which `mindos ledger key` prints: that every record is there, in its place and as it
+was written, and that a key's signature covers all of them. With anchors a cut end is seen too.
 Ends with exit code 5 when something is not as it was written, and names record, file and offset.";
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   mindos ledger export ledger.jsonl
   mindos ledger export --payload | jq 'select(.kind == \"event_accepted\")'
-  mindos ledger export --data-dir ./data ledger.jsonl";
+  mindos ledger export --data-dir ./data ledger.jsonl
+  mindos ledger export --out today.mindos-ledger
+  mindos ledger export --out part.mindos-ledger --from 1000 --through 2000 --without-payloads
+
+With --out it is a file that `mindos ledger verify` checks on another machine; else it is JSON, one record a line.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
@@ -53,9 +66,16 @@ pub(crate) enum LedgerCommand {
     /// Check every checksum, leaf and link of the chain.
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
-    /// Write all records as JSON, one a line.
+    /// Write records as a file that can be verified elsewhere, or as JSON.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// List signed checkpoints, the newest first.
+    Checkpoints(CheckpointsArgs),
+    /// Print the public keys of the ledger, the oldest first; the last one signs.
+    Key(KeyArgs),
+    /// Have payloads leave the disk; their records and the chain stay.
+    #[command(after_help = ledger_redact::EXAMPLES)]
+    Redact(RedactArgs),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +99,18 @@ pub(crate) struct TailArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
+    /// A file of `mindos ledger export --out`; unset checks a control plane.
+    #[arg(value_name = "FILE", conflicts_with_all = ["data_dir", "from"])]
+    file: Option<PathBuf>,
+    /// Public key that is trusted, or a file that holds it; may be given several times.
+    #[arg(long = "key", value_name = "KEY", requires = "file")]
+    keys: Vec<String>,
+    /// What an anchor noted: checkpoints, one line of JSON each.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    anchors: Option<PathBuf>,
+    /// Threads that hash; 0 for one a core.
+    #[arg(long, default_value_t = 0, value_name = "COUNT", requires = "file")]
+    threads: usize,
     /// First record to check; 0 means the first one kept.
     #[arg(long, default_value_t = 0, value_name = "SEQ")]
     from: u64,
@@ -92,9 +124,21 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// File to write; unset writes to standard output.
-    #[arg(value_name = "FILE")]
+    /// File to write JSON to; unset writes to standard output.
+    #[arg(value_name = "FILE", conflicts_with = "out")]
     file: Option<PathBuf>,
+    /// File to write that `mindos ledger verify` checks elsewhere.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Sequence of the last record; 0 means the last one.
+    #[arg(long, default_value_t = 0, value_name = "SEQ", requires = "out")]
+    through: u64,
+    /// Of other tenants' records only the leaves.
+    #[arg(long, requires = "out", conflicts_with = "data_dir")]
+    tenant_only: bool,
+    /// Of payloads only the digests.
+    #[arg(long, requires = "out")]
+    without_payloads: bool,
     /// Sequence of the first record; 0 means the first one kept.
     #[arg(long, default_value_t = 0, value_name = "SEQ")]
     from: u64,
@@ -111,6 +155,9 @@ pub(crate) async fn run(command: LedgerCommand, global: &Global) -> Result<(), F
         LedgerCommand::Tail(args) => tail(args, global).await,
         LedgerCommand::Verify(args) => verify(args, global).await,
         LedgerCommand::Export(args) => export(args, global).await,
+        LedgerCommand::Checkpoints(args) => ledger_proof::checkpoints(args, global).await,
+        LedgerCommand::Key(args) => ledger_proof::key(args, global).await,
+        LedgerCommand::Redact(args) => ledger_redact::redact(args, global).await,
     }
 }
 
@@ -197,7 +244,11 @@ fn summary(value: &Value) -> String {
 }
 
 async fn verify(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
-    let VerifyArgs { from, through, data_dir } = args;
+    let VerifyArgs { file, keys, anchors, threads, from, through, data_dir } = args;
+    if let Some(file) = file {
+        let through = (through > 0).then_some(Seq(through));
+        return ledger_proof::verify_file(&file, &keys, anchors.as_deref(), through, threads, global);
+    }
     match data_dir {
         Some(directory) => verify_offline(&directory, from, through, global),
         None => {
@@ -316,13 +367,23 @@ fn verify_offline(directory: &Path, from: u64, through: u64, global: &Global) ->
     verdict.into_result()
 }
 
-fn open(directory: &Path) -> Result<RealDisk, Failure> {
+pub(super) fn open(directory: &Path) -> Result<RealDisk, Failure> {
     let journal = journal_directory(directory)?;
     RealDisk::existing(&journal).map_err(|error| Failure::world(format!("cannot open {}: {error}", journal.display())))
 }
 
 async fn export(args: ExportArgs, global: &Global) -> Result<(), Failure> {
-    let ExportArgs { file, from, payload, data_dir } = args;
+    let ExportArgs { file, out, through, tenant_only, without_payloads, from, payload, data_dir } = args;
+    if let Some(out) = out {
+        if payload {
+            return Err(Failure::usage(
+                "--payload is for JSON: a file has payloads unless --without-payloads is given",
+            ));
+        }
+        let request =
+            ledger::ExportRequest { from_seq: from, through_seq: through, tenant_only, without_payloads, after_seq: 0 };
+        return ledger_export::export(&out, request, data_dir.as_deref(), global).await;
+    }
     let mut out: Box<dyn Write> = match &file {
         None => Box::new(std::io::stdout().lock()),
         Some(path) => Box::new(std::io::BufWriter::new(

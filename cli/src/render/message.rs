@@ -44,6 +44,8 @@ named! {
     fleet::v1::WatchResponse = "mindos.fleet.v1.WatchResponse",
     ledger::v1::LedgerEntry = "mindos.ledger.v1.LedgerEntry",
     ledger::v1::VerifyResponse = "mindos.ledger.v1.VerifyResponse",
+    ledger::v1::ListCheckpointsResponse = "mindos.ledger.v1.ListCheckpointsResponse",
+    ledger::v1::RedactResponse = "mindos.ledger.v1.RedactResponse",
     mindos_proto::journal::v1::Entry = "mindos.journal.v1.Entry",
     route::v1::RouteTable = "mindos.route.v1.RouteTable",
     route::v1::ApplyResponse = "mindos.route.v1.ApplyResponse",

@@ -19,7 +19,7 @@ use crate::encode::{self, DecodeError, Names};
 use crate::error::JournalError;
 use crate::frame::{Frame, Payload};
 use crate::log::{Log, Options};
-use crate::reader::{Cursor, Reader};
+use crate::reader::{Cursor, Reader, StoredPayload};
 use crate::recover::Recovery;
 
 /// A log of records.
@@ -126,12 +126,13 @@ impl<D: Disk> Ledger<D> {
         Ok(Tail { cursor: self.reader.cursor(from)?, names: Names::default() })
     }
 
-    /// The body that stands beside the record at `seq`.
+    /// The body that stands beside the record at `seq`; where it was redacted, one that says so.
     ///
     /// # Errors
     /// See [`Reader::read`].
     pub fn payload(&self, seq: Seq) -> Result<Option<Bytes>, JournalError> {
-        Ok(self.reader.read_payload(seq)?.map(|payload| payload.bytes))
+        let stored = self.reader.read(seq)?;
+        Ok(body(&stored.metadata, stored.payload, stored.redacted.is_some()).map(|payload| payload.bytes))
     }
 
     /// One record; `None` if it is of a kind that may be passed over.
@@ -140,7 +141,7 @@ impl<D: Disk> Ledger<D> {
     /// See [`Reader::read`] and [`encode::decode`].
     pub fn entry(&self, seq: Seq) -> Result<Option<Entry>, EmbeddedError> {
         let stored = self.reader.read(seq)?;
-        let payload = stored.payload.map(|payload| StoredBody { salt: payload.salt, bytes: payload.bytes });
+        let payload = body(&stored.metadata, stored.payload, stored.redacted.is_some());
         Ok(encode::decode(&mut Names::default(), seq, &stored.metadata, payload)?)
     }
 
@@ -300,13 +301,20 @@ impl<D: Disk> Tail<D> {
             let entry = entry?;
             let payload = entry
                 .payload
-                .map(|payload| StoredBody { salt: *payload.salt, bytes: Bytes::copy_from_slice(payload.bytes) });
+                .map(|payload| StoredBody { salt: *payload.salt, bytes: Bytes::copy_from_slice(payload.bytes) })
+                .or_else(|| entry.redacted.map(|_| encode::stand_in(entry.metadata)));
             if let Some(entry) = encode::decode(names, entry.seq, entry.metadata, payload)? {
                 visit(entry);
             }
         }
         Ok(true)
     }
+}
+
+/// The body beside a record, or what stands for it where it was redacted.
+fn body(metadata: &[u8], payload: Option<StoredPayload>, is_redacted: bool) -> Option<StoredBody> {
+    let stored = payload.map(|payload| StoredBody { salt: payload.salt, bytes: payload.bytes });
+    stored.or_else(|| is_redacted.then(|| encode::stand_in(metadata)))
 }
 
 fn home(context: &str) -> impl FnOnce(EmbeddedError) -> HomeError {

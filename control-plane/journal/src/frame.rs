@@ -4,6 +4,7 @@
 //! 0 magic 8 | 8 nonce 8 | 16 length 4 | 20 crc 4 | 24 count 4 | 28 epoch 4 | 32 first seq 8
 //! 40 previous link 32 | 72 end link 32 | 104 entries | zeroes up to a multiple of 8
 //! entry: metadata length 4 | payload length 4, top bit set if there is one | metadata | [salt 16 | payload]
+//!        where the bit below it is set too, the payload was redacted: its digest, 32 bytes, stands for salt and payload
 //! ```
 //! Numbers are little endian; the length covers everything, the crc all but itself. The nonce is that of the segment's
 //! present use, so what an earlier use left in the file is never taken for a frame, nor is a payload that looks like one.
@@ -26,6 +27,9 @@ pub(crate) const MAGIC: [u8; 8] = *b"MDFRAME1";
 pub(crate) const ENTRY_HEADER_BYTES: usize = 8;
 pub(crate) const SALT_BYTES: usize = 16;
 const HAS_PAYLOAD: u32 = 1 << 31;
+/// Salt and payload were taken out, their digest was left. Only in segments of format [`crate::segment::FORMAT_REDACTED`].
+const IS_REDACTED: u32 = 1 << 30;
+const DIGEST_BYTES: usize = 32;
 
 pub(crate) mod at {
     pub(crate) const NONCE: usize = 8;
@@ -56,14 +60,25 @@ pub struct Entry<'a> {
     pub metadata: &'a [u8],
     /// What the chain covers by digest.
     pub payload: Option<Payload<'a>>,
+    /// Digest of a payload that was taken out; there is none in `payload` then.
+    pub redacted: Option<&'a Link>,
 }
 
 impl Entry<'_> {
+    /// Digest of its payload as it stands in the leaf.
+    #[must_use]
+    pub fn digest(&self) -> Link {
+        match (self.payload, self.redacted) {
+            (Some(payload), _) => chain::payload_digest(payload.salt, payload.bytes),
+            (None, Some(digest)) => *digest,
+            (None, None) => NO_PAYLOAD,
+        }
+    }
+
     /// Leaf of this record.
     #[must_use]
     pub fn leaf(&self) -> Link {
-        let digest = self.payload.map_or(NO_PAYLOAD, |payload| chain::payload_digest(payload.salt, payload.bytes));
-        chain::leaf(self.metadata, &digest)
+        chain::leaf(self.metadata, &self.digest())
     }
 }
 
@@ -107,7 +122,7 @@ impl Frame {
     /// Adds a record whose metadata `encode` appends to the bytes it is given. It must not touch what stands there.
     ///
     /// # Panics
-    /// If metadata or payload reach 2 GiB.
+    /// If metadata or payload reach 1 GiB.
     pub fn push_with(&mut self, encode: impl FnOnce(&mut Vec<u8>), payload: Option<Payload<'_>>) {
         self.bytes.truncate(self.body_end);
         let start = self.bytes.len();
@@ -126,6 +141,27 @@ impl Frame {
                 length(bytes.len()) | HAS_PAYLOAD
             }
         };
+        self.end_entry(start, metadata_len, payload_len);
+    }
+
+    /// Adds a record as it stands in a log already, whether its payload is there or was taken out.
+    pub(crate) fn push_entry(&mut self, entry: &Entry<'_>) {
+        match entry.redacted {
+            None => self.push(entry.metadata, entry.payload),
+            Some(digest) => self.push_redacted(entry.metadata, digest, 0),
+        }
+    }
+
+    /// Adds a record whose payload of `payload_len` bytes is taken out.
+    pub(crate) fn push_redacted(&mut self, metadata: &[u8], digest: &Link, payload_len: usize) {
+        self.push(metadata, None);
+        let start = self.body_end - ENTRY_HEADER_BYTES - metadata.len();
+        self.bytes.extend_from_slice(digest);
+        self.count -= 1;
+        self.end_entry(start, metadata.len(), length(payload_len) | HAS_PAYLOAD | IS_REDACTED);
+    }
+
+    fn end_entry(&mut self, start: usize, metadata_len: usize, payload_len: u32) {
         self.bytes[start..start + 4].copy_from_slice(&length(metadata_len).to_le_bytes());
         self.bytes[start + 4..start + 8].copy_from_slice(&payload_len.to_le_bytes());
         self.body_end = self.bytes.len();
@@ -187,7 +223,7 @@ impl Frame {
 
 fn length(len: usize) -> u32 {
     let len = u32::try_from(len).unwrap_or(u32::MAX);
-    assert!(len < HAS_PAYLOAD, "a part of a record reaches 2 GiB");
+    assert!(len < IS_REDACTED, "a part of a record reaches 1 GiB");
     len
 }
 
@@ -256,21 +292,28 @@ pub(crate) fn link_at(bytes: &[u8], at: usize) -> Link {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EntryShape {
     pub(crate) metadata_len: usize,
+    /// Of what stands in the log, the salt not counted; `None` also where there is a digest instead.
     pub(crate) payload_len: Option<usize>,
+    /// Whether a digest stands for salt and payload.
+    pub(crate) is_redacted: bool,
 }
 
 impl EntryShape {
     pub(crate) fn parse(bytes: &[u8]) -> EntryShape {
         let payload = u32_at(bytes, 4);
+        let is_redacted = payload & IS_REDACTED != 0;
+        let has_payload = payload & HAS_PAYLOAD != 0 && !is_redacted;
         EntryShape {
             metadata_len: u32_at(bytes, 0) as usize,
-            payload_len: (payload & HAS_PAYLOAD != 0).then_some((payload & !HAS_PAYLOAD) as usize),
+            payload_len: has_payload.then_some((payload & !HAS_PAYLOAD) as usize),
+            is_redacted,
         }
     }
 
     /// Length of the whole entry in bytes.
     pub(crate) fn size(&self) -> usize {
-        ENTRY_HEADER_BYTES + self.metadata_len + self.payload_len.map_or(0, |len| SALT_BYTES + len)
+        let digest = if self.is_redacted { DIGEST_BYTES } else { 0 };
+        ENTRY_HEADER_BYTES + self.metadata_len + self.payload_len.map_or(digest, |len| SALT_BYTES + len)
     }
 }
 
@@ -309,7 +352,8 @@ impl<'a> Entries<'a> {
                 Some(Payload { salt, bytes })
             }
         };
-        let entry = Entry { seq: Seq(self.seq), metadata, payload };
+        let redacted = if shape.is_redacted { Some(rest.first_chunk()?) } else { None };
+        let entry = Entry { seq: Seq(self.seq), metadata, payload, redacted };
         self.at += shape.size();
         self.seq += 1;
         self.left -= 1;
@@ -358,10 +402,34 @@ mod tests {
         assert_eq!((header.epoch, header.first_seq, header.last_seq()), (3, 10, 12));
         assert_eq!((header.previous, header.end), (start, end));
         let entries: Vec<_> = Entries::new(bytes, 10, 3).map(Result::unwrap).collect();
-        assert_eq!(entries[0], Entry { seq: Seq(10), metadata: b"one", payload: None });
+        assert_eq!(entries[0], Entry { seq: Seq(10), metadata: b"one", payload: None, redacted: None });
         assert_eq!(entries[1].payload, Some(Payload { salt: &SALT, bytes: b"" }));
         assert_eq!(entries[2].payload, Some(Payload { salt: &SALT, bytes: b"payload" }));
         assert_eq!(entries[2].metadata, b"three");
+    }
+
+    #[test]
+    fn a_payload_that_is_taken_out_leaves_leaf_and_link() {
+        let mut whole = frame();
+        let start = chain::genesis(&[0; 16]);
+        let (bytes, end) = whole.seal(77, 3, 10, &start);
+        let bytes = bytes.to_vec();
+        let mut without = Frame::new();
+        for entry in Entries::new(&bytes, 10, 3).map(Result::unwrap) {
+            match entry.payload {
+                Some(payload) => without.push_redacted(entry.metadata, &entry.digest(), payload.bytes.len()),
+                None => without.push(entry.metadata, None),
+            }
+        }
+        let mut again = Frame::new();
+        let (bytes, redacted_end) = without.seal(77, 3, 10, &start);
+        assert_eq!(redacted_end, end);
+        assert!(!bytes.windows(7).any(|window| window == b"payload"));
+        for entry in Entries::new(bytes, 10, 3).map(Result::unwrap) {
+            assert_eq!((entry.payload, entry.redacted.is_some()), (None, entry.seq > Seq(10)));
+            again.push_entry(&entry);
+        }
+        assert_eq!(again.seal(77, 3, 10, &start).1, end);
     }
 
     #[test]

@@ -217,7 +217,7 @@ fn frames_through<D: Disk>(disk: &D, segment: &Segment<D::File>, at: Seq) -> Res
             let mut short = Frame::new();
             for entry in Entries::new(bytes, header.first_seq, header.count).flatten() {
                 if entry.seq <= at {
-                    short.push(entry.metadata, entry.payload);
+                    short.push_entry(&entry);
                 }
             }
             frames.extend_from_slice(

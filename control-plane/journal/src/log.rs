@@ -80,6 +80,8 @@ pub(crate) struct Shared<D: Disk> {
     segments: RwLock<Vec<Arc<Segment<D::File>>>>,
     durable: AtomicU64,
     used_bytes: AtomicU64,
+    /// The live segment is to be sealed while it holds a record up to this one.
+    seal_through: AtomicU64,
 }
 
 impl<D: Disk> Shared<D> {
@@ -92,7 +94,13 @@ impl<D: Disk> Shared<D> {
     ) -> Arc<Shared<D>> {
         let segments = RwLock::new(segments);
         let (durable, used_bytes) = (AtomicU64::new(durable), AtomicU64::new(0));
-        Arc::new(Shared { disk, log_id, quota_bytes, segments, durable, used_bytes })
+        let seal_through = AtomicU64::new(0);
+        Arc::new(Shared { disk, log_id, quota_bytes, segments, durable, used_bytes, seal_through })
+    }
+
+    /// Asks the writer to begin another segment, so that no record up to `through` stands in the one it writes.
+    pub(crate) fn want_seal(&self, through: u64) {
+        self.seal_through.fetch_max(through, Ordering::Relaxed);
     }
 
     pub(crate) fn segments(&self) -> RwLockReadGuard<'_, Vec<Arc<Segment<D::File>>>> {
@@ -204,7 +212,7 @@ impl<D: Disk> Log<D> {
             return Err(JournalError::EmptyBatch);
         }
         let size = frame.size();
-        if self.offset + size as u64 > self.live.file_bytes {
+        if self.offset + size as u64 > self.live.file_bytes || self.is_seal_wanted() {
             let bytes_max = usize::try_from(self.segment_bytes - FRAMES_AT).unwrap_or(usize::MAX);
             let bytes_max = bytes_max.min(crate::FRAME_BYTES_MAX);
             if size > bytes_max {
@@ -244,6 +252,21 @@ impl<D: Disk> Log<D> {
         self.shared.durable.store(self.end, Ordering::Release);
     }
 
+    /// Whether a payload is to be taken out of the live segment.
+    fn is_seal_wanted(&self) -> bool {
+        let first = self.live.header.first_seq;
+        self.shared.seal_through.load(Ordering::Relaxed) >= first && first <= self.end
+    }
+
+    /// Begins another segment if a payload is to be taken out of the live one; call it while nothing is appended.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn seal_if_wanted(&mut self) -> Result<(), JournalError> {
+        self.check_sound()?;
+        if self.is_seal_wanted() { self.rotate() } else { Ok(()) }
+    }
+
     /// Begins the next segment.
     fn rotate(&mut self) -> Result<(), JournalError> {
         let header = SegmentHeader {
@@ -253,6 +276,7 @@ impl<D: Disk> Log<D> {
             first_seq: self.end + 1,
             epoch: self.epoch,
             previous: self.link,
+            format: segment::FORMAT,
         };
         let spare = self.spares.take().map_err(|source| self.write_failed(source))?;
         let segment = match begin_segment(&self.shared.disk, &spare, header) {

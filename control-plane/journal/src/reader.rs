@@ -56,6 +56,8 @@ pub struct StoredEntry {
     pub metadata: Bytes,
     /// What the chain covers by digest.
     pub payload: Option<StoredPayload>,
+    /// Digest of a payload that was taken out.
+    pub redacted: Option<Link>,
 }
 
 /// A segment, and the first record of the one after it.
@@ -217,7 +219,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Learns where things are in a sealed segment that was not read since the start: headers only.
-    fn index(&self, segment: &Segment<D::File>, next_first: Option<u64>) -> Result<(), JournalError> {
+    pub(crate) fn index(&self, segment: &Segment<D::File>, next_first: Option<u64>) -> Result<(), JournalError> {
         let Some(next_first) = next_first else { return Ok(()) };
         if segment.extent().known {
             return Ok(());
@@ -253,7 +255,8 @@ fn stored(seq: Seq, shape: &EntryShape, bytes: Bytes) -> StoredEntry {
         let salt = bytes[metadata_end..salt_end].try_into().expect("16 bytes");
         StoredPayload { salt, bytes: bytes.slice(salt_end..) }
     });
-    StoredEntry { seq, metadata: bytes.slice(ENTRY_HEADER_BYTES..metadata_end), payload }
+    let redacted = shape.is_redacted.then(|| crate::frame::link_at(&bytes, metadata_end));
+    StoredEntry { seq, metadata: bytes.slice(ENTRY_HEADER_BYTES..metadata_end), payload, redacted }
 }
 
 /// Reads batch after batch. At the end it waits: a later call goes on with what has become durable.
@@ -385,7 +388,9 @@ impl<D: Disk> Cursor<D> {
             }
             other => Err(other),
         })?;
-        if !Arc::ptr_eq(&segment, &self.segment) {
+        // One out of which payloads were taken meanwhile has its batches elsewhere; what we hold is whole.
+        let is_same = segment.header.first_seq == self.segment.header.first_seq;
+        if !is_same {
             self.enter(segment)?;
         }
         self.next_first = next_first;

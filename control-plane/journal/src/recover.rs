@@ -183,6 +183,7 @@ fn first_segment<D: Disk>(
         first_seq: 1,
         epoch: 0,
         previous: genesis(&log_id),
+        format: crate::segment::FORMAT,
     };
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::StorageFull => JournalError::NoSpace { directory: disk.describe(""), source },

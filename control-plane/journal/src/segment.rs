@@ -22,6 +22,8 @@ pub(crate) const HEADER_BYTES: usize = 4096;
 pub(crate) const FRAMES_AT: u64 = HEADER_BYTES as u64;
 /// Version of what is written here and in frames.
 pub(crate) const FORMAT: u32 = 1;
+/// Version of a segment out of which payloads were taken: entries may hold digests in their place.
+pub(crate) const FORMAT_REDACTED: u32 = 2;
 const MAGIC: [u8; 8] = *b"MDSEGMT1";
 const CRC_AT: usize = 12;
 const SUFFIX: &str = ".segment";
@@ -61,13 +63,15 @@ pub(crate) struct SegmentHeader {
     pub(crate) epoch: u32,
     /// Link of the record before the first.
     pub(crate) previous: Link,
+    /// [`FORMAT`], or [`FORMAT_REDACTED`], which a program that does not know it refuses to read.
+    pub(crate) format: u32,
 }
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.format.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.log_id);
         bytes[32..40].copy_from_slice(&self.nonce.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.number.to_le_bytes());
@@ -93,10 +97,10 @@ impl SegmentHeader {
         if bytes[..8] != MAGIC {
             return Err((0, Fault::Header));
         }
-        match u32_at(bytes, 8) {
-            FORMAT => {}
-            found => return Err((8, Fault::Format { found, known: FORMAT })),
-        }
+        let format = match u32_at(bytes, 8) {
+            known @ (FORMAT | FORMAT_REDACTED) => known,
+            found => return Err((8, Fault::Format { found, known: FORMAT_REDACTED })),
+        };
         Ok(SegmentHeader {
             log_id: bytes[16..32].try_into().expect("16 bytes"),
             nonce: u64_at(bytes, 32),
@@ -104,6 +108,7 @@ impl SegmentHeader {
             first_seq: u64_at(bytes, 48),
             epoch: u32_at(bytes, 56),
             previous: link_at(bytes, 64),
+            format,
         })
     }
 
@@ -221,7 +226,15 @@ mod tests {
     use super::*;
 
     fn header() -> SegmentHeader {
-        SegmentHeader { log_id: [4; 16], nonce: 5, number: 6, first_seq: 7, epoch: 8, previous: [9; 32] }
+        SegmentHeader {
+            log_id: [4; 16],
+            nonce: 5,
+            number: 6,
+            first_seq: 7,
+            epoch: 8,
+            previous: [9; 32],
+            format: FORMAT,
+        }
     }
 
     #[test]

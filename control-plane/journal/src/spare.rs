@@ -29,6 +29,8 @@ pub(crate) const UNFINISHED: &str = ".tmp";
 struct Stock {
     ready: VecDeque<u64>,
     next_number: u64,
+    /// Dropped segments are not used again, because of what stands in them.
+    fresh_only: bool,
     /// Whether the thread should make another one.
     wanted: bool,
     /// Whether an append stands still until there is one.
@@ -174,10 +176,16 @@ impl<D: Disk> Spares<D> {
         }
     }
 
+    /// A handle for other threads.
+    pub(crate) fn control(&self) -> SpareControl<D> {
+        let is_inline = self.thread.is_none();
+        SpareControl { disk: self.disk.clone(), shared: Arc::clone(&self.shared), is_inline }
+    }
+
     /// A name under which a dropped segment of `file_bytes` becomes a spare; `None` if it is not wanted as such.
     pub(crate) fn name_for_recycled(&self, file_bytes: u64) -> Option<String> {
         let mut stock = self.shared.stock();
-        if file_bytes != self.segment_bytes || stock.ready.len() >= self.kept_max {
+        if file_bytes != self.segment_bytes || stock.ready.len() >= self.kept_max || stock.fresh_only {
             return None;
         }
         let number = stock.next_number;
@@ -188,6 +196,41 @@ impl<D: Disk> Spares<D> {
     /// Whether an append that needs another segment finds one.
     pub(crate) fn is_ready(&self) -> bool {
         !self.shared.stock().ready.is_empty()
+    }
+}
+
+/// Decides from another thread what becomes of dropped segments.
+#[derive(Clone, Debug)]
+pub(crate) struct SpareControl<D: Disk> {
+    disk: D,
+    shared: Arc<Shared>,
+    is_inline: bool,
+}
+
+impl<D: Disk> SpareControl<D> {
+    /// From here on, or not any more, spares are made of zeroes alone. Those that are there go, for they may have been used before.
+    pub(crate) fn set_fresh_only(&self, fresh_only: bool) -> io::Result<()> {
+        let mut stock = self.shared.stock();
+        stock.fresh_only = fresh_only;
+        if !fresh_only {
+            return Ok(());
+        }
+        let used: Vec<u64> = stock.ready.drain(..).collect();
+        stock.wanted = !self.is_inline;
+        self.shared.changed.notify_all();
+        drop(stock);
+        for number in used {
+            match self.disk.unlink(&spare_name(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.disk.sync_dir()
+    }
+
+    /// Whether an append that needs another segment finds one.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_inline || !self.shared.stock().ready.is_empty()
     }
 }
 

@@ -89,6 +89,14 @@ pub struct Config {
     #[arg(long, env = "MINDOS_SEGMENT_BYTES", default_value = "64MiB", value_parser = bytes, value_name = "BYTES")]
     pub segment_bytes: u64,
 
+    /// The ledger is signed once this many records are not, 1 to 1,000,000.
+    #[arg(long, env = "MINDOS_CHECKPOINT_RECORDS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000), value_name = "COUNT")]
+    pub checkpoint_records: u64,
+
+    /// Or once this time has passed and there are any, such as `60s`; 1s to 1h.
+    #[arg(long, env = "MINDOS_CHECKPOINT_INTERVAL", default_value = "60s", value_parser = checkpoint_span, value_name = "TIME")]
+    pub checkpoint_interval: Duration,
+
     /// Checks every record of the journal at the start, and not only the last file.
     #[arg(long, env = "MINDOS_CHECK_ALL")]
     pub check_all: bool,
@@ -353,6 +361,13 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "expected a number, such as 64MiB".to_owned())?;
     number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
+}
+
+/// Reads the time between two checkpoints.
+fn checkpoint_span(text: &str) -> Result<Duration, String> {
+    let span = span(text)?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if range.contains(&span) { Ok(span) } else { Err("expected 1s to 1h".to_owned()) }
 }
 
 /// Reads a span such as `25s`.

@@ -147,6 +147,14 @@ impl Payloads {
         }
     }
 
+    /// Forgets the payloads of these records.
+    pub(crate) fn forget(&self, seqs: &std::collections::BTreeSet<Seq>) {
+        let mut cache = self.lock();
+        for seq in seqs {
+            cache.remove(*seq);
+        }
+    }
+
     /// The payload beside a record, from memory or else from the journal; `None` when it is gone.
     pub async fn get(&self, seq: Seq) -> Option<Bytes> {
         if let Some(bytes) = self.lock().found.get(&seq).map(|kept| kept.bytes.clone()) {

@@ -15,6 +15,8 @@
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
+//! anchors: [{file: /mnt/worm/checkpoints}]      # see `ledger::anchor_settings`
+//! redact: [{pointers: ["/sender/email"]}]       # see `ingest::redact`
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
@@ -41,6 +43,10 @@ use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
 use crate::ingest::github;
 use crate::ingest::hook::SecretSetting;
+use crate::ingest::redact::{self, RedactSetting, Rules};
+use crate::ledger::anchor_settings::{self, Anchor, AnchorSetting};
+use crate::ledger::anchors;
+use crate::ledger::changes::SettingsDigest;
 use crate::logging::{self, Filter};
 use crate::notify::{self, DiscordEnv, NotifySection, Places};
 use crate::prices::Prices;
@@ -130,6 +136,10 @@ struct Settings {
     oidc: Vec<OidcSetting>,
     #[serde(default)]
     token_review: Vec<TokenReviewSetting>,
+    #[serde(default)]
+    anchors: Vec<AnchorSetting>,
+    #[serde(default)]
+    redact: Vec<RedactSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -154,6 +164,9 @@ struct Checked {
     prices: Arc<Prices>,
     oidc: Arc<Vec<OidcProvider>>,
     token_review: Arc<Vec<TokenReview>>,
+    anchors: Arc<Vec<Anchor>>,
+    redact: Arc<Rules>,
+    digest: SettingsDigest,
 }
 
 impl Checked {
@@ -179,6 +192,8 @@ impl Checked {
             prices,
             oidc,
             token_review,
+            anchors,
+            redact,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -204,6 +219,9 @@ impl Checked {
             prices: Arc::new(prices),
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
             token_review: Arc::new(token_reviews(&token_review, secrets)?),
+            anchors: Arc::new(anchor_settings::anchors(&anchors)?),
+            redact: Arc::new(Rules::new(&redact)?),
+            digest: SettingsDigest::of(text),
         })
     }
 }
@@ -247,11 +265,29 @@ pub struct InForce {
     pub oidc: jwt::settings::Configured,
     /// Which clusters are asked about tokens.
     pub token_review: ReviewConfigured,
+    /// Where checkpoints of the ledger are noted.
+    pub anchors: anchors::Configured,
+    /// What tells one text of the settings from another.
+    pub digest: Arc<watch::Sender<SettingsDigest>>,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, oidc, token_review } = self;
+        let InForce {
+            github,
+            doors,
+            app,
+            prices,
+            quotas,
+            sinks,
+            otlp,
+            gitlens,
+            notify,
+            oidc,
+            token_review,
+            anchors,
+            digest,
+        } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -263,6 +299,9 @@ impl InForce {
         notify.store(Arc::clone(&checked.notify));
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
+        anchors.store(Arc::clone(&checked.anchors));
+        digest.send_replace(checked.digest.clone());
+        redact::set_rules(&checked.redact);
         logging::set_filter(&checked.log);
     }
 }

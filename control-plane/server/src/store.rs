@@ -11,7 +11,9 @@ use mindos_core::Durable;
 use mindos_core::journal::{Journal, JournalError as HomeError};
 use mindos_core::record::{Batch, Entry, EpochCause, EpochStarted, JournalTruncated, Record};
 use mindos_core::snapshot::Item;
-use mindos_journal::{EmbeddedError, EmbeddedJournal, JournalError, Ledger, Marks, Options, RealDisk, Recovery};
+use mindos_journal::{
+    EmbeddedError, EmbeddedJournal, JournalError, Ledger, Marks, Options, RealDisk, Recovery, Redactor,
+};
 use mindos_model::{Seq, Timestamp};
 use tracing::{info, warn};
 
@@ -48,6 +50,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Reads {
     ledger: Ledger<RealDisk>,
+    redactor: Redactor<RealDisk>,
 }
 
 impl Reads {
@@ -55,6 +58,12 @@ impl Reads {
     #[must_use]
     pub fn ledger(&self) -> &Ledger<RealDisk> {
         &self.ledger
+    }
+
+    /// Takes payloads out of the journal.
+    #[must_use]
+    pub fn redactor(&self) -> &Redactor<RealDisk> {
+        &self.redactor
     }
 
     /// The payload that stands with a record; `None` when it has none, or has left with its record.
@@ -133,6 +142,11 @@ impl Home for EmbeddedHome {
     }
 
     fn drop_prefix(&mut self, through: Seq) -> Result<(), AppendError> {
+        match self.journal.log().seal_if_wanted() {
+            Err(error) if error.is_fatal() => return Err(AppendError::Fatal(Box::new(error))),
+            Err(error) => warn!(error = %Chain(&error), "segment was not sealed"),
+            Ok(()) => {}
+        }
         if through <= self.dropped {
             return Ok(());
         }
@@ -172,7 +186,7 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     };
     let (mut journal, recovery) = EmbeddedJournal::open(disk, options)?;
     tell(&recovery);
-    let reads = Arc::new(Reads { ledger: journal.ledger() });
+    let reads = Arc::new(Reads { ledger: journal.ledger(), redactor: journal.log().redactor() });
 
     let (mut durable, mut newest) = fold(&reads.ledger, u64::from_le_bytes(seed))?;
     if recovery.marks != Marks::default() {

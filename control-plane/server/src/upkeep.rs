@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mindos_core::journal::JournalError;
-use mindos_model::TenantName;
+use mindos_journal::keyring::KeyringError;
+use mindos_model::{Seq, TenantName};
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
@@ -17,10 +18,18 @@ use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
-use crate::grpc::{self, Context};
+use crate::grpc::{self, Context, LedgerParts};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
+use crate::ledger::anchors::{AnchorStates, Anchoring};
+use crate::ledger::changes;
+use crate::ledger::checkpoints::CheckpointsView;
+use crate::ledger::keys::LedgerKeys;
+use crate::ledger::redactions::Redactions;
+use crate::ledger::redactor::{Places, RedactorView};
+use crate::ledger::signer::{Signer, SignerSettings};
 use crate::notify::{self, Paces};
 use crate::outgoing::Outgoing;
+use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
@@ -52,6 +61,10 @@ pub enum UpkeepError {
     Board(#[from] BoardError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("failed to open the keys of the ledger")]
+    Keys(#[from] KeyringError),
+    #[error("failed to open the ledger's checkpoints or redactions")]
+    Ledger(#[source] io::Error),
     #[error("failed to start a thread")]
     Thread(#[from] io::Error),
 }
@@ -80,6 +93,9 @@ pub struct Upkeep {
     senders: Vec<crate::notify::Task>,
     jwt: Jwt,
     service_accounts: Arc<ServiceAccounts>,
+    ledger: LedgerParts,
+    signer: Option<Signer>,
+    anchoring: Option<Anchoring>,
 }
 
 impl Upkeep {
@@ -87,7 +103,13 @@ impl Upkeep {
     ///
     /// # Errors
     /// When a view cannot be opened.
-    pub fn start(config: &Config, handle: &Handle, reads: &Arc<Reads>) -> Result<Upkeep, UpkeepError> {
+    pub fn start(
+        config: &Config,
+        handle: &Handle,
+        reads: &Arc<Reads>,
+        payloads: &Payloads,
+        signed: (Seq, Seq),
+    ) -> Result<Upkeep, UpkeepError> {
         let source: Arc<dyn Source> = Arc::clone(reads) as Arc<dyn Source>;
         let writer = DedupeWriter::open(&config.data_dir.join("dedupe"), Horizon::default())?;
         let dedupe = writer.index();
@@ -115,6 +137,29 @@ impl Upkeep {
         let view = BoardView::open(&config.data_dir, TenantName::default_tenant())?;
         let board = view.board();
         views.start(view, Priority::Low)?;
+        let log_id = reads.ledger().reader().log_id();
+        let view = CheckpointsView::open(&config.data_dir, log_id).map_err(UpkeepError::Ledger)?;
+        let ledger = LedgerParts {
+            ledger: reads.ledger().clone(),
+            keys: LedgerKeys::open(&config.data_dir, log_id)?,
+            checkpoints: view.known(),
+            redactions: Redactions::default(),
+        };
+        views.start(view, Priority::Low)?;
+        let places = Places {
+            ledger: reads.ledger().clone(),
+            log: reads.redactor().clone(),
+            payloads: payloads.clone(),
+            blobs: Arc::clone(&blobs),
+            views: views
+                .progress
+                .iter()
+                .filter(|(name, _)| *name == "gitlens")
+                .map(|(_, seen)| Arc::clone(seen))
+                .collect(),
+        };
+        let view = RedactorView::open(&config.data_dir, places, ledger.redactions.clone());
+        views.start(view.map_err(UpkeepError::Ledger)?, Priority::Low)?;
         let file = config.settings.as_deref();
         let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
         let in_force = live.in_force();
@@ -165,6 +210,25 @@ impl Upkeep {
             Exposed::new(move |into| notices.expose(into)),
             Exposed::new(move |into| tokens.expose(into)),
         ];
+        let signer = Signer {
+            handle: handle.clone(),
+            ledger: reads.ledger().clone(),
+            keys: ledger.keys.clone(),
+            settings: SignerSettings { records: config.checkpoint_records, interval: config.checkpoint_interval },
+            last: signed,
+        };
+        let anchoring = Anchoring {
+            configured: Arc::clone(&in_force.anchors),
+            checkpoints: ledger.checkpoints.clone(),
+            states: AnchorStates::default(),
+            client: sinks.client.clone(),
+            clock: handle.clock(),
+            log_id,
+            dir: config.data_dir.join("anchors"),
+        };
+        let (states, noted, plane) = (anchoring.states.clone(), ledger.checkpoints.clone(), handle.clone());
+        let mut exposed = exposed;
+        exposed.push(Exposed::new(move |into| states.expose(&noted, plane.durable_seq(), plane.now(), into)));
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
@@ -188,7 +252,16 @@ impl Upkeep {
             senders,
             jwt,
             service_accounts: Arc::new(service_accounts),
+            ledger,
+            signer: Some(signer),
+            anchoring: Some(anchoring),
         })
+    }
+
+    /// The keys that sign the ledger: for whoever rotates them.
+    #[must_use]
+    pub fn ledger_keys(&self) -> LedgerKeys {
+        self.ledger.keys.clone()
     }
 
     /// What models cost, as the settings say.
@@ -212,6 +285,14 @@ impl Upkeep {
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
+        }
+        let (handle, digest) = (context.handle.clone(), self.in_force.digest.subscribe());
+        tasks.spawn(changes::follow(handle, digest, context.draining.clone()));
+        if let Some(signer) = self.signer.take() {
+            tasks.spawn(signer.run(context.draining.clone()));
+        }
+        if let Some(anchoring) = self.anchoring.take() {
+            tasks.spawn(anchoring.run(context.draining.clone()));
         }
         for sender in self.senders.drain(..) {
             let context = Arc::clone(context);
@@ -280,7 +361,7 @@ impl Upkeep {
 
     /// Adds the services that show the ledger and keep blobs.
     pub fn services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
-        grpc::ledger(context, self.reads.ledger().reader().clone(), routes);
+        grpc::ledger(context, self.ledger.clone(), routes);
         grpc::blobs(context, Arc::clone(&self.blobs), routes);
     }
 

@@ -24,6 +24,7 @@ mod names;
 pub mod policy;
 mod read;
 mod record;
+mod redacted;
 mod route;
 pub(crate) mod seen_block;
 pub mod siting;
@@ -31,6 +32,8 @@ pub(crate) mod state;
 mod words;
 
 pub use names::Names;
+pub use redacted::REDACTED;
+pub(crate) use redacted::stand_in;
 
 /// Number of the journal format that this program writes; it reads this one and all before.
 pub const RECORD_FORMAT: u32 = 1;

@@ -143,8 +143,8 @@ use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
 use rights::{
     AGENTS_DENY, API_TOKENS_MANAGE, AUTHORITY_READ, AUTHORITY_ROTATE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ,
     BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ,
-    ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_VERIFY, METRICS_READ, QUOTAS_READ,
-    QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
+    ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_REDACT, LEDGER_VERIFY, METRICS_READ,
+    QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
 };
 
 /// RPCs by their full names.
@@ -211,6 +211,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.identity.v1.IdentityService/Challenge", Public),
     ("mindos.identity.v1.IdentityService/Join", Public),
     ("mindos.identity.v1.IdentityService/Renew", Public),
+    // Of the own tenant; the whole asks for `ledger.export` besides.
+    ("mindos.ledger.v1.LedgerService/Export", Needs(&LEDGER_READ)),
+    ("mindos.ledger.v1.LedgerService/ListCheckpoints", Needs(&LEDGER_READ)),
+    ("mindos.ledger.v1.LedgerService/ListKeys", Needs(&LEDGER_READ)),
+    ("mindos.ledger.v1.LedgerService/Redact", Needs(&LEDGER_REDACT)),
     ("mindos.ledger.v1.LedgerService/Tail", Needs(&LEDGER_READ)),
     ("mindos.ledger.v1.LedgerService/Verify", Needs(&LEDGER_VERIFY)),
     ("mindos.replay.v1.ReplayService/Replay", Needs(&REPLAYS_RUN)),

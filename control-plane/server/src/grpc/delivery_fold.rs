@@ -308,6 +308,8 @@ fn settled(delivery: &mut wire::Delivery, record: &DeliverySettled, at: Timestam
             content_type: words::text(output_type.as_deref()),
             r#ref: output_ref.map(words::blob_ref).unwrap_or_default(),
             length: bytes.map_or(0, |bytes| bytes.len() as u64),
+            // An output that is there is never empty.
+            redacted: bytes.is_some_and(bytes::Bytes::is_empty),
         });
     }
 }

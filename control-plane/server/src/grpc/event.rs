@@ -193,7 +193,8 @@ fn accepted<'a>(entry: &'a Entry, tenant: &TenantName) -> Option<&'a EventAccept
 
 fn event_of(entry: &Entry, accepted: &EventAccepted, data: bool) -> Event {
     let event = CloudEvent::decode(accepted.payload.bytes.clone()).ok();
-    let payload_gone = event.is_none() || accepted.payload.bytes.is_empty();
+    let redacted = crate::ingest::event::is_stand_in(&accepted.payload.bytes);
+    let payload_gone = redacted || event.is_none() || accepted.payload.bytes.is_empty();
     let event = event.map(|event| if data { event } else { CloudEvent { data: None, ..event } });
     let deliveries = (1..).zip(&accepted.deliveries).map(|(ordinal, planned)| PlannedDelivery {
         delivery_id: DeliveryId::new(entry.seq, ordinal).to_string(),
@@ -215,6 +216,7 @@ fn event_of(entry: &Entry, accepted: &EventAccepted, data: bool) -> Event {
         payload_gone,
         payload_len: accepted.payload.bytes.len() as u64,
         content_digest: bytes::Bytes::copy_from_slice(&accepted.digest),
+        redacted,
     }
 }
 
@@ -258,6 +260,7 @@ fn listed(row: EventRow) -> Event {
         strategy: words::strategy(row.strategy),
         deliveries: deliveries.collect(),
         payload_gone: false,
+        redacted: false,
         payload_len: u64::from(row.payload_len),
         content_digest: bytes::Bytes::new(),
     }

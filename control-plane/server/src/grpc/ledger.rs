@@ -7,18 +7,28 @@ use std::time::{Duration, Instant};
 
 use mindos_core::record::Payload;
 use mindos_journal::encode::{Names, decode};
+use mindos_journal::signing::KnownKey;
 use mindos_journal::{Cursor, Damage as Damaged, JournalError, Reader, RealDisk, chain};
 use mindos_model::{Seq, TenantName};
 use mindos_proto::journal::v1 as journal;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerService;
-use mindos_proto::ledger::v1::{Damage, LedgerEntry, TailRequest, TailResponse, VerifyRequest, VerifyResponse};
+use mindos_proto::ledger::v1::{
+    Checkpoint, Damage, ExportRequest, ExportResponse, LedgerEntry, ListCheckpointsRequest, ListCheckpointsResponse,
+    ListKeysRequest, ListKeysResponse, RedactRequest, RedactResponse, SigningKey, TailRequest, TailResponse,
+    VerifyRequest, VerifyResponse,
+};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Context, failed, status};
+use super::{Context, failed, ledger_export, ledger_redact, page_size, seq_token, status};
+use crate::access::permission::{Permission, rights};
+use crate::access::refusal;
 use crate::driver::Followed;
+use crate::ledger::checkpoints::{Checkpoints, Noted};
+use crate::ledger::keys::LedgerKeys;
+use crate::ledger::redactions::Redactions;
 
 /// A sign of life comes at least this often.
 const LIFE_INTERVAL: Duration = Duration::from_secs(15);
@@ -35,15 +45,21 @@ const SLICE_TIME: Duration = Duration::from_secs(1);
 const SLICE_RECORDS: u64 = 100_000;
 
 /// The service.
+#[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     pub(crate) context: Arc<Context>,
     pub(crate) reader: Reader<RealDisk>,
+    pub(crate) ledger: mindos_journal::Ledger<RealDisk>,
+    pub(crate) keys: LedgerKeys,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) redactions: Redactions,
 }
 
 #[tonic::async_trait]
 impl LedgerService for Ledger {
     type TailStream = ReceiverStream<Result<TailResponse, Status>>;
     type VerifyStream = ReceiverStream<Result<VerifyResponse, Status>>;
+    type ExportStream = ReceiverStream<Result<ExportResponse, Status>>;
 
     async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
         let scoped = self.context.of(&request)?;
@@ -95,6 +111,75 @@ impl LedgerService for Ledger {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let scoped = self.context.of(&request)?;
+        let request = request.into_inner();
+        // The records of all tenants are for who may see all of them.
+        let whole = Permission::Needs(&rights::LEDGER_EXPORT);
+        if !request.tenant_only && !whole.is_of(&scoped.caller) {
+            return Err(refusal::denied(whole, &scoped.caller).into());
+        }
+        let asked = ledger_export::Asked::new(&request, self, scoped.tenant())?;
+        let is_resumed = request.after_seq > 0;
+        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
+        let (context, service, ending) = (Arc::clone(&self.context), self.clone(), sender.clone());
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = ledger_export::export(context, service, asked, is_resumed, sender) => ended,
+                () = ending.closed() => Ok(()),
+            };
+            if let Err(status) = ended {
+                let _ = ending.send_timeout(Err(status), SLOW_MAX).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<ListCheckpointsRequest>,
+    ) -> Result<Response<ListCheckpointsResponse>, Status> {
+        let ListCheckpointsRequest { page_size: asked, page_token } = request.into_inner();
+        let limit = page_size(asked, 1000)?;
+        let before = seq_token(&page_token)?.unwrap_or(Seq(u64::MAX));
+        let page = self.checkpoints.page(before, limit);
+        let next = page.last().filter(|_| page.len() == limit).map(|noted| noted.checkpoint.through);
+        Ok(Response::new(ListCheckpointsResponse {
+            checkpoints: page.iter().map(checkpoint).collect(),
+            next_page_token: next.map(|next| next.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn list_keys(&self, _: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
+        let key = |known: &KnownKey| SigningKey {
+            public_key: known.public.0.to_vec().into(),
+            text: known.public.to_string(),
+            since_seq: known.since.0,
+            old_key: known.by_old.map(|(old, _)| old.to_vec().into()).unwrap_or_default(),
+            signature: known.by_old.map(|(_, signature)| signature.to_vec().into()).unwrap_or_default(),
+        };
+        let keys = self.keys.known().iter().map(key).collect();
+        Ok(Response::new(ListKeysResponse { keys, journal_id: self.keys.log_id().to_vec().into() }))
+    }
+
+    async fn redact(&self, request: Request<RedactRequest>) -> Result<Response<RedactResponse>, Status> {
+        let scoped = self.context.of(&request)?;
+        ledger_redact::redact(self, &scoped.caller, request.into_inner()).await.map(Response::new)
+    }
+}
+
+/// A checkpoint as callers see it.
+fn checkpoint(noted: &Noted) -> Checkpoint {
+    let Noted { seq, at, checkpoint } = noted;
+    Checkpoint {
+        through_seq: checkpoint.through.0,
+        link: checkpoint.link.to_vec().into(),
+        key: checkpoint.key.to_vec().into(),
+        signature: checkpoint.signature.to_vec().into(),
+        seq: seq.0,
+        at_ms: at.0,
     }
 }
 
@@ -278,6 +363,7 @@ impl Walk {
                     link: link.to_vec().into(),
                     payload: body.map(|body| body.bytes.to_vec().into()).unwrap_or_default(),
                     salt: body.map(|body| body.salt.to_vec().into()).unwrap_or_default(),
+                    redacted: entry.redacted.is_some(),
                 };
                 bytes += entry.metadata.len() + shown.payload.len() + 128;
                 found.push(shown);

@@ -26,6 +26,8 @@ mod fleet_view;
 mod fleet_watch;
 mod identity;
 mod ledger;
+mod ledger_export;
+mod ledger_redact;
 mod model_load;
 mod publish;
 mod replay;
@@ -47,7 +49,7 @@ pub(crate) use route_table::{read as read_routes, write as write_routes};
 use arc_swap::ArcSwap;
 use mindos_core::Limits;
 use mindos_core::output::Reply;
-use mindos_journal::{Reader, RealDisk};
+use mindos_journal::{Ledger, RealDisk};
 use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_proto::access::v1::access_service_server::AccessServiceServer;
@@ -71,6 +73,9 @@ use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::ledger::checkpoints::Checkpoints;
+use crate::ledger::keys::LedgerKeys;
+use crate::ledger::redactions::Redactions;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
@@ -234,9 +239,20 @@ pub fn certificates(identities: Identities, authorities: Authorities, routes: &m
         .add_service(AuthorityServiceServer::new(authorities));
 }
 
+/// What the service that shows the ledger needs beside its context.
+#[derive(Clone, Debug)]
+pub struct LedgerParts {
+    pub ledger: Ledger<RealDisk>,
+    pub keys: LedgerKeys,
+    pub checkpoints: Checkpoints,
+    pub redactions: Redactions,
+}
+
 /// The service that shows the ledger.
-pub fn ledger(context: &Arc<Context>, reader: Reader<RealDisk>, routes: &mut RoutesBuilder) {
-    let ledger = ledger::Ledger { context: Arc::clone(context), reader };
+pub fn ledger(context: &Arc<Context>, parts: LedgerParts, routes: &mut RoutesBuilder) {
+    let LedgerParts { ledger, keys, checkpoints, redactions } = parts;
+    let reader = ledger.reader().clone();
+    let ledger = ledger::Ledger { context: Arc::clone(context), reader, ledger, keys, checkpoints, redactions };
     routes.add_service(LedgerServiceServer::new(ledger).max_encoding_message_size(usize::MAX));
 }
 

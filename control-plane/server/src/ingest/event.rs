@@ -28,6 +28,7 @@ use super::cloudevents::{ExtensionValue, IncomingEvent};
 use super::event_scan::{Attribute, Scanned, attributes, scan};
 use super::github::Normalised;
 use super::github_trust::Origin;
+use super::redact;
 
 /// Why an event is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,21 @@ pub fn accept(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEv
         return Err(EventError::TooLarge { bytes: encoded.len() });
     }
     let event = scan(encoded)?;
+    if let Some(redacted) = redact::redacted(encoded, event.source, event.ty) {
+        return accept_redacted(tenant, &redacted, routed);
+    }
+    accepted(tenant, encoded, event, routed)
+}
+
+/// Takes what the rules of redaction have left of an event.
+fn accept_redacted(tenant: &TenantName, encoded: &[u8], routed: bool) -> Result<NewEvent, EventError> {
+    if encoded.len() > INLINE_MAX {
+        return Err(EventError::TooLarge { bytes: encoded.len() });
+    }
+    accepted(tenant, encoded, scan(encoded)?, routed)
+}
+
+fn accepted(tenant: &TenantName, encoded: &[u8], event: Scanned<'_>, routed: bool) -> Result<NewEvent, EventError> {
     let text = |text: &str| Arc::<str>::from(text);
     let ty = text(event.ty);
     let subject = event.subject.map(text);
@@ -121,6 +137,17 @@ pub(crate) fn json_data(encoded: &[u8]) -> Option<&[u8]> {
     let event = scan(encoded).ok()?;
     let is_json = event.datacontenttype.is_none_or(|ty| ty.contains("json"));
     event.data.filter(|_| is_json)
+}
+
+/// Where the data of an encoded event are, whatever they are.
+pub(crate) fn dataref(encoded: &[u8]) -> Option<&str> {
+    scan(encoded).ok()?.dataref
+}
+
+/// Whether an encoded event stands for one that was redacted.
+pub(crate) fn is_stand_in(encoded: &[u8]) -> bool {
+    let says = |(name, value)| name == redact::EXTENSION && matches!(value, Extension::Boolean(true));
+    extensions(encoded).into_iter().any(says) && scan(encoded).is_ok_and(|event| event.data.is_none())
 }
 
 /// Where the data of an encoded event are, when they do not stand in it and may be JSON.

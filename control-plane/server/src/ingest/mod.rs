@@ -16,6 +16,7 @@ mod github_table;
 pub mod github_trust;
 pub mod gitlab;
 pub mod hook;
+pub mod redact;
 
 /// The stock routing table, as JSON; its last route is the default.
 pub const STOCK_ROUTES: &str = include_str!("stock_routes.json");

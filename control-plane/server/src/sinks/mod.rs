@@ -40,6 +40,7 @@ use crate::metrics::{Exposition, Kind};
 use crate::notify::Paces;
 use crate::outgoing::Outgoing;
 use cursor::Cursor;
+pub(crate) use post::Post;
 use run::Runner;
 use settings::Sink;
 use state::State;

@@ -53,7 +53,11 @@ impl Post {
                 ("application/cloudevents+json", envelope.to_string())
             }
         };
-        let body = Bytes::from(body);
+        self.signed(id, media, Bytes::from(body), now)
+    }
+
+    /// A body under an id, signed where there are keys.
+    fn signed(&self, id: &str, media: &'static str, body: Bytes, now: Timestamp) -> Request {
         let mut headers = self.headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
         if !self.keys.is_empty() {
@@ -61,15 +65,23 @@ impl Post {
             let signatures: Vec<String> =
                 self.keys.iter().map(|key| format!("v1,{}", sign(key, id, &seconds, &body))).collect();
             let signatures = signatures.join(" ");
-            for (name, value) in
-                [("webhook-id", id), ("webhook-timestamp", &seconds), ("webhook-signature", &signatures)]
-            {
+            for (name, value) in [
+                ("webhook-id", id),
+                ("webhook-timestamp", seconds.as_str()),
+                ("webhook-signature", signatures.as_str()),
+            ] {
                 let value = HeaderValue::from_str(value).expect("ids, numbers and base64 are ASCII");
                 headers.insert(name, value);
             }
         }
         let request = Request::new(Method::POST, self.target.clone());
         Request { headers, body, ..request }
+    }
+
+    /// Posts a body of JSON under an id of visible ASCII; says why it was not taken.
+    pub(crate) async fn post(&self, client: &Outgoing, id: &str, body: Bytes, now: Timestamp) -> Result<(), String> {
+        let request = self.signed(id, "application/json", body, now);
+        self.send(client, request).await.map_err(|refused| refused.into_reason())
     }
 
     /// Sends one message.

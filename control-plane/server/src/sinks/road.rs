@@ -62,6 +62,15 @@ pub(super) enum Refused {
     Later { reason: String, wait: Option<Duration> },
 }
 
+impl Refused {
+    /// What to tell of it.
+    pub(super) fn into_reason(self) -> String {
+        match self {
+            Refused::Message { reason } | Refused::Settings { reason } | Refused::Later { reason, wait: _ } => reason,
+        }
+    }
+}
+
 /// What an answer over HTTP means for the message; `wait` says for how long it asks to be left alone.
 pub(super) fn judge(
     answered: Result<Answer, OutgoingError>,

@@ -21,6 +21,7 @@ use super::follow::Progress;
 use super::history::HistoryReader;
 use crate::blobs::{BlobError, BlobStore};
 use crate::driver::{CallError, Handle, Stopped};
+use crate::ingest::event::salt;
 use crate::logging::Chain;
 use crate::views::blob_refs::BlobRefs;
 use crate::views::dedupe::DedupeIndex;
@@ -227,8 +228,12 @@ impl Retention {
 
 fn read(ledger: &Ledger<RealDisk>, (event, at): (Seq, PayloadRef)) -> Result<Input, RetentionError> {
     let gone = RetentionError::PayloadGone { event, seq: at.seq };
-    let stored = ledger.reader().read_payload(at.seq)?.ok_or(gone)?;
-    Ok(Input::Carry { event, payload: Payload { salt: stored.salt, bytes: stored.bytes } })
+    if let Some(stored) = ledger.reader().read_payload(at.seq)? {
+        return Ok(Input::Carry { event, payload: Payload { salt: stored.salt, bytes: stored.bytes } });
+    }
+    // What was redacted is carried as what stands for it.
+    let bytes = ledger.payload(at.seq)?.ok_or(gone)?;
+    Ok(Input::Carry { event, payload: Payload { salt: salt(), bytes } })
 }
 
 /// The last record of the share that is too much, as if all were of one size.

@@ -2,9 +2,13 @@
 
 use std::sync::LazyLock;
 
+use mindos_journal::chain;
+use mindos_journal::export::{ExportWriter, Flags, Head, Shown, VerifyOptions, verify};
 use mindos_journal::fault::FaultDisk;
-use mindos_journal::{Disk, DiskFile, Frame, Log, Options, Payload, Preparation, inspect, verify_directory};
-use mindos_model::Seq;
+use mindos_journal::keyring::testing::SigningKey;
+use mindos_journal::signing::{KnownKey, PublicKey};
+use mindos_journal::{Disk, DiskFile, Entry, Frame, Log, Options, Payload, Preparation, inspect, verify_directory};
+use mindos_model::{Seq, Timestamp};
 
 const SEGMENT_BYTES: u64 = 8 << 10;
 
@@ -55,6 +59,80 @@ fn with(name: &str, bytes: &[u8]) -> FaultDisk {
     disk.unlink(name).expect("listed");
     disk.create(name).and_then(|file| file.write_at(bytes, 0)).expect("the disk takes it");
     disk.copy()
+}
+
+/// A small exported ledger with all kinds of entries, and a key that signed it.
+static EXPORT: LazyLock<(Vec<u8>, PublicKey)> = LazyLock::new(|| {
+    let key = SigningKey::from_seed([5; 32]);
+    let log_id = [9; 16];
+    let known = KnownKey { public: key.public(), since: Seq(1), by_old: Some(([1; 8], [2; 64])) };
+    let previous = chain::genesis(&log_id);
+    let (made, flags) = (Timestamp(1), Flags::default());
+    let mut writer = ExportWriter::new(&Head { log_id, first: Seq(1), previous, made, flags, keys: vec![known] });
+    for seq in 1..=20_u64 {
+        let text = format!("record {seq}");
+        let bytes = vec![seq as u8; 30];
+        let payload = (seq % 2 == 0).then_some(Payload { salt: &[7; 16], bytes: &bytes });
+        let redacted = (seq % 5 == 0 && payload.is_none()).then_some(&[3; 32]);
+        let shown = [Shown::Whole, Shown::WithoutPayload, Shown::LeafOnly][usize::try_from(seq % 3).expect("small")];
+        writer.push(&Entry { seq: Seq(seq), metadata: text.as_bytes(), payload, redacted }, shown);
+        if seq % 7 == 0 {
+            writer.end_block();
+        }
+    }
+    let signed = key.checkpoint(&log_id, Seq(20), writer.link());
+    (writer.finish(Some(signed)), key.public())
+});
+
+pub(super) fn export_seeds() -> Vec<Vec<u8>> {
+    vec![EXPORT.0.clone()]
+}
+
+/// An exported ledger, as it came and with checksums that fit: whatever verifies is what was written.
+pub(super) fn export(input: &[u8]) {
+    let (sound, key) = &*EXPORT;
+    for bytes in [input.to_vec(), export_with_good_checksums(input)] {
+        let options = VerifyOptions { keys: vec![*key], threads: 1, ..VerifyOptions::default() };
+        let report = verify(&*bytes, &options, |_| {}).expect("bytes in memory can be read");
+        if report.fault.is_none() {
+            // Head and foot say things that no key signs, such as when the file was made.
+            assert_eq!((report.first, report.last), (Seq(1), Seq(20)), "what is signed is what was written");
+            assert_eq!(report.link[..], foot_link(sound)[..], "what is signed is what was written");
+        }
+    }
+}
+
+fn foot_link(file: &[u8]) -> &[u8] {
+    let foot = file.len() - 132;
+    &file[foot + 28..foot + 60]
+}
+
+/// Sets the checksums of head, blocks and foot right, as far as they can be found.
+fn export_with_good_checksums(input: &[u8]) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    let length = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).map(|length| u32::from_le_bytes(length.try_into().expect("four bytes")) as usize)
+    };
+    let crc = |parts: &[&[u8]]| {
+        let mut hasher = crc32fast::Hasher::new();
+        parts.iter().for_each(|part| hasher.update(part));
+        hasher.finalize().to_le_bytes()
+    };
+    let Some(head) = length(&bytes, 16).filter(|head| bytes.len() >= 20 + head) else { return bytes };
+    let sum = crc(&[&bytes[8..12], &bytes[16..20], &bytes[20..20 + head]]);
+    bytes[12..16].copy_from_slice(&sum);
+    let mut at = 20 + head;
+    while bytes.get(at..at + 4) == Some(b"MDLB") {
+        let Some(block) = length(&bytes, at + 4).filter(|block| bytes.len() >= at + 24 + block) else { return bytes };
+        let sum = crc(&[&bytes[at + 4..at + 8], &bytes[at + 12..at + 24 + block]]);
+        bytes[at + 8..at + 12].copy_from_slice(&sum);
+        at += 24 + block;
+    }
+    if bytes.len() >= at + 132 {
+        let sum = crc(&[&bytes[at + 12..at + 132]]);
+        bytes[at + 8..at + 12].copy_from_slice(&sum);
+    }
+    bytes
 }
 
 pub(super) fn segment(input: &[u8]) {

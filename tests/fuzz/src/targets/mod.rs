@@ -155,6 +155,14 @@ pub const TARGETS: &[Target] = &[
         shape: Shape::Bytes,
         words: &["MDFRAME1"],
     },
+    // An exported ledger, its checksums made to fit.
+    Target {
+        name: "export",
+        run: journal::export,
+        seeds: journal::export_seeds,
+        shape: Shape::Bytes,
+        words: &["MDLB", "MDLEDEND", "MDLEDGR1"],
+    },
     // A snapshot file.
     Target {
         name: "snapshot",

@@ -241,6 +241,7 @@ impl State {
                 }
                 self.route(&asked.route.name, &asked.route);
             }
+            Record::PayloadsRedacted(redacted) if redacted.tenant == *tenant => self.recent.clear(),
             _ => {}
         }
         (self.mark, self.next) = (Some((*seq, *at)), seq.0 + 1);
@@ -363,6 +364,10 @@ impl View for BoardView {
 
     fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
         self.board.lock().count(&self.tenant, entry);
+        if matches!(entry.record, Record::PayloadsRedacted(_)) {
+            // Whoever redacts relies on it that nothing is left once the record was seen.
+            self.save()?;
+        }
         self.board.0.seen.store(entry.seq.0, Ordering::Release);
         Ok(())
     }
