@@ -69,6 +69,7 @@ use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
+use crate::secure::AccessMode;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -100,6 +101,8 @@ pub struct Context {
     pub blobs: Arc<BlobStore>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
+    /// Whether callers have to say who they are.
+    pub mode: AccessMode,
     /// Whose events are.
     pub(crate) event_tenants: EventTenants,
     reads: Arc<Semaphore>,
@@ -128,6 +131,7 @@ pub struct Parts {
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
     pub access: Arc<AccessView>,
+    pub mode: AccessMode,
 }
 
 impl Context {
@@ -147,6 +151,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            mode,
         } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
@@ -164,6 +169,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            mode,
             event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
