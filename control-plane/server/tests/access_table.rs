@@ -198,11 +198,16 @@ async fn only_what_the_table_allows_passes() {
     let options = [&options[..], &[settings.to_str().unwrap()]].concat();
     let server = Running::with(&directory, &options).await;
     let file = directory.0.join("admin-token");
-    while !file.exists() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let admin = std::fs::read_to_string(&file).unwrap().trim().to_owned();
     let channel = server.channel().await;
+    // The file is there a little before the token works.
+    let admin = loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let credential = Credential { token: Some(text.trim().to_owned()), tenant: None };
+        if call(&channel, "mindos.access.v1.AccessService/WhoAmI", &credential).await.is_none() {
+            break text.trim().to_owned();
+        }
+    };
     let agents = Channel::from_shared(server.agents.clone()).unwrap().connect().await.unwrap();
     let mut tokens = Tokens { client: AccessServiceClient::new(channel.clone()), admin };
 
