@@ -198,8 +198,15 @@ impl Server {
         let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
         tokio::spawn(Arc::clone(&access).follow(access_follower, source));
         let mode = config.secure.access_mode(&listeners);
-        let gate =
-            Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
+        let names = config.secure.tls_names.iter().map(ToString::to_string).collect();
+        let gate = Arc::new(Gate::new(
+            mode,
+            Arc::clone(&access),
+            handle.clone(),
+            upkeep.jwt(),
+            &config.secure.trust_domain,
+            names,
+        ));
         if mode == AccessMode::Enforced {
             tokio::spawn(bootstrap::run(Arc::clone(&access), handle.clone(), config.data_dir.clone()));
         }
@@ -239,6 +246,7 @@ impl Server {
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
             access,
+            mode,
         }));
         if let Some(tls) = &tls {
             let _ = context.tls.set(Arc::clone(tls));

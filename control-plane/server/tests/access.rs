@@ -51,15 +51,18 @@ async fn events(server: &Running, credential: Credential) -> EventServiceClient<
     EventServiceClient::with_interceptor(server.channel().await, credential)
 }
 
-async fn admin(directory: &Directory) -> Credential {
+async fn admin(server: &Running, directory: &Directory) -> Credential {
     let path = directory.0.join("admin-token");
-    for _ in 0..200 {
-        if let Ok(text) = std::fs::read_to_string(&path) {
-            return bearer(text.trim());
-        }
+    for _ in 0..500 {
         tokio::time::sleep(Duration::from_millis(10)).await;
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        // The file is there a little before the token works.
+        let credential = bearer(text.trim());
+        if access(server, credential.clone()).await.who_am_i(access::WhoAmIRequest {}).await.is_ok() {
+            return credential;
+        }
     }
-    panic!("{path:?} was not written");
+    panic!("{path:?} holds no token that works");
 }
 
 async fn token(
@@ -97,7 +100,7 @@ async fn a_token_lets_in_until_it_is_revoked() {
     let refused = events(&server, Credential::default()).await.list(event::ListRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::Unauthenticated, "UNAUTHENTICATED_NO_CREDENTIAL"));
 
-    let admin = admin(&directory).await;
+    let admin = admin(&server, &directory).await;
     let me = access(&server, admin.clone()).await.who_am_i(access::WhoAmIRequest {}).await.unwrap().into_inner();
     assert!(me.principal.starts_with("token:") && me.plane, "{me:?}");
 
@@ -129,7 +132,7 @@ async fn a_token_lets_in_until_it_is_revoked() {
 async fn a_publisher_names_its_sources_only() {
     let directory = Directory::new();
     let server = Running::with(&directory, ENFORCED).await;
-    let admin = admin(&directory).await;
+    let admin = admin(&server, &directory).await;
     let (_, publisher) = token(&server, &admin, "acme", &[access::Role::Publisher], &["/ci/*"]).await;
     events(&server, publisher.clone()).await.publish(publish("e1", "/ci/one")).await.unwrap();
     let refused = events(&server, publisher.clone()).await.publish(publish("e2", "/other")).await.unwrap_err();
@@ -162,7 +165,7 @@ async fn a_publisher_names_its_sources_only() {
 async fn an_admin_of_a_tenant_stays_within_it() {
     let directory = Directory::new();
     let server = Running::with(&directory, ENFORCED).await;
-    let plane = admin(&directory).await;
+    let plane = admin(&server, &directory).await;
     let (_, acme) = token(&server, &plane, "acme", &[access::Role::Admin], &[]).await;
     let (others, _) = token(&server, &plane, "other", &[access::Role::Viewer], &[]).await;
 
@@ -200,7 +203,7 @@ async fn the_first_token_is_made_once_and_lives_through_a_restart() {
     use std::os::unix::fs::PermissionsExt;
     let directory = Directory::new();
     let server = Running::with(&directory, ENFORCED).await;
-    let first = admin(&directory).await;
+    let first = admin(&server, &directory).await;
     let mode = std::fs::metadata(directory.0.join("admin-token")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     server.stop().await;

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::authenticate::{self, Bound, Shown};
+use super::browser;
 use super::jwt::{Jwt, Person};
 use super::live::{Live, Stream};
 use super::permission::{self, Listener, Permission};
@@ -48,6 +49,8 @@ pub struct Gate {
     jwt: Jwt,
     /// Of the SPIFFE ids of agents.
     trust_domain: Arc<str>,
+    /// Names that this server goes by.
+    names: Vec<String>,
     live: Live,
     counts: Counts,
 }
@@ -62,10 +65,17 @@ struct Counts {
 impl Gate {
     /// A gate over access as it is seen there.
     #[must_use]
-    pub fn new(access: AccessMode, view: Arc<AccessView>, handle: Handle, jwt: Jwt, trust_domain: &str) -> Gate {
+    pub fn new(
+        access: AccessMode,
+        view: Arc<AccessView>,
+        handle: Handle,
+        jwt: Jwt,
+        trust_domain: &str,
+        names: Vec<String>,
+    ) -> Gate {
         let counts = Counts { unauthenticated: [const { AtomicU64::new(0) }; _], denied: AtomicU64::new(0) };
         let trust_domain = Arc::from(trust_domain);
-        Gate { access, view, handle, jwt, trust_domain, live: Live::default(), counts }
+        Gate { access, view, handle, jwt, trust_domain, names, live: Live::default(), counts }
     }
 
     /// Access as it is.
@@ -124,7 +134,11 @@ impl Gate {
                 let bound = Bound { name: &principal.name, provider, groups, expires: principal.expires };
                 let again =
                     bound.principal(&known, Some(principal.tenant.clone()), true, Arc::clone(&principal.from))?;
-                if permission.is_of(&again) { Ok(()) } else { Err(refusal::denied(*permission, &again)) }
+                if !permission.is_of(&again) {
+                    return Err(refusal::denied(*permission, &again));
+                }
+                // It may go on with what it has: what it has lost ends the stream, and its peer dials again.
+                if again.has_all_of(principal) { Ok(()) } else { Err(refusal::less(&again)) }
             }
             PrincipalKind::Local | PrincipalKind::Plane | PrincipalKind::Surface | PrincipalKind::Webhook => Ok(()),
         }
@@ -205,6 +219,13 @@ impl Gate {
 
     /// Lets a request pass as the principal that makes it. `None` where nobody is asked who that is.
     async fn admit(&self, permission: Permission, request: &mut Parts) -> Result<Option<Arc<Principal>>, Status> {
+        let asks_nobody = self.access == AccessMode::Open || matches!(permission, Permission::Surface(_));
+        if asks_nobody && permission != Permission::Public {
+            browser::check_origin(request)?;
+        }
+        if self.access == AccessMode::Open && !matches!(permission, Permission::Public | Permission::Webhook) {
+            browser::check_host(request, &self.names)?;
+        }
         match permission {
             Permission::Public | Permission::Webhook | Permission::Surface(_) => return Ok(None),
             Permission::Anyone | Permission::Agent | Permission::Needs(_) => {}
