@@ -31,7 +31,7 @@ pub struct JoiningConfig {
     #[arg(long, env = "MINDOS_SERVICE_ACCOUNT_TOKEN", value_name = "FILE")]
     pub service_account_token: Option<PathBuf>,
 
-    /// Name of the issuer of the service account token, where the control plane knows several with its URL
+    /// Issuer of the service account token, as `<tenant>/<name>` or `<name>`; keeps out those that others registered with its address
     #[arg(long, env = "MINDOS_ISSUER", value_name = "NAME", default_value = "")]
     pub issuer: String,
 

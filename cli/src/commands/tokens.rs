@@ -276,7 +276,8 @@ fn api_json(token: &ApiToken) -> Value {
 }
 
 fn join_json(token: &JoinToken) -> Value {
-    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by } = token;
+    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by, revoked } =
+        token;
     let holder = match holder.as_ref().and_then(|holder| holder.holder.as_ref()) {
         Some(Holder::General(general)) => format!("general {general}"),
         Some(Holder::AnyGeneral(_)) => "any general".to_owned(),
@@ -290,6 +291,7 @@ fn join_json(token: &JoinToken) -> Value {
         "cluster": cluster,
         "namespace": namespace,
         "holder": holder,
+        "revoked": revoked,
         "uses_left": uses_left,
         "expires_at": at(expires_at.as_ref()),
         "created_at": at(created_at.as_ref()),

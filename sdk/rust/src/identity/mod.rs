@@ -39,7 +39,7 @@ pub struct Joining {
     pub proof: Proof,
     /// Where key, certificate and roots are kept, so that a restart needs no proof. In memory only by default.
     pub dir: Option<PathBuf>,
-    /// Name of the issuer of the service account token, where several of the cluster have the same URL.
+    /// Issuer of the service account token, as `<tenant>/<name>` or `<name>`. Empty where only one has its address.
     pub issuer_hint: String,
 }
 
