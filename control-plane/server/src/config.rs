@@ -344,7 +344,7 @@ fn weighted<'a>(text: &'a str, example: &str) -> Result<(&'a str, u32), String> 
 }
 
 /// Reads a size such as `64MiB`; without a unit it is in bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor: u64 = match unit {
         "" | "B" => 1,
