@@ -10,7 +10,7 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{agent, blob, budget, delivery, event, fleet, journal, ledger, replay, route};
+pub use mindos::{agent, blob, budget, delivery, event, fleet, identity, journal, ledger, replay, route};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -64,6 +64,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.fleet.v1");
+        }
+    }
+    /// How agents come by their certificates.
+    pub mod identity {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.identity.v1");
         }
     }
     /// What the journal stores.
@@ -136,6 +143,7 @@ mod tests {
             ("delivery", "DeliveryService"),
             ("event", "EventService"),
             ("fleet", "FleetService"),
+            ("identity", "IdentityService"),
             ("ledger", "LedgerService"),
             ("route", "RouteService"),
         ] {

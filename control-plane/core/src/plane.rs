@@ -151,6 +151,9 @@ impl Plane {
             | Input::RemoveGeneral { .. }
             | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
+            | Input::Access { .. }
+            | Input::Join(_)
+            | Input::Redact { .. }
             | Input::Carry { .. }
             | Input::DropPrefix { .. }
             | Input::Truncated { .. } => {}
@@ -420,7 +423,7 @@ impl Plane {
     fn ensure_routes(&mut self, tenant: &TenantName, now: Timestamp) {
         if !self.durable.routing.tenants.contains_key(tenant) {
             let (tenant, table) = (tenant.clone(), Arc::new(RouteTable::stock()));
-            let record = RoutesApplied { tenant, table, by: Arc::from("") };
+            let record = RoutesApplied { tenant, table, by: Arc::from(""), from: Arc::from("") };
             self.record(Record::RoutesApplied(Box::new(record)), now);
         }
     }

@@ -151,6 +151,9 @@ impl Soft {
             | Input::RemoveGeneral { .. }
             | Input::Budget { .. }
             | Input::FinalizeUpgrade { .. }
+            | Input::Access { .. }
+            | Input::Join(_)
+            | Input::Redact { .. }
             | Input::Query { .. }
             | Input::Carry { .. }
             | Input::DropPrefix { .. }

@@ -222,6 +222,11 @@ impl Upkeep {
         tasks.spawn(retention.run(context.draining.clone()));
     }
 
+    /// Adds families to what a scrape shows.
+    pub fn expose(&mut self, exposed: Exposed) {
+        self.exposed.push(exposed);
+    }
+
     /// Data too large for their events.
     #[must_use]
     pub fn blobs(&self) -> Arc<BlobStore> {

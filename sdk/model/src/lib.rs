@@ -6,6 +6,7 @@ mod delivery;
 mod id;
 pub mod limits;
 mod name;
+mod role;
 mod time;
 
 pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
@@ -13,4 +14,5 @@ pub use id::{DeliveryId, ParseIdError, Seq, Token};
 pub use name::{
     BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
 };
+pub use role::Role;
 pub use time::{ParseTimeError, Timestamp};

@@ -241,10 +241,12 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::RaceLost { .. } => 36,
             CancelReason::Expired => 38,
             CancelReason::ShadowFailed | CancelReason::ReplayFailed | CancelReason::ReplayOverBudget => 39,
+            CancelReason::Redacted => return None,
         },
         Record::CancelRequested(request) => match request.reason {
             CancelReason::Superseded { .. } => 23,
             CancelReason::RaceLost { .. } => 37,
+            CancelReason::Redacted => return None,
             CancelReason::Requested
             | CancelReason::Expired
             | CancelReason::ShadowFailed
@@ -271,7 +273,9 @@ fn step_of(record: &Record) -> Option<usize> {
         | Record::BudgetSet(_)
         | Record::BudgetRemoved(_)
         | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => return None,
+        | Record::BudgetCrossed(_)
+        | Record::Access(_)
+        | Record::PayloadsRedacted(_) => return None,
     })
 }
 

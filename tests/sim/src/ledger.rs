@@ -263,7 +263,9 @@ impl Ledger {
             | Record::BudgetSet(_)
             | Record::BudgetRemoved(_)
             | Record::BudgetAcknowledged(_)
-            | Record::BudgetCrossed(_) => {}
+            | Record::BudgetCrossed(_)
+            | Record::Access(_)
+            | Record::PayloadsRedacted(_) => {}
         }
         Ok(())
     }
@@ -526,6 +528,8 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::BudgetSet(_)
         | Record::BudgetRemoved(_)
         | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => None,
+        | Record::BudgetCrossed(_)
+        | Record::Access(_)
+        | Record::PayloadsRedacted(_) => None,
     }
 }

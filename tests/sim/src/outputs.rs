@@ -55,6 +55,8 @@ impl Ledger {
                 deliveries.iter().try_for_each(|id| self.has_token(*id, Token::default(), "change"))
             }
             Reply::Done { at } => self.reached(*at, "change"),
+            Reply::TokenMade { id } => self.reached(Seq(id.0), "token"),
+            Reply::Joined { identity: _, at } => self.reached(*at, "join"),
             Reply::Seen(seen) => seen.map_or(Ok(()), |seen| self.has_event(seen.event)),
             Reply::Event(view) => view.as_ref().map_or(Ok(()), |view| {
                 self.has_event(view.event)?;

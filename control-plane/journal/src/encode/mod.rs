@@ -83,7 +83,9 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::BudgetSet(_)
         | Record::BudgetRemoved(_)
         | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => {
+        | Record::BudgetCrossed(_)
+        | Record::Access(_)
+        | Record::PayloadsRedacted(_) => {
             message(entry).encode(bytes).expect("a vector grows as needed");
         }
     }

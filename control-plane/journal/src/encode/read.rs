@@ -85,13 +85,14 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::GeneralRemoved(record) => {
             let tenant = names.tenant(&record.tenant)?;
             let key = names.general(&tenant, &record.cluster, &record.name)?;
-            Record::GeneralRemoved(GeneralRemoved { key: GeneralKey::clone(&key), by: by(record.by) })
+            Record::GeneralRemoved(GeneralRemoved { key: GeneralKey::clone(&key), by: by(record.by), from: by(record.from) })
         }
         Kind::HoldChanged(record) => Record::HoldChanged(Box::new(read_hold_changed(names, record)?)),
         Kind::RoutesApplied(record) => Record::RoutesApplied(Box::new(RoutesApplied {
             tenant: names.tenant(&record.tenant)?,
             table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
             by: by(record.by),
+            from: by(record.from),
         })),
         Kind::RouteAsked(record) => {
             let pb::RouteAsked { tenant, route, replaces, replaces_tenant } = record;
@@ -113,22 +114,29 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             dropped_through: Seq(record.lost_through),
         }),
         Kind::UpgradeFinalized(record) => {
-            Record::UpgradeFinalized(UpgradeFinalized { version: Arc::from(record.version), by: by(record.by) })
+            Record::UpgradeFinalized(UpgradeFinalized {
+                version: Arc::from(record.version),
+                by: by(record.by),
+                from: by(record.from),
+            })
         }
         Kind::BudgetSet(record) => Record::BudgetSet(Box::new(BudgetSet {
             tenant: names.tenant(&record.tenant)?,
             budget: Arc::new(budget::from_message(required(record.budget, "budget")?)?),
             by: by(record.by),
+            from: by(record.from),
         })),
         Kind::BudgetRemoved(record) => Record::BudgetRemoved(BudgetRemoved {
             tenant: names.tenant(&record.tenant)?,
             budget: parsed(&record.budget, "budget")?,
             by: by(record.by),
+            from: by(record.from),
         }),
         Kind::BudgetAcknowledged(record) => Record::BudgetAcknowledged(BudgetAcknowledged {
             tenant: names.tenant(&record.tenant)?,
             budget: parsed(&record.budget, "budget")?,
             by: by(record.by),
+            from: by(record.from),
         }),
         Kind::BudgetCrossed(record) => Record::BudgetCrossed(Box::new(BudgetCrossed {
             tenant: names.tenant(&record.tenant)?,
@@ -340,6 +348,7 @@ pub(crate) fn read_hold_changed(names: &mut Names, record: pb::HoldChanged) -> R
         target,
         holds: words::holds(record.hold, &record.besides)?,
         by: Arc::from(record.by),
+        from: Arc::from(record.from),
     })
 }
 

@@ -177,6 +177,7 @@ fn hold(random: &mut Random) -> HoldChanged {
         },
         holds: [Holds::NONE, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING][random.below(4) as usize],
         by: text(random, "person"),
+        from: Arc::from(""),
     }
 }
 
@@ -264,7 +265,7 @@ fn leased(random: &mut Random) -> DeliveryLeased {
 
 /// A record that brings a table in force.
 pub(crate) fn applied_routes(random: &mut Random, at: Seq) -> Entry {
-    let record = RoutesApplied { tenant: tenant(random), table: table(random), by: text(random, "person") };
+    let record = RoutesApplied { tenant: tenant(random), table: table(random), by: text(random, "person"), from: Arc::from("") };
     Entry { seq: at, at: time(random), record: Record::RoutesApplied(Box::new(record)) }
 }
 
@@ -340,18 +341,19 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         })),
         11 => Record::ClusterRegistered(Box::new(cluster(random))),
         12 => Record::GeneralRegistered(Box::new(registered(random))),
-        13 => Record::GeneralRemoved(GeneralRemoved { key: registered(random).key, by: text(random, "person") }),
+        13 => Record::GeneralRemoved(GeneralRemoved { key: registered(random).key, by: text(random, "person"), from: Arc::from("") }),
         14 => Record::HoldChanged(Box::new(hold(random))),
         15 => Record::RoutesApplied(Box::new(RoutesApplied {
             tenant: tenant(random),
             table: table(random),
             by: text(random, "person"),
+            from: Arc::from(""),
         })),
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
         21.. => return budget_samples::entry(random, kind - 1, at),
-        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person"), from: Arc::from("") }),
         _ => {
             let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
             Record::RouteAsked(Box::new(RouteAsked {

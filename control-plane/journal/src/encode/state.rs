@@ -68,6 +68,7 @@ fn to_message(item: &Item) -> Piece {
         }
         Item::Opinion { general, version, voices } => about::of_opinion(general, version, *voices),
         Item::Voice { voice, verdict } => about::of_voice(voice, *verdict),
+        Item::Access(_) => unimplemented!("items of access"),
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
             token: token_to_message(*token),

@@ -55,7 +55,7 @@ impl Budgets {
     async fn change(&self, change: BudgetChange) -> Result<(), Status> {
         let context = &self.context;
         let (tenant, by) = (context.tenant.clone(), context.by());
-        let input = |request| Input::Budget { request, tenant, change, by };
+        let input = |request| Input::Budget { request, tenant, change, by, from: Arc::from("") };
         match context.handle.call(input).await.map_err(|error| status::call(&error))? {
             Reply::Done { at: _ } => Ok(()),
             other => Err(super::unexpected(&other)),

@@ -283,7 +283,7 @@ impl Context {
 
     async fn change_budget_to(&self, change: BudgetChange) -> Result<(), Status> {
         let (tenant, by) = (self.tenant.clone(), self.by());
-        match self.handle.call(|request| Input::Budget { request, tenant, change, by }).await {
+        match self.handle.call(|request| Input::Budget { request, tenant, change, by, from: Arc::from("") }).await {
             Ok(Reply::Done { .. }) => Ok(()),
             Ok(other) => Err(super::unexpected(&other)),
             Err(error) => Err(status::call(&error).into()),

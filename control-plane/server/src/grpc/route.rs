@@ -48,7 +48,7 @@ impl Routes {
         for name in names {
             let (tenant, by, target) = (context.tenant.clone(), context.by(), HoldTarget::Route(name));
             let (end, begin) = (Holds::NONE, Holds::PAUSED);
-            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by }).await;
+            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") }).await;
             reply.map_err(|error| status::call(&error))?;
         }
         Ok(())
@@ -121,7 +121,7 @@ impl RouteService for Routes {
             let context = &self.context;
             let (tenant, by, table) = (context.tenant.clone(), context.by(), Arc::new(wanted));
             let expected = (!expected_digest.is_empty()).then_some(at);
-            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by };
+            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by, from: Arc::from("") };
             match context.handle.call(apply).await.map_err(|error| status::call(&error))? {
                 Reply::Done { at } => {
                     response.seq = at.0;

@@ -252,6 +252,7 @@ impl Runner {
                     CancelReason::ShadowFailed => "shadow_failed",
                     CancelReason::ReplayFailed => "replay_failed",
                     CancelReason::ReplayOverBudget => "replay_over_budget",
+                    CancelReason::Redacted => "redacted",
                 };
                 let general = self.leases.remove(&cancelled.delivery);
                 vec![Notice { general, ..notice(cancelled.delivery, Outcome::Cancelled, Some(reason)) }]

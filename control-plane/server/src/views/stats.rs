@@ -227,7 +227,9 @@ impl StatsView {
             | Record::BudgetSet(_)
             | Record::BudgetRemoved(_)
             | Record::BudgetAcknowledged(_)
-            | Record::BudgetCrossed(_) => {}
+            | Record::BudgetCrossed(_)
+            | Record::Access(_)
+            | Record::PayloadsRedacted(_) => {}
         }
     }
 }

@@ -193,7 +193,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7 }),
         Record::PrefixDropped(pb::PrefixDropped { through: 6, link: vec![4; 32].into() }),
         Record::JournalTruncated(pb::JournalTruncated { kept_through: 6, lost_through: 8, by: text("me"), bytes: 100 }),
-        Record::UpgradeFinalized(pb::UpgradeFinalized { version: text("0.1.0"), format: 1, by: text("me") }),
+        Record::UpgradeFinalized(pb::UpgradeFinalized { version: text("0.1.0"), format: 1, by: text("me"), from: text("") }),
     ];
     let entry = |record| pb::Entry { seq: SEQ.0, at_ms: 1_700_000_000_000, oldest_reader: 0, record: Some(record) };
     kinds.into_iter().map(|record| entry(record).encode_to_vec()).collect()

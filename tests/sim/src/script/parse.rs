@@ -133,11 +133,11 @@ impl<'a> Words<'a> {
             "remove" => {
                 let key = split(self.next("a general")?)?;
                 let key = words::general(key.0, key.1).ok_or("not a general's name")?;
-                Input::RemoveGeneral { request: RequestId(0), key, by: self.by() }
+                Input::RemoveGeneral { request: RequestId(0), key, by: self.by(), from: Arc::from("") }
             }
             "finalize" => {
                 let version = Arc::from(self.next("a version")?);
-                Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by() }
+                Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by(), from: Arc::from("") }
             }
             "query" => Input::Query { request: RequestId(0), tenant: words::tenant(), query: self.query()? },
             "carry" => {
@@ -485,7 +485,7 @@ impl<'a> Words<'a> {
             let Some(next) = self.alone.next() else { break };
             word = next;
         }
-        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, end, begin, by: self.by() })
+        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, end, begin, by: self.by(), from: Arc::from("") })
     }
 
     fn query(&mut self) -> Parsed<Query> {

@@ -207,7 +207,7 @@ impl Gitlens {
         };
         let (tenant, by) = (self.context.tenant.clone(), self.settings.load().principal.clone());
         let target = HoldTarget::General(of, called);
-        let hold = |request| Input::Hold { request, tenant, target, end, begin, by };
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from: "".into() };
         match self.context.handle.call(hold).await {
             Ok(Reply::Done { .. }) => {
                 json(StatusCode::OK, &Updated { message: "Status updated", name, cluster, status: &status })

@@ -90,6 +90,12 @@ impl Default for GitlensSettings {
 }
 
 impl GitlensSettings {
+    /// Whether there are ranges that may call the aggregator's paths from elsewhere.
+    #[must_use]
+    pub fn names_callers_of_aggregator(&self) -> bool {
+        !self.sources.aggregator.is_empty()
+    }
+
     /// Checks the section and reads its secret.
     ///
     /// # Errors
