@@ -27,8 +27,11 @@ use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
 use crate::http::Exposed;
+use crate::limits::{OuterLayer, Rates};
 use crate::logging::Chain;
-use crate::net::Port;
+use crate::net::doorkeeper::Doorkeeper;
+use crate::net::handshakes::Handshakes;
+use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
@@ -187,6 +190,7 @@ impl Server {
         let driver = Driver::start(start).map_err(RunError::Thread)?;
 
         let (drain, draining) = watch::channel(false);
+        let rates = Arc::new(Rates::new(upkeep.limits()));
         if let Some(tls) = &tls {
             let tls = Arc::clone(tls);
             upkeep.expose(Exposed::new(move |into| tls.expose(into)));
@@ -203,6 +207,7 @@ impl Server {
             draining: draining.clone(),
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
+            rates: Arc::clone(&rates),
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
@@ -217,6 +222,16 @@ impl Server {
         grpc::agents(&context, &mut agents);
         upkeep.agent_services(&context, &mut agents);
 
+        let doors = Doors {
+            keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
+            handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
+            limits: upkeep.limits(),
+        };
+        let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));
+        upkeep.expose(Exposed::new(move |into| {
+            keeper.expose(into);
+            shown.expose(into);
+        }));
         let http = upkeep.router(&context);
         let http_api = http.clone();
         let (api_listener, api_at) = listen(config.api_address()).await?;
@@ -242,13 +257,16 @@ impl Server {
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
-            let grpc = grpc.routes().prepare().into_axum_router();
-            ports.spawn(Port { listener, grpc, http, connections_max, tls }.serve(draining.clone()));
+            let grpc = grpc.routes().prepare().into_axum_router().layer(OuterLayer(Arc::clone(&rates)));
+            let http = http.map(|http| http.layer(OuterLayer(Arc::clone(&rates))));
+            let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
+            ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
-            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls };
+            let http = http.layer(OuterLayer(Arc::clone(&rates)));
+            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
             ports.spawn(port.serve(draining.clone()));
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
@@ -381,6 +399,30 @@ fn announce(config: &Config, tls: Option<&Tls>, aggregator: Option<SocketAddr>) 
     if let Some(address) = exposed.filter(|_| !config.secure.aggregator_is_encrypted(&listeners)) {
         warn!(%address, "the aggregator's listener is reached from elsewhere WITHOUT encryption, by the ranges of gitlens.sources.aggregator");
     }
+}
+
+/// Files that are left for the journal, views and everything else.
+const FILES_KEPT: u64 = 512;
+
+/// How many connections there can be: as many as configured, if the system gives as many files.
+fn connections_max(wanted: u32) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(u64::from(wanted).saturating_mul(2).saturating_add(FILES_KEPT));
+    if limit.current.is_some_and(|current| current < most)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum })
+    {
+        warn!(%error, "the limit of open files was not raised");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = files.saturating_sub(FILES_KEPT).max(files / 2);
+    if room < u64::from(wanted) {
+        warn!(
+            connections = room,
+            wanted, files, "fewer connections fit than --connections-max, for want of open files"
+        );
+    }
+    usize::try_from(room.min(wanted.into())).unwrap_or(usize::MAX)
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {

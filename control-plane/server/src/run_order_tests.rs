@@ -85,7 +85,11 @@ async fn in_order(name: &str, first: Option<&str>, second: Option<&str>) {
     let apply = |table: &Arc<RouteTable>| {
         let (tenant, table, by) = (context.tenant.clone(), Arc::clone(table), Arc::from("ann"));
         let (handle, expected) = (handle.clone(), None);
-        async move { handle.call(|request| Input::ApplyRoutes { request, tenant, table, expected, by, from: Arc::from("") }).await }
+        async move {
+            handle
+                .call(|request| Input::ApplyRoutes { request, tenant, table, expected, by, from: Arc::from("") })
+                .await
+        }
     };
     apply(&table(first)).await.unwrap();
     context.learn_routes().await.unwrap();

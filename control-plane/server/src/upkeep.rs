@@ -186,6 +186,12 @@ impl Upkeep {
         Arc::clone(&self.in_force.prices)
     }
 
+    /// What peers may take, as the settings say.
+    #[must_use]
+    pub fn limits(&self) -> Arc<ArcSwap<crate::limits::Limits>> {
+        Arc::clone(&self.in_force.limits)
+    }
+
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         if let Some(settings) = self.settings.take() {

@@ -301,9 +301,10 @@ fn status(ending: Ending) -> Option<Status> {
         Ending::Plane(CloseReason::Silent) => {
             (Code::Unavailable, "nothing was heard for too long: dial again".to_owned())
         }
-        Ending::Plane(CloseReason::TooManyStreams { max }) => {
-            (Code::ResourceExhausted, format!("the tenant has {max} streams of agents open, no more may be: dial again later"))
-        }
+        Ending::Plane(CloseReason::TooManyStreams { max }) => (
+            Code::ResourceExhausted,
+            format!("the tenant has {max} streams of agents open, no more may be: dial again later"),
+        ),
         Ending::TooSlow => (Code::ResourceExhausted, "the stream was read too slowly: dial again".to_owned()),
         Ending::Shutdown => (Code::Unavailable, "the control plane is stopping: dial again".to_owned()),
         Ending::Protocol(message) => (Code::InvalidArgument, message),

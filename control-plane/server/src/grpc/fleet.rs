@@ -122,7 +122,10 @@ impl Fleet {
     async fn set(&self, target: HoldTarget, end: Holds, begin: Holds) -> Result<(), Status> {
         let context = &self.context;
         let (tenant, by) = (context.tenant.clone(), context.by());
-        let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") }).await;
+        let reply = context
+            .handle
+            .call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") })
+            .await;
         match reply.map_err(|error| status::call(&error))? {
             Reply::Done { .. } => Ok(()),
             other => Err(super::unexpected(&other)),

@@ -59,6 +59,7 @@ use tracing::error;
 
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::limits::Rates;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
@@ -96,6 +97,8 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
+    /// What peers may take.
+    pub rates: Arc<Rates>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -121,13 +124,14 @@ pub struct Parts {
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
+    pub rates: Arc<Rates>,
 }
 
 impl Context {
     /// A context for the one tenant there is.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
+        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs, rates } =
             parts;
         let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
         let reads = Arc::new(Semaphore::new(READS_MAX));
@@ -147,6 +151,7 @@ impl Context {
             judges,
             otlp,
             blobs,
+            rates,
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             scorecards: Arc::new(Semaphore::new(1)),

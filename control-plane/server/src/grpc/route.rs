@@ -48,7 +48,10 @@ impl Routes {
         for name in names {
             let (tenant, by, target) = (context.tenant.clone(), context.by(), HoldTarget::Route(name));
             let (end, begin) = (Holds::NONE, Holds::PAUSED);
-            let reply = context.handle.call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") }).await;
+            let reply = context
+                .handle
+                .call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") })
+                .await;
             reply.map_err(|error| status::call(&error))?;
         }
         Ok(())

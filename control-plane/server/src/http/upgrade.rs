@@ -51,8 +51,12 @@ async fn record(http: &Http, headers: &HeaderMap, body: Body) -> Result<Response
         let message = format!("this is release {VERSION}, not {version}");
         return Err(HttpError::with_code(StatusCode::CONFLICT, "OTHER_RELEASE", message));
     }
-    let finalize =
-        |request| Input::FinalizeUpgrade { request, version: version.as_str().into(), by: by.as_str().into(), from: "".into() };
+    let finalize = |request| Input::FinalizeUpgrade {
+        request,
+        version: version.as_str().into(),
+        by: by.as_str().into(),
+        from: "".into(),
+    };
     match http.context.handle.call(finalize).await.map_err(|error| HttpError::from(status::call(&error)))? {
         Reply::Done { at } => Ok(Json(json!({ "version": version, "seq": at.0 })).into_response()),
         _ => Err(status::internal("the plane gave an answer of another kind").into()),

@@ -4,7 +4,7 @@
 //! limits:
 //!   connections_per_address: 8192       # at a time, on all ports together
 //!   new_connections_per_second: 500     # of an address; as many as ten times that at once after a pause
-//!   handshakes: 64                      # of TLS at a time; further ones wait within their own time
+//!   handshakes: 64                      # of TLS at a time by one address; its others wait within their time
 //!   handshake_timeout: 10s
 //!   headers_timeout: 10s                # of a request
 //!   idle_timeout: 2m                    # of a connection without a request or stream

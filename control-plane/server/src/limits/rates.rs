@@ -15,9 +15,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use mindos_model::TenantName;
 
+use super::Limits;
 use super::failures::{Failures, Why};
 use super::keyed::{AddressKey, Keyed};
-use super::Limits;
 use super::refusal::{Refusal, Subject, is_grpc};
 use crate::metrics::{Exposition, Kind};
 
@@ -80,7 +80,13 @@ impl Rates {
     #[must_use]
     pub fn new(limits: Arc<ArcSwap<Limits>>) -> Rates {
         let allowances = ArcSwap::from_pointee(Allowances::new(limits.load_full()));
-        Rates { limits, allowances, tenants: Mutex::default(), failures: Failures::default(), refused: Default::default() }
+        Rates {
+            limits,
+            allowances,
+            tenants: Mutex::default(),
+            failures: Failures::default(),
+            refused: Default::default(),
+        }
     }
 
     /// The limits in force.

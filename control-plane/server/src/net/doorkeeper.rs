@@ -22,7 +22,7 @@ use crate::metrics::{Exposition, Kind};
 /// Addresses in the penalty box.
 const PENALTIES_MAX: usize = 10_000;
 /// Addresses that are looked at for a connection that can go.
-const EVICT_TRIES: usize = 3;
+const EVICT_TRIES: usize = 64;
 
 /// Why a connection is not taken, or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +183,8 @@ impl Inside {
         let largest: Vec<AddressKey> = self.by_size.iter().rev().take(EVICT_TRIES).map(|(_, key)| *key).collect();
         for key in largest {
             let of = self.by_address.get(&key).into_iter().flatten();
-            let idle = of.filter(|(_, visitor)| visitor.is_idle()).map(|(number, visitor)| (*number, Arc::clone(visitor)));
+            let idle =
+                of.filter(|(_, visitor)| visitor.is_idle()).map(|(number, visitor)| (*number, Arc::clone(visitor)));
             if let Some((number, visitor)) = idle.take(1).next() {
                 self.remove(key, number);
                 visitor.evicted.notify_one();

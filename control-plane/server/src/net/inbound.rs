@@ -180,7 +180,10 @@ where
     type Data = Bytes;
     type Error = axum::BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
             let Some(since) = self.since else { return Poll::Pending };
             let until = since + self.time;
@@ -225,7 +228,10 @@ mod tests {
 
     type Part = Result<Frame<Bytes>, std::io::Error>;
 
-    fn inbound(form: Form, memory_max: u64) -> (mpsc::Sender<Bytes>, Inbound<impl HttpBody<Data = Bytes, Error = std::io::Error> + Unpin>) {
+    fn inbound(
+        form: Form,
+        memory_max: u64,
+    ) -> (mpsc::Sender<Bytes>, Inbound<impl HttpBody<Data = Bytes, Error = std::io::Error> + Unpin>) {
         let (sender, receiver) = mpsc::channel::<Bytes>(8);
         let body = StreamBody::new(ReceiverStream::new(receiver).map(|bytes| -> Part { Ok(Frame::data(bytes)) }));
         let (visitor, keeper) = (Arc::default(), Arc::new(Doorkeeper::new(1)));
@@ -238,7 +244,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_begun_has_to_arrive_in_its_time() {
-        for (form, begun) in [(Form::Whole, &b""[..]), (Form::Message, b""), (Form::Message, b"\0\0\0\0\x04ab"), (Form::Messages, b"\0\0")] {
+        for (form, begun) in [
+            (Form::Whole, &b""[..]),
+            (Form::Message, b""),
+            (Form::Message, b"\0\0\0\0\x04ab"),
+            (Form::Messages, b"\0\0"),
+        ] {
             let (sender, mut body) = inbound(form, 1 << 20);
             if !begun.is_empty() {
                 sender.send(Bytes::from_static(begun)).await.unwrap();
