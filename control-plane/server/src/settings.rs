@@ -12,6 +12,7 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! limits: {idle_timeout: 2m, requests_per_second: {principal: 5000}}   # see `limits`
+//! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! log: "info,mindos_control_plane=debug"
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
@@ -29,6 +30,8 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::access::jwt;
+use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
@@ -122,6 +125,8 @@ struct Settings {
     notify: NotifySection,
     #[serde(default)]
     prices: Prices,
+    #[serde(default)]
+    oidc: Vec<OidcSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -145,6 +150,7 @@ struct Checked {
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
     prices: Arc<Prices>,
+    oidc: Arc<Vec<OidcProvider>>,
 }
 
 impl Checked {
@@ -168,6 +174,7 @@ impl Checked {
             gitlens,
             notify,
             prices,
+            oidc,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -192,6 +199,7 @@ impl Checked {
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
             prices: Arc::new(prices),
+            oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
         })
     }
 }
@@ -233,11 +241,13 @@ pub struct InForce {
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
     pub notify: notify::Configured,
+    /// Who vouches for people and programs.
+    pub oidc: jwt::settings::Configured,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify, oidc } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -251,6 +261,7 @@ impl InForce {
         }
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
+        oidc.store(Arc::clone(&checked.oidc));
         logging::set_filter(&checked.log);
     }
 }

@@ -11,6 +11,7 @@ use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
+use crate::access::jwt::Jwt;
 use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
@@ -76,6 +77,7 @@ pub struct Upkeep {
     board: Board,
     turned: Arc<Turned>,
     senders: Vec<crate::notify::Task>,
+    jwt: Jwt,
 }
 
 impl Upkeep {
@@ -149,6 +151,8 @@ impl Upkeep {
         let spans = tracer.counts.clone();
         let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
         handle.admission().follow(Arc::clone(&in_force.quotas));
+        let jwt = Jwt::new(handle.clock(), Arc::clone(&in_force.oidc));
+        let tokens = jwt.clone();
         let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
@@ -156,6 +160,7 @@ impl Upkeep {
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
             Exposed::new(move |into| door.admission().expose(into)),
             Exposed::new(move |into| notices.expose(into)),
+            Exposed::new(move |into| tokens.expose(into)),
         ];
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
@@ -178,6 +183,7 @@ impl Upkeep {
             board,
             turned: Arc::default(),
             senders,
+            jwt,
         })
     }
 
@@ -190,6 +196,12 @@ impl Upkeep {
     #[must_use]
     pub fn limits(&self) -> Arc<ArcSwap<crate::limits::Limits>> {
         Arc::clone(&self.in_force.limits)
+    }
+
+    /// Verifies tokens of the identity providers that the settings name.
+    #[must_use]
+    pub fn jwt(&self) -> Jwt {
+        self.jwt.clone()
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
