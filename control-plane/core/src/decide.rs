@@ -61,8 +61,10 @@ impl Durable {
             Input::RemoveGeneral { request, key, by, from } => self.remove_general(request, key, (by, from), context),
             Input::Budget { request, tenant, change, by, from } => {
                 self.change_budget(request, tenant, change, (by, from))
-            },
-            Input::FinalizeUpgrade { request, version, by, from } => self.finalize_upgrade(request, version, (by, from)),
+            }
+            Input::FinalizeUpgrade { request, version, by, from } => {
+                self.finalize_upgrade(request, version, (by, from))
+            }
             Input::Access { request, within, change, by, from } => {
                 self.change_access(request, within, *change, (by, from), context.now)
             }

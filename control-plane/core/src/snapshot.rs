@@ -194,7 +194,13 @@ impl Durable {
         }
         items.extend(self.routing.iter().filter(|(_, rule)| !rule.holds.is_none()).map(|(_, rule)| {
             let target = HoldTarget::Route(rule.route.name.clone());
-            Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, holds: rule.holds, by: Arc::from(""), from: Arc::from("") })
+            Item::Hold(HoldChanged {
+                tenant: rule.tenant.clone(),
+                target,
+                holds: rule.holds,
+                by: Arc::from(""),
+                from: Arc::from(""),
+            })
         }));
         let events = self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event))));
         let seen = self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen });

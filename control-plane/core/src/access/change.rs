@@ -41,8 +41,12 @@ pub enum AccessChange {
         expires: Timestamp,
     },
     /// It was used. Recorded at most once an hour.
-    UseApiToken { token: TokenId },
-    RevokeApiToken { token: TokenId },
+    UseApiToken {
+        token: TokenId,
+    },
+    RevokeApiToken {
+        token: TokenId,
+    },
     /// Answered with [`Reply::TokenMade`].
     CreateJoinToken {
         hash: TokenHash,
@@ -53,22 +57,45 @@ pub enum AccessChange {
         uses: u32,
         expires: Timestamp,
     },
-    RevokeJoinToken { token: TokenId },
+    RevokeJoinToken {
+        token: TokenId,
+    },
     /// A refusal that is to be on record: the shell paces them.
     NoteRefusal(JoinRefused),
     /// Binds a role, or sets the sources of a publisher otherwise.
     BindRole(Binding),
-    UnbindRole { scope: Scope, subject: Subject, role: Role },
+    UnbindRole {
+        scope: Scope,
+        subject: Subject,
+        role: Role,
+    },
     /// Registers an issuer, or sets it otherwise.
     RegisterIssuer(Issuer),
-    RemoveIssuer { tenant: TenantName, cluster: ClusterName, name: Arc<str> },
+    RemoveIssuer {
+        tenant: TenantName,
+        cluster: ClusterName,
+        name: Arc<str>,
+    },
     /// The record that answers it names the denial.
-    Deny { scope: Scope, target: DenialTarget, reason: Arc<str> },
-    Allow { denial: DenialId },
+    Deny {
+        scope: Scope,
+        target: DenialTarget,
+        reason: Arc<str>,
+    },
+    Allow {
+        denial: DenialId,
+    },
     /// `None` takes the quota away.
-    SetQuota { tenant: TenantName, quota: Option<TenantQuota> },
+    SetQuota {
+        tenant: TenantName,
+        quota: Option<TenantQuota>,
+    },
     /// Settings were read. Nothing is recorded where they are as they were.
-    ChangeSettings { what: Arc<str>, digest: [u8; 32], summary: Arc<str> },
+    ChangeSettings {
+        what: Arc<str>,
+        digest: [u8; 32],
+        summary: Arc<str>,
+    },
     ChangeAuthority(AuthorityChange),
     SignCheckpoint(Checkpoint),
 }

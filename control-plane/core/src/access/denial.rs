@@ -80,12 +80,14 @@ impl fmt::Display for DenialTarget {
         match self {
             DenialTarget::Agent { tenant, cluster, namespace, general, instance } => {
                 let word = |text: Option<&str>| text.unwrap_or("*").to_owned();
-                let (namespace, general) = (word(namespace.as_deref()), word(general.as_ref().map(GeneralName::as_str)));
+                let (namespace, general) =
+                    (word(namespace.as_deref()), word(general.as_ref().map(GeneralName::as_str)));
                 let instance = word(instance.as_ref().map(InstanceId::as_str));
                 write!(f, "agent {tenant}/{cluster}/{namespace}/{general}/{instance}")
             }
             DenialTarget::Key(key) => {
-                let hex = key.iter().try_fold(String::new(), |mut text, byte| write!(text, "{byte:02x}").map(|()| text));
+                let hex =
+                    key.iter().try_fold(String::new(), |mut text, byte| write!(text, "{byte:02x}").map(|()| text));
                 write!(f, "key {}", hex?)
             }
         }

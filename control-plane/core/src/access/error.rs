@@ -23,7 +23,9 @@ pub enum AccessError {
     Exists { what: &'static str },
     #[error("scope {asked} is not accepted: expected {within}")]
     OutsideScope { asked: String, within: String },
-    #[error("checkpoint through record {through} is not accepted: expected one after record {last}, up to record {end}")]
+    #[error(
+        "checkpoint through record {through} is not accepted: expected one after record {last}, up to record {end}"
+    )]
     Checkpoint { through: Seq, last: Seq, end: Seq },
 }
 

@@ -203,7 +203,8 @@ impl Access {
         let settings = self.settings.iter();
         let settings = settings.map(|(what, digest)| AccessItem::Settings { what: what.clone(), digest: *digest });
         let certificate_keys = self.certificate_keys.iter();
-        let certificate_keys = certificate_keys.map(|(id, since)| AccessItem::CertificateKey { id: *id, since: *since });
+        let certificate_keys =
+            certificate_keys.map(|(id, since)| AccessItem::CertificateKey { id: *id, since: *since });
         let signing_keys = self.signing_keys().copied().map(AccessItem::SigningKey);
         let checkpoint = self.last_checkpoint.iter();
         let checkpoint = checkpoint.map(|(at, one)| AccessItem::Checkpoint { at: *at, checkpoint: *one });

@@ -14,6 +14,7 @@ use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
 pub mod about;
+mod access;
 pub mod budget;
 mod budget_state;
 mod fields;
@@ -133,6 +134,10 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
 
 #[cfg(test)]
 mod about_tests;
+#[cfg(test)]
+mod access_samples;
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod budget_samples;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, budget, guard, route, siting, words};
+use super::{RECORD_FORMAT, about, access, budget, guard, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -136,23 +136,27 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 ..Default::default()
             })
         }
-        Record::UpgradeFinalized(UpgradeFinalized { version, by, from }) => Kind::UpgradeFinalized(pb::UpgradeFinalized {
-            version: version.to_string(),
-            format: RECORD_FORMAT,
-            by: by.to_string(),
-            from: from.to_string(),
-        }),
+        Record::UpgradeFinalized(UpgradeFinalized { version, by, from }) => {
+            Kind::UpgradeFinalized(pb::UpgradeFinalized {
+                version: version.to_string(),
+                format: RECORD_FORMAT,
+                by: by.to_string(),
+                from: from.to_string(),
+            })
+        }
         Record::BudgetSet(record) => {
             let BudgetSet { tenant: of, budget, by, from } = &**record;
             let budget = Some(budget::to_message(budget));
             Kind::BudgetSet(pb::BudgetSet { tenant: tenant(of), budget, by: by.to_string(), from: from.to_string() })
         }
-        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by, from }) => Kind::BudgetRemoved(pb::BudgetRemoved {
-            tenant: tenant(of),
-            budget: budget.to_string(),
-            by: by.to_string(),
-            from: from.to_string(),
-        }),
+        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by, from }) => {
+            Kind::BudgetRemoved(pb::BudgetRemoved {
+                tenant: tenant(of),
+                budget: budget.to_string(),
+                by: by.to_string(),
+                from: from.to_string(),
+            })
+        }
         Record::BudgetAcknowledged(BudgetAcknowledged { tenant: of, budget, by, from }) => {
             let (tenant, budget, by) = (tenant(of), budget.to_string(), by.to_string());
             Kind::BudgetAcknowledged(pb::BudgetAcknowledged { tenant, budget, by, from: from.to_string() })
@@ -167,7 +171,8 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 reserved: budget::of_some(tally.reserved),
             })
         }
-        Record::Access(_) | Record::PayloadsRedacted(_) => unimplemented!("messages of access records"),
+        Record::Access(record) => access::to_message(record),
+        Record::PayloadsRedacted(record) => access::of_redacted(record),
     }
 }
 

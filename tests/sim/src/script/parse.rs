@@ -485,7 +485,15 @@ impl<'a> Words<'a> {
             let Some(next) = self.alone.next() else { break };
             word = next;
         }
-        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, end, begin, by: self.by(), from: Arc::from("") })
+        Ok(Input::Hold {
+            request: RequestId(0),
+            tenant: words::tenant(),
+            target,
+            end,
+            begin,
+            by: self.by(),
+            from: Arc::from(""),
+        })
     }
 
     fn query(&mut self) -> Parsed<Query> {

@@ -333,7 +333,15 @@ impl World {
 
     pub(super) fn hold(&mut self, target: HoldTarget, end: Holds, begin: Holds) {
         let request = self.request(Asked::Other);
-        self.input(Input::Hold { request, tenant: words::tenant(), target, end, begin, by: Arc::from("ann"), from: Arc::from("") });
+        self.input(Input::Hold {
+            request,
+            tenant: words::tenant(),
+            target,
+            end,
+            begin,
+            by: Arc::from("ann"),
+            from: Arc::from(""),
+        });
     }
 
     pub(super) fn redrive(&mut self, filter: DeliveryFilter) {
@@ -471,7 +479,14 @@ impl World {
         let table = Arc::new(RouteTable { routes, trust });
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
-        self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann"), from: Arc::from("") });
+        self.input(Input::ApplyRoutes {
+            request,
+            tenant: words::tenant(),
+            table,
+            expected,
+            by: Arc::from("ann"),
+            from: Arc::from(""),
+        });
     }
 
     /// Where its work may go, and where it rather goes.
