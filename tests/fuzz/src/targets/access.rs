@@ -68,7 +68,8 @@ pub(super) fn jwt_seeds() -> Vec<Vec<u8>> {
 /// The keys of an issuer.
 pub(super) fn jwks(input: &[u8]) {
     let Ok(keys) = KeySet::parse(input) else { return };
-    let token = Token::parse("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJpIiwic3ViIjoicyIsImF1ZCI6ImEiLCJleHAiOjF9.AAAA").expect("good");
+    let token =
+        Token::parse("eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJpIiwic3ViIjoicyIsImF1ZCI6ImEiLCJleHAiOjF9.AAAA").expect("good");
     for id in [None, Some("a"), Some("")] {
         for key in keys.choose(token.algorithm, id) {
             assert!(!key.verify(token.algorithm, token.signed.as_bytes(), &[7; 64]), "a signature that nobody made");
@@ -85,7 +86,8 @@ pub(super) fn jwks_seeds() -> Vec<Vec<u8>> {
             .to_vec(),
     ];
     let modulus = encode(&[0xc5; 256]);
-    seeds.push(format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{modulus}","e":"AQAB","x5c":["x"]}}]}}"#).into_bytes());
+    seeds
+        .push(format!(r#"{{"keys":[{{"kty":"RSA","kid":"a","n":"{modulus}","e":"AQAB","x5c":["x"]}}]}}"#).into_bytes());
     seeds.extend(corpus("jwks"));
     seeds
 }

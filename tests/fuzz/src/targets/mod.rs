@@ -170,7 +170,16 @@ pub const TARGETS: &[Target] = &[
         run: access::jwt,
         seeds: access::jwt_seeds,
         shape: Shape::Bytes,
-        words: &["\"alg\":\"none\"", "\"alg\":\"HS256\"", "ES384", "\"crit\":[]", "\"cnf\":{}", "1e300", "\\u0000", "."],
+        words: &[
+            "\"alg\":\"none\"",
+            "\"alg\":\"HS256\"",
+            "ES384",
+            "\"crit\":[]",
+            "\"cnf\":{}",
+            "1e300",
+            "\\u0000",
+            ".",
+        ],
     },
     // The keys of an identity provider.
     Target {
@@ -202,7 +211,18 @@ pub const TARGETS: &[Target] = &[
         run: access::settings,
         seeds: access::settings_seeds,
         shape: Shape::Bytes,
-        words: &["limits: ", "oidc: ", "token_review: ", "anchors: ", "1h", "99999999999999999999d", "&a ", "*a", "-1", "1e9"],
+        words: &[
+            "limits: ",
+            "oidc: ",
+            "token_review: ",
+            "anchors: ",
+            "1h",
+            "99999999999999999999d",
+            "&a ",
+            "*a",
+            "-1",
+            "1e9",
+        ],
     },
     // The frames of a connection, as they are counted.
     Target {
