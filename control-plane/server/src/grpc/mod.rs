@@ -102,6 +102,8 @@ pub struct Context {
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
+    /// Turns for conditions that take long.
+    pub(crate) slow_judges: Arc<Semaphore>,
     scorecards: Arc<Semaphore>,
 }
 
@@ -154,6 +156,7 @@ impl Context {
             rates,
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
+            slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
         }
     }
