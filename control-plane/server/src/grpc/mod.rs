@@ -5,6 +5,7 @@
 
 mod agent;
 mod agent_down;
+mod agent_pace;
 mod agent_up;
 mod blob;
 mod budget;
