@@ -158,12 +158,15 @@ impl Port {
                     debug!(%error, %peer, "TCP_NODELAY was not set");
                 }
                 match tls {
-                    None => serving.serve(stream, Connection::from(peer), drain).await,
+                    None => serving.serve(stream, Connection::from(peer), drain, None).await,
                     Some(tls) => {
                         if let Some((stream, identity)) = serving.shaken(&handshakes, &tls, stream, peer, &drain).await
                         {
                             let connection = Connection { identity, ..Connection::from(peer) };
-                            serving.serve(stream, connection, drain).await;
+                            let standing = tls.enter(&connection);
+                            let until = standing.as_ref().map(|(_, until)| *until);
+                            serving.serve(stream, connection, drain, until).await;
+                            drop(standing);
                         }
                     }
                 }
@@ -299,6 +302,7 @@ impl Serving {
         stream: S,
         connection: Connection,
         mut drain: watch::Receiver<bool>,
+        until: Option<tokio::time::Instant>,
     ) {
         let Serving { visit, limits, builder, answers, keeper } = self;
         let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
@@ -327,6 +331,13 @@ impl Serving {
         let mut look = tokio::time::interval(watch.interval);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut leaving: Option<Instant> = None;
+        let aged = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(aged);
         loop {
             tokio::select! {
                 ended = served.as_mut() => {
@@ -340,6 +351,10 @@ impl Serving {
                 }
                 () = ends.cut.notified() => {
                     debug!(%peer, "connection was cut");
+                    return;
+                }
+                () = aged.as_mut() => {
+                    debug!(%peer, "connection has reached its age");
                     return;
                 }
                 () = visit.visitor.evicted() => {

@@ -22,12 +22,14 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
+use crate::access::permission::Listener;
+use crate::access::{AccessView, Gate, Principal, PrincipalKind, bootstrap};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
 use crate::http::Exposed;
-use crate::limits::{OuterLayer, Rates};
+use crate::limits::{Asker, FindAsker, OuterLayer, Rates, WithinLayer};
 use crate::logging::Chain;
 use crate::net::doorkeeper::Doorkeeper;
 use crate::net::handshakes::Handshakes;
@@ -39,6 +41,7 @@ use crate::tls::accept::PortTls;
 use crate::tls::counts::PortName;
 use crate::tls::server_config::{Tls, TlsError};
 use crate::upkeep::{Upkeep, UpkeepError};
+use crate::views::follow::Source;
 
 /// How long the driver may take to end once streams are closed.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -181,6 +184,9 @@ impl Server {
         let tls = config.secure.tls_settings(&listeners, &config.data_dir);
         let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
         let mut upkeep = Upkeep::start(&config, &handle, &reads)?;
+        // Before the plane begins, so that nothing becomes durable unseen.
+        let access = Arc::new(AccessView::new(durable.access(), durable.seq()));
+        let access_follower = handle.subscribe();
         let aggregator_is_plain = !config.secure.aggregator_is_encrypted(&listeners);
         if config.secure.aggregator_plaintext && !upkeep.gitlens_settings().names_callers_of_aggregator() {
             return Err(RunError::NoSources);
@@ -188,6 +194,17 @@ impl Server {
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
+
+        let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
+        tokio::spawn(Arc::clone(&access).follow(access_follower, source));
+        let mode = config.secure.access_mode(&listeners);
+        let gate =
+            Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
+        if mode == AccessMode::Enforced {
+            tokio::spawn(bootstrap::run(Arc::clone(&access), handle.clone(), config.data_dir.clone()));
+        }
+        let exposed = Arc::clone(&gate);
+        upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
 
         let (drain, draining) = watch::channel(false);
         let rates = Arc::new(Rates::new(upkeep.limits()));
@@ -208,6 +225,7 @@ impl Server {
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
             rates: Arc::clone(&rates),
+            access,
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
@@ -222,6 +240,7 @@ impl Server {
         grpc::agents(&context, &mut agents);
         upkeep.agent_services(&context, &mut agents);
 
+        let within = WithinLayer { rates: Arc::clone(&rates), find: finds_askers(Arc::clone(&context.access)) };
         let doors = Doors {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
             handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
@@ -233,7 +252,6 @@ impl Server {
             shown.expose(into);
         }));
         let http = upkeep.router(&context);
-        let http_api = http.clone();
         let (api_listener, api_at) = listen(config.api_address()).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
         let aggregator = match listen(config.aggregator()).await {
@@ -255,15 +273,20 @@ impl Server {
         announce(&config, tls.as_deref(), aggregator_at);
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
+        ports.spawn(Arc::clone(&gate).watch(draining.clone()));
+        let http = gate.before_paths(Listener::Api, http.layer(within.clone()));
+        let http_api = http.clone();
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
-            let grpc = grpc.routes().prepare().into_axum_router().layer(OuterLayer(Arc::clone(&rates)));
+            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router().layer(within.clone()));
+            let grpc = grpc.layer(OuterLayer(Arc::clone(&rates)));
             let http = http.map(|http| http.layer(OuterLayer(Arc::clone(&rates))));
             let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
+            let http = gate.before_paths(Listener::Aggregator, http.layer(within));
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
             let http = http.layer(OuterLayer(Arc::clone(&rates)));
             let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
@@ -339,6 +362,7 @@ impl Server {
 /// Names under which health is asked for; the empty one is the whole server.
 const SERVICES: &[&str] = &[
     "",
+    "mindos.access.v1.AccessService",
     "mindos.agent.v1.AgentService",
     "mindos.blob.v1.BlobService",
     "mindos.delivery.v1.DeliveryService",
@@ -399,6 +423,19 @@ fn announce(config: &Config, tls: Option<&Tls>, aggregator: Option<SocketAddr>) 
     if let Some(address) = exposed.filter(|_| !config.secure.aggregator_is_encrypted(&listeners)) {
         warn!(%address, "the aggregator's listener is reached from elsewhere WITHOUT encryption, by the ranges of gitlens.sources.aggregator");
     }
+}
+
+/// Finds who asks in what the gate left, with the quota of the tenant that they act for.
+fn finds_askers(access: Arc<AccessView>) -> FindAsker {
+    Arc::new(move |extensions| {
+        let principal = extensions.get::<Arc<Principal>>()?;
+        Some(Asker {
+            principal: Arc::clone(&principal.name),
+            requests_per_second: access.load().access.quota(&principal.tenant).requests_per_second,
+            tenant: principal.tenant.clone(),
+            alone: matches!(principal.kind, PrincipalKind::Local | PrincipalKind::Plane),
+        })
+    })
 }
 
 /// Files that are left for the journal, views and everything else.

@@ -6,6 +6,7 @@
 //! gitlab: {secret: "the secret token of the webhook", previous: ".."}
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
+//! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
@@ -110,6 +111,8 @@ struct Settings {
     alertmanager: Option<SecretSetting>,
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
+    #[serde(default)]
+    webhook_tenants: BTreeMap<String, String>,
     github_app: Option<AppSetting>,
     #[serde(default)]
     quotas: Vec<QuotaSetting>,
@@ -165,6 +168,7 @@ impl Checked {
             gitlab,
             alertmanager,
             ingest,
+            webhook_tenants,
             github_app,
             quotas,
             sinks,
@@ -182,7 +186,7 @@ impl Checked {
             (Some(secret), previous) => GithubAccess::Signed(self::secrets(secret, previous)?),
             (None, None) => base.github.clone(),
         };
-        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest)?;
+        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest, &webhook_tenants)?;
         let notify = notify.places(&base.discord, secrets)?;
         let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
         sinks.extend(sinks::settings::notices(&notify));

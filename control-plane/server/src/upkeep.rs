@@ -235,7 +235,6 @@ impl Upkeep {
             blob_progress: seen("blob-refs").unwrap_or_default(),
             snapshot_wanted: self.snapshots.wanted(),
             settings: self.retention,
-            tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mindos_core::input::SessionId;
-use mindos_model::TenantName;
 use mindos_proto::agent::v1::ConnectRequest;
 use mindos_proto::wire::agent_service_server::AgentService;
 use prost::Message;
@@ -23,6 +22,7 @@ use super::Context;
 use super::agent_down::Down;
 use super::agent_pace::Pace;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
+use crate::access::{Caller, Principal};
 use crate::driver::{Ending, Handle, Outbox};
 use crate::limits::Limits;
 use crate::net::Connection;
@@ -82,6 +82,7 @@ impl AgentService for Agents {
     type ConnectStream = Down;
 
     async fn connect(&self, request: Request<Streaming<ConnectRequest>>) -> Result<Response<Down>, Status> {
+        let caller = Caller::of(&request)?;
         let connection = request.extensions().get::<Connection>().cloned();
         let handle = self.context.handle.clone();
         let (session, outbox) = handle.open_session();
@@ -95,10 +96,9 @@ impl AgentService for Agents {
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
-        let (tenant, prices) = (self.context.tenant.clone(), Arc::clone(&self.context.prices));
-        let limits = self.context.rates.limits();
+        let (prices, limits) = (Arc::clone(&self.context.prices), self.context.rates.limits());
         tokio::spawn(async move {
-            let ending = read(&stream, tenant, &prices, &limits, request.into_inner()).await;
+            let ending = read(&stream, &caller, &prices, &limits, request.into_inner()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -116,7 +116,7 @@ impl AgentService for Agents {
 /// Reads a stream to its end and says why it ended.
 async fn read(
     stream: &Stream,
-    tenant: TenantName,
+    caller: &Principal,
     prices: &ArcSwap<Prices>,
     limits: &Limits,
     mut frames: Streaming<ConnectRequest>,
@@ -133,11 +133,12 @@ async fn read(
         Err(_) => return Ending::Protocol(format!("no `hello` within {} s", HELLO_TIMEOUT.as_secs())),
     };
     let now = stream.handle.now();
-    let mut up = match Up::open(stream.session, &tenant, first, now, &mut inputs) {
+    let mut up = match Up::open(stream.session, caller, first, now, &mut inputs) {
         Ok((up, noted)) => match stream.note(noted) {
             Ok(()) => up,
             Err(ending) => return ending,
         },
+        Err(HelloError::Identity(message)) => return Ending::Identity(message),
         Err(HelloError::Invalid(invalid)) => return Ending::Protocol(invalid.to_string()),
         Err(HelloError::Version { min, max }) => {
             let spoken = format!("protocol {PROTOCOL_MIN} to {PROTOCOL_MAX} is spoken here, {min} to {max} there");

@@ -61,11 +61,20 @@ reasons! {
 }
 
 impl Why {
-    /// From the reason of an `ErrorInfo`, such as `UNAUTHENTICATED_EXPIRED`.
+    /// From the reason of an `ErrorInfo`, such as `UNAUTHENTICATED_TOKEN_EXPIRED`.
     #[must_use]
     pub fn from_reason(reason: &str) -> Why {
-        let word = reason.strip_prefix("UNAUTHENTICATED_").unwrap_or(reason).to_ascii_lowercase();
-        Why::ALL.iter().find(|(_, known)| *known == word).map_or(Why::Other, |(why, _)| *why)
+        match reason.strip_prefix("UNAUTHENTICATED_").unwrap_or(reason) {
+            "NO_CREDENTIAL" => Why::Missing,
+            "SCHEME" | "MALFORMED" | "JOIN_TOKEN" | "TOKEN_MALFORMED" => Why::Malformed,
+            "TOKEN_UNKNOWN" | "TOKEN_UNKNOWN_ISSUER" | "TOKEN_UNKNOWN_KEY" => Why::Unknown,
+            "TOKEN_EXPIRED" | "TOKEN_NOT_YET_VALID" => Why::Expired,
+            "AGENT_DENIED" => Why::Revoked,
+            "TOKEN_OTHER_AUDIENCE" => Why::Audience,
+            "TOKEN_BAD_SIGNATURE" | "SIGNATURE_INVALID" => Why::Signature,
+            "TOKEN_KEYS_UNAVAILABLE" => Why::Unreachable,
+            _ => Why::Other,
+        }
     }
 }
 
@@ -178,7 +187,12 @@ mod tests {
 
     #[test]
     fn reasons_are_read_from_the_words_of_statuses() {
-        assert_eq!(Why::from_reason("UNAUTHENTICATED_EXPIRED"), Why::Expired);
+        assert_eq!(Why::from_reason("UNAUTHENTICATED_TOKEN_EXPIRED"), Why::Expired);
+        for refused in crate::access::refusal::Refused::ALL {
+            let known = Why::from_reason(refused.reason());
+            let is_any = matches!(refused, crate::access::refusal::Refused::Jwt);
+            assert_eq!(known == Why::Other, is_any, "{refused:?}");
+        }
         assert_eq!(Why::from_reason("SOMETHING"), Why::Other);
         assert!(Why::ALL.iter().enumerate().all(|(place, (why, _))| place == *why as usize));
     }

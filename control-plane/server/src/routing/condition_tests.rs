@@ -144,7 +144,7 @@ fn what_takes_long_is_put_off_and_bounded_for_all_conditions_together() {
     ];
     let conditions: Vec<&str> = (0..1000).map(|place| slow[place % slow.len()]).collect();
     let judges = Judges::default();
-    judges.learn(Arc::new(table(&conditions)), Seq(1));
+    judges.learn(&TenantName::default_tenant(), Arc::new(table(&conditions)), Seq(1));
     let text = "ab".repeat(15_000);
     let items = vec!["1"; 20_000].join(",");
     let mut event = event(&format!("{{\"text\": \"{text}\", \"items\": [{items}]}}"));
@@ -169,7 +169,11 @@ fn many_conditions_that_cost_little_are_judged_at_once() {
     let conditions: Vec<String> =
         (0..500).map(|place| format!("actor == 'a{place}' || type.matches('^x{place}')")).collect();
     let judges = Judges::default();
-    judges.learn(Arc::new(table(&conditions.iter().map(String::as_str).collect::<Vec<_>>())), Seq(1));
+    judges.learn(
+        &TenantName::default_tenant(),
+        Arc::new(table(&conditions.iter().map(String::as_str).collect::<Vec<_>>())),
+        Seq(1),
+    );
     let mut event = event(DATA);
     assert_eq!(judges.judge(&mut event), More::Nothing);
     assert_eq!(event.judged.unwrap().failed, 0);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cel::common::types::{CelBool, CelInt, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::CowVal;
@@ -17,7 +17,7 @@ use mindos_core::input::{Judged, NewEvent};
 use mindos_core::record::EventAccepted;
 use mindos_core::route::RouteTable;
 use mindos_core::route_index::{Looked, RouteIndex};
-use mindos_model::Seq;
+use mindos_model::{Seq, TenantName};
 use tracing::warn;
 
 use super::condition::{Budget, Condition, Verdict, not_counted};
@@ -239,8 +239,7 @@ fn attributes(encoded: &[u8]) -> Value {
         };
         (CelMapKey::from(name.to_owned()), value)
     };
-    let entries: std::collections::HashMap<CelMapKey<'static>, Value> =
-        extensions(encoded).into_iter().map(entry).collect();
+    let entries: HashMap<CelMapKey<'static>, Value> = extensions(encoded).into_iter().map(entry).collect();
     Box::new(CelMap::from(entries))
 }
 
@@ -256,33 +255,37 @@ pub enum More {
 
 /// Sources whose events took long a moment ago: theirs are not tried where others wait.
 #[derive(Debug, Default)]
-struct SlowSources(Mutex<HashMap<Arc<str>, Instant>>);
+struct SlowSources(Mutex<HashMap<(TenantName, Arc<str>), Instant>>);
 
 /// Sources that are remembered, and for how long.
 const SLOW_SOURCES_MAX: usize = 4096;
 const SLOW_SOURCE_TIME: Duration = Duration::from_secs(10);
 
 impl SlowSources {
-    fn has(&self, source: &str) -> bool {
+    fn has(&self, event: &NewEvent) -> bool {
         let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !sources.is_empty() && sources.get(source).is_some_and(|since| since.elapsed() < SLOW_SOURCE_TIME)
+        let key = || (event.tenant.clone(), Arc::clone(&event.source));
+        !sources.is_empty() && sources.get(&key()).is_some_and(|since| since.elapsed() < SLOW_SOURCE_TIME)
     }
 
-    fn add(&self, source: &Arc<str>) {
+    fn add(&self, event: &NewEvent) {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sources.len() >= SLOW_SOURCES_MAX {
             sources.retain(|_, since| since.elapsed() < SLOW_SOURCE_TIME);
         }
         if sources.len() < SLOW_SOURCES_MAX {
-            sources.insert(Arc::clone(source), Instant::now());
+            sources.insert((event.tenant.clone(), Arc::clone(&event.source)), Instant::now());
         }
     }
 }
 
-/// The judge of the table in force, as far as the shell knows it.
+/// Tenants whose tables are known at a time; all are forgotten, and learned again, when there would be more.
+const TENANTS_MAX: usize = 10_000;
+
+/// The judges of the tables in force, by tenant, as far as the shell knows them.
 #[derive(Debug, Default)]
 pub struct Judges {
-    in_force: ArcSwapOption<Judge>,
+    in_force: ArcSwap<HashMap<TenantName, Arc<Judge>>>,
     failed: AtomicU64,
     again: AtomicU64,
     slow: AtomicU64,
@@ -293,21 +296,22 @@ pub struct Judges {
 }
 
 impl Judges {
-    /// Whether a table is known to be in force.
-    pub(super) fn is_any(&self) -> bool {
-        self.in_force.load().is_some()
+    /// Whether a tenant's table is known.
+    pub(super) fn knows(&self, tenant: &TenantName) -> bool {
+        self.in_force.load().contains_key(tenant)
     }
 
     /// Judges an event by the table that is known to be in force, and says by which, also where that has no conditions. It takes no
     /// longer than others can wait; where more is to be done, it says what.
     #[must_use]
     pub fn judge(&self, event: &mut NewEvent) -> More {
-        let Some(judge) = &*self.in_force.load() else { return More::Nothing };
+        let in_force = self.in_force.load();
+        let Some(judge) = in_force.get(&event.tenant) else { return More::Nothing };
         if !judge.is_conditional() || !event.routed {
             event.judged = Some(Judged { table: judge.at, holds: None, failed: 0 });
             return More::Nothing;
         }
-        if self.slow_sources.has(&event.source) {
+        if self.slow_sources.has(event) {
             self.slow.fetch_add(1, Ordering::Relaxed);
             // Until it was evaluated nothing holds.
             event.judged = Some(Judged { table: judge.at, holds: None, failed: 1 });
@@ -325,7 +329,7 @@ impl Judges {
             More::Nothing => self.count_failed(judged),
             More::Time => {
                 self.slow.fetch_add(1, Ordering::Relaxed);
-                self.slow_sources.add(&event.source);
+                self.slow_sources.add(event);
             }
             More::Data => {}
         }
@@ -340,7 +344,8 @@ impl Judges {
 
     /// Judges an event whose conditions take long. Blocks for as long as they may.
     pub fn judge_slowly(&self, event: &mut NewEvent) {
-        let Some(judge) = self.in_force.load_full() else { return };
+        let in_force = self.in_force.load_full();
+        let Some(judge) = in_force.get(&event.tenant) else { return };
         let (_, judged) = judge.route(&Facts::from(&*event), |_, _| {});
         self.count_failed(judged);
         event.judged = Some(judged);
@@ -348,9 +353,9 @@ impl Judges {
 
     /// Judges an event whose data are in a blob. Blocks.
     pub fn judge_reading(&self, event: &mut NewEvent, blobs: &BlobStore) {
-        let Some(judge) = self.in_force.load_full() else { return };
+        let Some(judge) = self.in_force.load().get(&event.tenant).cloned() else { return };
         let Some(dataref) = json_dataref(&event.payload.bytes) else { return };
-        let read = elsewhere::read(blobs, dataref);
+        let read = elsewhere::read(blobs, &event.tenant, dataref);
         if let Err(unread) = read {
             self.unread.count(unread);
         }
@@ -370,12 +375,17 @@ impl Judges {
         into.single("mindos_events_judged_in_part_total", Kind::Counter, help, self.no_turn.load(Ordering::Relaxed));
     }
 
-    /// A table is in force. One that is older than what is known changes nothing.
-    pub fn learn(&self, table: Arc<RouteTable>, at: Seq) {
+    /// A tenant's table is in force. One that is older than what is known changes nothing.
+    pub fn learn(&self, tenant: &TenantName, table: Arc<RouteTable>, at: Seq) {
         let judge = Arc::new(Judge::new(table, at));
-        self.in_force.rcu(|known| match known {
-            Some(known) if known.at >= at => Some(Arc::clone(known)),
-            _ => Some(Arc::clone(&judge)),
+        self.in_force.rcu(|known| {
+            if known.get(tenant).is_some_and(|known| known.at >= at) {
+                return Arc::clone(known);
+            }
+            let is_full = known.len() >= TENANTS_MAX && !known.contains_key(tenant);
+            let mut next = if is_full { HashMap::new() } else { HashMap::clone(known) };
+            next.insert(tenant.clone(), Arc::clone(&judge));
+            Arc::new(next)
         });
     }
 

@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use super::counts::{Outcome, PortName};
 use super::identity::AgentIdentity;
+use super::live::{self, Standing};
 use super::server_config::Tls;
+use crate::net::Connection;
 
 /// How long a handshake may take, from the first byte on.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,6 +87,20 @@ impl PortTls {
         self.tls.handshakes().count(self.name, outcome);
         self.log(peer, outcome);
         stream.map(|stream| (stream, agent.map(Arc::new)))
+    }
+
+    /// Enters a connection of an agent among those that stand, with the time until which it may; `None` for any other.
+    #[must_use]
+    pub fn enter(&self, connection: &Connection) -> Option<(Standing, Instant)> {
+        let agent = connection.identity.as_ref()?;
+        let standing = self.tls.live().enter(agent, connection);
+        let chance = getrandom::u64().unwrap_or_default();
+        let until = Instant::now() + live::may_stand(agent, self.tls.now(), chance);
+        // Kept out since the handshake: a sweep may have passed before it was entered.
+        if self.tls.denied().holds(agent) {
+            connection.cut();
+        }
+        Some((standing, until))
     }
 
     /// Says that somebody was turned away, once in a while.

@@ -135,6 +135,12 @@ impl Authority {
         std::iter::once(keys.root.clone()).chain(former).collect()
     }
 
+    /// Common names of the roots, as they stand in the certificates that they signed.
+    #[must_use]
+    pub fn names(&self) -> Vec<Arc<str>> {
+        [Some(self.id()), self.former()].into_iter().flatten().map(|id| Arc::from(common_name(id))).collect()
+    }
+
     /// Where the roots stand for others to read.
     #[must_use]
     pub fn roots_path(&self) -> PathBuf {
@@ -295,6 +301,10 @@ impl Keys {
     }
 }
 
+fn common_name(id: RootId) -> String {
+    format!("authority {id}")
+}
+
 fn id_of(spki: &[u8]) -> RootId {
     let digest: [u8; 32] = Sha256::digest(spki).into();
     let mut id = [0; 8];
@@ -327,7 +337,7 @@ fn ca(now: Timestamp, id: RootId, below: u8) -> Result<CertificateParams, Author
     let from = Timestamp(now.0.saturating_sub(millis(ROOT_BACKDATED)));
     let mut params = params(from, now + ROOT_LIFE)?;
     params.distinguished_name.push(DnType::OrganizationName, "Mind OS");
-    params.distinguished_name.push(DnType::CommonName, format!("authority {id}"));
+    params.distinguished_name.push(DnType::CommonName, common_name(id));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params.use_authority_key_identifier_extension = true;

@@ -9,11 +9,14 @@
 
 pub mod accept;
 pub mod authority;
+pub mod challenge;
 pub mod counts;
 pub mod files;
 pub mod identity;
 pub mod key;
+pub mod live;
 pub mod names;
+pub mod renew;
 pub mod server_config;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -27,6 +27,7 @@ use super::authority::{Authority, AuthorityError, SERVER_LIFE};
 use super::counts::{Handshakes, PortName};
 use super::files::{self, FileError};
 use super::identity::{AgentIdentity, Read};
+use super::live::Live;
 use super::names::Name;
 use super::verify::{AgentVerifier, Denied};
 use crate::clock::Clock;
@@ -103,6 +104,7 @@ pub struct Tls {
     /// What was looked at last, taken or not.
     seen: Mutex<Content>,
     handshakes: Handshakes,
+    live: Live,
     /// The digest of the server's certificate, whenever there is another.
     replaced: watch::Sender<[u8; 32]>,
 }
@@ -149,6 +151,7 @@ impl Tls {
             state: ArcSwap::from_pointee(state),
             seen: Mutex::new(content),
             handshakes: Handshakes::default(),
+            live: Live::default(),
             replaced,
         })
     }
@@ -213,6 +216,25 @@ impl Tls {
     #[must_use]
     pub fn handshakes(&self) -> &Handshakes {
         &self.handshakes
+    }
+
+    /// Connections of agents.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Cuts the agents that are kept out, or whose authority is trusted no more; how many there were.
+    pub fn sweep(&self) -> usize {
+        let issuers: Vec<Arc<str>> = match (&self.authority, self.issues_to_agents()) {
+            (Some(authority), true) => authority.names(),
+            _ => Vec::new(),
+        };
+        let is_strange = |agent: &AgentIdentity| {
+            let known = |issuer: &Arc<str>| issuers.contains(issuer);
+            !issuers.is_empty() && !agent.issuer.as_ref().is_some_and(known)
+        };
+        self.live.sweep("denied", |agent| self.denied.holds(agent)) + self.live.sweep("root retired", is_strange)
     }
 
     /// The time by which certificates are judged.
@@ -306,6 +328,8 @@ impl Tls {
                 family.series(&[("certificate", name)], lapses);
             }
         }
+        let help = "Connections of agents that showed a certificate.";
+        into.single("mindos_agent_connections", Kind::Gauge, help, self.live.count());
         self.handshakes.expose(into);
     }
 }

@@ -80,6 +80,14 @@ impl AgentVerifier {
     }
 }
 
+impl AgentVerifier {
+    /// Whether an agent is kept out.
+    #[must_use]
+    pub fn denies(&self, agent: &AgentIdentity) -> bool {
+        self.denied.holds(agent)
+    }
+}
+
 impl ClientCertVerifier for AgentVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.path.root_hint_subjects()
