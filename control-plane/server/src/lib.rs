@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod http;
 pub mod ingest;
 pub mod ledger;
+pub mod limits;
 pub mod logging;
 mod memory;
 pub mod metrics;

@@ -12,6 +12,7 @@
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
+//! limits: {idle_timeout: 2m, requests_per_second: {principal: 5000}}   # see `limits`
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
@@ -47,6 +48,7 @@ use crate::ingest::redact::{self, RedactSetting, Rules};
 use crate::ledger::anchor_settings::{self, Anchor, AnchorSetting};
 use crate::ledger::anchors;
 use crate::ledger::changes::SettingsDigest;
+use crate::limits::{Limits, LimitsSetting};
 use crate::logging::{self, Filter};
 use crate::notify::{self, DiscordEnv, NotifySection, Places};
 use crate::prices::Prices;
@@ -125,6 +127,8 @@ struct Settings {
     #[serde(default)]
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
+    #[serde(default)]
+    limits: LimitsSetting,
     log: Option<String>,
     #[serde(default)]
     gitlens: GitlensSection,
@@ -158,6 +162,7 @@ struct Checked {
     quotas: Arc<Quotas>,
     sinks: Arc<BTreeMap<String, Sink>>,
     otlp: Option<Arc<Otlp>>,
+    limits: Arc<Limits>,
     log: Filter,
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
@@ -186,6 +191,7 @@ impl Checked {
             quotas,
             sinks,
             otlp,
+            limits,
             log,
             gitlens,
             notify,
@@ -213,6 +219,7 @@ impl Checked {
             quotas: Arc::new(Quotas::new(&quotas)?),
             sinks: Arc::new(sinks),
             otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
+            limits: Arc::new(Limits::new(&limits)?),
             log: log.unwrap_or_else(|| base.log.clone()),
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
@@ -257,6 +264,8 @@ pub struct InForce {
     pub sinks: Configured,
     /// Where spans go.
     pub otlp: trace::Configured,
+    /// What peers may take.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// What the surface of the GitLens contract is.
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
@@ -281,6 +290,7 @@ impl InForce {
             quotas,
             sinks,
             otlp,
+            limits,
             gitlens,
             notify,
             oidc,
@@ -295,6 +305,10 @@ impl InForce {
         quotas.store(Arc::clone(&checked.quotas));
         sinks.store(Arc::clone(&checked.sinks));
         otlp.store(checked.otlp.clone());
+        // The same limits keep what was taken of them.
+        if **limits.load() != *checked.limits {
+            limits.store(Arc::clone(&checked.limits));
+        }
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
         oidc.store(Arc::clone(&checked.oidc));

@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod account;
+pub mod attack;
 pub mod chance;
 pub mod client;
 pub mod faketime;

@@ -124,7 +124,7 @@ async fn an_exported_ledger_is_verified_elsewhere_and_every_harm_is_located() ->
     ensure!(entries.len() as u64 == through, "{} entries through {through}", entries.len());
 
     let harmed = world.folder().join("harmed.mindos-ledger");
-    let mut found = |bytes: &[u8]| -> Result<(u64, u64, String)> {
+    let found = |bytes: &[u8]| -> Result<(u64, u64, String)> {
         std::fs::write(&harmed, bytes)?;
         let (code, report) = verify(&harmed, &key, &[])?;
         ensure!(code == VERIFICATION, "ended with {code}: {report}");

@@ -8,6 +8,7 @@ mod access_self;
 mod access_words;
 mod agent;
 mod agent_down;
+mod agent_pace;
 mod agent_up;
 mod authority;
 mod blob;
@@ -76,12 +77,13 @@ use crate::driver::Handle;
 use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::keys::LedgerKeys;
 use crate::ledger::redactions::Redactions;
+use crate::limits::Rates;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
-use crate::tls::server_config::Tls;
 use crate::secure::AccessMode;
+use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -111,6 +113,8 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
+    /// What peers may take.
+    pub rates: Arc<Rates>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
     /// Whether callers have to say who they are.
@@ -122,6 +126,8 @@ pub struct Context {
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
+    /// Turns for conditions that take long.
+    pub(crate) slow_judges: Arc<Semaphore>,
     scorecards: Arc<Semaphore>,
 }
 
@@ -144,6 +150,7 @@ pub struct Parts {
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
+    pub rates: Arc<Rates>,
     pub access: Arc<AccessView>,
     pub mode: AccessMode,
 }
@@ -166,6 +173,7 @@ impl Context {
             blobs,
             access,
             mode,
+            rates,
         } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
@@ -182,11 +190,13 @@ impl Context {
             judges,
             otlp,
             blobs,
+            rates,
             access,
             mode,
             event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
+            slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
         }
