@@ -13,6 +13,7 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
+//! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
@@ -32,6 +33,7 @@ use tracing::warn;
 
 use crate::access::jwt;
 use crate::access::jwt::settings::{OidcProvider, OidcSetting};
+use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
@@ -126,6 +128,8 @@ struct Settings {
     prices: Prices,
     #[serde(default)]
     oidc: Vec<OidcSetting>,
+    #[serde(default)]
+    token_review: Vec<TokenReviewSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -149,6 +153,7 @@ struct Checked {
     notify: Arc<Places>,
     prices: Arc<Prices>,
     oidc: Arc<Vec<OidcProvider>>,
+    token_review: Arc<Vec<TokenReview>>,
 }
 
 impl Checked {
@@ -173,6 +178,7 @@ impl Checked {
             notify,
             prices,
             oidc,
+            token_review,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -197,6 +203,7 @@ impl Checked {
             notify: Arc::new(notify),
             prices: Arc::new(prices),
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
+            token_review: Arc::new(token_reviews(&token_review, secrets)?),
         })
     }
 }
@@ -238,11 +245,13 @@ pub struct InForce {
     pub notify: notify::Configured,
     /// Who vouches for people and programs.
     pub oidc: jwt::settings::Configured,
+    /// Which clusters are asked about tokens.
+    pub token_review: ReviewConfigured,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, oidc } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, oidc, token_review } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -253,6 +262,7 @@ impl InForce {
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
         oidc.store(Arc::clone(&checked.oidc));
+        token_review.store(Arc::clone(&checked.token_review));
         logging::set_filter(&checked.log);
     }
 }
