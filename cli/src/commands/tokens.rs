@@ -182,6 +182,9 @@ fn what(token: &Value) -> String {
         let sources = if sources.is_empty() { String::new() } else { format!(" of {sources}") };
         return format!("{}{sources} in {}", list("roles"), text("tenant"));
     }
+    if token["revoked"] == true {
+        return "nothing: it was revoked".to_owned();
+    }
     let namespace = text("namespace");
     let namespace = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
     format!("{} of {}{namespace}, {} uses left", text("holder"), text("cluster"), token["uses_left"])
@@ -276,7 +279,8 @@ fn api_json(token: &ApiToken) -> Value {
 }
 
 fn join_json(token: &JoinToken) -> Value {
-    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by } = token;
+    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by, revoked } =
+        token;
     let holder = match holder.as_ref().and_then(|holder| holder.holder.as_ref()) {
         Some(Holder::General(general)) => format!("general {general}"),
         Some(Holder::AnyGeneral(_)) => "any general".to_owned(),
@@ -291,6 +295,7 @@ fn join_json(token: &JoinToken) -> Value {
         "namespace": namespace,
         "holder": holder,
         "uses_left": uses_left,
+        "revoked": revoked,
         "expires_at": at(expires_at.as_ref()),
         "created_at": at(created_at.as_ref()),
         "created_by": created_by,
