@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use mindos_e2e::rotation::{sessions, sidecar};
 use mindos_e2e::world::{Joining, START_MAX, World};
 use mindos_e2e::{access, client, general};
-use mindos_proto::access::v1::JoinRefusal;
+use mindos_proto::journal::v1::JoinRefusal;
 use mindos_sdk::{Roots, Tls};
 
 const HOUR: Duration = Duration::from_secs(3600);
