@@ -294,6 +294,7 @@ fn join_json(token: &JoinToken) -> Value {
         "cluster": cluster,
         "namespace": namespace,
         "holder": holder,
+        "revoked": revoked,
         "uses_left": uses_left,
         "revoked": revoked,
         "expires_at": at(expires_at.as_ref()),
