@@ -182,6 +182,9 @@ fn what(token: &Value) -> String {
         let sources = if sources.is_empty() { String::new() } else { format!(" of {sources}") };
         return format!("{}{sources} in {}", list("roles"), text("tenant"));
     }
+    if token["revoked"] == true {
+        return "nothing: it was revoked".to_owned();
+    }
     let namespace = text("namespace");
     let namespace = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
     format!("{} of {}{namespace}, {} uses left", text("holder"), text("cluster"), token["uses_left"])
@@ -293,6 +296,7 @@ fn join_json(token: &JoinToken) -> Value {
         "holder": holder,
         "revoked": revoked,
         "uses_left": uses_left,
+        "revoked": revoked,
         "expires_at": at(expires_at.as_ref()),
         "created_at": at(created_at.as_ref()),
         "created_by": created_by,
