@@ -61,7 +61,7 @@ impl Durable {
         let is_served = context.soft.pool(idx).is_some_and(|pool| pool.members > 0);
         let has_work = general.bound > 0 || general.leased > 0;
         let key = GeneralKey::clone(&general.key);
-        let record = crate::record::GeneralRemoved { key, by: Arc::from("") };
+        let record = crate::record::GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") };
         (!is_served && !has_work).then_some(Record::GeneralRemoved(record))
     }
 }

@@ -138,18 +138,18 @@ impl Durable {
         request: RequestId,
         tenant: TenantName,
         change: BudgetChange,
-        by: Arc<str>,
+        (by, from): (Arc<str>, Arc<str>),
     ) -> Decision {
         let unknown = |name: &BudgetName| Rejection::UnknownTarget { what: format!("budget {name}") };
         let changed = match change {
-            BudgetChange::Set(budget) => self.set_budget(tenant, budget, by),
+            BudgetChange::Set(budget) => self.set_budget(tenant, budget, (by, from)),
             BudgetChange::Remove(budget) => match self.budgets.named(&tenant, &budget) {
-                Some(_) => Ok(Some(Record::BudgetRemoved(BudgetRemoved { tenant, budget, by }))),
+                Some(_) => Ok(Some(Record::BudgetRemoved(BudgetRemoved { tenant, budget, by, from }))),
                 None => Err(unknown(&budget)),
             },
             BudgetChange::Acknowledge(budget) => match self.budgets.named(&tenant, &budget) {
                 Some((_, account)) if account.acknowledged && !account.has_ended(self.at) => Ok(None),
-                Some(_) => Ok(Some(Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by }))),
+                Some(_) => Ok(Some(Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by, from }))),
                 None => Err(unknown(&budget)),
             },
         };
@@ -160,7 +160,12 @@ impl Durable {
         }
     }
 
-    fn set_budget(&self, tenant: TenantName, budget: Arc<Budget>, by: Arc<str>) -> Result<Option<Record>, Rejection> {
+    fn set_budget(
+        &self,
+        tenant: TenantName,
+        budget: Arc<Budget>,
+        (by, from): (Arc<str>, Arc<str>),
+    ) -> Result<Option<Record>, Rejection> {
         budget.check()?;
         let known = self.budgets.named(&tenant, &budget.name);
         if known.is_some_and(|(_, account)| account.budget == budget) {
@@ -176,7 +181,7 @@ impl Durable {
             let accepted = format!("{SCOPE_BUDGETS_MAX} budgets have this scope, as many as may: remove one");
             return Err(too_many("scope", accepted));
         }
-        Ok(Some(Record::BudgetSet(Box::new(BudgetSet { tenant, budget, by }))))
+        Ok(Some(Record::BudgetSet(Box::new(BudgetSet { tenant, budget, by, from }))))
     }
 
     /// The budgets of a tenant as they stand, by name.

@@ -52,17 +52,30 @@ impl Durable {
             Input::Closed { session: _ } => Decision::default(),
             Input::Cancel { request, tenant, select, by } => self.cancel(request, &tenant, &select, &by, context),
             Input::Redrive { request, tenant, select, by } => self.redrive(request, &tenant, &select, &by, context),
-            Input::Hold { request, tenant, target, end, begin, by } => {
-                self.hold(request, tenant, target, (end, begin), by, context)
+            Input::Hold { request, tenant, target, end, begin, by, from } => {
+                self.hold(request, tenant, target, (end, begin), (by, from), context)
             }
-            Input::ApplyRoutes { request, tenant, table, expected, by } => {
-                self.apply_routes(request, tenant, table, expected, by)
+            Input::ApplyRoutes { request, tenant, table, expected, by, from } => {
+                self.apply_routes(request, tenant, table, expected, (by, from))
             }
-            Input::RemoveGeneral { request, key, by } => self.remove_general(request, key, by, context),
-            Input::Budget { request, tenant, change, by } => self.change_budget(request, tenant, change, by),
-            Input::FinalizeUpgrade { request, version, by } => self.finalize_upgrade(request, version, by),
+            Input::RemoveGeneral { request, key, by, from } => self.remove_general(request, key, (by, from), context),
+            Input::Budget { request, tenant, change, by, from } => {
+                self.change_budget(request, tenant, change, (by, from))
+            }
+            Input::FinalizeUpgrade { request, version, by, from } => {
+                self.finalize_upgrade(request, version, (by, from))
+            }
+            Input::Access { request, within, change, by, from } => {
+                self.change_access(request, within, *change, (by, from), context.now)
+            }
+            Input::Join(join) => self.join(*join, context.now),
+            Input::Redact { request, tenant, events, why, by, from } => {
+                self.redact(request, tenant, events, why, (by, from), context)
+            }
             Input::Query { request, tenant, query } => self.query(request, &tenant, query, context),
             Input::Carry { event, payload } => match self.events.get(event) {
+                // A copy that was read before it was redacted.
+                Some(known) if known.is_redacted() => Decision::default(),
                 Some(_) => Decision::default().with(Record::PayloadCarried(PayloadCarried { event, payload })),
                 None => Decision::default(),
             },

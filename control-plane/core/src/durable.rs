@@ -10,6 +10,7 @@ use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
 use mindos_model::{DeliveryId, ParkReason, Seq, Status, Strategy, Timestamp};
 
+use crate::access::{Access, AccessRecord};
 use crate::account::Accounts;
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
@@ -46,6 +47,8 @@ pub struct Durable {
     pub(crate) agenda: Agenda,
     pub(crate) budgets: Accounts,
     pub(crate) opinions: Opinions,
+    /// Shared, so that a copy of the state costs nothing for it.
+    pub(crate) access: Arc<Access>,
 }
 
 /// Open leases by the instance that holds them.
@@ -108,6 +111,7 @@ impl Durable {
             recent: Recent::default(),
             tenants: Tenants::default(),
             agenda: Agenda::default(),
+            access: Arc::default(),
         }
     }
 
@@ -127,6 +131,12 @@ impl Durable {
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// When the last record was decided.
@@ -172,7 +182,7 @@ impl Durable {
             Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, *at, record),
             Record::ClusterRegistered(record) => self.cluster_registered(record),
             Record::GeneralRegistered(record) => self.general_registered(record),
-            Record::GeneralRemoved(GeneralRemoved { key, by: _ }) => {
+            Record::GeneralRemoved(GeneralRemoved { key, by: _, from: _ }) => {
                 let Some(idx) = self.registry.find(key) else { return Change::Nothing };
                 let general = self.registry.general(idx);
                 assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");
@@ -206,17 +216,17 @@ impl Durable {
                 Change::Nothing
             }
             Record::BudgetSet(record) => {
-                let BudgetSet { tenant, budget, by: _ } = record.as_ref();
+                let BudgetSet { tenant, budget, by: _, from: _ } = record.as_ref();
                 self.budgets.set(*at, *seq, tenant, budget);
                 self.budget_moved(tenant);
                 Change::Nothing
             }
-            Record::BudgetRemoved(BudgetRemoved { tenant, budget, by: _ }) => {
+            Record::BudgetRemoved(BudgetRemoved { tenant, budget, by: _, from: _ }) => {
                 self.budgets.remove(tenant, budget);
                 self.budget_moved(tenant);
                 Change::Nothing
             }
-            Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by: _ }) => {
+            Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by: _, from: _ }) => {
                 self.budgets.acknowledge(*at, tenant, budget);
                 Change::Nothing
             }
@@ -226,7 +236,15 @@ impl Durable {
                 self.budget_moved(tenant);
                 Change::Nothing
             }
+            Record::Access(record) => {
+                Arc::make_mut(&mut self.access).fold(entry);
+                if let AccessRecord::QuotaSet { tenant, quota, .. } = record.as_ref() {
+                    self.tenants.bound(tenant, quota.and_then(|quota| quota.open_max));
+                }
+                Change::Nothing
+            }
             Record::ResultRefused(_)
+            | Record::PayloadsRedacted(_)
             | Record::PrefixDropped(_)
             | Record::JournalTruncated(_)
             | Record::UpgradeFinalized(_) => Change::Nothing,
@@ -336,7 +354,7 @@ impl Durable {
     }
 
     fn hold_changed(&mut self, record: &HoldChanged) -> Change {
-        let HoldChanged { tenant, target, holds, by: _ } = record;
+        let HoldChanged { tenant, target, holds, by: _, from: _ } = record;
         match target {
             HoldTarget::Route(name) => {
                 let route = self.routing.find(tenant, name).expect("records name routes applied before them");

@@ -8,6 +8,7 @@ use mindos_model::{
     RouteName, Seq, Status, TenantName, Timestamp, Token,
 };
 
+use crate::access::{AccessChange, Join, Scope};
 use crate::budget::{Budget, Limit};
 use crate::guard::Trust;
 use crate::record::{
@@ -62,7 +63,7 @@ pub enum Input {
     Closed {
         session: SessionId,
     },
-    /// From people and programs.
+    /// From people and programs. In each `by` is who asks, and `from` the address that they ask from.
     Cancel {
         request: RequestId,
         tenant: TenantName,
@@ -84,6 +85,7 @@ pub enum Input {
         /// Holds that begin.
         begin: Holds,
         by: Arc<str>,
+        from: Arc<str>,
     },
     ApplyRoutes {
         request: RequestId,
@@ -92,22 +94,46 @@ pub enum Input {
         /// Refused unless the table in force has this sequence; unset applies in any case.
         expected: Option<Seq>,
         by: Arc<str>,
+        from: Arc<str>,
     },
     RemoveGeneral {
         request: RequestId,
         key: GeneralKey,
         by: Arc<str>,
+        from: Arc<str>,
     },
     Budget {
         request: RequestId,
         tenant: TenantName,
         change: BudgetChange,
         by: Arc<str>,
+        from: Arc<str>,
     },
     FinalizeUpgrade {
         request: RequestId,
         version: Arc<str>,
         by: Arc<str>,
+        from: Arc<str>,
+    },
+    /// Who may do what is to change. Whether they may change it is checked before.
+    Access {
+        request: RequestId,
+        /// Where who asks may act: what lies outside is not known to them.
+        within: Scope,
+        change: Box<AccessChange>,
+        by: Arc<str>,
+        from: Arc<str>,
+    },
+    /// An agent wants an identity.
+    Join(Box<Join>),
+    /// Payloads of these events are to be forgotten.
+    Redact {
+        request: RequestId,
+        tenant: TenantName,
+        events: Vec<Seq>,
+        why: Arc<str>,
+        by: Arc<str>,
+        from: Arc<str>,
     },
     Query {
         request: RequestId,

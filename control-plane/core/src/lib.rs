@@ -3,6 +3,7 @@
 //! `decide` reads the state and returns records; `apply` folds a record into the state; [`Plane`] drives both without
 //! waiting, so that the server and the simulator run the very same one. No clock, no chance, no I/O in here.
 
+pub mod access;
 mod account;
 mod account_check;
 pub mod affinity;
@@ -43,6 +44,7 @@ mod race;
 mod rate;
 mod recent;
 pub mod record;
+mod redact;
 mod registry;
 pub mod replay;
 mod rounds;

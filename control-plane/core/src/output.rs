@@ -9,6 +9,7 @@ use mindos_model::{
     TenantName, Timestamp, Token,
 };
 
+use crate::access::{AccessError, Identity, JoinRefused, TokenId};
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
@@ -38,6 +39,15 @@ pub enum Reply {
     /// Deliveries that were changed.
     Changed {
         deliveries: Vec<DeliveryId>,
+    },
+    /// A token was made, by the record of that number.
+    TokenMade {
+        id: TokenId,
+    },
+    /// An agent got an identity.
+    Joined {
+        identity: Box<Identity>,
+        at: Seq,
     },
     /// Where the change stands in the journal; the same place as before where nothing changed.
     Done {
@@ -177,6 +187,11 @@ pub enum CloseReason {
     Replaced,
     /// Nothing was heard for too long.
     Silent,
+    /// Its tenant has as many streams as it may.
+    TooManyStreams {
+        /// What it may have.
+        max: u32,
+    },
 }
 
 /// Why a request is refused.
@@ -208,6 +223,15 @@ pub enum Rejection {
     RoutesChanged { current: Seq, expected: Seq },
     #[error("{max} routes that publishers asked for have open work, no more may")]
     AskedRoutesFull { max: usize },
+    /// A token or an issuer that nothing is known of.
+    #[error("join refused: unknown")]
+    JoinUnknown,
+    #[error("join refused: {}", .0.reason)]
+    JoinRefused(Box<JoinRefused>),
+    #[error("{field}: {reason}")]
+    Redaction { field: &'static str, reason: String },
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(transparent)]
     Budget(#[from] crate::budget::BudgetError),
     #[error(transparent)]

@@ -52,7 +52,9 @@ impl Record {
             | Record::BudgetSet(_)
             | Record::BudgetRemoved(_)
             | Record::BudgetAcknowledged(_)
-            | Record::BudgetCrossed(_) => return None,
+            | Record::BudgetCrossed(_)
+            | Record::Access(_)
+            | Record::PayloadsRedacted(_) => return None,
         })
     }
 }

@@ -165,7 +165,7 @@ impl Durable {
         tenant: TenantName,
         target: HoldTarget,
         (end, begin): (Holds, Holds),
-        by: Arc<str>,
+        (by, from): (Arc<str>, Arc<str>),
         context: Context<'_>,
     ) -> Decision {
         let current = match self.current_holds(&tenant, &target, context) {
@@ -198,7 +198,7 @@ impl Durable {
             let send = |session| Output::Send { session, message: PlaneMessage::Drain };
             decision.outputs.extend(sessions.map(send));
         }
-        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by })))
+        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by, from })))
     }
 
     fn current_holds(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Holds> {
@@ -229,7 +229,7 @@ impl Durable {
         tenant: TenantName,
         table: Arc<RouteTable>,
         expected: Option<Seq>,
-        by: Arc<str>,
+        (by, from): (Arc<str>, Arc<str>),
     ) -> Decision {
         if let Err(error) = table.check() {
             return Decision::reply(request, Err(error.into()));
@@ -243,14 +243,14 @@ impl Durable {
             return Decision::reply(request, Ok(Reply::Done { at: current }));
         }
         Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }))
-            .with(Record::RoutesApplied(Box::new(RoutesApplied { tenant, table, by })))
+            .with(Record::RoutesApplied(Box::new(RoutesApplied { tenant, table, by, from })))
     }
 
     pub(crate) fn remove_general(
         &self,
         request: RequestId,
         key: GeneralKey,
-        by: Arc<str>,
+        (by, from): (Arc<str>, Arc<str>),
         context: Context<'_>,
     ) -> Decision {
         let Some(idx) = self.registry.find(&key) else {
@@ -264,13 +264,21 @@ impl Durable {
             let rejection = Rejection::GeneralInUse { general: key.to_string(), instances, open };
             return Decision::reply(request, Err(rejection));
         }
-        Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }))
-            .with(Record::GeneralRemoved(GeneralRemoved { key, by }))
+        Decision::reply(request, Ok(Reply::Done { at: self.seq.next() })).with(Record::GeneralRemoved(GeneralRemoved {
+            key,
+            by,
+            from,
+        }))
     }
 
-    pub(crate) fn finalize_upgrade(&self, request: RequestId, version: Arc<str>, by: Arc<str>) -> Decision {
+    pub(crate) fn finalize_upgrade(
+        &self,
+        request: RequestId,
+        version: Arc<str>,
+        (by, from): (Arc<str>, Arc<str>),
+    ) -> Decision {
         Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }))
-            .with(Record::UpgradeFinalized(UpgradeFinalized { version, by }))
+            .with(Record::UpgradeFinalized(UpgradeFinalized { version, by, from }))
     }
 }
 

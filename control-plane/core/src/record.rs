@@ -13,6 +13,7 @@ use mindos_model::{
 
 use smallvec::SmallVec;
 
+pub use crate::access::AccessRecord;
 use crate::account::{OverBudget, Reservation, Tally};
 pub use crate::affinity::{KeptOut, Siting};
 use crate::budget::{Amount, Budget, Level};
@@ -123,6 +124,8 @@ pub enum Record {
     BudgetRemoved(BudgetRemoved),
     BudgetAcknowledged(BudgetAcknowledged),
     BudgetCrossed(Box<BudgetCrossed>),
+    Access(Box<AccessRecord>),
+    PayloadsRedacted(Box<PayloadsRedacted>),
 }
 
 /// The plane started. Ends every earlier epoch, so that a deposed process can be told by its tokens.
@@ -409,6 +412,8 @@ pub enum CancelReason {
     ReplayFailed,
     /// It was a replay, and its budget had nothing left.
     ReplayOverBudget,
+    /// The payload of its event was redacted.
+    Redacted,
 }
 
 /// A waiting delivery was set aside.
@@ -477,6 +482,8 @@ pub struct GeneralRegistered {
 pub struct GeneralRemoved {
     pub key: GeneralKey,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// Work was held back from somewhere, or let go again.
@@ -487,6 +494,8 @@ pub struct HoldChanged {
     /// All that are in force from here on.
     pub holds: Holds,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// What can be held.
@@ -559,6 +568,8 @@ pub struct RoutesApplied {
     pub tenant: TenantName,
     pub table: Arc<RouteTable>,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// An event is about to come that brings its own route.
@@ -596,6 +607,8 @@ pub struct JournalTruncated {
 pub struct UpgradeFinalized {
     pub version: Arc<str>,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// A budget was set, for the first time or otherwise than before.
@@ -604,6 +617,8 @@ pub struct BudgetSet {
     pub tenant: TenantName,
     pub budget: Arc<Budget>,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// A budget was removed. What waited for it goes on.
@@ -612,6 +627,8 @@ pub struct BudgetRemoved {
     pub tenant: TenantName,
     pub budget: BudgetName,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// A person lets a paused budget be used up, for this period.
@@ -620,6 +637,8 @@ pub struct BudgetAcknowledged {
     pub tenant: TenantName,
     pub budget: BudgetName,
     pub by: Arc<str>,
+    /// The address that it was asked from; empty where that is not known, and for the plane itself.
+    pub from: Arc<str>,
 }
 
 /// A budget has reached a level for the first time in its period.
@@ -629,6 +648,20 @@ pub struct BudgetCrossed {
     pub budget: BudgetName,
     pub level: Level,
     pub tally: Tally,
+}
+
+/// Payloads were taken out of the journal: those of these events, of the results of their deliveries, and of their checkpoints. The chain
+/// holds on, because each stands in it as its salted hash alone. Nothing of them is sent out after this record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadsRedacted {
+    /// Whose events they are.
+    pub tenant: TenantName,
+    /// Ascending, each once; 1 to [`mindos_model::limits::REDACTED_MAX`].
+    pub events: Vec<Seq>,
+    pub why: Arc<str>,
+    pub by: Arc<str>,
+    /// The address that it was asked from; empty for the plane itself.
+    pub from: Arc<str>,
 }
 
 impl Record {
@@ -660,7 +693,9 @@ impl Record {
             | Record::BudgetSet(_)
             | Record::BudgetRemoved(_)
             | Record::BudgetAcknowledged(_)
-            | Record::BudgetCrossed(_) => None,
+            | Record::BudgetCrossed(_)
+            | Record::Access(_)
+            | Record::PayloadsRedacted(_) => None,
         }
     }
 
@@ -693,6 +728,8 @@ impl Record {
             Record::BudgetRemoved(_) => "BudgetRemoved",
             Record::BudgetAcknowledged(_) => "BudgetAcknowledged",
             Record::BudgetCrossed(_) => "BudgetCrossed",
+            Record::Access(record) => record.kind(),
+            Record::PayloadsRedacted(_) => "PayloadsRedacted",
         }
     }
 }

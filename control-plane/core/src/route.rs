@@ -127,7 +127,9 @@ impl Pattern {
         &self.0
     }
 
-    pub(crate) fn fits(&self, text: &str) -> bool {
+    /// Whether a text fits.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => text.starts_with(beginning),
             None => *self.0 == *text,

@@ -120,7 +120,7 @@ impl Routing {
     }
 
     pub(crate) fn apply(&mut self, record: &RoutesApplied, at: Seq, registry: &mut Registry, hasher: &FixedState) {
-        let RoutesApplied { tenant, table, by: _ } = record;
+        let RoutesApplied { tenant, table, by: _, from: _ } = record;
         let put = |route: &Route| self.put(tenant, Arc::new(route.clone()), registry, hasher);
         let order = table.routes.iter().map(put).collect();
         let in_force = InForce { table: table.clone(), at, order, index: RouteIndex::new(table) };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mindos_model::{DeliveryId, ParkReason, Priority, RouteName, Seq, TenantName, Timestamp, Token};
 
+use crate::access::AccessItem;
 use crate::account::{AccountIds, Over, Spend, Tally, Turn};
 use crate::budget::{Amount, Budget, Level};
 use crate::durable::{Durable, held_by};
@@ -93,6 +94,7 @@ pub enum Item {
         token: Token,
         ending: Ending,
     },
+    Access(AccessItem),
 }
 
 /// How a delivery ended, for what is reported under its newest token afterwards.
@@ -192,7 +194,13 @@ impl Durable {
         }
         items.extend(self.routing.iter().filter(|(_, rule)| !rule.holds.is_none()).map(|(_, rule)| {
             let target = HoldTarget::Route(rule.route.name.clone());
-            Item::Hold(HoldChanged { tenant: rule.tenant.clone(), target, holds: rule.holds, by: Arc::from("") })
+            Item::Hold(HoldChanged {
+                tenant: rule.tenant.clone(),
+                target,
+                holds: rule.holds,
+                by: Arc::from(""),
+                from: Arc::from(""),
+            })
         }));
         let events = self.events.iter().map(|(seq, event)| Item::Event(Box::new(self.event_item(seq, event))));
         let seen = self.dedupe.iter().map(|(key, at, seen)| Item::Seen { key, at, seen });
@@ -204,12 +212,12 @@ impl Durable {
         });
         let voices = self.opinions.said().map(|(voice, verdict)| Item::Voice { voice, verdict });
         let items = items.into_iter().chain(events).chain(seen).chain(settled).chain(self.budget_items());
-        items.chain(opinions).chain(voices)
+        items.chain(opinions).chain(voices).chain(self.access.items().map(Item::Access))
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
         let hold = |tenant: &TenantName, target, holds| {
-            Item::Hold(HoldChanged { tenant: tenant.clone(), target, holds, by: Arc::from("") })
+            Item::Hold(HoldChanged { tenant: tenant.clone(), target, holds, by: Arc::from(""), from: Arc::from("") })
         };
         for ((tenant, name), cluster) in &self.registry.clusters {
             let (tenant, region) = (tenant.clone(), cluster.region.clone());
@@ -315,7 +323,7 @@ impl Import {
             Item::General(record) => {
                 durable.register(&record);
             }
-            Item::Hold(HoldChanged { tenant, target, holds, by: _ }) => match &target {
+            Item::Hold(HoldChanged { tenant, target, holds, by: _, from: _ }) => match &target {
                 HoldTarget::Route(name) => {
                     let route = durable.routing.find(&tenant, name).expect("routes stand before their holds");
                     durable.routing.rule_mut(route).holds = holds;
@@ -325,7 +333,7 @@ impl Import {
                 }
             },
             Item::Routes { tenant, at, table } => {
-                let record = RoutesApplied { tenant, table, by: Arc::from("") };
+                let record = RoutesApplied { tenant, table, by: Arc::from(""), from: Arc::from("") };
                 durable.routing.apply(&record, at, &mut durable.registry, &durable.hasher);
                 durable.routing.adopt(&record.tenant, durable.tenants.place(&record.tenant));
             }
@@ -340,6 +348,12 @@ impl Import {
             Item::Opinion { general, version, voices } => durable.opinions.put(&general, &version, voices),
             Item::Voice { voice, verdict } => {
                 durable.opinions.note(voice, verdict);
+            }
+            Item::Access(item) => {
+                if let AccessItem::Quota { tenant, quota } = &item {
+                    durable.tenants.bound(tenant, quota.open_max);
+                }
+                Arc::make_mut(&mut durable.access).put(item);
             }
             Item::Budget(item) => durable.import_budget(*item),
             Item::Estimate { pair, learnt } => {

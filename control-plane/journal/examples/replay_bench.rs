@@ -100,7 +100,12 @@ impl Fill {
         let route = Route::new("bench".parse()?, Match::default(), Targets::default(), Strategy::Broadcast);
         let table = Arc::new(RouteTable { routes: vec![route], trust: None });
         let tenant = TenantName::default_tenant();
-        fill.push(Record::RoutesApplied(Box::new(RoutesApplied { tenant, table, by: Arc::from("bench") })))?;
+        fill.push(Record::RoutesApplied(Box::new(RoutesApplied {
+            tenant,
+            table,
+            by: Arc::from("bench"),
+            from: Arc::from(""),
+        })))?;
         Ok(fill)
     }
 

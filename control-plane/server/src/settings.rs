@@ -6,11 +6,14 @@
 //! gitlab: {secret: "the secret token of the webhook", previous: ".."}
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
+//! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
+//! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
+//! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
@@ -28,6 +31,9 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::access::jwt;
+use crate::access::jwt::settings::{OidcProvider, OidcSetting};
+use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
@@ -105,6 +111,8 @@ struct Settings {
     alertmanager: Option<SecretSetting>,
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
+    #[serde(default)]
+    webhook_tenants: BTreeMap<String, String>,
     github_app: Option<AppSetting>,
     #[serde(default)]
     quotas: Vec<QuotaSetting>,
@@ -118,6 +126,10 @@ struct Settings {
     notify: NotifySection,
     #[serde(default)]
     prices: Prices,
+    #[serde(default)]
+    oidc: Vec<OidcSetting>,
+    #[serde(default)]
+    token_review: Vec<TokenReviewSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -140,6 +152,8 @@ struct Checked {
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
     prices: Arc<Prices>,
+    oidc: Arc<Vec<OidcProvider>>,
+    token_review: Arc<Vec<TokenReview>>,
 }
 
 impl Checked {
@@ -154,6 +168,7 @@ impl Checked {
             gitlab,
             alertmanager,
             ingest,
+            webhook_tenants,
             github_app,
             quotas,
             sinks,
@@ -162,6 +177,8 @@ impl Checked {
             gitlens,
             notify,
             prices,
+            oidc,
+            token_review,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -169,7 +186,7 @@ impl Checked {
             (Some(secret), previous) => GithubAccess::Signed(self::secrets(secret, previous)?),
             (None, None) => base.github.clone(),
         };
-        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest)?;
+        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest, &webhook_tenants)?;
         let notify = notify.places(&base.discord, secrets)?;
         let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
         sinks.extend(sinks::settings::notices(&notify));
@@ -185,6 +202,8 @@ impl Checked {
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
             prices: Arc::new(prices),
+            oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
+            token_review: Arc::new(token_reviews(&token_review, secrets)?),
         })
     }
 }
@@ -224,11 +243,15 @@ pub struct InForce {
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
     pub notify: notify::Configured,
+    /// Who vouches for people and programs.
+    pub oidc: jwt::settings::Configured,
+    /// Which clusters are asked about tokens.
+    pub token_review: ReviewConfigured,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, oidc, token_review } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -238,6 +261,8 @@ impl InForce {
         otlp.store(checked.otlp.clone());
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
+        oidc.store(Arc::clone(&checked.oidc));
+        token_review.store(Arc::clone(&checked.token_review));
         logging::set_filter(&checked.log);
     }
 }

@@ -11,6 +11,8 @@ use mindos_model::TenantName;
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
+use crate::access::jwt::Jwt;
+use crate::access::service_account::ServiceAccounts;
 use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
@@ -76,6 +78,8 @@ pub struct Upkeep {
     board: Board,
     turned: Arc<Turned>,
     senders: Vec<crate::notify::Task>,
+    jwt: Jwt,
+    service_accounts: Arc<ServiceAccounts>,
 }
 
 impl Upkeep {
@@ -149,6 +153,9 @@ impl Upkeep {
         let spans = tracer.counts.clone();
         let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
         handle.admission().follow(Arc::clone(&in_force.quotas));
+        let jwt = Jwt::new(handle.clock(), Arc::clone(&in_force.oidc));
+        let tokens = jwt.clone();
+        let service_accounts = ServiceAccounts::new(handle.clock(), Arc::clone(&in_force.token_review));
         let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
@@ -156,6 +163,7 @@ impl Upkeep {
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
             Exposed::new(move |into| door.admission().expose(into)),
             Exposed::new(move |into| notices.expose(into)),
+            Exposed::new(move |into| tokens.expose(into)),
         ];
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
@@ -178,12 +186,26 @@ impl Upkeep {
             board,
             turned: Arc::default(),
             senders,
+            jwt,
+            service_accounts: Arc::new(service_accounts),
         })
     }
 
     /// What models cost, as the settings say.
     pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
         Arc::clone(&self.in_force.prices)
+    }
+
+    /// Verifies tokens of the identity providers that the settings name.
+    #[must_use]
+    pub fn jwt(&self) -> Jwt {
+        self.jwt.clone()
+    }
+
+    /// Checks service account tokens of clusters.
+    #[must_use]
+    pub fn service_accounts(&self) -> Arc<ServiceAccounts> {
+        Arc::clone(&self.service_accounts)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
@@ -217,9 +239,13 @@ impl Upkeep {
             blob_progress: seen("blob-refs").unwrap_or_default(),
             snapshot_wanted: self.snapshots.wanted(),
             settings: self.retention,
-            tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Adds families to what a scrape shows.
+    pub fn expose(&mut self, exposed: Exposed) {
+        self.exposed.push(exposed);
     }
 
     /// Data too large for their events.

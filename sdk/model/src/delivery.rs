@@ -41,6 +41,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// Where a delivery stands.
     Status, "status", "waiting, leased, parked, succeeded or cancelled" {

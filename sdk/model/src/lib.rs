@@ -6,6 +6,8 @@ mod delivery;
 mod id;
 pub mod limits;
 mod name;
+mod role;
+mod secret;
 mod time;
 
 pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
@@ -13,4 +15,6 @@ pub use id::{DeliveryId, ParseIdError, Seq, Token};
 pub use name::{
     BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
 };
+pub use role::Role;
+pub use secret::Secret;
 pub use time::{ParseTimeError, Timestamp};

@@ -53,3 +53,35 @@ pub const GENERALS_PER_AGENT_MAX: usize = 256;
 pub const SLOTS_MAX: u32 = 65_536;
 /// Deliveries of one event.
 pub const FANOUT_MAX: usize = 4096;
+/// API tokens that the plane keeps.
+pub const API_TOKENS_MAX: usize = 10_000;
+/// Join tokens that the plane keeps.
+pub const JOIN_TOKENS_MAX: usize = 10_000;
+/// Bindings of roles.
+pub const BINDINGS_MAX: usize = 10_000;
+/// Registered issuers of service account tokens.
+pub const ISSUERS_MAX: usize = 1_000;
+/// Denials of agents.
+pub const DENIALS_MAX: usize = 10_000;
+/// Tenants with a quota.
+pub const QUOTAS_MAX: usize = 10_000;
+/// One tenant gets at most this part of any of these, so that none fills them alone.
+pub const ACCESS_SHARE: usize = 2;
+/// Keys of the authority, and keys that signed the ledger, that are told of.
+pub const AUTHORITY_KEYS_MAX: usize = 1_000;
+/// Bytes of an issuer's keys.
+pub const JWKS_MAX: usize = 64 * 1024;
+/// Grants of one issuer, and patterns in one list of a grant, a binding or a token.
+pub const GRANTS_MAX: usize = 100;
+/// Longest life of an API token.
+pub const API_TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Longest life of a join token.
+pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Agents that one join token may let in.
+pub const JOIN_TOKEN_USES_MAX: u32 = 10_000;
+/// Bytes of a reason, or of another text that a person gives along with a change.
+pub const REASON_MAX: usize = 1024;
+/// Events that one record redacts.
+pub const REDACTED_MAX: usize = 1_000;
+/// Longest life of an agent's certificate.
+pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(60 * 60);

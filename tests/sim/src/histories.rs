@@ -15,7 +15,7 @@ use crate::ledger::Broken;
 use crate::words;
 
 /// Kinds of records there are.
-pub const KINDS: usize = 24;
+pub const KINDS: usize = 42;
 /// The file that says what the journal leads to.
 pub const STATE: &str = "state.txt";
 
@@ -80,6 +80,7 @@ pub fn summary(durable: &Durable) -> String {
                 writeln!(text, "spend {delivery} {reserved:?} {spent:?} {accounts:?}")
             }
             Item::Over { delivery, account, wanted, .. } => writeln!(text, "over {delivery} {account} {wanted:?}"),
+            Item::Access(item) => writeln!(text, "access {item:?}"),
             Item::Opinion { general, version, voices } => writeln!(text, "opinion {general} {version} {voices:?}"),
             Item::Voice { voice, verdict } => {
                 writeln!(text, "voice {:016x} {verdict:?}", words::hash(&[&voice]))

@@ -55,6 +55,8 @@ impl Ledger {
                 deliveries.iter().try_for_each(|id| self.has_token(*id, Token::default(), "change"))
             }
             Reply::Done { at } => self.reached(*at, "change"),
+            Reply::TokenMade { id } => self.reached(Seq(id.0), "token"),
+            Reply::Joined { identity: _, at } => self.reached(*at, "join"),
             Reply::Seen(seen) => seen.map_or(Ok(()), |seen| self.has_event(seen.event)),
             Reply::Event(view) => view.as_ref().map_or(Ok(()), |view| {
                 self.has_event(view.event)?;
@@ -81,6 +83,9 @@ impl Ledger {
             }
             PlaneMessage::Assign(assign) => {
                 self.has_token(assign.delivery, assign.token, "assignment")?;
+                if self.access.redacted.contains_key(&assign.delivery.event) {
+                    return Err(format!("what_is_redacted_stays_so: {} was given out", assign.delivery));
+                }
                 let facts = self.deliveries.get(&assign.delivery);
                 let mode = |facts: &Facts| match (facts.plan.replay, facts.plan.terms.shadow) {
                     (true, _) => Mode::Replay,

@@ -185,6 +185,7 @@ impl Ledger {
             | CancelReason::ReplayOverBudget
             | CancelReason::ShadowFailed
             | CancelReason::Superseded { .. }
+            | CancelReason::Redacted
             | CancelReason::Requested => Ok(()),
         }
     }

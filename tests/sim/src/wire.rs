@@ -152,7 +152,8 @@ pub(crate) fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp)
                 | CancelReason::Expired
                 | CancelReason::ShadowFailed
                 | CancelReason::ReplayFailed
-                | CancelReason::ReplayOverBudget => sidecar::CancelReason::Human,
+                | CancelReason::ReplayOverBudget
+                | CancelReason::Redacted => sidecar::CancelReason::Human,
                 CancelReason::RaceLost { .. } => sidecar::CancelReason::RaceLost,
             };
             Down::Cancel { delivery, token, reason, grace: GRACE }

@@ -85,8 +85,11 @@ pub fn name_request(input: &mut Input, id: RequestId) {
         | Input::RemoveGeneral { request, .. }
         | Input::Budget { request, .. }
         | Input::FinalizeUpgrade { request, .. }
+        | Input::Access { request, .. }
+        | Input::Redact { request, .. }
         | Input::Query { request, .. }
         | Input::DropPrefix { request, .. } => *request = id,
+        Input::Join(join) => join.request = id,
         Input::Hello(_)
         | Input::Agent { .. }
         | Input::Closed { .. }

@@ -228,7 +228,13 @@ fn set(world: &mut World, limit: u64) {
         priority: Vec::new(),
     };
     let change = BudgetChange::Set(Arc::new(budget));
-    world.offer(Input::Budget { request: RequestId(2), tenant: words::tenant(), change, by: Arc::from("ann") });
+    world.offer(Input::Budget {
+        request: RequestId(2),
+        tenant: words::tenant(),
+        change,
+        by: Arc::from("ann"),
+        from: Arc::from(""),
+    });
 }
 
 #[test]

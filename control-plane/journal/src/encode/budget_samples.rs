@@ -95,16 +95,16 @@ pub(super) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         }
         (20, record) => {
             let (tenant, budget) = (tenant(random), budget(random));
-            *record = Record::BudgetSet(Box::new(BudgetSet { tenant, budget, by }));
+            *record = Record::BudgetSet(Box::new(BudgetSet { tenant, budget, by, from: Arc::from("") }));
         }
         (21, record) => {
             let (tenant, budget) = (tenant(random), budget(random).name.clone());
-            *record = Record::BudgetRemoved(BudgetRemoved { tenant, budget, by });
+            *record = Record::BudgetRemoved(BudgetRemoved { tenant, budget, by, from: Arc::from("") });
         }
         (22, record) => {
             let (tenant, budget) = (tenant(random), budget(random).name.clone());
             *record = match random.chance(50) {
-                true => Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by }),
+                true => Record::BudgetAcknowledged(BudgetAcknowledged { tenant, budget, by, from: Arc::from("") }),
                 false => Record::DeliveryParked(DeliveryParked {
                     delivery: delivery(random),
                     reason: ParkReason::OverBudget,

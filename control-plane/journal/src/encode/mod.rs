@@ -14,6 +14,7 @@ use mindos_proto::journal::v1 as pb;
 use prost::Message;
 
 pub mod about;
+mod access;
 pub mod budget;
 mod budget_state;
 mod fields;
@@ -83,7 +84,9 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::BudgetSet(_)
         | Record::BudgetRemoved(_)
         | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => {
+        | Record::BudgetCrossed(_)
+        | Record::Access(_)
+        | Record::PayloadsRedacted(_) => {
             message(entry).encode(bytes).expect("a vector grows as needed");
         }
     }
@@ -131,6 +134,10 @@ fn in_place(seq: Seq, entry: Entry) -> Result<Entry, DecodeError> {
 
 #[cfg(test)]
 mod about_tests;
+#[cfg(test)]
+mod access_samples;
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod budget_samples;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{about, budget, guard, route, siting, words};
+use super::{about, access, budget, guard, route, siting, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -85,13 +85,18 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::GeneralRemoved(record) => {
             let tenant = names.tenant(&record.tenant)?;
             let key = names.general(&tenant, &record.cluster, &record.name)?;
-            Record::GeneralRemoved(GeneralRemoved { key: GeneralKey::clone(&key), by: by(record.by) })
+            Record::GeneralRemoved(GeneralRemoved {
+                key: GeneralKey::clone(&key),
+                by: by(record.by),
+                from: by(record.from),
+            })
         }
         Kind::HoldChanged(record) => Record::HoldChanged(Box::new(read_hold_changed(names, record)?)),
         Kind::RoutesApplied(record) => Record::RoutesApplied(Box::new(RoutesApplied {
             tenant: names.tenant(&record.tenant)?,
             table: Arc::new(route::table_from_message(required(record.table, "table")?)?),
             by: by(record.by),
+            from: by(record.from),
         })),
         Kind::RouteAsked(record) => {
             let pb::RouteAsked { tenant, route, replaces, replaces_tenant } = record;
@@ -112,23 +117,28 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             kept: Seq(record.kept_through),
             dropped_through: Seq(record.lost_through),
         }),
-        Kind::UpgradeFinalized(record) => {
-            Record::UpgradeFinalized(UpgradeFinalized { version: Arc::from(record.version), by: by(record.by) })
-        }
+        Kind::UpgradeFinalized(record) => Record::UpgradeFinalized(UpgradeFinalized {
+            version: Arc::from(record.version),
+            by: by(record.by),
+            from: by(record.from),
+        }),
         Kind::BudgetSet(record) => Record::BudgetSet(Box::new(BudgetSet {
             tenant: names.tenant(&record.tenant)?,
             budget: Arc::new(budget::from_message(required(record.budget, "budget")?)?),
             by: by(record.by),
+            from: by(record.from),
         })),
         Kind::BudgetRemoved(record) => Record::BudgetRemoved(BudgetRemoved {
             tenant: names.tenant(&record.tenant)?,
             budget: parsed(&record.budget, "budget")?,
             by: by(record.by),
+            from: by(record.from),
         }),
         Kind::BudgetAcknowledged(record) => Record::BudgetAcknowledged(BudgetAcknowledged {
             tenant: names.tenant(&record.tenant)?,
             budget: parsed(&record.budget, "budget")?,
             by: by(record.by),
+            from: by(record.from),
         }),
         Kind::BudgetCrossed(record) => Record::BudgetCrossed(Box::new(BudgetCrossed {
             tenant: names.tenant(&record.tenant)?,
@@ -136,6 +146,24 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             level: budget::level(record.level)?,
             tally: budget::tally(record.charged, record.reserved),
         })),
+        Kind::PayloadsRedacted(record) => access::redacted(names, record)?,
+        kind @ (Kind::ApiTokenCreated(_)
+        | Kind::ApiTokenUsed(_)
+        | Kind::ApiTokenRevoked(_)
+        | Kind::JoinTokenCreated(_)
+        | Kind::JoinTokenRevoked(_)
+        | Kind::AgentJoined(_)
+        | Kind::JoinRefused(_)
+        | Kind::RoleBound(_)
+        | Kind::RoleUnbound(_)
+        | Kind::IssuerRegistered(_)
+        | Kind::IssuerRemoved(_)
+        | Kind::AgentDenied(_)
+        | Kind::AgentAllowed(_)
+        | Kind::QuotaSet(_)
+        | Kind::SettingsChanged(_)
+        | Kind::AuthorityChanged(_)
+        | Kind::CheckpointSigned(_)) => Record::Access(Box::new(access::from_message(names, kind)?)),
     })
 }
 
@@ -340,6 +368,7 @@ pub(crate) fn read_hold_changed(names: &mut Names, record: pb::HoldChanged) -> R
         target,
         holds: words::holds(record.hold, &record.besides)?,
         by: Arc::from(record.by),
+        from: Arc::from(record.from),
     })
 }
 

@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, budget, guard, route, siting, words};
+use super::{RECORD_FORMAT, about, access, budget, guard, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -99,19 +99,21 @@ pub(crate) fn to_message(record: &Record) -> Kind {
         }),
         Record::ClusterRegistered(record) => Kind::ClusterRegistered(cluster_registered(record)),
         Record::GeneralRegistered(record) => Kind::GeneralRegistered(general_registered(record)),
-        Record::GeneralRemoved(GeneralRemoved { key, by }) => Kind::GeneralRemoved(pb::GeneralRemoved {
+        Record::GeneralRemoved(GeneralRemoved { key, by, from }) => Kind::GeneralRemoved(pb::GeneralRemoved {
             cluster: key.cluster.to_string(),
             name: key.name.to_string(),
             by: by.to_string(),
+            from: from.to_string(),
             tenant: tenant(&key.tenant),
         }),
         Record::HoldChanged(record) => Kind::HoldChanged(hold_changed(record)),
         Record::RoutesApplied(record) => {
-            let RoutesApplied { tenant: of, table, by } = &**record;
+            let RoutesApplied { tenant: of, table, by, from } = &**record;
             Kind::RoutesApplied(pb::RoutesApplied {
                 table: Some(route::table_to_message(table)),
                 digest: Bytes::new(),
                 by: by.to_string(),
+                from: from.to_string(),
                 tenant: tenant(of),
             })
         }
@@ -134,24 +136,30 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 ..Default::default()
             })
         }
-        Record::UpgradeFinalized(UpgradeFinalized { version, by }) => Kind::UpgradeFinalized(pb::UpgradeFinalized {
-            version: version.to_string(),
-            format: RECORD_FORMAT,
-            by: by.to_string(),
-        }),
-        Record::BudgetSet(record) => {
-            let BudgetSet { tenant: of, budget, by } = &**record;
-            let budget = Some(budget::to_message(budget));
-            Kind::BudgetSet(pb::BudgetSet { tenant: tenant(of), budget, by: by.to_string() })
+        Record::UpgradeFinalized(UpgradeFinalized { version, by, from }) => {
+            Kind::UpgradeFinalized(pb::UpgradeFinalized {
+                version: version.to_string(),
+                format: RECORD_FORMAT,
+                by: by.to_string(),
+                from: from.to_string(),
+            })
         }
-        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by }) => Kind::BudgetRemoved(pb::BudgetRemoved {
-            tenant: tenant(of),
-            budget: budget.to_string(),
-            by: by.to_string(),
-        }),
-        Record::BudgetAcknowledged(BudgetAcknowledged { tenant: of, budget, by }) => {
+        Record::BudgetSet(record) => {
+            let BudgetSet { tenant: of, budget, by, from } = &**record;
+            let budget = Some(budget::to_message(budget));
+            Kind::BudgetSet(pb::BudgetSet { tenant: tenant(of), budget, by: by.to_string(), from: from.to_string() })
+        }
+        Record::BudgetRemoved(BudgetRemoved { tenant: of, budget, by, from }) => {
+            Kind::BudgetRemoved(pb::BudgetRemoved {
+                tenant: tenant(of),
+                budget: budget.to_string(),
+                by: by.to_string(),
+                from: from.to_string(),
+            })
+        }
+        Record::BudgetAcknowledged(BudgetAcknowledged { tenant: of, budget, by, from }) => {
             let (tenant, budget, by) = (tenant(of), budget.to_string(), by.to_string());
-            Kind::BudgetAcknowledged(pb::BudgetAcknowledged { tenant, budget, by })
+            Kind::BudgetAcknowledged(pb::BudgetAcknowledged { tenant, budget, by, from: from.to_string() })
         }
         Record::BudgetCrossed(record) => {
             let BudgetCrossed { tenant: of, budget, level, tally } = &**record;
@@ -163,6 +171,8 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 reserved: budget::of_some(tally.reserved),
             })
         }
+        Record::Access(record) => access::to_message(record),
+        Record::PayloadsRedacted(record) => access::of_redacted(record),
     }
 }
 
@@ -372,7 +382,7 @@ pub(crate) fn general_registered(record: &GeneralRegistered) -> pb::GeneralRegis
 
 pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
     use pb::hold_changed::Target;
-    let HoldChanged { tenant: of, target, holds, by } = record;
+    let HoldChanged { tenant: of, target, holds, by, from } = record;
     let target = match target {
         HoldTarget::Cluster(cluster) => Target::Cluster(cluster.to_string()),
         HoldTarget::General(cluster, name) => {
@@ -390,6 +400,7 @@ pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
         on: hold != 0,
         besides,
         by: by.to_string(),
+        from: from.to_string(),
         tenant: tenant(of),
         ..Default::default()
     }

@@ -11,11 +11,11 @@ use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
-use super::budget_samples;
+use super::{access_samples, budget_samples};
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 30;
+pub(crate) const KINDS: u64 = 30 + access_samples::KINDS;
 
 pub(super) fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -177,6 +177,7 @@ fn hold(random: &mut Random) -> HoldChanged {
         },
         holds: [Holds::NONE, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING][random.below(4) as usize],
         by: text(random, "person"),
+        from: Arc::from(""),
     }
 }
 
@@ -264,7 +265,8 @@ fn leased(random: &mut Random) -> DeliveryLeased {
 
 /// A record that brings a table in force.
 pub(crate) fn applied_routes(random: &mut Random, at: Seq) -> Entry {
-    let record = RoutesApplied { tenant: tenant(random), table: table(random), by: text(random, "person") };
+    let record =
+        RoutesApplied { tenant: tenant(random), table: table(random), by: text(random, "person"), from: Arc::from("") };
     Entry { seq: at, at: time(random), record: Record::RoutesApplied(Box::new(record)) }
 }
 
@@ -340,18 +342,28 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         })),
         11 => Record::ClusterRegistered(Box::new(cluster(random))),
         12 => Record::GeneralRegistered(Box::new(registered(random))),
-        13 => Record::GeneralRemoved(GeneralRemoved { key: registered(random).key, by: text(random, "person") }),
+        13 => Record::GeneralRemoved(GeneralRemoved {
+            key: registered(random).key,
+            by: text(random, "person"),
+            from: Arc::from(""),
+        }),
         14 => Record::HoldChanged(Box::new(hold(random))),
         15 => Record::RoutesApplied(Box::new(RoutesApplied {
             tenant: tenant(random),
             table: table(random),
             by: text(random, "person"),
+            from: Arc::from(""),
         })),
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
+        30.. => return access_samples::entry(random, kind - 30, at),
         21.. => return budget_samples::entry(random, kind - 1, at),
-        19 => Record::UpgradeFinalized(UpgradeFinalized { version: text(random, "0.2"), by: text(random, "person") }),
+        19 => Record::UpgradeFinalized(UpgradeFinalized {
+            version: text(random, "0.2"),
+            by: text(random, "person"),
+            from: Arc::from(""),
+        }),
         _ => {
             let replaces = random.chance(50).then(|| (tenant(random), route(random).name));
             Record::RouteAsked(Box::new(RouteAsked {
@@ -366,7 +378,8 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
 
 /// A snapshot item of any kind.
 pub(crate) fn item(random: &mut Random) -> Item {
-    match random.below(13) {
+    match random.below(15) {
+        13.. => Item::Access(access_samples::item(random)),
         9.. => budget_samples::item(random),
         0 => Item::Header { seq: seq(random), at: time(random), epoch: random.below(99) as u32 },
         1 => Item::Cluster(cluster(random)),

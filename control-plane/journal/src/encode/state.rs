@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, about, budget_state, route, seen_block, words};
+use super::{DecodeError, RECORD_FORMAT, about, access, budget_state, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -68,6 +68,7 @@ fn to_message(item: &Item) -> Piece {
         }
         Item::Opinion { general, version, voices } => about::of_opinion(general, version, *voices),
         Item::Voice { voice, verdict } => about::of_voice(voice, *verdict),
+        Item::Access(item) => access::state::to_message(item),
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
             token: token_to_message(*token),
@@ -195,6 +196,7 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
         Piece::OverBudget(message) => budget_state::over(message)?,
         Piece::Opinion(message) => about::opinion(names, message)?,
         Piece::Voice(message) => about::voice(message)?,
+        Piece::Access(message) => access::state::from_message(names, message)?,
         Piece::Settled(pb::SettledState { delivery, token, cancelled_unheld, unanswered }) => Item::Settled {
             delivery: read::delivery_id(delivery)?,
             token: token_or_none(token)?,

@@ -128,6 +128,7 @@ pub(crate) fn of_cancel(reason: CancelReason) -> (i32, Option<pb::DeliveryRef>) 
         CancelReason::ShadowFailed => (delivery::CancelReason::ShadowFailed as i32, None),
         CancelReason::ReplayFailed => (delivery::CancelReason::ReplayFailed as i32, None),
         CancelReason::ReplayOverBudget => (delivery::CancelReason::ReplayOverBudget as i32, None),
+        CancelReason::Redacted => (delivery::CancelReason::Redacted as i32, None),
     }
 }
 
@@ -147,6 +148,7 @@ pub(crate) fn cancel(reason: i32, superseded_by: Option<pb::DeliveryRef>) -> Res
         (Reason::ShadowFailed, _) => Ok(Some(CancelReason::ShadowFailed)),
         (Reason::ReplayFailed, _) => Ok(Some(CancelReason::ReplayFailed)),
         (Reason::ReplayOverBudget, _) => Ok(Some(CancelReason::ReplayOverBudget)),
+        (Reason::Redacted, _) => Ok(Some(CancelReason::Redacted)),
         (other @ (Reason::Budget | Reason::Drain | Reason::Deadline), _) => {
             Err(Invalid::new("reason", format_args!("{} is not accepted here", other.as_str_name())))
         }

@@ -6,6 +6,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mindos_core::access::AccessChange;
 use mindos_core::input::{AgentMessage, Input, ReportedOutcome};
 use mindos_model::Seq;
 use tokio::sync::Notify;
@@ -211,6 +212,11 @@ fn weight(input: &Input) -> usize {
         Input::Agent { message: AgentMessage::Reconcile { held }, .. } => held.len() * 24,
         Input::Hello(hello) => hello.held.len() * 24 + hello.generals.len() * 128,
         Input::Carry { payload, .. } => payload.bytes.len(),
+        Input::Access { change, .. } => match change.as_ref() {
+            AccessChange::RegisterIssuer(issuer) => issuer.keys.len(),
+            _ => 0,
+        },
+        Input::Redact { events, .. } => events.len() * 8,
         _ => 0,
     };
     BASE + body

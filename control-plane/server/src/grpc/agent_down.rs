@@ -217,6 +217,7 @@ impl Down {
                     CancelReason::ShadowFailed => (outcome::CancelReason::ShadowFailed, String::new()),
                     CancelReason::ReplayFailed => (outcome::CancelReason::ReplayFailed, String::new()),
                     CancelReason::ReplayOverBudget => (outcome::CancelReason::ReplayOverBudget, String::new()),
+                    CancelReason::Redacted => (outcome::CancelReason::Redacted, String::new()),
                 };
                 ControlWire::Cancel(wire::Cancel {
                     delivery_id: delivery.to_string(),
@@ -300,9 +301,14 @@ fn status(ending: Ending) -> Option<Status> {
         Ending::Plane(CloseReason::Silent) => {
             (Code::Unavailable, "nothing was heard for too long: dial again".to_owned())
         }
+        Ending::Plane(CloseReason::TooManyStreams { max }) => (
+            Code::ResourceExhausted,
+            format!("the tenant has {max} streams of agents open, no more may be: dial again later"),
+        ),
         Ending::TooSlow => (Code::ResourceExhausted, "the stream was read too slowly: dial again".to_owned()),
         Ending::Shutdown => (Code::Unavailable, "the control plane is stopping: dial again".to_owned()),
         Ending::Protocol(message) => (Code::InvalidArgument, message),
+        Ending::Identity(message) => (Code::PermissionDenied, message),
         Ending::Version(message) => (Code::FailedPrecondition, message),
     };
     Some(Status::new(code, message))

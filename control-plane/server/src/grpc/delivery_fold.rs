@@ -45,7 +45,9 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::BudgetSet(_)
         | Record::BudgetRemoved(_)
         | Record::BudgetAcknowledged(_)
-        | Record::BudgetCrossed(_) => None,
+        | Record::BudgetCrossed(_)
+        | Record::Access(_)
+        | Record::PayloadsRedacted(_) => None,
     }
 }
 
@@ -348,7 +350,8 @@ fn superseded_by(reason: CancelReason) -> String {
         | CancelReason::Expired
         | CancelReason::ShadowFailed
         | CancelReason::ReplayFailed
-        | CancelReason::ReplayOverBudget => String::new(),
+        | CancelReason::ReplayOverBudget
+        | CancelReason::Redacted => String::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mindos_core::access::AccessError;
 use mindos_core::budget::BudgetError;
 use mindos_core::output::Rejection;
 use mindos_core::route::RouteError;
@@ -108,6 +109,39 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(retry(RETRY_BACKLOG))
             .with(quota("plane".to_owned(), "routes that publishers asked for, with open work")),
         Rejection::Routes(error) => routes(error),
+        Rejection::Access(error) => access(error),
+        // Who could not join is told no more than the reason's word.
+        Rejection::JoinUnknown => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
+        Rejection::JoinRefused(_) => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
+        Rejection::Redaction { field, reason: _ } => new(Code::InvalidArgument, message.clone())
+            .with_reason("REDACTION_INVALID", [("field", (*field).to_owned())])
+            .with(bad_field((*field).to_owned(), message)),
+    }
+}
+
+/// What is wrong with a change of access.
+fn access(error: &AccessError) -> Status {
+    let message = error.to_string();
+    match error {
+        AccessError::Unknown { what } => new(Code::NotFound, message)
+            .with_reason("ACCESS_UNKNOWN", [("target", what.clone())])
+            .with(resource("access", what.clone())),
+        AccessError::Invalid { field, .. } => new(Code::InvalidArgument, message.clone())
+            .with_reason("ACCESS_INVALID", [("field", (*field).to_owned())])
+            .with(bad_field((*field).to_owned(), message)),
+        AccessError::Full { what, max } => new(Code::ResourceExhausted, message)
+            .with_reason("ACCESS_FULL", [("max", max.to_string())])
+            .with(quota("plane".to_owned(), what)),
+        AccessError::TenantFull { tenant, what, max } => new(Code::ResourceExhausted, message)
+            .with_reason("ACCESS_FULL", [("tenant", tenant.to_string()), ("max", max.to_string())])
+            .with(quota(format!("tenant:{tenant}"), what)),
+        AccessError::Exists { .. } => new(Code::AlreadyExists, message).with_reason("ACCESS_EXISTS", []),
+        AccessError::OutsideScope { .. } => {
+            new(Code::PermissionDenied, message).with_reason("ACCESS_OUTSIDE_SCOPE", [])
+        }
+        AccessError::Checkpoint { .. } => {
+            new(Code::FailedPrecondition, message).with_reason("CHECKPOINT_OUT_OF_ORDER", [])
+        }
     }
 }
 

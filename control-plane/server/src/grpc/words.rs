@@ -93,7 +93,8 @@ pub(super) fn open_delivery(view: &DeliveryView) -> delivery::Delivery {
             | CancelReason::Expired
             | CancelReason::ShadowFailed
             | CancelReason::ReplayFailed
-            | CancelReason::ReplayOverBudget,
+            | CancelReason::ReplayOverBudget
+            | CancelReason::Redacted,
         )
         | None => None,
     };

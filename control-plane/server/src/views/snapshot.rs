@@ -327,7 +327,8 @@ mod tests {
         let records = Records::default();
         records.push(Record::EpochStarted(EpochStarted { epoch: 1, version: "0".into(), cause: EpochCause::Start }));
         let (key, table) = (general("eu", "security"), RouteTable::stock());
-        let applied = RoutesApplied { tenant: key.tenant.clone(), table: Arc::new(table), by: "".into() };
+        let applied =
+            RoutesApplied { tenant: key.tenant.clone(), table: Arc::new(table), by: "".into(), from: "".into() };
         records.push(Record::RoutesApplied(Box::new(applied)));
         let ty = GeneralType::new("security-general").unwrap();
         let registered = GeneralRegistered { key: GeneralKey::clone(&key), ty, labels: vec![] };

@@ -290,7 +290,8 @@ fn cancel_reason(reason: delivery::CancelReason) -> CancelReason {
         | delivery::CancelReason::Expired
         | delivery::CancelReason::ShadowFailed
         | delivery::CancelReason::ReplayFailed
-        | delivery::CancelReason::ReplayOverBudget => CancelReason::Human,
+        | delivery::CancelReason::ReplayOverBudget
+        | delivery::CancelReason::Redacted => CancelReason::Human,
         delivery::CancelReason::Drain => CancelReason::Drain,
         delivery::CancelReason::Deadline => CancelReason::Deadline,
         delivery::CancelReason::RaceLost => CancelReason::RaceLost,

@@ -12,7 +12,6 @@ use mindos_sidecar_core::{Action, Agent, Config, ConfigError, Counts, Down, Gene
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -22,8 +21,9 @@ use super::encode::{self, Frames, Sender};
 use super::inbox::Inbox;
 use super::{Adapter, Assignment, Body, Handle, Start};
 use crate::clock::Clock;
-use crate::dial::{self, AddressError};
+use crate::dial::{AddressError, Channel, Dialer};
 use crate::general::ModelLoad;
+use crate::identity::{IdentityError, Member, Signals, is_turned_away};
 
 /// Frames that may wait for the connection.
 const OUTBOUND_MAX: usize = 4;
@@ -54,6 +54,9 @@ pub enum AgentError {
     /// The control plane's address is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The agent cannot prove who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// An agent that is set up and not running yet.
@@ -61,9 +64,10 @@ pub enum AgentError {
 pub struct Connection {
     agent: Agent<Assignment, Body>,
     identity: Identity,
-    endpoint: Endpoint,
+    dialer: Dialer,
     handle: Handle,
     clock: Clock,
+    signals: Signals,
 }
 
 enum Next {
@@ -77,9 +81,34 @@ impl Connection {
     /// # Errors
     /// When the address is not one, or the generals do not fit together.
     pub fn new(url: &str, config: Config, identity: Identity) -> Result<Connection, AgentError> {
-        let endpoint = dial::endpoint(url)?;
+        Connection::dial(Dialer::new(url)?, config, identity)
+    }
+
+    /// The same with roots, certificate or token of your own. Each stream has a connection of its own, and so the certificate of the
+    /// moment.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up, or the generals do not fit together.
+    pub fn dial(dialer: Dialer, config: Config, identity: Identity) -> Result<Connection, AgentError> {
+        let dialer = dialer.settled()?;
         let agent = Agent::new(config)?;
-        Ok(Connection { agent, identity, endpoint, handle: Handle::default(), clock: Clock::start() })
+        Ok(Connection {
+            agent,
+            identity,
+            dialer,
+            handle: Handle::default(),
+            clock: Clock::start(),
+            signals: Signals::default(),
+        })
+    }
+
+    /// The same as a member, with its certificate of the moment: dials at once when it has one again, and tells it when one was turned
+    /// away.
+    ///
+    /// # Errors
+    /// When the generals do not fit together.
+    pub fn of(member: &Member, config: Config, identity: Identity) -> Result<Connection, AgentError> {
+        Ok(Connection { signals: member.signals(), ..Connection::dial(member.dialer(), config, identity)? })
     }
 
     /// Tells the agent what happens, before and while it runs.
@@ -89,9 +118,11 @@ impl Connection {
     }
 
     /// Another channel to the same control plane, for blobs; dials when first used. Has to be called within a Tokio runtime.
-    #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.endpoint.connect_lazy()
+    ///
+    /// # Errors
+    /// Never in practice: what TLS needs has been read.
+    pub fn channel(&self) -> Result<Channel, AddressError> {
+        self.dialer.channel()
     }
 
     /// The clock that the agent goes by.
@@ -102,12 +133,13 @@ impl Connection {
 
     /// Serves until it is drained. Dials again for as long as it takes.
     pub async fn run<A: Adapter>(self, adapter: A) -> Counts {
-        let Connection { agent, identity, endpoint, handle, clock } = self;
+        let Connection { agent, identity, dialer, handle, clock, signals } = self;
         let mut driver = Driver {
             agent,
             identity,
             handle,
             clock,
+            signals,
             adapter,
             frames: Frames::default(),
             pending: VecDeque::new(),
@@ -118,7 +150,7 @@ impl Connection {
             next: None,
         };
         loop {
-            match driver.stream(&endpoint).await {
+            match driver.stream(&dialer).await {
                 Next::Dial { after } => match driver.wait(after).await {
                     Next::Dial { .. } => {}
                     Next::Exit => return *driver.agent.counts(),
@@ -134,6 +166,7 @@ struct Driver<A> {
     identity: Identity,
     handle: Handle,
     clock: Clock,
+    signals: Signals,
     adapter: A,
     frames: Frames,
     /// Not yet framed.
@@ -149,10 +182,10 @@ struct Driver<A> {
 
 impl<A: Adapter> Driver<A> {
     /// Dials, and serves one stream to its end.
-    async fn stream(&mut self, endpoint: &Endpoint) -> Next {
+    async fn stream(&mut self, dialer: &Dialer) -> Next {
         let (sender, receiver) = mpsc::channel(OUTBOUND_MAX);
         let dial = async {
-            let channel = endpoint.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
+            let channel = dialer.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
             Ok::<_, Status>(channel)
         };
         let channel = match self.while_turning(dial).await {
@@ -230,7 +263,10 @@ impl<A: Adapter> Driver<A> {
 
     /// Waits before a dial; the work goes on meanwhile.
     async fn wait(&mut self, after: Duration) -> Next {
-        let over = tokio::time::sleep(after);
+        let revived = self.signals.revived.clone();
+        let over = async {
+            let _ = timeout(after, revived.notified()).await;
+        };
         match self.while_turning(over).await {
             Ok(()) => Next::Dial { after: Duration::ZERO },
             Err(next) => next,
@@ -266,6 +302,9 @@ impl<A: Adapter> Driver<A> {
     }
 
     fn lost(&mut self, status: &Status) -> Next {
+        if is_turned_away(status) {
+            self.signals.suspected.notify_one();
+        }
         self.agent.stream_lost(self.clock.now());
         self.act(self.clock.now());
         let next = self.next.take().unwrap_or(Next::Dial { after: Duration::from_secs(1) });

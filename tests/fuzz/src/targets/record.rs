@@ -193,7 +193,113 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
         Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7 }),
         Record::PrefixDropped(pb::PrefixDropped { through: 6, link: vec![4; 32].into() }),
         Record::JournalTruncated(pb::JournalTruncated { kept_through: 6, lost_through: 8, by: text("me"), bytes: 100 }),
-        Record::UpgradeFinalized(pb::UpgradeFinalized { version: text("0.1.0"), format: 1, by: text("me") }),
+        Record::UpgradeFinalized(pb::UpgradeFinalized {
+            version: text("0.1.0"),
+            format: 1,
+            by: text("me"),
+            from: text(""),
+        }),
+        Record::JoinTokenCreated(pb::JoinTokenCreated {
+            token: Some(pb::JoinToken {
+                id: SEQ.0,
+                hash: vec![5; 32].into(),
+                cluster: text("eu"),
+                namespace: text("agents"),
+                holder: Some(pb::join_token::Holder::General(text("triage"))),
+                uses_left: 3,
+                expires_ms: 1_700_000_060_000,
+                ..pb::JoinToken::default()
+            }),
+            from: text("192.0.2.7"),
+        }),
+        Record::ApiTokenCreated(pb::ApiTokenCreated {
+            token: Some(pb::ApiToken {
+                id: SEQ.0,
+                name: text("ci"),
+                hash: vec![6; 32].into(),
+                scope: text("*"),
+                roles: vec![2, 4],
+                sources: vec![text("https://*")],
+                expires_ms: 1_700_000_060_000,
+                ..pb::ApiToken::default()
+            }),
+            from: text("192.0.2.7"),
+        }),
+        Record::AgentJoined(pb::AgentJoined {
+            identity: Some(pb::AgentIdentity {
+                cluster: text("eu"),
+                namespace: text("agents"),
+                general: text("triage"),
+                instance: text("pod-1"),
+                ..pb::AgentIdentity::default()
+            }),
+            key: vec![7; 32].into(),
+            how: Some(pb::agent_joined::How::ServiceAccount(pb::JoinedByServiceAccount {
+                issuer: text("eu"),
+                namespace: text("agents"),
+                service_account: text("triage"),
+                pod: text("pod-1"),
+            })),
+            ..pb::AgentJoined::default()
+        }),
+        Record::RoleBound(pb::RoleBound {
+            binding: Some(pb::RoleBinding {
+                scope: text("acme"),
+                subject: Some(pb::Subject { subject: Some(pb::subject::Subject::Group(text("oidc:corp#team"))) }),
+                role: 3,
+                sources: Vec::new(),
+            }),
+            by: text("token:7"),
+            from: text("192.0.2.7"),
+        }),
+        Record::IssuerRegistered(pb::IssuerRegistered {
+            issuer: Some(pb::Issuer {
+                cluster: text("eu"),
+                name: text("eu"),
+                url: text("https://kubernetes.default.svc"),
+                audience: text("mindos"),
+                keys: text("{\"keys\":[]}"),
+                grants: vec![pb::IssuerGrant {
+                    namespace: text("agents"),
+                    service_account: text("*"),
+                    generals: vec![text("triage*")],
+                    cluster_agent: true,
+                }],
+                ..pb::Issuer::default()
+            }),
+            ..pb::IssuerRegistered::default()
+        }),
+        Record::AgentDenied(pb::AgentDenied {
+            denial: Some(pb::Denial {
+                id: SEQ.0,
+                scope: text("default"),
+                target: Some(pb::denial::Target::Agent(pb::DeniedAgent {
+                    cluster: text("eu"),
+                    instance: text("pod-1"),
+                    ..pb::DeniedAgent::default()
+                })),
+                ..pb::Denial::default()
+            }),
+            from: String::new(),
+        }),
+        Record::QuotaSet(pb::QuotaSet {
+            quota: Some(pb::TenantQuota { open_max: Some(1000), ..pb::TenantQuota::default() }),
+            ..pb::QuotaSet::default()
+        }),
+        Record::AuthorityChanged(pb::AuthorityChanged {
+            what: Some(pb::authority_changed::What::LedgerKey(pb::LedgerKeyChanged {
+                key: Some(pb::LedgerKey { id: vec![1; 8].into(), public_key: vec![2; 32].into(), since: SEQ.0 }),
+                signed_by_old: vec![3; 64].into(),
+            })),
+            ..pb::AuthorityChanged::default()
+        }),
+        Record::CheckpointSigned(pb::CheckpointSigned {
+            through: 8,
+            link: vec![1; 32].into(),
+            key: vec![2; 8].into(),
+            signature: vec![3; 64].into(),
+        }),
+        Record::PayloadsRedacted(pb::PayloadsRedacted { events: vec![3, 7], why: text("asked"), ..Default::default() }),
     ];
     let entry = |record| pb::Entry { seq: SEQ.0, at_ms: 1_700_000_000_000, oldest_reader: 0, record: Some(record) };
     kinds.into_iter().map(|record| entry(record).encode_to_vec()).collect()

@@ -242,7 +242,7 @@ impl Bench {
         let route = Route::new(name("all"), Match::default(), targets, Strategy::Broadcast);
         let table = Arc::new(RouteTable { routes: vec![route], trust: None });
         let (request, tenant, by) = (RequestId(LOOKS - 1), words::tenant(), Arc::from("bench"));
-        self.offer(Input::ApplyRoutes { request, tenant, table, expected: None, by });
+        self.offer(Input::ApplyRoutes { request, tenant, table, expected: None, by, from: Arc::from("") });
     }
 
     fn hello(&mut self, instance: usize) {

@@ -133,12 +133,16 @@ impl<'a> Words<'a> {
             "remove" => {
                 let key = split(self.next("a general")?)?;
                 let key = words::general(key.0, key.1).ok_or("not a general's name")?;
-                Input::RemoveGeneral { request: RequestId(0), key, by: self.by() }
+                Input::RemoveGeneral { request: RequestId(0), key, by: self.by(), from: Arc::from("") }
             }
             "finalize" => {
                 let version = Arc::from(self.next("a version")?);
-                Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by() }
+                Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by(), from: Arc::from("") }
             }
+            "token" | "role" | "issuer" | "deny" | "allow" | "quota" | "settings" | "key" | "checkpoint"
+            | "refused" => self.access(verb)?,
+            "join" => self.join()?,
+            "redact" => self.redact()?,
             "query" => Input::Query { request: RequestId(0), tenant: words::tenant(), query: self.query()? },
             "carry" => {
                 let event = Seq(number(self.next("an event")?)?);
@@ -422,7 +426,7 @@ impl<'a> Words<'a> {
     }
 
     /// `+5s` counts from now, `5s` from the start.
-    fn time(&self, word: &str) -> Parsed<Timestamp> {
+    pub(super) fn time(&self, word: &str) -> Parsed<Timestamp> {
         match word.strip_prefix('+') {
             Some(word) => Ok(self.now + span(word)?),
             None => Ok(self.start + span(word)?),
@@ -485,7 +489,15 @@ impl<'a> Words<'a> {
             let Some(next) = self.alone.next() else { break };
             word = next;
         }
-        Ok(Input::Hold { request: RequestId(0), tenant: words::tenant(), target, end, begin, by: self.by() })
+        Ok(Input::Hold {
+            request: RequestId(0),
+            tenant: words::tenant(),
+            target,
+            end,
+            begin,
+            by: self.by(),
+            from: Arc::from(""),
+        })
     }
 
     fn query(&mut self) -> Parsed<Query> {

@@ -61,6 +61,6 @@ impl Words<'_> {
                 }))
             }
         };
-        Ok(Input::Budget { request: RequestId(0), tenant: words::tenant(), change, by: self.by() })
+        Ok(Input::Budget { request: RequestId(0), tenant: words::tenant(), change, by: self.by(), from: Arc::from("") })
     }
 }

@@ -131,7 +131,7 @@ impl Runner {
             Step::Apply { expected, by, guards } => {
                 let table = parse::table(std::mem::take(&mut self.routes), guards);
                 let (request, tenant) = (RequestId(0), words::tenant());
-                self.input(Input::ApplyRoutes { request, tenant, table, expected, by })?;
+                self.input(Input::ApplyRoutes { request, tenant, table, expected, by, from: "".into() })?;
             }
             Step::Input(input) => self.input(*input)?,
             Step::Advance(span) => self.advance(span)?,

@@ -71,6 +71,11 @@ fn record(record: &Record, start: Timestamp) -> String {
                 if record.unanswered { " unanswered" } else { "" }
             )
         }
+        Record::Access(record) => write!(out, "{}", super::access::show(record, start)),
+        Record::PayloadsRedacted(record) => {
+            let events: Vec<_> = record.events.iter().map(|event| format!("#{event}")).collect();
+            write!(out, " {} why={}{}", events.join(","), record.why, by(&record.by))
+        }
         Record::CancelRequested(record) => {
             write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
         }
@@ -208,6 +213,7 @@ fn reason(reason: CancelReason) -> String {
         CancelReason::ShadowFailed => "shadow_failed".to_owned(),
         CancelReason::ReplayFailed => "replay_failed".to_owned(),
         CancelReason::ReplayOverBudget => "replay_over_budget".to_owned(),
+        CancelReason::Redacted => "redacted".to_owned(),
     }
 }
 
@@ -331,6 +337,8 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             format!("changed{ids}")
         }
         Reply::Done { at } => format!("done at #{at}"),
+        Reply::TokenMade { id } => format!("token {id}"),
+        Reply::Joined { identity, at } => format!("joined as {identity} at #{at}"),
         Reply::Seen(seen) => match seen {
             Some(seen) => format!("seen as #{}", seen.event),
             None => "not seen".to_owned(),

@@ -26,7 +26,13 @@ impl World {
 
     fn change_budget(&mut self, change: BudgetChange) {
         let request = self.request(Asked::Other);
-        self.input(Input::Budget { request, tenant: words::tenant(), change, by: Arc::from("ann") });
+        self.input(Input::Budget {
+            request,
+            tenant: words::tenant(),
+            change,
+            by: Arc::from("ann"),
+            from: Arc::from(""),
+        });
     }
 
     /// Takes all budgets away, so that what waits for them goes on.

@@ -265,7 +265,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(28) {
+        match self.chance.below(34) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -299,7 +299,7 @@ impl World {
             15 => self.remove_general(),
             16 => {
                 let request = self.request(Asked::Other);
-                self.input(Input::FinalizeUpgrade { request, version: Arc::from("0.1.0"), by });
+                self.input(Input::FinalizeUpgrade { request, version: Arc::from("0.1.0"), by, from: Arc::from("") });
             }
             17 | 18 => self.upkeep(),
             19 => self.republish(),
@@ -308,6 +308,7 @@ impl World {
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
             21..=24 => self.change_budgets(),
+            28.. => self.meddle_with_access(),
             _ => self.query(),
         }
     }
@@ -333,7 +334,15 @@ impl World {
 
     pub(super) fn hold(&mut self, target: HoldTarget, end: Holds, begin: Holds) {
         let request = self.request(Asked::Other);
-        self.input(Input::Hold { request, tenant: words::tenant(), target, end, begin, by: Arc::from("ann") });
+        self.input(Input::Hold {
+            request,
+            tenant: words::tenant(),
+            target,
+            end,
+            begin,
+            by: Arc::from("ann"),
+            from: Arc::from(""),
+        });
     }
 
     pub(super) fn redrive(&mut self, filter: DeliveryFilter) {
@@ -347,7 +356,7 @@ impl World {
         let cluster = if self.chance.permille(500) { "c1" } else { "c2" };
         let Some(key) = words::general(cluster, name) else { return };
         let request = self.request(Asked::Other);
-        self.input(Input::RemoveGeneral { request, key, by: Arc::from("ann") });
+        self.input(Input::RemoveGeneral { request, key, by: Arc::from("ann"), from: Arc::from("") });
     }
 
     /// The journal's upkeep: what a snapshot covers may go, payloads of open work come along.
@@ -471,7 +480,14 @@ impl World {
         let table = Arc::new(RouteTable { routes, trust });
         let request = self.request(Asked::Other);
         let expected = (!plain && self.chance.permille(50)).then_some(Seq(3));
-        self.input(Input::ApplyRoutes { request, tenant: words::tenant(), table, expected, by: Arc::from("ann") });
+        self.input(Input::ApplyRoutes {
+            request,
+            tenant: words::tenant(),
+            table,
+            expected,
+            by: Arc::from("ann"),
+            from: Arc::from(""),
+        });
     }
 
     /// Where its work may go, and where it rather goes.

@@ -460,7 +460,8 @@ impl HistoryWriter {
                     | CancelReason::Expired
                     | CancelReason::ShadowFailed
                     | CancelReason::ReplayFailed
-                    | CancelReason::ReplayOverBudget => None,
+                    | CancelReason::ReplayOverBudget
+                    | CancelReason::Redacted => None,
                 };
                 self.ended(*delivery, seq, at, Status::Cancelled, Ending { superseded_by, ..Ending::default() })?;
             }
@@ -489,7 +490,9 @@ impl HistoryWriter {
             | Record::BudgetSet(_)
             | Record::BudgetRemoved(_)
             | Record::BudgetAcknowledged(_)
-            | Record::BudgetCrossed(_) => {}
+            | Record::BudgetCrossed(_)
+            | Record::Access(_)
+            | Record::PayloadsRedacted(_) => {}
         }
         self.mark = Mark { seq, at };
         Ok(())
