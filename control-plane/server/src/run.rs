@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mindos_core::record::EpochCause;
 use mindos_core::{Durable, Plane};
-use mindos_model::{Seq, Timestamp};
+use mindos_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -163,9 +163,7 @@ impl Server {
         let read: ReadPayload = Arc::new(move |seq| for_payloads.payload(seq));
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
-        let last = durable.access().last_checkpoint();
-        let signed = last.map_or((Seq::ZERO, Seq::ZERO), |(seq, checkpoint)| (checkpoint.through, seq));
-        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, signed)?;
+        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
