@@ -159,6 +159,22 @@ impl Keyring {
     }
 }
 
+/// Random bytes in a file of their own in `folder`, made where they are missing: what they are mixed into cannot be guessed from outside.
+///
+/// # Errors
+/// As [`Keyring::open`].
+pub fn salt(folder: &Path, name: &str) -> Result<[u8; 32], KeyringError> {
+    let path = folder.join(name);
+    if let Some(bytes) = read_bounded(&path, KEY_BYTES_MAX)? {
+        check_mode(&path, 0o600)?;
+        return bytes.as_slice().try_into().map_err(|_| KeyringError::NoKey { path });
+    }
+    let mut salt = [0; 32];
+    ring::rand::SecureRandom::fill(&SystemRandom::new(), &mut salt).map_err(|_| KeyringError::Random)?;
+    write(&path, &salt, 0o600)?;
+    Ok(salt)
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyringError {
     let path = path.to_owned();
     move |source| KeyringError::Io { action, path, source }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mindos_core::record::EpochCause;
 use mindos_core::{Durable, Plane};
-use mindos_model::{Seq, Timestamp};
+use mindos_model::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -184,9 +184,7 @@ impl Server {
         let listeners = config.listeners();
         let tls = config.secure.tls_settings(&listeners, &config.data_dir);
         let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
-        let last = durable.access().last_checkpoint();
-        let signed = last.map_or((Seq::ZERO, Seq::ZERO), |(seq, checkpoint)| (checkpoint.through, seq));
-        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, signed)?;
+        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
         // Before the plane begins, so that nothing becomes durable unseen.
         let access = Arc::new(AccessView::new(durable.access(), durable.seq()));
         let access_follower = handle.subscribe();

@@ -3,7 +3,7 @@
 //! Invariant: what tools did to the journal while nobody served stands in it before anything else is written.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -172,6 +172,7 @@ impl Home for EmbeddedHome {
 /// When another process has it, or it is damaged: names the file and the place.
 pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     let path = config.data_dir.join(JOURNAL_DIR);
+    make_private(&config.data_dir).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
     std::fs::create_dir_all(&path).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
     let disk = RealDisk::new(&path).map_err(|source| StoreError::Directory { path, source })?;
     let (mut entropy, mut seed) = ([0; 16], [0; 8]);
@@ -198,6 +199,20 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     let plane_id = hex(&recovery.log_id);
     let home = EmbeddedHome { journal, dropped: Seq::ZERO };
     Ok(Opened { home, durable, newest, cause, reads, plane_id })
+}
+
+/// Makes the data directory where it is missing, for nobody else to read.
+fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    if !path.is_dir() {
+        return std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    }
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let (path, mode) = (path.display(), format!("{mode:03o}"));
+        warn!(%path, mode, "others on this machine can read the data directory: chmod 700 it");
+    }
+    Ok(())
 }
 
 /// The state that the newest snapshot and the records behind it lead to, and when the newest of them was decided.

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use mindos_core::access::Access;
 use mindos_core::journal::JournalError;
 use mindos_journal::keyring::KeyringError;
 use mindos_model::{Seq, TenantName};
@@ -94,6 +95,8 @@ pub struct Upkeep {
     jwt: Jwt,
     service_accounts: Arc<ServiceAccounts>,
     ledger: LedgerParts,
+    /// There are settings to tell of, or were.
+    notes_settings: bool,
     signer: Option<Signer>,
     anchoring: Option<Anchoring>,
 }
@@ -108,7 +111,7 @@ impl Upkeep {
         handle: &Handle,
         reads: &Arc<Reads>,
         payloads: &Payloads,
-        signed: (Seq, Seq),
+        access: &Access,
     ) -> Result<Upkeep, UpkeepError> {
         let source: Arc<dyn Source> = Arc::clone(reads) as Arc<dyn Source>;
         let writer = DedupeWriter::open(&config.data_dir.join("dedupe"), Horizon::default())?;
@@ -215,7 +218,9 @@ impl Upkeep {
             ledger: reads.ledger().clone(),
             keys: ledger.keys.clone(),
             settings: SignerSettings { records: config.checkpoint_records, interval: config.checkpoint_interval },
-            last: signed,
+            last: access
+                .last_checkpoint()
+                .map_or((Seq::ZERO, Seq::ZERO), |(seq, checkpoint)| (checkpoint.through, seq)),
         };
         let anchoring = Anchoring {
             configured: Arc::clone(&in_force.anchors),
@@ -253,6 +258,8 @@ impl Upkeep {
             jwt,
             service_accounts: Arc::new(service_accounts),
             ledger,
+            notes_settings: config.settings.is_some()
+                || access.settings().any(|(what, _)| &**what == changes::SETTINGS),
             signer: Some(signer),
             anchoring: Some(anchoring),
         })
@@ -293,7 +300,9 @@ impl Upkeep {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
         let (handle, digest) = (context.handle.clone(), self.in_force.digest.subscribe());
-        tasks.spawn(changes::follow(handle, digest, context.draining.clone()));
+        if self.notes_settings {
+            tasks.spawn(changes::follow(handle, self.ledger_keys(), digest, context.draining.clone()));
+        }
         if let Some(signer) = self.signer.take() {
             tasks.spawn(signer.run(context.draining.clone()));
         }

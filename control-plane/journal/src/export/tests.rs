@@ -14,10 +14,12 @@ use crate::testing::{metadata, payload};
 
 const LOG: [u8; 16] = [7; 16];
 
+type SaltedPayload = Option<([u8; 16], Vec<u8>)>;
+
 /// A ledger of so many records, with checkpoints and a rotated key in it.
 struct Made {
     keys: Vec<SigningKey>,
-    entries: Vec<(Vec<u8>, Option<([u8; 16], Vec<u8>)>)>,
+    entries: Vec<(Vec<u8>, SaltedPayload)>,
     links: Vec<[u8; 32]>,
 }
 

@@ -22,6 +22,7 @@ use crate::blobs::{Announced, BlobError};
 use crate::grpc::status;
 use crate::ingest::cloudevents::{self, CloudEventError, ExtensionValue, IncomingEvent, Mode};
 use crate::ingest::event::{EventError, accept_incoming};
+use crate::ingest::redact;
 use crate::logging::Chain;
 
 /// Data above this go into a blob: what is left of the limit holds the attributes.
@@ -92,6 +93,14 @@ impl Http {
         mut event: IncomingEvent,
     ) -> Result<IncomingEvent, HttpError> {
         if event.data.len() <= DATA_MAX {
+            return Ok(event);
+        }
+        if redact::covers(&event.source, &event.r#type) {
+            // Nothing of them is to be on the disk, and in a blob nobody would look for it.
+            event.data = redact::whole().into();
+            event.datacontenttype = Some("application/json".to_owned());
+            let said = ExtensionValue::String("data".to_owned());
+            event.extensions.insert(redact::EXTENSION.to_owned(), said);
             return Ok(event);
         }
         let (blobs, data) = (std::sync::Arc::clone(&self.blobs), std::mem::take(&mut event.data));

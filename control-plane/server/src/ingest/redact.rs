@@ -6,7 +6,8 @@
 //!   - {attributes: [actor]}
 //! ```
 //! What stood there is replaced by `[redacted]`, and the event's extension `redacted` lists the pointers that were found. Conditions,
-//! agents and the ledger see the event as it is afterwards. Invariant: what a rule names is in no byte that is stored.
+//! agents and the ledger see the event as it is afterwards. Data that cannot be looked into (no JSON, too deep, in a blob, or too large to stand in
+//! the event) are replaced whole where a rule has pointers. Invariant: what a rule names is in no byte that is stored.
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,6 +29,9 @@ const DEPTH_MAX: usize = 32;
 pub const REDACTED: &str = "[redacted]";
 /// The extension that lists what was taken out.
 pub const EXTENSION: &str = "redacted";
+/// What is listed where data were replaced whole, and where they were in a blob.
+const DATA: &str = "data";
+const DATAREF: &str = "dataref";
 /// The longest list in that extension, in bytes.
 const LIST_MAX: usize = 1024;
 /// Attributes that the plane needs as they are.
@@ -85,6 +89,25 @@ pub(super) fn redacted(encoded: &[u8], source: &str, ty: &str) -> Option<Vec<u8>
     if rules.0.is_empty() { None } else { rules.apply(encoded, source, ty) }
 }
 
+/// Whether data that are too large to stand in an event are to be replaced whole: nothing of them may go into a blob.
+pub(crate) fn covers(source: &str, ty: &str) -> bool {
+    IN_FORCE.load().0.iter().any(|rule| !rule.pointers.is_empty() && rule.matches(source, ty))
+}
+
+/// What stands for data of which nothing is kept: a JSON text.
+pub(crate) fn whole() -> String {
+    Value::from(REDACTED).to_string()
+}
+
+fn has_data(event: &CloudEvent) -> bool {
+    match &event.data {
+        Some(Data::BinaryData(bytes)) => !bytes.is_empty(),
+        Some(Data::TextData(text)) => !text.is_empty(),
+        Some(Data::ProtoData(_)) => true,
+        None => false,
+    }
+}
+
 impl Rules {
     /// Checks what the settings file says.
     ///
@@ -118,7 +141,11 @@ impl Rules {
             Some(Data::TextData(text)) => serde_json::from_str(text).ok(),
             Some(Data::ProtoData(_)) | None => None,
         };
-        if let Some(value) = &mut data {
+        let has_pointers = rules.iter().any(|rule| !rule.pointers.is_empty());
+        if has_pointers && event.attributes.remove(DATAREF).is_some() {
+            event.data = Some(Data::TextData(whole()));
+            found.push(DATAREF);
+        } else if let Some(value) = &mut data {
             let before = found.len();
             for (pointer, parts) in rules.iter().flat_map(|rule| &rule.pointers) {
                 if replace(value, parts) {
@@ -132,6 +159,9 @@ impl Rules {
                     _ => Data::BinaryData(json.into_bytes().into()),
                 });
             }
+        } else if has_pointers && has_data(&event) {
+            event.data = Some(Data::TextData(whole()));
+            found.push(DATA);
         }
         if found.is_empty() {
             return None;
@@ -211,9 +241,11 @@ fn replace(value: &mut Value, parts: &[String]) -> bool {
     };
     let any = first == "*";
     match value {
-        // Every one of them, so no short cut.
-        Value::Array(items) if any => items.iter_mut().fold(false, |found, item| replace(item, rest) || found),
-        Value::Object(members) if any => members.values_mut().fold(false, |found, item| replace(item, rest) || found),
+        // Every one of them, so nothing that stops at the first.
+        Value::Array(items) if any => items.iter_mut().filter_map(|item| replace(item, rest).then_some(())).count() > 0,
+        Value::Object(members) if any => {
+            members.values_mut().filter_map(|item| replace(item, rest).then_some(())).count() > 0
+        }
         Value::Array(items) => {
             let item = first.parse::<usize>().ok().and_then(|at| items.get_mut(at));
             item.is_some_and(|item| replace(item, rest))
@@ -270,8 +302,26 @@ mod tests {
     fn what_no_rule_names_stays_as_it_came() {
         assert!(applied(r#"[{source: "/other", pointers: ["/mail"]}]"#, r#"{"mail":1}"#).is_none());
         assert!(applied(r#"[{pointers: ["/mail"]}]"#, r#"{"post":1}"#).is_none());
-        assert!(applied(r#"[{pointers: ["/mail"]}]"#, "no json").is_none());
         assert!(applied(r#"[{pointers: [""]}]"#, r#"{"mail":1}"#).is_some());
+    }
+
+    #[test]
+    fn data_that_cannot_be_looked_into_are_replaced_whole() {
+        let deep = format!("{}{{\"mail\":\"alice\"}}{}", "[".repeat(200), "]".repeat(200));
+        for data in ["no json: alice", &deep] {
+            let event = applied(r#"[{pointers: ["/mail"]}]"#, data).unwrap();
+            assert_eq!((event.data, &event.attributes[EXTENSION]), (Some(Data::TextData(whole())), &text("data")));
+        }
+        // Attributes alone say nothing of data.
+        assert!(applied(r#"[{attributes: [none]}]"#, "no json").is_none());
+        let mut event = event("");
+        event.attributes.insert(DATAREF.to_owned(), text("blob:sha256:00"));
+        event.data = None;
+        let rules = rules(r#"[{pointers: ["/mail"]}]"#).unwrap();
+        let redacted = rules.apply(&event.encode_to_vec(), "/shop", "order.placed").unwrap();
+        let redacted = CloudEvent::decode(&*redacted).unwrap();
+        assert!(!redacted.attributes.contains_key(DATAREF));
+        assert_eq!(redacted.data, Some(Data::TextData(whole())));
     }
 
     #[test]

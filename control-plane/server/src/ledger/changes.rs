@@ -10,10 +10,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::keys::LedgerKeys;
 use super::record;
 use crate::driver::{CallError, Handle};
 use crate::logging::Chain;
 
+/// What the file of settings is called in the ledger.
+pub const SETTINGS: &str = "settings";
 /// How long to wait before a change is offered again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -72,24 +75,36 @@ fn shortened(text: &str) -> String {
     clean[..end].to_owned()
 }
 
-/// Records that `what` is now as `digest` says; nothing where it was so before.
+/// Records that `what` is now as `digest` says; nothing where it was so before. What is recorded is blinded, for there may be secrets in it.
 ///
 /// # Errors
 /// When the plane does not take it.
-pub async fn note(handle: &Handle, what: &str, digest: [u8; 32], summary: &str) -> Result<(), CallError> {
+pub async fn note(
+    handle: &Handle,
+    keys: &LedgerKeys,
+    what: &str,
+    digest: [u8; 32],
+    summary: &str,
+) -> Result<(), CallError> {
+    let digest = keys.blinded(&digest);
     let change = AccessChange::ChangeSettings { what: Arc::from(what), digest, summary: Arc::from(shortened(summary)) };
     record(handle, change).await.map(drop)
 }
 
 /// Records each text of the settings that takes effect, until `drain` turns true.
-pub async fn follow(handle: Handle, mut settings: watch::Receiver<SettingsDigest>, mut drain: watch::Receiver<bool>) {
+pub async fn follow(
+    handle: Handle,
+    keys: LedgerKeys,
+    mut settings: watch::Receiver<SettingsDigest>,
+    mut drain: watch::Receiver<bool>,
+) {
     handle.begun().await;
     let mut before: Option<SettingsDigest> = None;
     loop {
         let current = settings.borrow_and_update().clone();
         if before.as_ref() != Some(&current) {
             let summary = current.changed(before.as_ref());
-            match note(&handle, "settings", current.whole, &summary).await {
+            match note(&handle, &keys, SETTINGS, current.whole, &summary).await {
                 Ok(()) => before = Some(current),
                 Err(CallError::Stopped(_)) => return,
                 Err(error) => {

@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn checkpoints_are_found_again_and_a_torn_line_is_read_from_the_journal() {
         let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
-        (1..=5).for_each(|through| {
-            let _ = records.push(signed(through));
-        });
+        for through in 1..=5 {
+            records.push(signed(through));
+        }
         let mut view = CheckpointsView::open(dir.path(), LOG).unwrap();
         records.entries().iter().for_each(|entry| view.apply(entry).unwrap());
         let all = view.known().page(Seq(u64::MAX), 10);

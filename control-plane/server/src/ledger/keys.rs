@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hmac::{Hmac, KeyInit, Mac};
 use mindos_core::access::{AccessChange, AccessError, AuthorityChange, SigningKey};
 use mindos_core::output::Rejection;
 use mindos_journal::chain::Link;
-use mindos_journal::keyring::{Keyring, KeyringError};
+use mindos_journal::keyring::{self, Keyring, KeyringError};
 use mindos_journal::signing::{Checkpoint, KeyId, KnownKey};
 use mindos_model::Seq;
+use sha2::Sha256;
 use tracing::{info, warn};
 
 use super::record_by;
@@ -17,6 +19,7 @@ use crate::logging::Chain;
 
 /// Folder of keys within the data directory.
 pub const AUTHORITY_DIR: &str = "authority";
+const SALT: &str = "ledger-salt";
 
 /// Why a key was not rotated.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,7 @@ pub struct LedgerKeys {
     /// The key of which the ledger knows.
     announced: Arc<Mutex<Option<KeyId>>>,
     log_id: [u8; 16],
+    salt: [u8; 32],
 }
 
 impl LedgerKeys {
@@ -44,8 +48,10 @@ impl LedgerKeys {
     /// # Errors
     /// When they cannot be read or written, or others may read them.
     pub fn open(data_dir: &Path, log_id: [u8; 16]) -> Result<LedgerKeys, KeyringError> {
-        let ring = Keyring::open(&data_dir.join(AUTHORITY_DIR), log_id)?;
-        Ok(LedgerKeys { ring: Arc::new(Mutex::new(ring)), announced: Arc::default(), log_id })
+        let folder = data_dir.join(AUTHORITY_DIR);
+        let ring = Keyring::open(&folder, log_id)?;
+        let salt = keyring::salt(&folder, SALT)?;
+        Ok(LedgerKeys { ring: Arc::new(Mutex::new(ring)), announced: Arc::default(), log_id, salt })
     }
 
     fn ring(&self) -> MutexGuard<'_, Keyring> {
@@ -56,6 +62,17 @@ impl LedgerKeys {
     #[must_use]
     pub fn log_id(&self) -> [u8; 16] {
         self.log_id
+    }
+
+    /// What stands in the ledger for a digest of something that may hold secrets: nobody can try guesses against it.
+    ///
+    /// # Panics
+    /// Never: HMAC takes keys of any length.
+    #[must_use]
+    pub fn blinded(&self, digest: &[u8; 32]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.salt).expect("HMAC takes keys of any length");
+        mac.update(digest);
+        mac.finalize().into_bytes().into()
     }
 
     /// All keys there ever were, oldest first.
