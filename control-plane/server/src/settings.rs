@@ -260,7 +260,8 @@ pub struct InForce {
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify, oidc, token_review } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify, oidc, token_review } =
+            self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
