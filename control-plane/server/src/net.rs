@@ -306,6 +306,10 @@ impl Serving {
     ) {
         let Serving { visit, limits, builder, answers, keeper } = self;
         let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
+        let agent = connection.identity.as_ref().map(|agent| agent.key);
+        if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
+            return;
+        }
         let seen = Arc::new(Seen::new(limits.streams_per_second, limits.resets_per_second));
         let visitor = Arc::clone(&visit.visitor);
         let (body_timeout, memory_max, counts) = (limits.body_timeout, limits.reading_memory, Arc::clone(&keeper));
@@ -342,7 +346,7 @@ impl Serving {
             tokio::select! {
                 ended = served.as_mut() => {
                     if let Some(flood) = seen.flood() {
-                        keeper.punish(peer.ip(), flood, limits.penalty, Instant::now());
+                        keeper.punish(peer.ip(), agent, flood, limits.penalty, Instant::now());
                         debug!(%peer, %flood, "connection was ended");
                     } else if let Err(error) = ended {
                         debug!(error, %peer, "connection ended");

@@ -29,7 +29,7 @@ use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
 use crate::http::Exposed;
-use crate::limits::{Asker, FindAsker, OuterLayer, Rates, WithinLayer};
+use crate::limits::{Asker, FindAsker, OuterLayer, Rates, Remembers, WithinLayer};
 use crate::logging::Chain;
 use crate::net::doorkeeper::Doorkeeper;
 use crate::net::handshakes::Handshakes;
@@ -268,6 +268,9 @@ impl Server {
         grpc::agents(&context, &mut agents);
         upkeep.agent_services(&context, &mut agents);
 
+        let jwt = upkeep.jwt();
+        let remembers: Remembers = Arc::new(move |token| jwt.remembers(token));
+        let outer = OuterLayer { rates: Arc::clone(&rates), remembers };
         let within = WithinLayer { rates: Arc::clone(&rates), find: finds_askers(Arc::clone(&context.access)) };
         let doors = Doors {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
@@ -309,8 +312,8 @@ impl Server {
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
             let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router().layer(within.clone()));
-            let grpc = grpc.layer(OuterLayer(Arc::clone(&rates)));
-            let http = http.map(|http| http.layer(OuterLayer(Arc::clone(&rates))));
+            let grpc = grpc.layer(outer.clone());
+            let http = http.map(|http| http.layer(outer.clone()));
             let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
@@ -318,7 +321,7 @@ impl Server {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
             let http = gate.before_paths(Listener::Aggregator, http.layer(within));
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
-            let http = http.layer(OuterLayer(Arc::clone(&rates)));
+            let http = http.layer(outer.clone());
             let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
             ports.spawn(port.serve(draining.clone()));
         }

@@ -32,7 +32,7 @@ pub(super) fn check_host(request: &Parts, names: &[String]) -> Result<(), Status
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_address = name.parse::<std::net::IpAddr>().is_ok();
-    if is_address || !name.contains('.') || name.ends_with(".localhost") || names.iter().any(|own| *own == name) {
+    if is_address || !name.contains('.') || name.ends_with(".localhost") || names.contains(&name) {
         return Ok(());
     }
     Err(refusal::browser("host: is no address, no `localhost` and no name of --tls-names"))

@@ -56,6 +56,8 @@ reasons! {
     Unreachable = "unreachable",
     /// Somebody was refused before the credential was looked at.
     Paced = "paced",
+    /// An agent may not join, or renew its certificate.
+    Agent = "agent",
     /// Anything else.
     Other = "other",
 }

@@ -39,7 +39,7 @@ use crate::config::{bytes, span};
 
 pub use failures::{Failures, Why};
 pub use keyed::{AddressKey, Keyed};
-pub use layer::{Asker, FindAsker, Outer, OuterLayer, Within, WithinLayer};
+pub use layer::{Asker, FindAsker, Outer, OuterLayer, Remembers, Within, WithinLayer};
 pub use rates::{Rates, What};
 pub use refusal::{Refusal, Subject};
 

@@ -207,23 +207,24 @@ impl Rates {
     }
 }
 
-/// Whether an answer says that somebody is not who they say they are, and why.
+/// Whether an answer says that somebody is not who they say they are, and why. A refusal to let an agent join or renew is one too.
 pub(super) fn failure(answer: &axum::response::Response, request_is_grpc: bool) -> Option<Why> {
     if !request_is_grpc {
         return (answer.status() == http::StatusCode::UNAUTHORIZED)
             .then(|| answer.extensions().get::<Why>().copied().unwrap_or(Why::Other));
     }
-    let code = answer.headers().get("grpc-status")?;
-    if code.as_bytes() != b"16" {
+    let code = answer.headers().get("grpc-status")?.as_bytes();
+    if !matches!(code, b"16" | b"7") {
         return None;
     }
-    let known = answer.extensions().get::<Why>().copied();
-    Some(known.unwrap_or_else(|| {
-        let status = tonic::Status::from_header_map(answer.headers());
-        let status = status.map(|status| mindos_proto::rpc::Status::from(&status));
-        let info = status.and_then(|status| status.detail::<mindos_proto::rpc::ErrorInfo>());
-        info.map_or(Why::Other, |info| Why::from_reason(&info.reason))
-    }))
+    let status = tonic::Status::from_header_map(answer.headers());
+    let status = status.map(|status| mindos_proto::rpc::Status::from(&status));
+    let info = status.and_then(|status| status.detail::<mindos_proto::rpc::ErrorInfo>());
+    let reason = info.as_ref().map_or("", |info| info.reason.as_str());
+    match code {
+        b"16" => Some(Why::from_reason(reason)),
+        _ => matches!(reason, "JOIN_REFUSED" | "RENEW_REFUSED").then_some(Why::Agent),
+    }
 }
 
 /// As [`is_grpc`], for the layers.

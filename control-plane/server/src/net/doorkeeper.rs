@@ -133,6 +133,8 @@ struct Inside {
     next: u64,
     by_size: BTreeSet<(usize, AddressKey)>,
     penalties: HashMap<AddressKey, Instant>,
+    /// Of agents, by the keys of their certificates: others behind the same address are not meant.
+    agents: HashMap<[u8; 32], Instant>,
 }
 
 /// A connection that was let in; it counts until this is dropped.
@@ -274,17 +276,25 @@ impl Doorkeeper {
         self.ended[ended as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection was ended for a flood: its address is refused for a time.
-    pub fn punish(&self, from: IpAddr, flood: Flood, penalty: Duration, now: Instant) {
+    /// A connection was ended for a flood: its agent is refused for a time, or its address where it showed no certificate.
+    pub fn punish(&self, from: IpAddr, agent: Option<[u8; 32]>, flood: Flood, penalty: Duration, now: Instant) {
         self.count(Ended::Flood);
         self.floods[flood as usize].fetch_add(1, Ordering::Relaxed);
         let mut inside = self.inside();
-        if inside.penalties.len() >= PENALTIES_MAX {
-            inside.penalties.retain(|_, until| *until > now);
+        match agent {
+            Some(key) => put(&mut inside.agents, key, now, penalty),
+            None => put(&mut inside.penalties, from.into(), now, penalty),
         }
-        if inside.penalties.len() < PENALTIES_MAX {
-            inside.penalties.insert(from.into(), now + penalty);
+    }
+
+    /// Whether an agent flooded the server a moment ago; counted.
+    #[must_use]
+    pub fn is_punished(&self, agent: &[u8; 32], now: Instant) -> bool {
+        let punished = self.inside().agents.get(agent).is_some_and(|until| *until > now);
+        if punished {
+            self.count(Ended::Penalty);
         }
+        punished
     }
 
     /// Connections there are.
@@ -322,6 +332,15 @@ impl Doorkeeper {
         }
         let help = "Bytes of messages that are half there.";
         into.single("mindos_reading_bytes", Kind::Gauge, help, self.reading.load(Ordering::Relaxed));
+    }
+}
+
+fn put<K: Eq + std::hash::Hash>(penalties: &mut HashMap<K, Instant>, key: K, now: Instant, penalty: Duration) {
+    if penalties.len() >= PENALTIES_MAX {
+        penalties.retain(|_, until| *until > now);
+    }
+    if penalties.len() < PENALTIES_MAX {
+        penalties.insert(key, now + penalty);
     }
 }
 
@@ -376,15 +395,25 @@ mod tests {
     fn who_floods_is_refused_for_a_while() {
         let keeper = Arc::new(Doorkeeper::new(4));
         let now = Instant::now();
-        keeper.punish(address(1), Flood::Resets, Duration::from_secs(10), now);
+        keeper.punish(address(1), None, Flood::Resets, Duration::from_secs(10), now);
         assert_eq!(keeper.admit(address(1), &limits(), now).unwrap_err(), Ended::Penalty);
         assert!(keeper.admit(address(2), &limits(), now).is_ok());
         assert!(keeper.admit(address(1), &limits(), now + Duration::from_secs(11)).is_ok());
         for number in 0..2 * PENALTIES_MAX as u32 {
             let from = IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
-            keeper.punish(from, Flood::Resets, Duration::from_secs(10), now);
+            keeper.punish(from, None, Flood::Resets, Duration::from_secs(10), now);
         }
         assert!(keeper.inside().penalties.len() <= PENALTIES_MAX);
+    }
+
+    #[test]
+    fn an_agent_that_floods_costs_others_at_its_address_nothing() {
+        let keeper = Arc::new(Doorkeeper::new(4));
+        let now = Instant::now();
+        keeper.punish(address(1), Some([7; 32]), Flood::Resets, Duration::from_secs(10), now);
+        assert!(keeper.admit(address(1), &limits(), now).is_ok());
+        assert!(keeper.is_punished(&[7; 32], now) && !keeper.is_punished(&[8; 32], now));
+        assert!(!keeper.is_punished(&[7; 32], now + Duration::from_secs(11)));
     }
 
     #[test]

@@ -18,7 +18,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::client as api;
 use crate::world::World;
 pub use attackers::{Scale, Victim};
 use client::Steady;
@@ -29,10 +28,12 @@ pub struct Attack {
     pub name: &'static str,
     /// What the attacker does.
     pub what: &'static str,
+    /// Against a server that asks nobody who they are; others ask everybody.
+    pub open: bool,
 }
 
 const fn attack(name: &'static str, what: &'static str) -> Attack {
-    Attack { name, what }
+    Attack { name, what, open: false }
 }
 
 /// All attacks.
@@ -62,7 +63,7 @@ pub const ATTACKS: &[Attack] = &[
     attack("nested_json", "sends JSON nested up to 1,500,000 deep to every path that reads JSON"),
     attack("compression_bombs", "sends 1 GiB of zeroes, compressed, by HTTP and gRPC"),
     attack("slow_expressions", "publishes events whose routes have patterns and expressions made to be slow"),
-    attack("agent_flood", "an agent sends heartbeats as fast as it can"),
+    Attack { name: "agent_flood", what: "an agent sends heartbeats as fast as it can", open: true },
 ];
 
 /// How attacks are run.
@@ -79,8 +80,8 @@ pub struct Plan {
 
 /// What everybody's attacks are like.
 pub const FULL: Plan = Plan {
-    before: Duration::from_secs(10),
-    scale: Scale { connections: 10_000, requests: 1_000_000, addresses: 20, time: Duration::from_secs(20) },
+    before: Duration::from_secs(6),
+    scale: Scale { connections: 10_000, requests: 1_000_000, addresses: 20, time: Duration::from_secs(12) },
     ratio_max: Some(2.0),
     memory_max: 512 << 20,
 };
@@ -93,24 +94,78 @@ pub const QUICK: Plan = Plan {
     memory_max: 512 << 20,
 };
 
-/// Backlogs out of the way: nobody works on what is published here.
-const ARGUMENTS: [&str; 6] =
-    ["--lane-backlog-max", "10000000", "--queue-backlog-max", "10000000", "--tenant-backlog-max", "10000000"];
+/// Backlogs out of the way, for nobody works on what is published here; webhooks that anybody on this machine may send, so that what is
+/// in them is read.
+const ARGUMENTS: [&str; 7] = [
+    "--lane-backlog-max",
+    "10000000",
+    "--queue-backlog-max",
+    "10000000",
+    "--tenant-backlog-max",
+    "10000000",
+    "--webhooks-unsigned",
+];
+const ENFORCED: [&str; 4] = ["--access", "enforced", "--tls", "off"];
+/// How long the token of the first admin may take to be there.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Tokens of the two who call.
+#[derive(Debug, Default)]
+struct Tokens {
+    client: Option<String>,
+    attacker: Option<String>,
+}
+
+/// Makes a token for the client and one for the attacker, who are two principals of one tenant.
+async fn tokens(world: &World) -> Result<(Tokens, String)> {
+    use mindos_proto::access::v1::access_service_client::AccessServiceClient;
+    use mindos_proto::access::v1::{CreateApiTokenRequest, Role};
+
+    let path = world.data().join("admin-token");
+    let begun = std::time::Instant::now();
+    let admin = loop {
+        match std::fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => break text.trim().to_owned(),
+            _ => ensure!(begun.elapsed() < TOKEN_TIMEOUT, "there is no {}", path.display()),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let mut made = Vec::new();
+    for name in ["client", "attacker"] {
+        let mut request = tonic::Request::new(CreateApiTokenRequest {
+            name: name.to_owned(),
+            tenant: "default".to_owned(),
+            roles: vec![Role::Publisher.into()],
+            sources: vec!["*".to_owned()],
+            ttl: None,
+        });
+        request.metadata_mut().insert("authorization", format!("Bearer {admin}").parse().context("a token")?);
+        let answer = AccessServiceClient::new(world.channel()?).create_api_token(request).await;
+        made.push(answer.context("failed to make a token")?.into_inner().text);
+    }
+    let attacker = made.pop();
+    Ok((Tokens { client: made.pop(), attacker }, admin))
+}
 
 /// Runs one attack against a server of its own and reports.
 ///
 /// # Errors
 /// When the server does not start, is not there afterwards, or something else fails that should not.
 pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Result<Value> {
-    let world = World::started("attack", &ARGUMENTS).await?;
-    api::apply(&world.channel()?, routes()).await?;
-    let steady = Steady::new(&world.server(), None)?;
+    let arguments = [&ARGUMENTS[..], if attack.open { &[] } else { &ENFORCED }].concat();
+    let world = World::started("attack", &arguments).await?;
+    let (tokens, admin) = match attack.open {
+        true => (Tokens::default(), None),
+        false => tokens(&world).await.map(|(tokens, admin)| (tokens, Some(admin)))?,
+    };
+    apply(&world, admin.as_deref()).await?;
+    let steady = Steady::new(&world.server(), tokens.client.as_deref())?;
     steady.publish(false).await.map_err(anyhow::Error::msg).context("before anything")?;
     let mut before = steady.run(plan.before).await;
     let memory_before = world.plane()?.memory()?;
     world.plane()?.forget_memory_peak()?;
 
-    let child = start(attack, plan, &world, attacker)?;
+    let child = start(attack, plan, &world, tokens.attacker, attacker)?;
     // What it takes to be under way.
     tokio::time::sleep(plan.scale.time / 10).await;
     let mut during = steady.run(plan.scale.time * 8 / 10).await;
@@ -151,12 +206,33 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     }))
 }
 
-fn start(attack: &Attack, plan: &Plan, world: &World, attacker: &std::path::Path) -> Result<tokio::process::Child> {
+/// Puts the table of [`routes`] in force.
+async fn apply(world: &World, admin: Option<&str>) -> Result<()> {
+    use mindos_proto::route::v1::route_service_client::RouteServiceClient;
+    use mindos_proto::route::v1::{ApplyRequest, RouteTable};
+    let table = RouteTable { routes: routes(), ..RouteTable::default() };
+    let mut request = tonic::Request::new(ApplyRequest { table: Some(table), ..ApplyRequest::default() });
+    if let Some(admin) = admin {
+        request.metadata_mut().insert("authorization", format!("Bearer {admin}").parse().context("a token")?);
+        request.metadata_mut().insert("mindos-tenant", "default".parse().context("a name")?);
+    }
+    RouteServiceClient::new(world.channel()?).apply(request).await.context("failed to apply routes")?;
+    Ok(())
+}
+
+fn start(
+    attack: &Attack,
+    plan: &Plan,
+    world: &World,
+    token: Option<String>,
+    attacker: &std::path::Path,
+) -> Result<tokio::process::Child> {
     let Scale { connections, requests, addresses, time } = plan.scale;
     // It would have a machine of its own; here it stands back where all want the same processors.
     tokio::process::Command::new("nice")
         .args(["-n", "19"])
         .arg(attacker)
+        .args(token.iter().flat_map(|token| ["--token", token]))
         .args(["--attacker", attack.name, "--api", world.api(), "--agents", world.agents()])
         .args(["--connections", &connections.to_string(), "--requests", &requests.to_string()])
         .args(["--addresses", &addresses.to_string(), "--millis", &time.as_millis().to_string()])

@@ -57,7 +57,7 @@ async fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if list {
-        ATTACKS.iter().for_each(|Attack { name, what }| println!("{name:22} {what}"));
+        ATTACKS.iter().for_each(|Attack { name, what, .. }| println!("{name:22} {what}"));
         return Ok(ExitCode::SUCCESS);
     }
     let mut chosen = Vec::new();
