@@ -60,7 +60,7 @@ async fn online(file: &mut File, mut request: ledger::ExportRequest, global: &Gl
             file.set_len(0)?;
             std::io::Seek::rewind(file)?;
         }
-        let mut stream = client.ledger().export(request.clone()).await.map_err(client.failed())?.into_inner();
+        let mut stream = client.ledger().export(request).await.map_err(client.failed())?.into_inner();
         loop {
             match stream.message().await {
                 Ok(Some(message)) => {

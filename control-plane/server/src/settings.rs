@@ -282,7 +282,6 @@ pub struct InForce {
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-<<<<<<< HEAD
         let InForce {
             github,
             doors,
@@ -299,10 +298,6 @@ impl InForce {
             anchors,
             digest,
         } = self;
-=======
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify, oidc, token_review } =
-            self;
->>>>>>> hostile
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());

@@ -128,9 +128,7 @@ impl Durable {
     ) -> Decision {
         let origin = Origin { within, by, from, end: self.seq, at: now.max(self.at) };
         match self.access().change(change, origin) {
-            Ok(Follows::Record(record, reply)) => {
-                Decision::reply(request, Ok(reply)).with(Record::Access(record))
-            }
+            Ok(Follows::Record(record, reply)) => Decision::reply(request, Ok(reply)).with(Record::Access(record)),
             Ok(Follows::Nothing { since }) => Decision::reply(request, Ok(Reply::Done { at: since })),
             Err(error) => Decision::reply(request, Err(error.into())),
         }
