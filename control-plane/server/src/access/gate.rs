@@ -3,9 +3,10 @@
 //! It says who calls, for which tenant and whether that may be, and puts the [`Principal`] into the request's extensions. Invariants: what
 //! the table of permissions does not name is refused; a refusal names the permission that is missing, and never what is behind it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,6 +41,9 @@ use crate::tls::identity::AgentIdentity;
 /// Between two looks for streams whose credential has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Tenants that principals of the plane may choose until the next start: each gets a table of routes when it is first asked for.
+const CHOSEN_MAX: usize = 10_000;
+
 /// What all gates of a server share.
 #[derive(Debug)]
 pub struct Gate {
@@ -52,6 +56,8 @@ pub struct Gate {
     /// Names that this server goes by.
     names: Vec<String>,
     live: Live,
+    /// Tenants that principals of the plane chose.
+    chosen: Mutex<HashSet<TenantName>>,
     counts: Counts,
 }
 
@@ -75,7 +81,7 @@ impl Gate {
     ) -> Gate {
         let counts = Counts { unauthenticated: [const { AtomicU64::new(0) }; _], denied: AtomicU64::new(0) };
         let trust_domain = Arc::from(trust_domain);
-        Gate { access, view, handle, jwt, trust_domain, names, live: Live::default(), counts }
+        Gate { access, view, handle, jwt, trust_domain, names, live: Live::default(), chosen: Mutex::default(), counts }
     }
 
     /// Access as it is.
@@ -231,12 +237,28 @@ impl Gate {
             Permission::Anyone | Permission::Agent | Permission::Needs(_) => {}
         }
         let principal = Arc::new(self.principal(request, permission).await?);
+        if principal.is_plane() && principal.is_tenant_chosen {
+            self.choose(&principal.tenant)?;
+        }
         if !permission.is_of(&principal) {
             self.counts.denied.fetch_add(1, Ordering::Relaxed);
             return Err(refusal::denied(permission, &principal));
         }
         request.extensions.insert(Arc::clone(&principal));
         Ok(Some(principal))
+    }
+
+    /// Notes a tenant that a principal of the plane chose: no other tenant is bounded by who has a role in it.
+    fn choose(&self, tenant: &TenantName) -> Result<(), Status> {
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if chosen.contains(tenant) {
+            return Ok(());
+        }
+        if chosen.len() >= CHOSEN_MAX {
+            return Err(refusal::too_many_tenants(CHOSEN_MAX));
+        }
+        chosen.insert(tenant.clone());
+        Ok(())
     }
 
     /// Writes the families.

@@ -131,6 +131,13 @@ pub fn ambiguous_tenant(who: &str) -> Status {
     status::invalid(Invalid::new(TENANT_HEADER, reason))
 }
 
+/// More tenants were chosen than may be.
+#[must_use]
+pub fn too_many_tenants(max: usize) -> Status {
+    let message = format!("{max} tenants were named by `{TENANT_HEADER}` since the start: no more may be");
+    Status::new(Code::ResourceExhausted as i32, message).with_reason("TENANTS_FULL", [("max", max.to_string())])
+}
+
 /// The tenant that is named is none.
 #[must_use]
 pub fn malformed_tenant() -> Status {
