@@ -331,9 +331,8 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
         };
         plane.join("", &KeyPair::generate().unwrap(), change).await
     };
-    let join = async |token: String, general: &str, namespace: &str| {
-        join_as(token, "reviewer-0", general, namespace).await
-    };
+    let join =
+        async |token: String, general: &str, namespace: &str| join_as(token, "reviewer-0", general, namespace).await;
     let good = service_account_token(&issuer, &claims("mindos"));
     let issued = join(good.clone(), "security", "agents").await.unwrap();
     assert_eq!(
@@ -344,7 +343,10 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
     assert_eq!(message(join(good.clone(), "triage", "agents").await), "join refused: not_granted");
     assert_eq!(message(join(good.clone(), "security", "other").await), "join refused: wrong_namespace");
     // A pod is itself.
-    assert_eq!(message(join_as(good.clone(), "reviewer-1", "security", "agents").await), "join refused: wrong_instance");
+    assert_eq!(
+        message(join_as(good.clone(), "reviewer-1", "security", "agents").await),
+        "join refused: wrong_instance"
+    );
     let stranger = service_account_token(&KeyPair::generate().unwrap(), &claims("mindos"));
     let elsewhere = service_account_token(&issuer, &claims("elsewhere"));
     for token in [stranger, elsewhere, format!("{good}x"), "junk".to_owned()] {
