@@ -323,22 +323,28 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
             },
         })
     };
-    let join = async |token: String, general: &str, namespace: &str| {
+    let join_as = async |token: String, instance: &str, general: &str, namespace: &str| {
         let change = |request: &mut identity::JoinRequest| {
             request.proof = Some(Proof::ServiceAccountToken(token));
+            request.instance = instance.to_owned();
             (request.general, request.namespace) = (general.to_owned(), namespace.to_owned());
         };
         plane.join("", &KeyPair::generate().unwrap(), change).await
+    };
+    let join = async |token: String, general: &str, namespace: &str| {
+        join_as(token, "reviewer-0", general, namespace).await
     };
     let good = service_account_token(&issuer, &claims("mindos"));
     let issued = join(good.clone(), "security", "agents").await.unwrap();
     assert_eq!(
         issued.identity,
-        "spiffe://mindos.local/tenant/default/cluster/c1/ns/agents/general/security/instance/i1"
+        "spiffe://mindos.local/tenant/default/cluster/c1/ns/agents/general/security/instance/reviewer-0"
     );
     let message = |refused: Result<identity::Issued, Status>| refused.unwrap_err().message().to_owned();
     assert_eq!(message(join(good.clone(), "triage", "agents").await), "join refused: not_granted");
     assert_eq!(message(join(good.clone(), "security", "other").await), "join refused: wrong_namespace");
+    // A pod is itself.
+    assert_eq!(message(join_as(good.clone(), "reviewer-1", "security", "agents").await), "join refused: wrong_instance");
     let stranger = service_account_token(&KeyPair::generate().unwrap(), &claims("mindos"));
     let elsewhere = service_account_token(&issuer, &claims("elsewhere"));
     for token in [stranger, elsewhere, format!("{good}x"), "junk".to_owned()] {
@@ -347,7 +353,7 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
     }
     let kinds = plane.ledger().await;
     let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
-    assert_eq!((count("agent_joined"), count("join_refused")), (1, 2), "{kinds:?}");
+    assert_eq!((count("agent_joined"), count("join_refused")), (1, 3), "{kinds:?}");
     plane.server.stop().await;
 }
 

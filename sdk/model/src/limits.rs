@@ -67,7 +67,7 @@ pub const DENIALS_MAX: usize = 10_000;
 pub const QUOTAS_MAX: usize = 10_000;
 /// One tenant gets at most this part of any of these, so that none fills them alone.
 pub const ACCESS_SHARE: usize = 2;
-/// Keys of the authority, and keys that signed the ledger, that are told of.
+/// Keys that certificates are trusted by, and the newest keys that signed the ledger, that are told of.
 pub const AUTHORITY_KEYS_MAX: usize = 1_000;
 /// Bytes of an issuer's keys.
 pub const JWKS_MAX: usize = 64 * 1024;

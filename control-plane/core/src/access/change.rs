@@ -366,14 +366,14 @@ impl Access {
 
     fn change_authority(&self, origin: Origin, change: AuthorityChange) -> Result<Follows, AccessError> {
         check::within(&origin.within, &Scope::Plane)?;
-        let full = |what| AccessError::Full { what, max: limits::AUTHORITY_KEYS_MAX };
         let what = match change {
             AuthorityChange::CertificateKey { id, retired } => {
                 match (self.has_certificate_key(&id), retired) {
                     (true, false) => return Ok(Follows::Nothing { since: origin.end }),
                     (false, true) => return Err(unknown(format!("certificate key {:016x}", u64::from_be_bytes(id)))),
                     (false, false) if self.certificate_keys().count() >= limits::AUTHORITY_KEYS_MAX => {
-                        return Err(full("certificate keys"));
+                        let (what, max) = ("certificate keys", limits::AUTHORITY_KEYS_MAX);
+                        return Err(AccessError::Full { what, max });
                     }
                     (true, true) | (false, false) => {}
                 }
@@ -382,9 +382,6 @@ impl Access {
             AuthorityChange::SigningKey { key, signed_by_old } => {
                 if self.has_signing_key(&key.id) {
                     return Err(AccessError::Exists { what: "a signing key of the same id" });
-                }
-                if self.signing_keys().count() >= limits::AUTHORITY_KEYS_MAX {
-                    return Err(full("signing keys"));
                 }
                 let key = SigningKey { since: origin.end.next(), ..key };
                 AuthorityChange::SigningKey { key, signed_by_old }

@@ -14,7 +14,9 @@ use crate::access::state::share;
 use crate::route::Pattern;
 
 /// Bytes of a name that a person gives to a token, a principal or a group.
-const NAME_MAX: usize = 256;
+///
+/// A subject of an identity provider has up to 512, and the name of the provider stands before it.
+const NAME_MAX: usize = 600;
 
 /// A text of some length without control characters.
 pub(super) fn text(field: &'static str, text: &str, len: RangeInclusive<usize>) -> Result<(), AccessError> {

@@ -52,11 +52,13 @@ pub enum JoinRefusal {
     Denied,
     /// No grant of the issuer fits.
     NotGranted,
+    /// The pod that its token names is not the instance that it wants to be.
+    WrongInstance,
 }
 
 impl JoinRefusal {
     /// Every reason, in order.
-    pub const ALL: [JoinRefusal; 9] = [
+    pub const ALL: [JoinRefusal; 10] = [
         JoinRefusal::UsedUp,
         JoinRefusal::Expired,
         JoinRefusal::Revoked,
@@ -66,6 +68,7 @@ impl JoinRefusal {
         JoinRefusal::NotClusterAgent,
         JoinRefusal::Denied,
         JoinRefusal::NotGranted,
+        JoinRefusal::WrongInstance,
     ];
 
     /// The word as it is written everywhere.
@@ -81,6 +84,7 @@ impl JoinRefusal {
             JoinRefusal::NotClusterAgent => "not_cluster_agent",
             JoinRefusal::Denied => "denied",
             JoinRefusal::NotGranted => "not_granted",
+            JoinRefusal::WrongInstance => "wrong_instance",
         }
     }
 }

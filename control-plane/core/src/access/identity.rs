@@ -34,6 +34,16 @@ pub enum IdentityHolder {
     ClusterAgent { instance: InstanceId },
 }
 
+impl IdentityHolder {
+    /// The instance of the agent.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceId {
+        match self {
+            IdentityHolder::General { instance, .. } | IdentityHolder::ClusterAgent { instance } => instance,
+        }
+    }
+}
+
 /// Why a text is not the identity of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
@@ -72,9 +82,7 @@ impl Identity {
     /// The instance of the agent.
     #[must_use]
     pub fn instance(&self) -> &InstanceId {
-        match &self.holder {
-            IdentityHolder::General { instance, .. } | IdentityHolder::ClusterAgent { instance } => instance,
-        }
+        self.holder.instance()
     }
 
     /// Whether it may speak for this general of its cluster.

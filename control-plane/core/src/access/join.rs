@@ -44,6 +44,7 @@ pub enum Presented {
         issuer: Arc<str>,
         namespace: Arc<str>,
         service_account: Arc<str>,
+        /// The instance that it must want to be; any where the token names none.
         pod: Arc<str>,
     },
 }
@@ -64,6 +65,8 @@ impl Access {
                         Some(JoinRefusal::WrongNamespace)
                     }
                     _ if !issuer.grants(namespace, service_account, holder) => Some(JoinRefusal::NotGranted),
+                    // Else a pod that is kept out would join by another name, or take that of another pod.
+                    _ if !pod.is_empty() && **pod != *holder.instance().as_str() => Some(JoinRefusal::WrongInstance),
                     _ => None,
                 };
                 let (issuer, namespace) = (issuer.name.clone(), namespace.clone());

@@ -138,6 +138,11 @@ impl Access {
                     self.certificate_keys.remove(id);
                 }
                 AuthorityChange::SigningKey { key, signed_by_old: _ } => {
+                    if self.signing_keys.len() >= limits::AUTHORITY_KEYS_MAX {
+                        // A key that may have been stolen is never kept for want of room. Records tell of the oldest one still.
+                        let oldest = self.signing_keys.values().min_by_key(|key| key.since).map(|key| key.id);
+                        oldest.map(|id| self.signing_keys.remove(&id));
+                    }
                     self.signing_keys.insert(key.id, *key);
                 }
             },
@@ -355,7 +360,7 @@ impl Access {
         self.certificate_keys.iter().map(|(id, since)| (id, *since))
     }
 
-    /// Keys that signed checkpoints, in no order that means anything; the newest one is the one whose `since` is.
+    /// The newest keys that sign or signed checkpoints, in no order that means anything. Those before them stand in the records.
     pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
         self.signing_keys.values()
     }

@@ -348,13 +348,13 @@ fn pods_join_by_what_their_issuer_grants() {
         grants,
     };
     done(world.change(AccessChange::RegisterIssuer(issuer.clone())));
-    let mut joined = |to: &str, name: &str, namespace: &str, account: &str, holder: IdentityHolder| {
+    let mut joined_as = |to: &str, name: &str, namespace: &str, account: &str, pod: &str, holder: IdentityHolder| {
         let presented = Presented::ServiceAccount {
             tenant: tenant("acme"),
             issuer: Arc::from(name),
             namespace: Arc::from(namespace),
             service_account: Arc::from(account),
-            pod: Arc::from("pod-1"),
+            pod: Arc::from(pod),
         };
         let join = Join {
             request: RequestId(1),
@@ -373,6 +373,13 @@ fn pods_join_by_what_their_issuer_grants() {
         }
     };
     let triage = || general("agents", "triage");
+    // The instance is the pod's own as well, where the token names one.
+    assert_eq!(joined_as("eu", "kube", "agents", "triage-7", "pod-2", triage()), "wrong_instance");
+    assert_eq!(joined_as("eu", "kube", "mindos", "agent", "pod-1", agent()), "wrong_instance");
+    assert_eq!(joined_as("eu", "kube", "agents", "triage-7", "pod-1", triage()), "joined");
+    let mut joined = |to: &str, name: &str, namespace: &str, account: &str, holder: IdentityHolder| {
+        joined_as(to, name, namespace, account, "", holder)
+    };
     assert_eq!(joined("eu", "kube", "agents", "triage-7", triage()), "joined");
     assert_eq!(joined("eu", "kube", "agents", "other", triage()), "not_granted");
     assert_eq!(joined("eu", "kube", "agents", "triage", general("agents", "security")), "not_granted");
@@ -446,7 +453,7 @@ fn what_is_not_accepted_is_named() {
     assert_eq!(field(world.change(create(&[Role::Viewer], &[], NOW, "ci"))), "expires");
     let late = NOW + limits::API_TOKEN_LIFE_MAX + Duration::from_millis(1);
     assert_eq!(field(world.change(create(&[Role::Viewer], &[], late, "ci"))), "expires");
-    for name in ["", "a\nb", &"x".repeat(257)] {
+    for name in ["", "a\nb", &"x".repeat(601)] {
         assert_eq!(field(world.change(create(&[Role::Viewer], &[], soon, name))), "name");
     }
     let token = |uses, namespace: &str, holder, expires| AccessChange::CreateJoinToken {
@@ -636,6 +643,26 @@ fn settings_and_keys_are_noted_when_they_change_and_checkpoints_in_order() {
     world.assert_recovers();
     done(world.change(trust(true)));
     assert_eq!(world.plane.durable().access().certificate_keys().count(), 0);
+    world.assert_recovers();
+}
+
+#[test]
+fn the_ledgers_key_can_be_rotated_however_often_it_was() {
+    let key = |number: usize| {
+        let mut id = [0; 8];
+        id.copy_from_slice(&(number as u64).to_le_bytes());
+        SigningKey { id, public: [1; 32], since: Seq(number as u64) }
+    };
+    let keys = (1..=limits::AUTHORITY_KEYS_MAX).map(|number| AccessItem::SigningKey(key(number)));
+    let mut world = World::on(keys.collect());
+    let changed = AuthorityChange::SigningKey { key: key(99_999), signed_by_old: None };
+
+    let since = done(world.change(AccessChange::ChangeAuthority(changed)));
+
+    let access = world.plane.durable().access();
+    assert_eq!(access.signing_key().map(|key| key.since), Some(since));
+    assert_eq!(access.signing_keys().count(), limits::AUTHORITY_KEYS_MAX);
+    assert!(!access.has_signing_key(&key(1).id) && access.has_signing_key(&key(2).id));
     world.assert_recovers();
 }
 

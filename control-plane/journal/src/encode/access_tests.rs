@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mindos_core::access::{AccessRecord, JoinRefusal};
 use mindos_core::record::{Entry, Record};
 use mindos_core::snapshot::Item;
 use mindos_model::Seq;
@@ -111,4 +112,24 @@ fn snapshots_keep_every_piece_of_access() {
         assert_eq!(back, [item]);
     }
     assert_eq!(kinds.len(), 10, "{kinds:?}");
+}
+
+#[test]
+fn every_reason_for_a_refusal_comes_back() {
+    let mut names = Names::default();
+    for (number, reason) in (1..).zip(JoinRefusal::ALL) {
+        let mut entry = access_samples::entry(&mut Random::new(1), 6, Seq(9));
+        let Record::Access(record) = &mut entry.record else { panic!("another kind") };
+        let AccessRecord::JoinRefused { refused, .. } = record.as_mut() else { panic!("another kind") };
+        refused.reason = reason;
+
+        let bytes = encoded(&entry);
+
+        assert_eq!(decode(&mut names, Seq(9), &bytes, None).unwrap().as_ref(), Some(&entry));
+        assert_eq!(reason.as_str().parse::<JoinRefusal>(), Ok(reason));
+        let Some(pb::entry::Record::JoinRefused(message)) = pb::Entry::decode(&*bytes).unwrap().record else {
+            panic!("another kind")
+        };
+        assert_eq!(message.reason, number);
+    }
 }

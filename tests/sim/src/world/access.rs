@@ -58,7 +58,7 @@ impl World {
                     issuer: Arc::from("kube"),
                     namespace: Arc::from("agents"),
                     service_account: Arc::from("runner"),
-                    pod: Arc::from(""),
+                    pod: Arc::from(if self.chance.permille(500) { "" } else { "pod-1" }),
                 },
                 _ => Presented::Token { hash: bytes(secret) },
             };
@@ -152,7 +152,7 @@ impl World {
                 AccessChange::RevokeApiToken { token: TokenId(self.id(known)) }
             }
             12 => {
-                let (cluster, reason) = (self.cluster(), JoinRefusal::ALL[secret as usize % 9]);
+                let (cluster, reason) = (self.cluster(), JoinRefusal::ALL[secret as usize % JoinRefusal::ALL.len()]);
                 let token = self.ledger.access.some_join_token(secret).map(TokenId);
                 AccessChange::NoteRefusal(JoinRefused { tenant, token, cluster, reason })
             }

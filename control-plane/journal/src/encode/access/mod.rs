@@ -371,6 +371,7 @@ fn of_refusal(refusal: JoinRefusal) -> i32 {
         JoinRefusal::NotClusterAgent => pb::JoinRefusal::NotClusterAgent,
         JoinRefusal::Denied => pb::JoinRefusal::Denied,
         JoinRefusal::NotGranted => pb::JoinRefusal::NotGranted,
+        JoinRefusal::WrongInstance => pb::JoinRefusal::WrongInstance,
     }) as i32
 }
 
