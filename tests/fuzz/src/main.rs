@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -68,19 +69,30 @@ fn main() -> ExitCode {
         chosen.iter().for_each(|target| (target.run)(&bytes));
         return ExitCode::SUCCESS;
     }
-    let mut failed = 0;
-    for target in &chosen {
+    // Each core takes the next target: they know nothing of each other.
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let judge = |target: &Target| {
         println!("{}: seed {seed}, {seconds} s", target.name);
         match fuzz(target, seed, Duration::from_secs(seconds)) {
             Ok(runs) => println!("{}: {runs} inputs, nothing found", target.name),
             Err(Failure { runs, input, what }) => {
-                failed += 1;
+                failed.fetch_add(1, Ordering::Relaxed);
                 let path = failures.join(format!("{}-{seed}-{runs}", target.name));
                 let written = std::fs::create_dir_all(&failures).and_then(|()| std::fs::write(&path, &input));
                 println!("{}: FAILED on input {runs}: {what}; {:?} in {}", target.name, written, path.display());
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(target) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    judge(target);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
     println!("fuzz: {} targets passed, {failed} failed", chosen.len() - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
