@@ -19,9 +19,9 @@ FROM scratch
 COPY --from=build /rootfs/ /
 USER 65532:65532
 ENV MINDOS_LOG_FORMAT=json
-# Where its certificate and key are kept over a restart of the container; a volume in memory will do.
+# For its key and certificate (`--identity-dir /data/identity`), so that a restart of the container needs no token; a volume in memory will do.
 VOLUME /data
 WORKDIR /data
-# It listens nowhere: the control plane knows whether its stream is up.
+# With MINDOS_READY_LISTEN it answers GET /ready to probes; nothing in here could ask.
 HEALTHCHECK NONE
 ENTRYPOINT ["/usr/bin/mindos-sidecar"]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mindos_model::Secret;
 use mindos_proto::access::v1::join_holder::Holder;
-use mindos_proto::access::v1::{CreateJoinTokenRequest, JoinHolder};
+use mindos_proto::access::v1::{CreateJoinTokenRequest, JoinHolder, WhoAmIRequest};
 use mindos_proto::fleet::v1::FleetFilter;
 use mindos_proto::route::v1::{self as route, Route, RouteMatch, RouteTable, RouteTargets, Strategy};
 use tokio::process::Child;
@@ -126,6 +126,13 @@ impl Stage {
         let secrets = Some(Secrets { roots, admin, data: data.to_owned() });
         let mut stage = Stage { child, client: Client::lazy(&site)?, web: Web::new(&site)?, api, agents, secrets };
         stage.ready().await?;
+        // Readiness needs no token; what knows the token follows the journal.
+        while let Err(status) = stage.client.access().who_am_i(WhoAmIRequest {}).await {
+            if Instant::now() >= deadline {
+                return Err(stage.client.failed()(status));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
         Ok(stage)
     }
 
