@@ -33,6 +33,8 @@ const FULL: (u64, Duration) = (2_000_000, Duration::from_millis(250));
 const STEPS_FREE: u64 = 5_000;
 /// The longest text that a pattern is held against, in bytes.
 const MATCHED_MAX: usize = 64 << 10;
+/// Bytes of a text that cost no steps with a pattern that costs little.
+const MATCHED_FREE: usize = 256;
 /// The longest text that `+` makes, in bytes.
 const TEXT_MAX: usize = 4096;
 
@@ -213,7 +215,9 @@ fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Exe
     if text.len() > MATCHED_MAX {
         return Err(ExecutionError::function_error("matches", format!("the text has more than {MATCHED_MAX} bytes")));
     }
-    let steps = (text.len() as f64 / bytes_a_step) as u64;
+    // Names and titles are free with patterns that cost little.
+    let counted = if *bytes_a_step < 1.0 { text.len() } else { text.len().saturating_sub(MATCHED_FREE) };
+    let steps = (counted as f64 / bytes_a_step) as u64;
     STEPS.set(STEPS.get().saturating_sub(steps));
     if STEPS.get() == 0 {
         return Err(ExecutionError::function_error("matches", "the steps are used up"));
