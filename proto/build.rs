@@ -12,8 +12,10 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 /// Areas of the API, each with one version.
-const AREAS: [&str; 10] =
-    ["agent", "blob", "budget", "delivery", "event", "fleet", "journal", "ledger", "replay", "route"];
+const AREAS: [&str; 12] = [
+    "access", "agent", "blob", "budget", "delivery", "event", "fleet", "identity", "journal", "ledger", "replay",
+    "route",
+];
 
 /// Messages that the server reads or writes without decoding the CloudEvents within, and what stands for them.
 const WIRE: [(&str, &str); 3] = [

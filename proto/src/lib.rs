@@ -10,7 +10,7 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{agent, blob, budget, delivery, event, fleet, journal, ledger, replay, route};
+pub use mindos::{access, agent, blob, budget, delivery, event, fleet, identity, journal, ledger, replay, route};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -24,6 +24,13 @@ macro_rules! generated {
 // Nested like the packages: generated code names messages of other packages by relative paths.
 #[allow(clippy::all, missing_docs)]
 mod mindos {
+    /// Who may do what.
+    pub mod access {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.access.v1");
+        }
+    }
     /// The stream between control plane and agent side.
     pub mod agent {
         /// Version 1.
@@ -64,6 +71,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.fleet.v1");
+        }
+    }
+    /// How agents come by their certificates.
+    pub mod identity {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.identity.v1");
         }
     }
     /// What the journal stores.
@@ -129,6 +143,8 @@ mod tests {
             .flat_map(|file| file.service.iter().map(|service| format!("{}.{}", file.package(), service.name())))
             .collect();
         for (area, service) in [
+            ("access", "AccessService"),
+            ("access", "AuthorityService"),
             ("agent", "AgentService"),
             ("blob", "BlobService"),
             ("replay", "ReplayService"),
@@ -136,6 +152,7 @@ mod tests {
             ("delivery", "DeliveryService"),
             ("event", "EventService"),
             ("fleet", "FleetService"),
+            ("identity", "IdentityService"),
             ("ledger", "LedgerService"),
             ("route", "RouteService"),
         ] {

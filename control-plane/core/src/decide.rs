@@ -74,6 +74,8 @@ impl Durable {
             }
             Input::Query { request, tenant, query } => self.query(request, &tenant, query, context),
             Input::Carry { event, payload } => match self.events.get(event) {
+                // A copy that was read before it was redacted.
+                Some(known) if known.is_redacted() => Decision::default(),
                 Some(_) => Decision::default().with(Record::PayloadCarried(PayloadCarried { event, payload })),
                 None => Decision::default(),
             },

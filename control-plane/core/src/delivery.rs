@@ -14,8 +14,8 @@ use crate::output::{Claim, Output, PlaneMessage, SettledVerdict};
 use crate::queue::QueueId;
 use crate::race;
 use crate::record::{
-    AttemptEnded, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled, InstanceKey,
-    LeaseExtended, Next, Record, ResultRefused, Usage,
+    AttemptEnded, CancelReason, Cause, DeliveryCancelled, DeliveryParked, DeliveryRedriven, DeliverySettled,
+    InstanceKey, LeaseExtended, Next, Record, ResultRefused, Usage,
 };
 use crate::shadow;
 use crate::snapshot::Ending;
@@ -86,6 +86,7 @@ impl Durable {
             ceilings = wanted.map(|_| self.ceilings(spend, after));
         }
         let decision = Decision::send(session, PlaneMessage::Extended { delivery, token, ceilings });
+        let checkpoint = checkpoint.filter(|_| !known.is_redacted());
         if checkpoint.is_none() && usage.is_empty() && reserved.is_none() {
             return decision;
         }
@@ -119,6 +120,10 @@ impl Durable {
             };
         };
         let records = match outcome {
+            ReportedOutcome::Succeeded { .. } if delivery.is_redacted() => {
+                let charged = self.charge(delivery, None, &usage, context.now);
+                smallvec![shadow::ended(id, CancelReason::Redacted, charged, false)]
+            }
             ReportedOutcome::Succeeded { .. } if event.winner(id.event).is_some() => {
                 let winner = event.winner(id.event).expect("it was just found");
                 let charged = self.charge(delivery, None, &usage, context.now);
@@ -177,7 +182,7 @@ impl Durable {
             return smallvec![shadow::ended(id, reason, charged, unanswered)];
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
-            let reason = crate::record::CancelReason::Requested;
+            let reason = CancelReason::Requested;
             let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
             let unanswered = false;
             let cancelled = DeliveryCancelled { delivery: id, reason, by, charged, unanswered };

@@ -10,7 +10,7 @@ use foldhash::quality::FixedState;
 use hashbrown::{HashMap, hash_map};
 use mindos_model::{DeliveryId, ParkReason, Seq, Status, Strategy, Timestamp};
 
-use crate::access::Access;
+use crate::access::{Access, AccessRecord};
 use crate::account::Accounts;
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
@@ -236,8 +236,11 @@ impl Durable {
                 self.budget_moved(tenant);
                 Change::Nothing
             }
-            Record::Access(_) => {
+            Record::Access(record) => {
                 Arc::make_mut(&mut self.access).fold(entry);
+                if let AccessRecord::QuotaSet { tenant, quota, .. } = record.as_ref() {
+                    self.tenants.bound(tenant, quota.and_then(|quota| quota.open_max));
+                }
                 Change::Nothing
             }
             Record::ResultRefused(_)

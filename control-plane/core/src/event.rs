@@ -155,6 +155,11 @@ impl Delivery {
         }
     }
 
+    /// Whether it is leased and its event's payload was redacted: nothing that comes of it is kept.
+    pub(crate) fn is_redacted(&self) -> bool {
+        self.lease().is_some() && self.setback().cancel == Some(CancelReason::Redacted)
+    }
+
     /// Whether a failure under this token is what it waits or is parked for.
     pub(crate) fn has_answered(&self, token: Token) -> bool {
         self.token == token && self.lease().is_none() && matches!(self.setback().last_cause, Some(Cause::Failed(_)))
@@ -239,6 +244,11 @@ impl Event {
     /// Whose turn it takes in a queue. Empty in snapshots of releases that did not know.
     pub(crate) fn flow(&self) -> Arc<str> {
         self.repository.as_ref().or(self.source.as_ref()).cloned().unwrap_or_default()
+    }
+
+    /// Whether its payload was redacted. Then what is open of it is leased, and ends with its lease.
+    pub(crate) fn is_redacted(&self) -> bool {
+        self.deliveries.iter().any(Delivery::is_redacted)
     }
 
     /// Its deliveries with their ids.

@@ -131,6 +131,11 @@ impl Plane {
     pub fn offer(&mut self, input: Input, now: Timestamp, entropy: Entropy) {
         match &input {
             Input::Hello(hello) => {
+                if let Some(max) = self.soft.too_many_streams(&self.durable, &hello.key) {
+                    let reason = CloseReason::TooManyStreams { max };
+                    self.outbox.push_back((self.durable.seq, Output::Close { session: hello.session, reason }));
+                    return;
+                }
                 // Generals must be known before slots can be counted.
                 for record in self.durable.introduce(hello, self.limits.generals_max) {
                     self.record(record, now);
@@ -232,15 +237,19 @@ impl Plane {
     pub fn ready(&mut self, now: Timestamp) -> Vec<Output> {
         let count = self.outbox.partition_point(|(rests_on, _)| *rests_on <= self.durable_seq);
         let outputs: Vec<_> = self.outbox.drain(..count).map(|(_, output)| output).collect();
-        for output in &outputs {
-            if let Output::Send { message: PlaneMessage::Assign(assign), .. } = output {
-                let Assign { delivery, token, .. } = assign.as_ref();
-                let holds = self.durable.events.delivery(*delivery);
-                if holds.is_some_and(|(_, known)| known.token == *token && known.lease().is_some()) {
-                    self.soft.sent(*delivery, *token, now);
-                }
-            }
-        }
+        let mut outputs = outputs;
+        outputs.retain(|output| {
+            let Output::Send { message: PlaneMessage::Assign(assign), .. } = output else { return true };
+            let Assign { delivery, token, .. } = assign.as_ref();
+            let known = self.durable.events.delivery(*delivery);
+            let Some((_, known)) = known.filter(|(_, known)| known.token == *token && known.lease().is_some()) else {
+                return true;
+            };
+            let leaves = known.setback().cancel != Some(CancelReason::Redacted);
+            // What does not leave lapses: nobody was given it.
+            self.soft.sent(*delivery, *token, now);
+            leaves
+        });
         outputs
     }
 

@@ -302,7 +302,8 @@ impl Durable {
         if open + targets.len() as u64 > context.limits.open_max {
             return Err(Rejection::PlaneFull { open, max: context.limits.open_max });
         }
-        let (of_tenant, max) = (self.tenants.open(rule.tenant_idx), context.limits.tenant_backlog_max);
+        let of_tenant = self.tenants.open(rule.tenant_idx);
+        let max = self.tenants.open_max(rule.tenant_idx).unwrap_or(context.limits.tenant_backlog_max);
         if of_tenant + targets.len() as u64 > max {
             return Err(Rejection::TenantFull { tenant: rule.tenant.clone(), open: of_tenant, max });
         }

@@ -37,6 +37,7 @@ impl Durable {
             for (delivery, known) in event.deliveries(seq) {
                 let by = by.clone();
                 ends.push(match &known.phase {
+                    Phase::Leased(_) if known.is_redacted() => continue,
                     Phase::Leased(lease) => {
                         let message = PlaneMessage::Cancel { delivery, token: known.token, reason };
                         let send = |session| Output::Send { session, message };

@@ -349,7 +349,12 @@ impl Import {
             Item::Voice { voice, verdict } => {
                 durable.opinions.note(voice, verdict);
             }
-            Item::Access(item) => Arc::make_mut(&mut durable.access).put(item),
+            Item::Access(item) => {
+                if let AccessItem::Quota { tenant, quota } = &item {
+                    durable.tenants.bound(tenant, quota.open_max);
+                }
+                Arc::make_mut(&mut durable.access).put(item);
+            }
             Item::Budget(item) => durable.import_budget(*item),
             Item::Estimate { pair, learnt } => {
                 durable.budgets.estimates.pairs.insert(pair, learnt);

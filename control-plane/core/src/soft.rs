@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use foldhash::quality::FixedState;
 use hashbrown::HashMap;
-use mindos_model::{BootId, DeliveryId, Timestamp, Token, limits};
+use mindos_model::{BootId, DeliveryId, TenantName, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
 use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
@@ -59,6 +59,8 @@ pub(crate) struct LeaseClock {
 pub struct Soft {
     limits: Limits,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// Open streams by tenant.
+    streams: BTreeMap<TenantName, u32>,
     pub(crate) instances: BTreeMap<Arc<InstanceKey>, Instance>,
     pub(crate) members: Vec<Option<Member>>,
     pub(crate) vacant: Vec<MemberIdx>,
@@ -97,6 +99,7 @@ impl Soft {
         let mut soft = Soft {
             limits,
             sessions: BTreeMap::new(),
+            streams: BTreeMap::new(),
             instances: BTreeMap::new(),
             members: Vec::new(),
             vacant: Vec::new(),
@@ -161,6 +164,13 @@ impl Soft {
         }
     }
 
+    /// How many streams the tenant may have, where this instance would be one too many. Who has one may open it anew.
+    pub(crate) fn too_many_streams(&self, durable: &Durable, key: &InstanceKey) -> Option<u32> {
+        let max = durable.access().quota(&key.tenant).streams_max?;
+        let open = self.streams.get(&key.tenant).copied().unwrap_or(0);
+        (open >= max && self.session_of(key).is_none()).then_some(max)
+    }
+
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
         let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, keeps_ceilings, held } = hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
@@ -194,6 +204,7 @@ impl Soft {
             }
             members.push((general, self.add(durable, member, now)));
         }
+        *self.streams.entry(key.tenant.clone()).or_default() += 1;
         self.sessions.insert(*session, Session { instance: key.clone(), last_heard: now, replaced });
         self.silences.insert((now + self.silence_look(), *session));
         let instance = Instance {
@@ -245,6 +256,12 @@ impl Soft {
     /// A stream is gone: new work stops at once; leases run on.
     pub(crate) fn closed(&mut self, durable: &Durable, session: SessionId, now: Timestamp) {
         let Some(Session { instance: key, .. }) = self.sessions.remove(&session) else { return };
+        if let Some(streams) = self.streams.get_mut(&key.tenant) {
+            *streams -= 1;
+            if *streams == 0 {
+                self.streams.remove(&key.tenant);
+            }
+        }
         let Some(instance) = self.instances.get_mut(&key) else { return };
         if instance.session != Some(session) {
             return;

@@ -57,7 +57,7 @@ impl Durable {
             Query::Budgets => Ok(Reply::Budgets(self.budget_views(tenant, context))),
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {
-                let old = self.events.iter().filter(|(_, event)| event.payload.seq < before);
+                let old = self.events.iter().filter(|(_, event)| event.payload.seq < before && !event.is_redacted());
                 let payloads = old.map(|(seq, event)| (seq, event.payload));
                 Ok(Reply::Payloads(payloads.take((limit as usize).min(ROWS_MAX)).collect()))
             }

@@ -3,20 +3,24 @@
 //! ```text
 //! blobs/<first two hex digits>/<64 hex digits>        the bytes
 //! blobs/<first two hex digits>/<64 hex digits>.type   media type, where one was given
+//! blobs/<first two hex digits>/<64 hex digits>.of     names of the tenants whose it is, see `owners`
 //! blobs/tmp/<random>                                  being written
 //! ```
 //! Invariant: a file under its final name is whole, has the digest it is named by, and is on stable storage.
+
+mod owners;
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use mindos_model::Timestamp;
 use mindos_model::limits::BLOB_MAX;
+use mindos_model::{TenantName, Timestamp};
 use sha2::{Digest, Sha256};
 
 /// What every address begins with.
@@ -118,6 +122,7 @@ pub struct BlobStore {
     dir: PathBuf,
     quota: u64,
     used: AtomicU64,
+    claims: Mutex<()>,
 }
 
 impl BlobStore {
@@ -126,7 +131,7 @@ impl BlobStore {
     /// # Errors
     /// When the directory cannot be read or written.
     pub fn open(dir: &Path, quota: u64) -> Result<BlobStore, BlobError> {
-        let store = BlobStore { dir: dir.to_owned(), quota, used: AtomicU64::new(0) };
+        let store = BlobStore { dir: dir.to_owned(), quota, used: AtomicU64::new(0), claims: Mutex::default() };
         let temporary = store.temporary();
         if temporary.exists() {
             fs::remove_dir_all(&temporary).map_err(failed("remove", &temporary))?;
@@ -187,7 +192,7 @@ impl BlobStore {
     /// # Errors
     /// When the quota is used up, the length announced is out of range, or no file can be made.
     pub fn begin(&self, announced: Announced) -> Result<BlobWriter<'_>, BlobError> {
-        let Announced { blob: _, length, content_type } = &announced;
+        let Announced { blob: _, length, content_type, tenant: _ } = &announced;
         if length.is_some_and(|length| length > BLOB_MAX) {
             return Err(BlobError::TooLarge { max: BLOB_MAX });
         }
@@ -233,7 +238,7 @@ impl BlobStore {
     pub fn remove(&self, blob: &BlobRef) -> Result<(), BlobError> {
         let path = self.path(blob);
         let length = fs::metadata(&path).map_or(0, |data| data.len());
-        for path in [path.with_extension("type"), path] {
+        for path in [path.with_extension("type"), owners::beside(&path), path] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(error)),
                 _ => {}
@@ -251,6 +256,8 @@ pub struct Announced {
     pub length: Option<u64>,
     /// Empty when none is given.
     pub content_type: String,
+    /// Whose it is; unset is the tenant `default`.
+    pub tenant: Option<TenantName>,
 }
 
 /// A blob that is being written.
@@ -317,15 +324,18 @@ impl BlobWriter<'_> {
             return Err(BlobError::Digest { announced, actual: blob });
         }
         let path = self.store.path(&blob);
+        let tenant = self.announced.tenant.take().unwrap_or_else(TenantName::default_tenant);
+        let existed = self.store.is_of(&blob, &tenant)?;
+        let folder = path.parent().unwrap_or(&self.store.dir).to_owned();
+        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+        self.store.claim(&path, &tenant)?;
         if path.exists() {
             // Its age begins anew, so that it is not removed while somebody is about to name it.
             let now = fs::FileTimes::new().set_modified(SystemTime::now());
             let renewed = File::options().append(true).open(&path).and_then(|file| file.set_times(now));
             renewed.map_err(failed("renew", &path))?;
-            return Ok(Stored { blob, length, existed: true });
+            return Ok(Stored { blob, length, existed });
         }
-        let folder = path.parent().unwrap_or(&self.store.dir).to_owned();
-        fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
         if !self.announced.content_type.is_empty() {
             let path = path.with_extension("type");
             let written = fs::write(&path, &self.announced.content_type).and_then(|()| File::open(&path)?.sync_all());
@@ -386,7 +396,8 @@ mod tests {
     #[test]
     fn a_blob_is_read_back_under_the_digest_of_its_bytes() {
         let (dir, store) = store(100);
-        let announced = Announced { blob: ABC.parse().ok(), length: Some(3), content_type: "text/plain".into() };
+        let announced =
+            Announced { blob: ABC.parse().ok(), length: Some(3), content_type: "text/plain".into(), tenant: None };
         let stored = put(&store, b"abc", announced.clone()).unwrap();
         assert_eq!((stored.blob.to_string().as_str(), stored.length, stored.existed), (ABC, 3, false));
         assert!(put(&store, b"abc", announced).unwrap().existed);

@@ -11,6 +11,7 @@ use mindos_model::{TenantName, limits};
 use crate::amount;
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
+use crate::secure::{Listeners, SecureConfig, SecureError};
 use crate::settings::WebhookConfig;
 
 /// What the control plane is started with.
@@ -48,9 +49,9 @@ pub struct Config {
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::read)]
     pub discord_token: Option<Secret>,
 
-    /// Allows addresses other than loopback, although everything is sent in the clear and nobody is asked who they are.
-    #[arg(long, env = "MINDOS_INSECURE_BIND")]
-    pub insecure_bind: bool,
+    /// How callers are let in, and how the API and the agents' port are encrypted.
+    #[command(flatten)]
+    pub secure: SecureConfig,
 
     /// Threads for the network, 1 to 64. One is best for one stream of work; more serve many connections.
     #[arg(long, env = "MINDOS_NET_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "COUNT")]
@@ -235,10 +236,8 @@ impl std::fmt::Debug for Secret {
 /// A setting that is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error(
-        "--{option} is {address}, which is not loopback: everything is sent in the clear, so give --insecure-bind as well if that is wanted"
-    )]
-    Exposed { option: &'static str, address: SocketAddr },
+    #[error(transparent)]
+    Secure(#[from] SecureError),
     #[error("--{option} is {found}: expected {accepted}")]
     Range { option: &'static str, found: String, accepted: &'static str },
 }
@@ -249,15 +248,7 @@ impl Config {
     /// # Errors
     /// Names the option and what it accepts.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let listen = self.api_address();
-        let aggregator = self.aggregator();
-        for (option, address) in
-            [("listen", listen), ("agent-listen", self.agent_listen), ("aggregator-address", aggregator)]
-        {
-            if !address.ip().is_loopback() && !self.insecure_bind {
-                return Err(ConfigError::Exposed { option, address });
-            }
-        }
+        self.secure.check(&self.listeners())?;
         let beats = (Duration::from_millis(100), Duration::from_secs(300), "100ms to 5m");
         let spans = [
             ("lease", self.lease, (Duration::from_secs(1), Duration::from_secs(3600), "1s to 1h")),
@@ -279,6 +270,12 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// All addresses, for what depends on who can reach them.
+    #[must_use]
+    pub fn listeners(&self) -> Listeners {
+        Listeners { api: self.api_address(), agents: self.agent_listen, aggregator: self.aggregator() }
     }
 
     /// Where the API listens.
@@ -417,13 +414,6 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         assert_eq!(config.limits().lease, limits::LEASE);
         assert_eq!(config.payload_cache, 256 << 20);
-    }
-
-    #[test]
-    fn what_is_not_loopback_has_to_be_asked_for() {
-        let error = config(&["--listen", "0.0.0.0:8090"]).check().unwrap_err().to_string();
-        assert!(error.contains("--listen") && error.contains("--insecure-bind"), "{error}");
-        assert_eq!(config(&["--listen", "0.0.0.0:8090", "--insecure-bind"]).check(), Ok(()));
     }
 
     #[test]

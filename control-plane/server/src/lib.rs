@@ -3,8 +3,10 @@
 //! A thin shell around the pure core: [`driver`] runs the plane and its journal on threads of their own, [`grpc`] and
 //! `http` carry what comes and goes, [`views`] derive what people ask for. Invariant: nothing in here decides.
 
+pub mod access;
 pub mod admission;
 pub mod amount;
+mod base64url;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
@@ -27,10 +29,12 @@ pub mod reload;
 pub mod routing;
 pub mod run;
 pub mod secret;
+pub mod secure;
 pub mod settings;
 pub mod sinks;
 pub mod store;
 pub mod surface;
+pub mod tls;
 pub mod trace;
 pub mod upkeep;
 pub mod views;

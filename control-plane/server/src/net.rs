@@ -1,7 +1,8 @@
-//! Listening: one loop for each port, HTTP/1.1 and HTTP/2 on the same socket, bounds on everything a peer can hold.
+//! Listening: one loop for each port, HTTP/1.1 and HTTP/2 on the same socket, in TLS or in the clear, bounds on everything a peer
+//! can hold.
 //!
 //! Invariant: a connection that was accepted is counted until it is gone, and ends within the grace period once the server
-//! drains.
+//! drains. Nothing is accepted slower because somebody shakes hands slowly.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,10 +14,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use crate::tls::accept::PortTls;
+use crate::tls::identity::AgentIdentity;
 
 /// What a stream may have in flight before its receiver takes it: long fat links need much.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -42,20 +49,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub peer: SocketAddr,
-    cut: Arc<Notify>,
+    /// The agent at the other end, where it showed a certificate.
+    pub identity: Option<Arc<AgentIdentity>>,
+    ends: Arc<Ends>,
+}
+
+/// Ways to end a connection from here.
+#[derive(Debug, Default)]
+struct Ends {
+    cut: Notify,
+    leave: Notify,
 }
 
 impl From<SocketAddr> for Connection {
     /// One that nobody serves, for requests that come by no socket.
     fn from(peer: SocketAddr) -> Connection {
-        Connection { peer, cut: Arc::default() }
+        Connection { peer, identity: None, ends: Arc::default() }
     }
 }
 
 impl Connection {
     /// Ends the connection at once, with all its streams.
     pub fn cut(&self) {
-        self.cut.notify_one();
+        self.ends.cut.notify_one();
+    }
+
+    /// Takes no more streams on the connection and ends it with the last of them, so that its peer dials again.
+    pub fn leave(&self) {
+        self.ends.leave.notify_one();
     }
 }
 
@@ -67,12 +88,14 @@ pub struct Port {
     pub http: Option<Router>,
     /// Further connections wait to be accepted.
     pub connections_max: usize,
+    /// Unset is in the clear.
+    pub tls: Option<PortTls>,
 }
 
 impl Port {
     /// Serves until `drain` turns true and all connections are gone.
     pub async fn serve(self, mut drain: watch::Receiver<bool>) {
-        let Port { listener, grpc, http, connections_max } = self;
+        let Port { listener, grpc, http, connections_max, tls } = self;
         let answers = Answers { grpc, http };
         let connections = Arc::new(Semaphore::new(connections_max));
         let builder = Arc::new(builder());
@@ -83,8 +106,23 @@ impl Port {
             };
             let Some((stream, peer, permit)) = accepted else { continue };
             let (builder, answers, drain) = (Arc::clone(&builder), answers.clone(), drain.clone());
+            let tls = tls.clone();
             tokio::spawn(async move {
-                serve(&builder, stream, peer, answers, drain).await;
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%error, %peer, "TCP_NODELAY was not set");
+                }
+                match tls {
+                    None => serve(&builder, stream, Connection::from(peer), answers, drain, None).await,
+                    Some(tls) => {
+                        if let Some((stream, identity)) = shaken(&tls, stream, peer, drain.clone()).await {
+                            let connection = Connection { identity, ..Connection::from(peer) };
+                            let standing = tls.enter(&connection);
+                            let until = standing.as_ref().map(|(_, until)| *until);
+                            serve(&builder, stream, connection, answers, drain, until).await;
+                            drop(standing);
+                        }
+                    }
+                }
                 drop(permit);
             });
         }
@@ -149,18 +187,28 @@ async fn accept(
     }
 }
 
-async fn serve(
-    builder: &auto::Builder<TokioExecutor>,
+/// A connection after its handshake; `None` when there was none, or the server drains.
+async fn shaken(
+    tls: &PortTls,
     stream: TcpStream,
     peer: SocketAddr,
+    mut drain: watch::Receiver<bool>,
+) -> Option<(TlsStream<TcpStream>, Option<Arc<AgentIdentity>>)> {
+    tokio::select! {
+        shaken = tls.accept(stream, peer) => shaken,
+        _ = drain.wait_for(|draining| *draining) => None,
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    builder: &auto::Builder<TokioExecutor>,
+    stream: S,
+    connection: Connection,
     answers: Answers,
     mut drain: watch::Receiver<bool>,
+    until: Option<Instant>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, %peer, "TCP_NODELAY was not set");
-    }
-    let cut = Arc::new(Notify::new());
-    let connection = Connection { peer, cut: Arc::clone(&cut) };
+    let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
         let router = answers.of(&request).clone();
@@ -168,7 +216,14 @@ async fn serve(
     });
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
-    let mut draining = false;
+    let mut leaving = false;
+    let aged = async {
+        match until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(aged);
     loop {
         tokio::select! {
             ended = served.as_mut() => {
@@ -177,12 +232,20 @@ async fn serve(
                 }
                 return;
             }
-            () = cut.notified() => {
+            () = ends.cut.notified() => {
                 debug!(%peer, "connection was cut");
                 return;
             }
-            _ = drain.wait_for(|draining| *draining), if !draining => {
-                draining = true;
+            () = aged.as_mut() => {
+                debug!(%peer, "connection has reached its age");
+                return;
+            }
+            () = ends.leave.notified(), if !leaving => {
+                leaving = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ = drain.wait_for(|draining| *draining), if !leaving => {
+                leaving = true;
                 served.as_mut().graceful_shutdown();
             }
         }

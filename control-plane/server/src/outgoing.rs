@@ -19,7 +19,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -84,6 +85,12 @@ impl Target {
         let path = format!("{}{path_and_query}", self.0.path().trim_end_matches('/'));
         parts.path_and_query = Some(path.parse().map_err(|_| TargetError::Malformed)?);
         Uri::from_parts(parts).map(Target).map_err(|_| TargetError::Malformed)
+    }
+
+    /// Whether what is sent there is encrypted.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
     }
 
     /// Scheme, host and port: what may be shown.
@@ -176,6 +183,17 @@ pub enum OutgoingError {
     Broken { origin: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
+/// Why certificates cannot vouch for a server.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("is not accepted: expected certificates in PEM form")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("holds a certificate that is not usable")]
+    Certificate(#[source] rustls::Error),
+    #[error("holds no certificate: expected at least one in PEM form")]
+    Empty,
+}
+
 type Connector = BoxCloneSyncService<Uri, Stream, ConnectError>;
 
 /// The client. Cheap to clone; all clones share their connections.
@@ -198,7 +216,26 @@ impl Outgoing {
     /// A client without connections.
     #[must_use]
     pub fn new() -> Outgoing {
-        let connector = BoxCloneSyncService::new(tower::service_fn(connect));
+        Outgoing::with(None)
+    }
+
+    /// A client for servers that the given certificates vouch for, and nobody else.
+    ///
+    /// # Errors
+    /// When they are not certificates in PEM form.
+    pub fn trusting(pem: &[u8]) -> Result<Outgoing, TrustError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            roots.add(certificate?).map_err(TrustError::Certificate)?;
+        }
+        match roots.is_empty() {
+            true => Err(TrustError::Empty),
+            false => Ok(Outgoing::with(Some(trust(roots)))),
+        }
+    }
+
+    fn with(trusted: Option<Arc<ClientConfig>>) -> Outgoing {
+        let connector = BoxCloneSyncService::new(tower::service_fn(move |uri| connect(uri, trusted.clone())));
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(IDLE_MAX);
         Outgoing(builder.build(connector))
@@ -252,11 +289,11 @@ enum ConnectError {
     Slow,
 }
 
-async fn connect(uri: Uri) -> Result<Stream, ConnectError> {
-    tokio::time::timeout(CONNECT_TIMEOUT, dial(uri)).await.unwrap_or(Err(ConnectError::Slow))
+async fn connect(uri: Uri, trusted: Option<Arc<ClientConfig>>) -> Result<Stream, ConnectError> {
+    tokio::time::timeout(CONNECT_TIMEOUT, dial(uri, trusted)).await.unwrap_or(Err(ConnectError::Slow))
 }
 
-async fn dial(uri: Uri) -> Result<Stream, ConnectError> {
+async fn dial(uri: Uri, trusted: Option<Arc<ClientConfig>>) -> Result<Stream, ConnectError> {
     let host = uri.host().ok_or(ConnectError::NoHost)?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let secure = uri.scheme() == Some(&Scheme::HTTPS);
@@ -266,7 +303,10 @@ async fn dial(uri: Uri) -> Result<Stream, ConnectError> {
     if !secure {
         return Ok(Stream::Plain(TokioIo::new(stream)));
     }
-    let config = tls().await.ok_or(ConnectError::NoRoots)?;
+    let config = match trusted {
+        Some(config) => config,
+        None => tls().await.ok_or(ConnectError::NoRoots)?,
+    };
     let name = ServerName::try_from(bare.to_owned())?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Tls(Box::new(TokioIo::new(stream))))
@@ -284,10 +324,15 @@ static TLS: LazyLock<Option<Arc<ClientConfig>>> = LazyLock::new(|| {
     if roots.is_empty() {
         return None;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
-    Some(Arc::new(versions.with_root_certificates(roots).with_no_client_auth()))
+    Some(trust(roots))
 });
+
+fn trust(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = versions.expect("ring speaks the versions that rustls has by default");
+    Arc::new(versions.with_root_certificates(roots).with_no_client_auth())
+}
 
 /// A connection, in the clear or not.
 enum Stream {

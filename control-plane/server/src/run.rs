@@ -22,15 +22,23 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
+use crate::access::permission::Listener;
+use crate::access::{AccessView, Gate, bootstrap};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
+use crate::http::Exposed;
 use crate::logging::Chain;
 use crate::net::Port;
 use crate::payloads::{Payloads, ReadPayload};
+use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
+use crate::tls::accept::PortTls;
+use crate::tls::counts::PortName;
+use crate::tls::server_config::{Tls, TlsError};
 use crate::upkeep::{Upkeep, UpkeepError};
+use crate::views::follow::Source;
 
 /// How long the driver may take to end once streams are closed.
 const DRIVER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -44,6 +52,12 @@ pub enum RunError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Upkeep(#[from] UpkeepError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(
+        "--aggregator-plaintext needs `gitlens.sources.aggregator` in the settings: expected the ranges that may call, such as 10.0.0.0/8"
+    )]
+    NoSources,
     #[error("failed to listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("failed to start a thread")]
@@ -163,12 +177,37 @@ impl Server {
         let read: ReadPayload = Arc::new(move |seq| for_payloads.payload(seq));
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
+        let listeners = config.listeners();
+        let tls = config.secure.tls_settings(&listeners, &config.data_dir);
+        let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
         let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
+        // Before the plane begins, so that nothing becomes durable unseen.
+        let access = Arc::new(AccessView::new(durable.access(), durable.seq()));
+        let access_follower = handle.subscribe();
+        let aggregator_is_plain = !config.secure.aggregator_is_encrypted(&listeners);
+        if config.secure.aggregator_plaintext && !upkeep.gitlens_settings().names_callers_of_aggregator() {
+            return Err(RunError::NoSources);
+        }
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
 
+        let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
+        tokio::spawn(Arc::clone(&access).follow(access_follower, source));
+        let mode = config.secure.access_mode(&listeners);
+        let gate =
+            Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
+        if mode == AccessMode::Enforced {
+            tokio::spawn(bootstrap::run(Arc::clone(&access), handle.clone(), config.data_dir.clone()));
+        }
+        let exposed = Arc::clone(&gate);
+        upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
+
         let (drain, draining) = watch::channel(false);
+        if let Some(tls) = &tls {
+            let tls = Arc::clone(tls);
+            upkeep.expose(Exposed::new(move |into| tls.expose(into)));
+        }
         let context = Arc::new(Context::new(grpc::Parts {
             handle: handle.clone(),
             payloads,
@@ -181,6 +220,7 @@ impl Server {
             draining: draining.clone(),
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
+            access,
         }));
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
@@ -196,14 +236,8 @@ impl Server {
         upkeep.agent_services(&context, &mut agents);
 
         let http = upkeep.router(&context);
-        let http_api = http.clone();
         let (api_listener, api_at) = listen(config.api_address()).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
-        if [api_at, agents_at, config.aggregator()].iter().any(|at| !at.ip().is_loopback()) {
-            warn!(
-                "listening beyond loopback WITHOUT encryption and WITHOUT asking who calls: anybody who reaches the ports rules this plane"
-            );
-        }
         let aggregator = match listen(config.aggregator()).await {
             Ok(aggregator) => Some(aggregator),
             Err(error) if config.insists_on_aggregator() => return Err(error),
@@ -217,14 +251,25 @@ impl Server {
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
         upkeep.spawn(&context, &mut ports);
+        if let Some(tls) = &tls {
+            ports.spawn(Arc::clone(tls).watch(draining.clone()));
+        }
+        announce(&config, tls.as_deref(), aggregator_at);
+        let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
-        for (listener, grpc, http) in [(api_listener, api, Some(http)), (agent_listener, agents, None)] {
-            let grpc = grpc.routes().prepare().into_axum_router();
-            ports.spawn(Port { listener, grpc, http, connections_max }.serve(draining.clone()));
+        ports.spawn(Arc::clone(&gate).watch(draining.clone()));
+        let http = gate.before_paths(Listener::Api, http);
+        let http_api = http.clone();
+        let api = (api_listener, api, Some(http), on(PortName::Api));
+        for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
+            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router());
+            ports.spawn(Port { listener, grpc, http, connections_max, tls }.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
-            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max };
+            let http = gate.before_paths(Listener::Aggregator, http);
+            let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
+            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls };
             ports.spawn(port.serve(draining.clone()));
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
@@ -297,6 +342,7 @@ impl Server {
 /// Names under which health is asked for; the empty one is the whole server.
 const SERVICES: &[&str] = &[
     "",
+    "mindos.access.v1.AccessService",
     "mindos.agent.v1.AgentService",
     "mindos.blob.v1.BlobService",
     "mindos.delivery.v1.DeliveryService",
@@ -334,6 +380,29 @@ fn add_reflection(routes: &mut RoutesBuilder) -> Result<(), RunError> {
     routes.add_service(builder().build_v1().map_err(services)?);
     routes.add_service(builder().build_v1alpha().map_err(services)?);
     Ok(())
+}
+
+/// Says aloud who may call, and where nothing is encrypted.
+fn announce(config: &Config, tls: Option<&Tls>, aggregator: Option<SocketAddr>) {
+    let listeners = config.listeners();
+    if config.secure.access_mode(&listeners) == AccessMode::Open {
+        warn!(
+            "access is OPEN: whoever can run something on this machine rules this plane; give --access enforced to ask who calls"
+        );
+    } else if config.secure.tls_mode(&listeners) == TlsMode::Off {
+        warn!("agents cannot say who they are WITHOUT TLS, so none is let in: give --tls authority");
+    }
+    match tls {
+        Some(tls) => {
+            let root = tls.authority().map(|authority| authority.id().to_string()).unwrap_or_default();
+            info!(not_after = %tls.not_after(), root, trust_domain = %tls.trust_domain(), "TLS 1.3 is spoken on the API's and the agents' port");
+        }
+        None => warn!("nothing is encrypted on the API's and the agents' port, which are loopback"),
+    }
+    let exposed = aggregator.filter(|at| !at.ip().to_canonical().is_loopback());
+    if let Some(address) = exposed.filter(|_| !config.secure.aggregator_is_encrypted(&listeners)) {
+        warn!(%address, "the aggregator's listener is reached from elsewhere WITHOUT encryption, by the ranges of gitlens.sources.aggregator");
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {

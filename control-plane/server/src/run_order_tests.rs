@@ -7,7 +7,7 @@ use mindos_core::input::Input;
 use mindos_core::output::Reply;
 use mindos_core::record::Batch;
 use mindos_core::route::{Match, Route, RouteTable, Targets};
-use mindos_model::{Seq, Strategy};
+use mindos_model::{Seq, Strategy, TenantName};
 use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::event::v1::PublishStreamRequest;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
@@ -83,7 +83,7 @@ async fn in_order(name: &str, first: Option<&str>, second: Option<&str>) {
     }));
     handle.begun().await;
     let apply = |table: &Arc<RouteTable>| {
-        let (tenant, table, by) = (context.tenant.clone(), Arc::clone(table), Arc::from("ann"));
+        let (tenant, table, by) = (TenantName::default_tenant(), Arc::clone(table), Arc::from("ann"));
         let (handle, expected) = (handle.clone(), None);
         async move {
             handle
@@ -92,7 +92,7 @@ async fn in_order(name: &str, first: Option<&str>, second: Option<&str>) {
         }
     };
     apply(&table(first)).await.unwrap();
-    context.learn_routes().await.unwrap();
+    context.learn_routes(&TenantName::default_tenant()).await.unwrap();
 
     shut.store(true, Ordering::Release);
     let (second, before) = (table(second), handle.durable_seq());
@@ -107,7 +107,7 @@ async fn in_order(name: &str, first: Option<&str>, second: Option<&str>) {
     let opening = tokio::spawn(async move { client.publish_stream(ReceiverStream::new(receiver)).await });
     tokio::time::sleep(a_while).await;
     // As after `Apply`, whose caller hears of it a little earlier.
-    context.judges.learn(second, before.next());
+    context.judges.learn(&TenantName::default_tenant(), second, before.next());
     batches.send(batch(2)).await.unwrap();
     batches.send(batch(3)).await.unwrap();
     drop(batches);

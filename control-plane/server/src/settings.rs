@@ -6,11 +6,13 @@
 //! gitlab: {secret: "the secret token of the webhook", previous: ".."}
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
+//! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
+//! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! log: "info,mindos_control_plane=debug"
 //! anchors: [{file: /mnt/worm/checkpoints}]      # see `ledger::anchor_settings`
 //! redact: [{pointers: ["/sender/email"]}]       # see `ingest::redact`
@@ -30,6 +32,8 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::access::jwt;
+use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
@@ -111,6 +115,8 @@ struct Settings {
     alertmanager: Option<SecretSetting>,
     #[serde(default)]
     ingest: BTreeMap<String, GenericSetting>,
+    #[serde(default)]
+    webhook_tenants: BTreeMap<String, String>,
     github_app: Option<AppSetting>,
     #[serde(default)]
     quotas: Vec<QuotaSetting>,
@@ -128,6 +134,8 @@ struct Settings {
     anchors: Vec<AnchorSetting>,
     #[serde(default)]
     redact: Vec<RedactSetting>,
+    #[serde(default)]
+    oidc: Vec<OidcSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -153,6 +161,7 @@ struct Checked {
     anchors: Arc<Vec<Anchor>>,
     redact: Arc<Rules>,
     digest: SettingsDigest,
+    oidc: Arc<Vec<OidcProvider>>,
 }
 
 impl Checked {
@@ -167,6 +176,7 @@ impl Checked {
             gitlab,
             alertmanager,
             ingest,
+            webhook_tenants,
             github_app,
             quotas,
             sinks,
@@ -177,6 +187,7 @@ impl Checked {
             prices,
             anchors,
             redact,
+            oidc,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -184,7 +195,7 @@ impl Checked {
             (Some(secret), previous) => GithubAccess::Signed(self::secrets(secret, previous)?),
             (None, None) => base.github.clone(),
         };
-        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest)?;
+        let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest, &webhook_tenants)?;
         let notify = notify.places(&base.discord, secrets)?;
         let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
         sinks.extend(sinks::settings::notices(&notify));
@@ -203,6 +214,7 @@ impl Checked {
             anchors: Arc::new(anchor_settings::anchors(&anchors)?),
             redact: Arc::new(Rules::new(&redact)?),
             digest: SettingsDigest::of(text),
+            oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
         })
     }
 }
@@ -246,11 +258,13 @@ pub struct InForce {
     pub anchors: anchors::Configured,
     /// What tells one text of the settings from another.
     pub digest: Arc<watch::Sender<SettingsDigest>>,
+    /// Who vouches for people and programs.
+    pub oidc: jwt::settings::Configured,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, anchors, digest } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, anchors, digest, oidc } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -263,6 +277,7 @@ impl InForce {
         anchors.store(Arc::clone(&checked.anchors));
         digest.send_replace(checked.digest.clone());
         redact::set_rules(&checked.redact);
+        oidc.store(Arc::clone(&checked.oidc));
         logging::set_filter(&checked.log);
     }
 }

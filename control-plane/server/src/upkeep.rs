@@ -13,6 +13,7 @@ use mindos_model::{Seq, TenantName};
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
+use crate::access::jwt::Jwt;
 use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
@@ -95,6 +96,7 @@ pub struct Upkeep {
     notes_settings: bool,
     signer: Option<Signer>,
     anchoring: Option<Anchoring>,
+    jwt: Jwt,
 }
 
 impl Upkeep {
@@ -197,6 +199,8 @@ impl Upkeep {
         let spans = tracer.counts.clone();
         let (counts, states, plane) = (catch_up.counts(), sinks.states.clone(), handle.clone());
         handle.admission().follow(Arc::clone(&in_force.quotas));
+        let jwt = Jwt::new(handle.clock(), Arc::clone(&in_force.oidc));
+        let tokens = jwt.clone();
         let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
@@ -204,6 +208,7 @@ impl Upkeep {
             Exposed::new(move |into| states.expose(plane.durable_seq(), into)),
             Exposed::new(move |into| door.admission().expose(into)),
             Exposed::new(move |into| notices.expose(into)),
+            Exposed::new(move |into| tokens.expose(into)),
         ];
         let signer = Signer {
             handle: handle.clone(),
@@ -252,6 +257,7 @@ impl Upkeep {
                 || access.settings().any(|(what, _)| &**what == changes::SETTINGS),
             signer: Some(signer),
             anchoring: Some(anchoring),
+            jwt,
         })
     }
 
@@ -264,6 +270,12 @@ impl Upkeep {
     /// What models cost, as the settings say.
     pub fn prices(&self) -> Arc<ArcSwap<Prices>> {
         Arc::clone(&self.in_force.prices)
+    }
+
+    /// Verifies tokens of the identity providers that the settings name.
+    #[must_use]
+    pub fn jwt(&self) -> Jwt {
+        self.jwt.clone()
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
@@ -307,9 +319,13 @@ impl Upkeep {
             blob_progress: seen("blob-refs").unwrap_or_default(),
             snapshot_wanted: self.snapshots.wanted(),
             settings: self.retention,
-            tenant: context.tenant.clone(),
         };
         tasks.spawn(retention.run(context.draining.clone()));
+    }
+
+    /// Adds families to what a scrape shows.
+    pub fn expose(&mut self, exposed: Exposed) {
+        self.exposed.push(exposed);
     }
 
     /// Data too large for their events.

@@ -30,8 +30,10 @@ async fn a_listener_on_the_network_answers_whom_the_settings_name() {
     let directory = Directory::new();
     std::fs::create_dir_all(&directory.0).unwrap();
     let settings = directory.0.join("settings.yaml");
-    std::fs::write(&settings, "").unwrap();
-    let options = ["--aggregator-address", "0.0.0.0:0", "--insecure-bind", "--settings", settings.to_str().unwrap()];
+    std::fs::write(&settings, "gitlens: {sources: {aggregator: ['198.51.100.7']}}").unwrap();
+    let settings_at = settings.to_str().unwrap();
+    let options =
+        ["--aggregator-address", "0.0.0.0:0", "--aggregator-plaintext", "--tls", "off", "--settings", settings_at];
     let server = Running::with(&directory, &options).await;
     let port = server.aggregator.unwrap().port();
     let (here, there) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::new(own_address(), port));

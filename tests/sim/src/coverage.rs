@@ -44,7 +44,7 @@ const PHASES: [&str; 5 + ParkReason::ALL.len()] = [
     "ended",
 ];
 
-const STEPS: [&str; 41] = [
+const STEPS: [&str; 43] = [
     "accepted",
     "accepted_parked",
     "leased",
@@ -86,9 +86,11 @@ const STEPS: [&str; 41] = [
     "cancelled_expired",
     "cancelled_shadow_failed",
     "parked_over_budget",
+    "cancelled_redacted",
+    "cancel_redacted",
 ];
 
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 43] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -114,6 +116,24 @@ const OTHERS: [&str; 25] = [
     "budget_crossed",
     "degraded at acceptance",
     "degraded at the lease",
+    "ApiTokenCreated",
+    "ApiTokenUsed",
+    "ApiTokenRevoked",
+    "JoinTokenCreated",
+    "JoinTokenRevoked",
+    "AgentJoined",
+    "JoinRefused",
+    "RoleBound",
+    "RoleUnbound",
+    "IssuerRegistered",
+    "IssuerRemoved",
+    "AgentDenied",
+    "AgentAllowed",
+    "QuotaSet",
+    "SettingsChanged",
+    "AuthorityChanged",
+    "CheckpointSigned",
+    "PayloadsRedacted",
 ];
 
 /// Hits of each (phase, step).
@@ -132,13 +152,13 @@ impl Default for Coverage {
 fn possible(phase: usize, step: usize) -> bool {
     match phase {
         0 => matches!(step, 0 | 1 | 30..=35),
-        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38..=40),
-        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37),
-        3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36),
-        8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
-        10 => matches!(step, 21 | 26 | 27),
-        9 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38),
-        4..=7 => matches!(step, 21 | 26 | 28 | 36),
+        1 => matches!(step, 2 | 20 | 21 | 25 | 28 | 36 | 38..=41),
+        2 => matches!(step, 3..=19 | 22..=24 | 28 | 29 | 37 | 42),
+        3 => matches!(step, 3 | 20 | 21 | 28 | 29 | 36 | 41 | 42),
+        8 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38 | 41),
+        10 => matches!(step, 21 | 26 | 27 | 41),
+        9 => matches!(step, 21 | 26 | 27 | 28 | 36 | 38 | 41),
+        4..=7 => matches!(step, 21 | 26 | 28 | 36 | 41),
         _ => step == 28,
     }
 }
@@ -241,12 +261,12 @@ fn step_of(record: &Record) -> Option<usize> {
             CancelReason::RaceLost { .. } => 36,
             CancelReason::Expired => 38,
             CancelReason::ShadowFailed | CancelReason::ReplayFailed | CancelReason::ReplayOverBudget => 39,
-            CancelReason::Redacted => return None,
+            CancelReason::Redacted => 41,
         },
         Record::CancelRequested(request) => match request.reason {
             CancelReason::Superseded { .. } => 23,
             CancelReason::RaceLost { .. } => 37,
-            CancelReason::Redacted => return None,
+            CancelReason::Redacted => 42,
             CancelReason::Requested
             | CancelReason::Expired
             | CancelReason::ShadowFailed
@@ -295,6 +315,7 @@ fn other_of(record: &Record) -> Option<usize> {
         Record::BudgetRemoved(_) => Some(20),
         Record::BudgetAcknowledged(_) => Some(21),
         Record::BudgetCrossed(_) => Some(22),
+        Record::Access(_) | Record::PayloadsRedacted(_) => OTHERS.iter().position(|name| *name == record.kind()),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::record::{
-    ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds, InstanceKey, Labels,
-    Record,
+    CancelReason, ContentDigest, DedupeKey, DeliveryLeased, Entry, EventAccepted, GeneralKey, HoldTarget, Holds,
+    InstanceKey, Labels, Record,
 };
 use mindos_core::route::Route;
 use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, ParkReason, RouteName, Seq, Timestamp, Token};
 
+use crate::access::AccessFacts;
 use crate::budgets::Budgets;
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
@@ -100,6 +101,7 @@ pub struct Ledger {
     pub clock_moved: Timestamp,
     pub(crate) limited: Limited,
     pub policies: Policies,
+    pub access: AccessFacts,
     pub coverage: Coverage,
     /// Kinds of records that came.
     pub kinds: BTreeSet<&'static str>,
@@ -127,6 +129,7 @@ impl Ledger {
         self.coverage.hit(phase, record);
         self.kinds.insert(record.kind());
         self.budgets.fold(entry)?;
+        self.access.fold(entry)?;
         self.judge(*seq, *at, phase, record)
     }
 
@@ -179,7 +182,9 @@ impl Ledger {
                 self.end_delivery(record.delivery)?;
             }
             Record::CancelRequested(record) => {
-                if phase != Phase::Leased {
+                // Who is stopped already is told once more that nothing of it is kept.
+                let again = phase == Phase::Cancelling && record.reason == CancelReason::Redacted;
+                if phase != Phase::Leased && !again {
                     return Err(format!("cancel_of_leased_only: delivery {} is {phase:?}", record.delivery));
                 }
                 self.cancels.insert(record.delivery);
@@ -283,6 +288,10 @@ impl Ledger {
     fn event_accepted(&mut self, seq: Seq, record: &EventAccepted) -> Result<(), Broken> {
         if let Some(earlier) = self.by_key.insert(record.key, seq) {
             return Err(format!("accepted_once: {}/{} as {earlier} and {seq}", record.source, record.id));
+        }
+        let open = (self.open.len() + record.deliveries.len()) as u64;
+        if let Some(max) = self.access.open_max.filter(|max| open > *max && !record.deliveries.is_empty()) {
+            return Err(format!("quotas_bound_what_is_open: {open} with event {seq}, {max} may"));
         }
         let facts = EventFacts { digest: record.digest, route: record.route.clone(), payload_at: seq };
         self.events.insert(seq, facts);

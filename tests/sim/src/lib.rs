@@ -4,6 +4,7 @@
 //! invariants run on what it touched: those of the records in [`ledger`], those of what leaves the plane in `outputs`,
 //! those of the agents in `world`. Invariant: one seed, run twice, gives equal bytes.
 
+pub mod access;
 mod attempts;
 pub mod budgets;
 pub mod chance;

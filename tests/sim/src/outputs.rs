@@ -83,6 +83,9 @@ impl Ledger {
             }
             PlaneMessage::Assign(assign) => {
                 self.has_token(assign.delivery, assign.token, "assignment")?;
+                if self.access.redacted.contains_key(&assign.delivery.event) {
+                    return Err(format!("what_is_redacted_stays_so: {} was given out", assign.delivery));
+                }
                 let facts = self.deliveries.get(&assign.delivery);
                 let mode = |facts: &Facts| match (facts.plan.replay, facts.plan.terms.shadow) {
                     (true, _) => Mode::Replay,

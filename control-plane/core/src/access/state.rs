@@ -148,6 +148,9 @@ impl Access {
 
     /// Where there is no room for another one, those that nobody can use leave.
     fn forget_api_tokens(&mut self, scope: &Scope, at: Timestamp) {
+        if self.api_tokens.len() < share(limits::API_TOKENS_MAX) {
+            return;
+        }
         let scopes = self.api_tokens.values().map(|token| token.scope.tenant());
         if is_full(limits::API_TOKENS_MAX, scope.tenant(), scopes) {
             self.api_tokens.retain(|_, token| token.expires > at);
@@ -157,6 +160,9 @@ impl Access {
     }
 
     fn forget_join_tokens(&mut self, tenant: &TenantName, at: Timestamp) {
+        if self.join_tokens.len() < share(limits::JOIN_TOKENS_MAX) {
+            return;
+        }
         let tenants = self.join_tokens.values().map(|token| Some(&token.tenant));
         if is_full(limits::JOIN_TOKENS_MAX, Some(tenant), tenants) {
             self.join_tokens.retain(|_, token| !token.is_spent(at));

@@ -41,6 +41,8 @@ verdicts! {
     Conflict = "conflict",
     /// Malformed.
     Invalid = "invalid",
+    /// Its publisher is not granted its source.
+    NotGranted = "not_granted",
     /// Every target of its route is full.
     BacklogFull = "backlog_full",
     /// Its tenant has as much open as it may.

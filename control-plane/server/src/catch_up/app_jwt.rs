@@ -12,6 +12,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::SigningKey;
 
+use crate::base64url::encode;
+
 /// Clocks may differ by so much.
 const SKEW_S: u64 = 60;
 /// From when a token is made to when it is worth nothing.
@@ -68,52 +70,27 @@ impl AppKey {
     }
 }
 
-/// Base64 for addresses, without padding.
-fn encode(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..=chunk.len() {
-            text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base64url;
 
     const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/catch_up/test_key.pem");
     const PUBLIC: &[u8] = include_bytes!("test_key.pub.der");
-
-    fn decode(text: &str) -> Vec<u8> {
-        const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let (mut bytes, mut held, mut bits) = (Vec::new(), 0u32, 0);
-        for digit in text.chars() {
-            held = held << 6 | u32::try_from(DIGITS.find(digit).unwrap()).unwrap();
-            bits += 6;
-            if bits >= 8 {
-                bits -= 8;
-                bytes.push((held >> bits & 255) as u8);
-            }
-        }
-        bytes
-    }
 
     #[test]
     fn a_token_says_who_and_until_when_under_the_apps_key() {
         let token = AppKey::read(Path::new(KEY)).unwrap().token("12345", Timestamp(1_795_176_000_000));
         let parts: Vec<&str> = token.split('.').collect();
-        let claims: serde_json::Value = serde_json::from_slice(&decode(parts[1])).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&base64url::decode(parts[1]).unwrap()).unwrap();
         assert_eq!(claims, serde_json::json!({ "iat": 1_795_175_940u64, "exp": 1_795_176_540u64, "iss": "12345" }));
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
         let (_, algorithms) =
             algorithms.mapping.iter().find(|(scheme, _)| *scheme == SignatureScheme::RSA_PKCS1_SHA256).unwrap();
         let signed = format!("{}.{}", parts[0], parts[1]);
-        let good = |signed: &str| algorithms[0].verify_signature(PUBLIC, signed.as_bytes(), &decode(parts[2])).is_ok();
+        let good = |signed: &str| {
+            algorithms[0].verify_signature(PUBLIC, signed.as_bytes(), &base64url::decode(parts[2]).unwrap()).is_ok()
+        };
         assert!(good(&signed));
         assert!(!good(&signed.replacen('A', "B", 1)));
     }

@@ -34,6 +34,8 @@ pub enum Ending {
     Protocol(String),
     /// No version of the protocol is common.
     Version(String),
+    /// It said it is somebody else than its certificate says.
+    Identity(String),
     /// The agent side has ended it.
     Finished,
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mindos_core::input::SessionId;
-use mindos_model::TenantName;
 use mindos_proto::agent::v1::ConnectRequest;
 use mindos_proto::wire::agent_service_server::AgentService;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,6 +20,7 @@ use tracing::{debug, info};
 use super::Context;
 use super::agent_down::Down;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
+use crate::access::{Caller, Principal};
 use crate::driver::{Ending, Handle, Outbox};
 use crate::net::Connection;
 use crate::prices::Prices;
@@ -75,6 +75,7 @@ impl AgentService for Agents {
     type ConnectStream = Down;
 
     async fn connect(&self, request: Request<Streaming<ConnectRequest>>) -> Result<Response<Down>, Status> {
+        let caller = Caller::of(&request)?;
         let connection = request.extensions().get::<Connection>().cloned();
         let handle = self.context.handle.clone();
         let (session, outbox) = handle.open_session();
@@ -87,9 +88,9 @@ impl AgentService for Agents {
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
-        let (tenant, prices) = (self.context.tenant.clone(), Arc::clone(&self.context.prices));
+        let prices = Arc::clone(&self.context.prices);
         tokio::spawn(async move {
-            let ending = read(&stream, tenant, &prices, request.into_inner()).await;
+            let ending = read(&stream, &caller, &prices, request.into_inner()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -107,7 +108,7 @@ impl AgentService for Agents {
 /// Reads a stream to its end and says why it ended.
 async fn read(
     stream: &Stream,
-    tenant: TenantName,
+    caller: &Principal,
     prices: &ArcSwap<Prices>,
     mut frames: Streaming<ConnectRequest>,
 ) -> Ending {
@@ -123,11 +124,12 @@ async fn read(
         Err(_) => return Ending::Protocol(format!("no `hello` within {} s", HELLO_TIMEOUT.as_secs())),
     };
     let now = stream.handle.now();
-    let mut up = match Up::open(stream.session, &tenant, first, now, &mut inputs) {
+    let mut up = match Up::open(stream.session, caller, first, now, &mut inputs) {
         Ok((up, noted)) => match stream.note(noted) {
             Ok(()) => up,
             Err(ending) => return ending,
         },
+        Err(HelloError::Identity(message)) => return Ending::Identity(message),
         Err(HelloError::Invalid(invalid)) => return Ending::Protocol(invalid.to_string()),
         Err(HelloError::Version { min, max }) => {
             let spoken = format!("protocol {PROTOCOL_MIN} to {PROTOCOL_MAX} is spoken here, {min} to {max} there");

@@ -308,6 +308,7 @@ fn status(ending: Ending) -> Option<Status> {
         Ending::TooSlow => (Code::ResourceExhausted, "the stream was read too slowly: dial again".to_owned()),
         Ending::Shutdown => (Code::Unavailable, "the control plane is stopping: dial again".to_owned()),
         Ending::Protocol(message) => (Code::InvalidArgument, message),
+        Ending::Identity(message) => (Code::PermissionDenied, message),
         Ending::Version(message) => (Code::FailedPrecondition, message),
     };
     Some(Status::new(code, message))

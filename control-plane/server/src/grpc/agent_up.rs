@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use mindos_core::access::{Identity, IdentityHolder};
 use mindos_core::budget::Limit;
 use mindos_core::input::{
     AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport,
@@ -11,12 +12,13 @@ use mindos_core::input::{
 };
 use mindos_core::record::{InstanceKey, Labels, Payload, Usage};
 use mindos_model::limits::{GENERALS_PER_AGENT_MAX, INLINE_MAX, SLOTS_MAX};
-use mindos_model::{DeliveryId, FailureKind, GeneralName, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, FailureKind, GeneralName, Timestamp, Token};
 use mindos_proto::agent::v1 as wire;
 use mindos_proto::agent::v1::agent_message::Message;
 use mindos_proto::convert::{Invalid, duration, failure_kind, lease, parsed};
 use mindos_proto::delivery::v1 as outcome;
 
+use crate::access::{Principal, PrincipalKind};
 use crate::ingest::event::salt;
 
 /// Versions of the protocol that are spoken here.
@@ -57,7 +59,12 @@ pub(super) struct Noted {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HelloError {
     Invalid(Invalid),
-    Version { min: u32, max: u32 },
+    Version {
+        min: u32,
+        max: u32,
+    },
+    /// It is not who its certificate says.
+    Identity(String),
 }
 
 impl From<Invalid> for HelloError {
@@ -70,7 +77,7 @@ impl Up {
     /// Reads the first frame: `Hello`, and whatever came with it.
     pub(super) fn open(
         session: SessionId,
-        tenant: &TenantName,
+        caller: &Principal,
         frame: wire::ConnectRequest,
         now: Timestamp,
         inputs: &mut Vec<Input>,
@@ -84,7 +91,7 @@ impl Up {
             return Err(Invalid::new("first_number", format!("is {first_number}: expected 1")).into());
         }
         let shares_events = message.capabilities.iter().any(|capability| capability == SHARED_EVENT);
-        let hello = hello(session, tenant, message)?;
+        let hello = hello(session, caller, message)?;
         let generals = hello.generals.iter().map(|general| general.name.clone()).collect();
         let mut up = Up { session, next_number: 2, generals };
         inputs.push(Input::Hello(Box::new(hello)));
@@ -181,7 +188,7 @@ impl Up {
     }
 }
 
-fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Result<Hello, HelloError> {
+fn hello(session: SessionId, caller: &Principal, message: wire::Hello) -> Result<Hello, HelloError> {
     let wire::Hello {
         protocol_min,
         protocol_max,
@@ -190,7 +197,7 @@ fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Resul
         cluster,
         region,
         cluster_labels,
-        namespace: _,
+        namespace,
         pod: _,
         instance_id,
         boot_id,
@@ -221,10 +228,13 @@ fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Resul
         served.push(general);
     }
     let key = InstanceKey {
-        tenant: tenant.clone(),
+        tenant: caller.tenant.clone(),
         cluster: parsed(&cluster, "hello.cluster")?,
         instance: parsed(&instance_id, "hello.instance_id")?,
     };
+    if let PrincipalKind::Agent(agent) = &caller.kind {
+        speaks_as(&agent.identity, &key, &namespace, &served)?;
+    }
     Ok(Hello {
         session,
         key: Arc::new(key),
@@ -236,6 +246,33 @@ fn hello(session: SessionId, tenant: &TenantName, message: wire::Hello) -> Resul
         keeps_ceilings: capabilities.iter().any(|capability| capability == CEILINGS),
         held: self::claims(claims)?,
     })
+}
+
+/// Checks that an agent says it is who its certificate says it is, and speaks for nobody else.
+fn speaks_as(
+    identity: &Identity,
+    key: &InstanceKey,
+    namespace: &str,
+    generals: &[HelloGeneral],
+) -> Result<(), HelloError> {
+    let differs = |field: &str, found: &str, certified: &str| {
+        Err(HelloError::Identity(format!("hello.{field}: is `{found}`: the certificate is for `{certified}`")))
+    };
+    if key.cluster != identity.cluster {
+        return differs("cluster", key.cluster.as_str(), identity.cluster.as_str());
+    }
+    if key.instance != *identity.instance() {
+        return differs("instance_id", key.instance.as_str(), identity.instance().as_str());
+    }
+    if let IdentityHolder::General { namespace: certified, general, .. } = &identity.holder {
+        if namespace != &**certified {
+            return differs("namespace", namespace, certified);
+        }
+        if let Some(other) = generals.iter().find(|other| !identity.speaks_for(&other.name)) {
+            return differs("generals", other.name.as_str(), general.as_str());
+        }
+    }
+    Ok(())
 }
 
 /// Sorted, because the map was.
@@ -386,6 +423,8 @@ fn clipped(text: &str, max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use crate::tls::identity::AgentIdentity;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_795_176_000_000);
@@ -410,24 +449,70 @@ mod tests {
     }
 
     fn open() -> Up {
-        let tenant = TenantName::default_tenant();
-        Up::open(SessionId(1), &tenant, hello_frame(), NOW, &mut Vec::new()).unwrap().0
+        let caller = Principal::local(None, None);
+        Up::open(SessionId(1), &caller, hello_frame(), NOW, &mut Vec::new()).unwrap().0
+    }
+
+    #[test]
+    fn an_agent_speaks_for_whom_its_certificate_names() {
+        let open_as = |identity: &str, change: fn(&mut wire::Hello)| {
+            let agent =
+                AgentIdentity { identity: identity.parse().unwrap(), key: [7; 32], not_after: NOW, issuer: None };
+            let mut frame = hello_frame();
+            let Some(Message::Hello(hello)) = &mut frame.messages[0].message else { unreachable!() };
+            change(hello);
+            let caller = Principal::agent(&Arc::new(agent), "mindos.local", None);
+            match Up::open(SessionId(1), &caller, frame, NOW, &mut Vec::new()) {
+                Ok(_) => String::new(),
+                Err(HelloError::Identity(message)) => message,
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        let general = "tenant/acme/cluster/c/ns/agents/general/security-general/instance/i";
+        let agent = "tenant/acme/cluster/c/agent/i";
+        let in_agents: fn(&mut wire::Hello) = |hello: &mut wire::Hello| hello.namespace = "agents".to_owned();
+        assert_eq!(open_as(general, in_agents), "");
+        assert_eq!(open_as(agent, |_| {}), "");
+        assert_eq!(open_as(agent, |hello| hello.generals[0].name = "other".to_owned()), "");
+        for (identity, change, field) in [
+            (general, (|_| {}) as fn(&mut wire::Hello), "hello.namespace"),
+            (
+                general,
+                |hello| (hello.cluster, hello.namespace) = ("c2".to_owned(), "agents".to_owned()),
+                "hello.cluster",
+            ),
+            (
+                general,
+                |hello| (hello.instance_id, hello.namespace) = ("i2".to_owned(), "agents".to_owned()),
+                "hello.instance_id",
+            ),
+            (
+                general,
+                |hello| (hello.generals[0].name, hello.namespace) = ("other".to_owned(), "agents".to_owned()),
+                "hello.generals",
+            ),
+            (agent, |hello| hello.cluster = "c2".to_owned(), "hello.cluster"),
+            (agent, |hello| hello.instance_id = "i2".to_owned(), "hello.instance_id"),
+        ] {
+            let message = open_as(identity, change);
+            assert!(message.starts_with(field) && message.contains("the certificate is for"), "{identity}: {message}");
+        }
     }
 
     #[test]
     fn a_stream_begins_with_hello() {
-        let tenant = TenantName::default_tenant();
+        let caller = Principal::local(None, None);
         let mut inputs = Vec::new();
-        Up::open(SessionId(1), &tenant, hello_frame(), NOW, &mut inputs).unwrap();
+        Up::open(SessionId(1), &caller, hello_frame(), NOW, &mut inputs).unwrap();
         assert!(matches!(&inputs[..], [Input::Hello(hello)] if hello.generals[0].name.as_str() == "security-general"));
 
         let early = frame(1, vec![Message::Heartbeat(wire::Heartbeat::default())]);
-        assert!(matches!(Up::open(SessionId(1), &tenant, early, NOW, &mut inputs), Err(HelloError::Invalid(_))));
+        assert!(matches!(Up::open(SessionId(1), &caller, early, NOW, &mut inputs), Err(HelloError::Invalid(_))));
         let mut late = hello_frame();
         if let Some(Message::Hello(hello)) = &mut late.messages[0].message {
             hello.protocol_min = 2;
         }
-        assert!(matches!(Up::open(SessionId(1), &tenant, late, NOW, &mut inputs), Err(HelloError::Version { .. })));
+        assert!(matches!(Up::open(SessionId(1), &caller, late, NOW, &mut inputs), Err(HelloError::Version { .. })));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Context, failed, status};
+use crate::access::Scoped;
 use crate::blobs::{Announced, BlobError, BlobRef, BlobStore, Stored};
 
 /// Bytes of one message.
@@ -37,6 +38,7 @@ impl BlobService for Blobs {
     type GetStream = ReceiverStream<Result<GetResponse, Status>>;
 
     async fn put(&self, request: Request<Streaming<PutRequest>>) -> Result<Response<PutResponse>, Status> {
+        let context = self.context.of(&request)?;
         let mut parts = request.into_inner();
         let header = match next(&mut parts).await? {
             Some(PutRequest { part: Some(Part::Header(header)) }) => header,
@@ -46,21 +48,24 @@ impl BlobService for Blobs {
         let blob = if r#ref.is_empty() { None } else { Some(parse(&r#ref)?) };
         let length = Some(length).filter(|&length| length > 0);
         if let Some(blob) = blob
-            && let Some(info) = self.stat_of(blob).await?
+            && let Some(info) = self.stat_of(&context, blob).await?
             && length.is_none_or(|length| length == info.length)
         {
             let response = PutResponse { r#ref: blob.to_string(), length: info.length, existed: true };
             return Ok(Response::new(response));
         }
-        let stored = self.receive(parts, Announced { blob, length, content_type }).await?;
+        let stored = self
+            .receive(parts, Announced { blob, length, content_type, tenant: Some(context.tenant().clone()) })
+            .await?;
         let Stored { blob, length, existed } = stored;
         Ok(Response::new(PutResponse { r#ref: blob.to_string(), length, existed }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
+        let context = self.context.of(&request)?;
         let GetRequest { r#ref, offset } = request.into_inner();
         let blob = parse(&r#ref)?;
-        let info = self.stat_of(blob).await?.ok_or_else(|| Status::from(status::not_found("blob", r#ref)))?;
+        let info = self.stat_of(&context, blob).await?.ok_or_else(|| Status::from(status::not_found("blob", r#ref)))?;
         if offset > info.length {
             let message = format!("offset: is {offset}: the blob has {} bytes", info.length);
             return Err(Status::out_of_range(message));
@@ -85,9 +90,10 @@ impl BlobService for Blobs {
     }
 
     async fn stat(&self, request: Request<StatRequest>) -> Result<Response<StatResponse>, Status> {
+        let context = self.context.of(&request)?;
         let StatRequest { r#ref } = request.into_inner();
         let blob = parse(&r#ref)?;
-        let info = self.stat_of(blob).await?.ok_or_else(|| Status::from(status::not_found("blob", r#ref)))?;
+        let info = self.stat_of(&context, blob).await?.ok_or_else(|| Status::from(status::not_found("blob", r#ref)))?;
         let stored_at = Some(convert::time(info.stored));
         let response =
             StatResponse { r#ref: blob.to_string(), length: info.length, content_type: info.content_type, stored_at };
@@ -96,9 +102,14 @@ impl BlobService for Blobs {
 }
 
 impl Blobs {
-    async fn stat_of(&self, blob: BlobRef) -> Result<Option<crate::blobs::BlobInfo>, Status> {
+    /// What is known of a blob of the caller's tenant.
+    async fn stat_of(&self, context: &Scoped, blob: BlobRef) -> Result<Option<crate::blobs::BlobInfo>, Status> {
         let store = Arc::clone(&self.store);
-        self.context.blocking(move |_| store.stat(&blob)).await?.map_err(|error| refused(&error))
+        let read = context.blocking(move |context| match store.is_of(&blob, context.tenant())? {
+            true => store.stat(&blob),
+            false => Ok(None),
+        });
+        read.await?.map_err(|error| refused(&error))
     }
 
     /// Passes the chunks to a thread that writes them.

@@ -19,6 +19,7 @@ use mindos_proto::convert::{Invalid, parsed, time, timestamp};
 use tonic::{Request, Response, Status};
 
 use super::{Context, status};
+use crate::access::Scoped;
 use crate::views::history::{Spending, SpendingBy};
 
 /// What usage is asked for unless somebody says since when.
@@ -33,18 +34,17 @@ pub(super) struct Budgets {
     pub(super) context: Arc<Context>,
 }
 
-impl Budgets {
-    async fn views(&self) -> Result<Vec<BudgetView>, Status> {
-        let context = &self.context;
-        let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Budgets };
-        match context.handle.call(ask).await.map_err(|error| status::call(&error))? {
+impl Scoped {
+    async fn budget_views(&self) -> Result<Vec<BudgetView>, Status> {
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Budgets };
+        match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Budgets(views) => Ok(views),
             other => Err(super::unexpected(&other)),
         }
     }
 
-    async fn named(&self, name: &BudgetName) -> Result<BudgetStatus, Status> {
-        let view = self.views().await?.into_iter().find(|view| view.budget.name == *name);
+    async fn named_budget(&self, name: &BudgetName) -> Result<BudgetStatus, Status> {
+        let view = self.budget_views().await?.into_iter().find(|view| view.budget.name == *name);
         let unknown = || {
             let what = format!("budget {name}");
             status::rejection(&mindos_core::output::Rejection::UnknownTarget { what })
@@ -52,11 +52,10 @@ impl Budgets {
         Ok(standing(&view.ok_or_else(unknown)?))
     }
 
-    async fn change(&self, change: BudgetChange) -> Result<(), Status> {
-        let context = &self.context;
-        let (tenant, by) = (context.tenant.clone(), context.by());
-        let input = |request| Input::Budget { request, tenant, change, by, from: Arc::from("") };
-        match context.handle.call(input).await.map_err(|error| status::call(&error))? {
+    pub(super) async fn change_budget(&self, change: BudgetChange) -> Result<(), Status> {
+        let (tenant, by, from) = (self.tenant().clone(), self.by(), self.from());
+        let input = |request| Input::Budget { request, tenant, change, by, from };
+        match self.handle.call(input).await.map_err(|error| status::call(&error))? {
             Reply::Done { at: _ } => Ok(()),
             other => Err(super::unexpected(&other)),
         }
@@ -87,22 +86,27 @@ fn standing(view: &BudgetView) -> BudgetStatus {
 #[tonic::async_trait]
 impl BudgetService for Budgets {
     async fn set_budget(&self, request: Request<SetBudgetRequest>) -> Result<Response<SetBudgetResponse>, Status> {
+        let context = self.context.of(&request)?;
         let budget =
             request.into_inner().budget.ok_or_else(|| status::invalid(Invalid::new("budget", "is required")))?;
         let budget = from_message(budget).map_err(|error| status::invalid(error.within("budget")))?;
         budget.check().map_err(|error| status::budget(&error))?;
         let name = budget.name.clone();
-        self.change(BudgetChange::Set(Arc::new(budget))).await?;
-        Ok(Response::new(SetBudgetResponse { budget: Some(self.named(&name).await?) }))
+        context.change_budget(BudgetChange::Set(Arc::new(budget))).await?;
+        Ok(Response::new(SetBudgetResponse { budget: Some(context.named_budget(&name).await?) }))
     }
 
     async fn get_budget(&self, request: Request<GetBudgetRequest>) -> Result<Response<GetBudgetResponse>, Status> {
-        let budget = self.named(&name(&request.into_inner().name)?).await?;
+        let context = self.context.of(&request)?;
+        let budget = context.named_budget(&name(&request.into_inner().name)?).await?;
         Ok(Response::new(GetBudgetResponse { budget: Some(budget) }))
     }
 
-    async fn list_budgets(&self, _: Request<ListBudgetsRequest>) -> Result<Response<ListBudgetsResponse>, Status> {
-        let budgets = self.views().await?.iter().map(standing).collect();
+    async fn list_budgets(
+        &self,
+        request: Request<ListBudgetsRequest>,
+    ) -> Result<Response<ListBudgetsResponse>, Status> {
+        let budgets = self.context.of(&request)?.budget_views().await?.iter().map(standing).collect();
         Ok(Response::new(ListBudgetsResponse { budgets }))
     }
 
@@ -110,7 +114,8 @@ impl BudgetService for Budgets {
         &self,
         request: Request<DeleteBudgetRequest>,
     ) -> Result<Response<DeleteBudgetResponse>, Status> {
-        self.change(BudgetChange::Remove(name(&request.into_inner().name)?)).await?;
+        let context = self.context.of(&request)?;
+        context.change_budget(BudgetChange::Remove(name(&request.into_inner().name)?)).await?;
         Ok(Response::new(DeleteBudgetResponse {}))
     }
 
@@ -118,12 +123,14 @@ impl BudgetService for Budgets {
         &self,
         request: Request<AcknowledgeBudgetRequest>,
     ) -> Result<Response<AcknowledgeBudgetResponse>, Status> {
+        let context = self.context.of(&request)?;
         let name = name(&request.into_inner().name)?;
-        self.change(BudgetChange::Acknowledge(name.clone())).await?;
-        Ok(Response::new(AcknowledgeBudgetResponse { budget: Some(self.named(&name).await?) }))
+        context.change_budget(BudgetChange::Acknowledge(name.clone())).await?;
+        Ok(Response::new(AcknowledgeBudgetResponse { budget: Some(context.named_budget(&name).await?) }))
     }
 
     async fn get_usage(&self, request: Request<GetUsageRequest>) -> Result<Response<GetUsageResponse>, Status> {
+        let context = self.context.of(&request)?;
         let GetUsageRequest { dimension, limit, since, until } = request.into_inner();
         let limit = match limit as usize {
             0 => USAGE_ROWS,
@@ -136,7 +143,7 @@ impl BudgetService for Budgets {
         let at = |text: Option<prost_types::Timestamp>, field| {
             text.map(|at| timestamp(&at, field)).transpose().map_err(status::invalid)
         };
-        let since = at(since, "since")?.unwrap_or_else(|| self.context.handle.now() - USAGE_SPAN);
+        let since = at(since, "since")?.unwrap_or_else(|| context.handle.now() - USAGE_SPAN);
         let until = at(until, "until")?.unwrap_or(Timestamp::MAX);
         let dimension = UsageDimension::try_from(dimension).map_err(|_| {
             let accepted = "expected repository, general_type, route, general or kind";
@@ -148,11 +155,11 @@ impl BudgetService for Budgets {
             UsageDimension::Kind => SpendingBy::Kind,
             UsageDimension::Unspecified | UsageDimension::GeneralType | UsageDimension::General => SpendingBy::General,
         };
-        let read = self.context.blocking(move |context| context.history.spending(&context.tenant, by, since, until));
+        let read = context.blocking(move |context| context.history.spending(context.tenant(), by, since, until));
         let read = read.await?.map_err(|error| super::failed("the history was not read", &error))?;
         let (mut found, partial) = read;
         if matches!(dimension, UsageDimension::Unspecified | UsageDimension::GeneralType) {
-            found = self.by_type(found).await?;
+            found = context.by_type(found).await?;
         }
         let mut rows: Vec<_> = found.into_iter().map(|(value, spending)| row(value, spending)).collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.cost_micros, row.input_tokens)));
@@ -161,10 +168,10 @@ impl BudgetService for Budgets {
     }
 }
 
-impl Budgets {
+impl Scoped {
     /// Generals by their types; one that is known no longer stays by its name.
     async fn by_type(&self, found: BTreeMap<String, Spending>) -> Result<BTreeMap<String, Spending>, Status> {
-        let fleet = self.context.fleet().await?;
+        let fleet = self.fleet().await?;
         let known = fleet.generals.iter().map(|general| (general.key.to_string(), general.ty.to_string()));
         let known: BTreeMap<String, String> = known.collect();
         let mut types = BTreeMap::<String, Spending>::new();

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::delivery_filter::Filter;
 use super::watch::{self, Walk, Watched};
 use super::{Context, delivery_fold, delivery_list, delivery_watch, page_size, status, words};
+use crate::access::Scoped;
 
 /// Deliveries of a page that carries the data of outputs.
 const OUTPUT_PAGE_MAX: usize = 64;
@@ -40,22 +41,24 @@ impl DeliveryService for Deliveries {
     type WatchStream = Watched<WatchResponse>;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let context = self.context.of(&request)?;
         let GetRequest { delivery_id: id, include_output } = request.into_inner();
         let id = delivery_id(&id).map_err(|error| Status::from(status::invalid(error)))?;
-        let delivery = self.context.delivery(id, include_output).await?;
+        let delivery = context.delivery(id, include_output).await?;
         Ok(Response::new(GetResponse { delivery: Some(delivery) }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ListRequest { filter, page_size: asked, page_token, include_output } = request.into_inner();
         let limit = page_size(asked, if include_output { OUTPUT_PAGE_MAX } else { 1000 })?;
         let filter = Filter::new(filter.unwrap_or_default())?;
         let before = delivery_list::token(&page_token)?;
-        let (mut deliveries, next) = delivery_list::page(&self.context, filter, before, limit).await?;
+        let (mut deliveries, next) = delivery_list::page(&context, filter, before, limit).await?;
         if include_output {
             for delivery in deliveries.iter_mut().filter(|delivery| delivery.output.is_some()) {
                 if let Ok(id) = delivery_id(&delivery.delivery_id) {
-                    *delivery = self.context.delivery(id, true).await?;
+                    *delivery = context.delivery(id, true).await?;
                 }
             }
         }
@@ -64,11 +67,11 @@ impl DeliveryService for Deliveries {
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let context = self.context.of(&request)?;
         let WatchRequest { filter, from_seq, include_output } = request.into_inner();
         let filter = Filter::new(filter.unwrap_or_default())?;
-        let walk = Walk::start(&self.context, from_seq);
+        let walk = Walk::start(&context, from_seq);
         let (sender, watched) = watch::channel();
-        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
             tokio::select! {
                 _ = delivery_watch::show(&context, walk, &filter, include_output, &sender) => {}
@@ -79,15 +82,16 @@ impl DeliveryService for Deliveries {
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
+        let context = self.context.of(&request)?;
         let CancelRequest { target, reason: _, grace: _, dry_run } = request.into_inner();
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(cancel_request::Target::DeliveryId(id)) => Target::one(&id)?,
             Some(cancel_request::Target::Filter(filter)) => Target::Many(Box::new(Filter::new(filter)?.not_empty()?)),
         };
-        let fitting = self.fitting(&target).await?;
+        let fitting = self::fitting(&context, &target).await?;
         if let (Target::One(id), []) = (&target, &fitting[..]) {
-            return self.cancel_ended(*id).await.map(Response::new);
+            return cancel_ended(&context, *id).await.map(Response::new);
         }
         let (mut response, mut changing) = (CancelResponse::default(), Vec::new());
         for view in &fitting {
@@ -105,7 +109,7 @@ impl DeliveryService for Deliveries {
             }
         }
         if !dry_run && !changing.is_empty() {
-            let changed = self.change(&target, changing, |request, tenant, select, by| Input::Cancel {
+            let changed = change(&context, &target, changing, |request, tenant, select, by| Input::Cancel {
                 request,
                 tenant,
                 select,
@@ -118,22 +122,23 @@ impl DeliveryService for Deliveries {
     }
 
     async fn redrive(&self, request: Request<RedriveRequest>) -> Result<Response<RedriveResponse>, Status> {
+        let context = self.context.of(&request)?;
         let RedriveRequest { target, reason: _, dry_run } = request.into_inner();
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(redrive_request::Target::DeliveryId(id)) => Target::one(&id)?,
             Some(redrive_request::Target::Filter(filter)) => Target::Many(Box::new(Filter::new(filter)?.not_empty()?)),
         };
-        let fitting = self.fitting(&target).await?;
+        let fitting = self::fitting(&context, &target).await?;
         if let (Target::One(id), []) = (&target, &fitting[..]) {
-            let ended = self.context.delivery(*id, false).await?;
+            let ended = context.delivery(*id, false).await?;
             return Err(not_parked(&ended));
         }
         let parked = fitting.iter().filter(|view| view.status == Phase::Parked);
         let mut changing: Vec<DeliveryId> = parked.map(|view| view.delivery).collect();
         let unchanged = (fitting.len() - changing.len()) as u64;
         if !dry_run && !changing.is_empty() {
-            let changed = self.change(&target, changing, |request, tenant, select, by| Input::Redrive {
+            let changed = change(&context, &target, changing, |request, tenant, select, by| Input::Redrive {
                 request,
                 tenant,
                 select,
@@ -169,64 +174,60 @@ fn not_parked(delivery: &Delivery) -> Status {
     ))
 }
 
-impl Deliveries {
-    /// The open deliveries that are meant.
-    async fn fitting(&self, target: &Target) -> Result<Vec<DeliveryView>, Status> {
-        match target {
-            Target::One(id) => {
-                let views = self.context.open_event(id.event).await?;
-                Ok(views.into_iter().filter(|view| view.delivery == *id && !view.status.is_settled()).collect())
-            }
-            Target::Many(filter) => self.context.open_deliveries(filter, CHANGED_MAX).await,
+/// The open deliveries that are meant.
+async fn fitting(context: &Scoped, target: &Target) -> Result<Vec<DeliveryView>, Status> {
+    match target {
+        Target::One(id) => {
+            let views = context.open_event(id.event).await?;
+            Ok(views.into_iter().filter(|view| view.delivery == *id && !view.status.is_settled()).collect())
         }
-    }
-
-    async fn cancel_ended(&self, id: DeliveryId) -> Result<CancelResponse, Status> {
-        let ended = self.context.delivery(id, false).await?;
-        if ended.status == words::status(Phase::Cancelled) {
-            return Ok(CancelResponse { unchanged: 1, ..CancelResponse::default() });
-        }
-        Err(Status::failed_precondition(format!("delivery {id} has succeeded: it cannot be cancelled any more")))
-    }
-
-    /// Has the plane change the deliveries; returns those that it did change.
-    async fn change(
-        &self,
-        target: &Target,
-        deliveries: Vec<DeliveryId>,
-        make: impl Fn(mindos_core::input::RequestId, mindos_model::TenantName, Selector, Arc<str>) -> Input,
-    ) -> Result<Vec<DeliveryId>, Status> {
-        let context = &self.context;
-        let selectors: Vec<Selector> = match target {
-            // One input for all where the plane can tell them by itself.
-            Target::Many(filter) => match filter.exact() {
-                Some(filter) => vec![Selector::Filter { filter, limit: CHANGED_MAX }],
-                None => deliveries.into_iter().map(Selector::One).collect(),
-            },
-            Target::One(_) => deliveries.into_iter().map(Selector::One).collect(),
-        };
-        let single = matches!(target, Target::One(_));
-        let mut changed = Vec::new();
-        for select in selectors {
-            let reply =
-                context.handle.call(|request| make(request, context.tenant.clone(), select, context.by())).await;
-            match reply {
-                Ok(Reply::Changed { deliveries }) => changed.extend(deliveries),
-                Ok(other) => return Err(super::unexpected(&other)),
-                // It ended in the meantime, which only matters to who named it.
-                Err(crate::driver::CallError::Rejected(_)) if !single => {}
-                Err(error) => return Err(status::call(&error).into()),
-            }
-        }
-        Ok(changed)
+        Target::Many(filter) => context.open_deliveries(filter, CHANGED_MAX).await,
     }
 }
 
-impl Context {
+async fn cancel_ended(context: &Scoped, id: DeliveryId) -> Result<CancelResponse, Status> {
+    let ended = context.delivery(id, false).await?;
+    if ended.status == words::status(Phase::Cancelled) {
+        return Ok(CancelResponse { unchanged: 1, ..CancelResponse::default() });
+    }
+    Err(Status::failed_precondition(format!("delivery {id} has succeeded: it cannot be cancelled any more")))
+}
+
+/// Has the plane change the deliveries; returns those that it did change.
+async fn change(
+    context: &Scoped,
+    target: &Target,
+    deliveries: Vec<DeliveryId>,
+    make: impl Fn(mindos_core::input::RequestId, mindos_model::TenantName, Selector, Arc<str>) -> Input,
+) -> Result<Vec<DeliveryId>, Status> {
+    let selectors: Vec<Selector> = match target {
+        // One input for all where the plane can tell them by itself.
+        Target::Many(filter) => match filter.exact() {
+            Some(filter) => vec![Selector::Filter { filter, limit: CHANGED_MAX }],
+            None => deliveries.into_iter().map(Selector::One).collect(),
+        },
+        Target::One(_) => deliveries.into_iter().map(Selector::One).collect(),
+    };
+    let single = matches!(target, Target::One(_));
+    let mut changed = Vec::new();
+    for select in selectors {
+        let reply = context.handle.call(|request| make(request, context.tenant().clone(), select, context.by())).await;
+        match reply {
+            Ok(Reply::Changed { deliveries }) => changed.extend(deliveries),
+            Ok(other) => return Err(super::unexpected(&other)),
+            // It ended in the meantime, which only matters to who named it.
+            Err(crate::driver::CallError::Rejected(_)) if !single => {}
+            Err(error) => return Err(status::call(&error).into()),
+        }
+    }
+    Ok(changed)
+}
+
+impl Scoped {
     /// The deliveries of an event with open work; empty when there is none.
     pub(super) async fn open_event(&self, event: mindos_model::Seq) -> Result<Vec<DeliveryView>, Status> {
         let query = Query::Event { event };
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query };
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Event(view) => Ok(view.map(|view| view.deliveries).unwrap_or_default()),
             other => Err(super::unexpected(&other)),
@@ -257,7 +258,7 @@ impl Context {
         limit: u32,
     ) -> Result<Vec<DeliveryView>, Status> {
         let query = Query::Deliveries { filter: filter.coarse(), after, limit };
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query };
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Deliveries(views) => Ok(views),
             other => Err(super::unexpected(&other)),
@@ -265,7 +266,7 @@ impl Context {
     }
 
     /// One delivery with all that the ledger says about it.
-    pub(super) async fn delivery(self: &Arc<Self>, id: DeliveryId, output: bool) -> Result<Delivery, Status> {
+    pub(super) async fn delivery(&self, id: DeliveryId, output: bool) -> Result<Delivery, Status> {
         let open = self.open_event(id.event).await?.into_iter().find(|view| view.delivery == id);
         let folded = self.blocking(move |context| context.fold_one(id, output)).await??;
         let found = match (folded, open) {
@@ -285,7 +286,7 @@ impl Context {
         let mut folded: Option<Delivery> = None;
         let read = self.source.read(id.event, &mut |entry| {
             match &entry.record {
-                Record::EventAccepted(accepted) if entry.seq == id.event => {
+                Record::EventAccepted(accepted) if entry.seq == id.event && accepted.tenant == *self.tenant() => {
                     folded = delivery_fold::planned(entry.at, id, accepted);
                 }
                 record if delivery_fold::subject(record) == Some(id) => {
@@ -307,7 +308,7 @@ impl Context {
         if folded.is_some() && whole {
             return Ok(folded);
         }
-        let row = self.history.delivery(&self.tenant, id);
+        let row = self.history.delivery(self.tenant(), id);
         let row = row.map_err(|error| super::failed("history was not read", &error))?;
         Ok(row.map(delivery_list::of_row).or(folded))
     }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mindos_core::journal::JournalError;
-use mindos_core::record::Record;
+use mindos_core::record::{EventAccepted, Record};
 use mindos_model::{DeliveryId, Seq, Timestamp};
 use mindos_proto::convert::{delivery_id, time};
 use mindos_proto::delivery::v1 as wire;
 use tonic::Status;
 
 use super::delivery_filter::Filter;
-use super::{Context, delivery_fold, words};
+use super::{delivery_fold, words};
+use crate::access::Scoped;
 use crate::views::history::{DeliveryRow, PageRequest};
 
 /// Open deliveries asked for at a time.
@@ -35,7 +36,7 @@ pub(super) fn token(token: &str) -> Result<DeliveryId, Status> {
 
 /// The page before `before`, and where the next one begins.
 pub(super) async fn page(
-    context: &Arc<Context>,
+    context: &Scoped,
     filter: Filter,
     before: DeliveryId,
     limit: usize,
@@ -62,7 +63,7 @@ pub(super) async fn page(
 
 /// The newest open deliveries that fit, between `floor` and `before`: in stretches backwards, because the plane counts forwards.
 async fn open(
-    context: &Context,
+    context: &Scoped,
     filter: &Filter,
     floor: DeliveryId,
     before: DeliveryId,
@@ -96,10 +97,10 @@ async fn open(
 type Ended = (Vec<(DeliveryId, wire::Delivery)>, Option<DeliveryId>);
 
 /// What has ended or is parked: the history, and over it what it has not seen yet.
-fn ended(context: &Context, filter: &Filter, before: DeliveryId, limit: usize) -> Result<Ended, Status> {
+fn ended(context: &Scoped, filter: &Filter, before: DeliveryId, limit: usize) -> Result<Ended, Status> {
     let Some(query) = filter.query(Some(before)) else { return Ok((Vec::new(), None)) };
     let committed = context.history.committed();
-    let request = PageRequest { tenant: context.tenant.clone(), limit };
+    let request = PageRequest { tenant: context.tenant().clone(), limit };
     let page = context.history.deliveries(&query, &request);
     let page = page.map_err(|error| super::failed("history was not read", &error))?;
     let mut found: BTreeMap<DeliveryId, wire::Delivery> =
@@ -118,7 +119,7 @@ fn ended(context: &Context, filter: &Filter, before: DeliveryId, limit: usize) -
 
 /// Deliveries that the records behind the history are about, as these leave them.
 fn tail(
-    context: &Context,
+    context: &Scoped,
     committed: Seq,
     floor: DeliveryId,
     before: DeliveryId,
@@ -136,7 +137,7 @@ fn tail(
         Err(error) => return Err(super::failed("journal was not read", &error)),
     }
     let mut found = Vec::new();
-    let mut event: Option<(Seq, Timestamp, Box<mindos_core::record::EventAccepted>)> = None;
+    let mut event: Option<(Seq, Timestamp, Box<EventAccepted>)> = None;
     for (id, entries) in entries.into_iter().rev() {
         if event.as_ref().is_none_or(|(seq, ..)| *seq != id.event) {
             let read = context.source.read(id.event, &mut |entry| {
@@ -149,7 +150,10 @@ fn tail(
                 continue;
             }
         }
-        let Some((_, at, accepted)) = event.as_ref().filter(|(seq, ..)| *seq == id.event) else { continue };
+        let own = |(seq, _, accepted): &&(Seq, Timestamp, Box<EventAccepted>)| {
+            *seq == id.event && accepted.tenant == *context.tenant()
+        };
+        let Some((_, at, accepted)) = event.as_ref().filter(own) else { continue };
         if let Some(mut delivery) = delivery_fold::planned(*at, id, accepted) {
             entries.iter().for_each(|entry| delivery_fold::fold(&mut delivery, entry, false));
             delivery.attempts.clear();

@@ -3,7 +3,6 @@
 //! Invariant: what a watcher keeps in memory is bounded; a delivery that was forgotten is built again from the journal.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -13,14 +12,15 @@ use mindos_proto::delivery::v1::{Delivery, WatchResponse};
 
 use super::delivery_filter::Filter;
 use super::watch::{Ended, Sender, Step, Walk};
-use super::{Context, delivery_fold, status, words};
+use super::{delivery_fold, status, words};
+use crate::access::Scoped;
 
 /// Events whose deliveries are remembered.
 const EVENTS_MAX: usize = 4096;
 
 /// Sends every change until the watcher goes.
 pub(super) async fn show(
-    context: &Arc<Context>,
+    context: &Scoped,
     mut walk: Walk,
     filter: &Filter,
     output: bool,
@@ -88,11 +88,12 @@ impl States {
         self.events.insert(event, known);
     }
 
-    async fn change(&mut self, context: &Arc<Context>, entry: &Entry, output: bool) -> Vec<Changed> {
+    async fn change(&mut self, context: &Scoped, entry: &Entry, output: bool) -> Vec<Changed> {
         if let Record::EventAccepted(accepted) = &entry.record {
-            let deliveries = planned(entry.seq, entry.at, accepted);
+            let deliveries = planned(context, entry.seq, entry.at, accepted);
             let changed = deliveries.iter().cloned().map(|shown| Changed { shown, accepted: entry.at }).collect();
-            if !deliveries.is_empty() {
+            // Those of others too, so that what follows of them is known to be theirs.
+            if !accepted.deliveries.is_empty() {
                 self.insert(entry.seq, Known { accepted: entry.at, deliveries });
             }
             return changed;
@@ -118,26 +119,33 @@ impl States {
     }
 }
 
-fn planned(seq: Seq, at: Timestamp, accepted: &EventAccepted) -> Vec<Delivery> {
+/// The deliveries of an event; none where it is another tenant's.
+fn planned(context: &Scoped, seq: Seq, at: Timestamp, accepted: &EventAccepted) -> Vec<Delivery> {
+    if accepted.tenant != *context.tenant() {
+        return Vec::new();
+    }
     let count = u32::try_from(accepted.deliveries.len()).unwrap_or(u32::MAX);
     (1..=count).filter_map(|ordinal| delivery_fold::planned(at, DeliveryId::new(seq, ordinal), accepted)).collect()
 }
 
 /// An event from before the watch: as it was accepted, and where its open deliveries were leased to.
-async fn recall(context: &Arc<Context>, event: Seq) -> Option<Known> {
+async fn recall(context: &Scoped, event: Seq) -> Option<Known> {
     let read = context.blocking(move |context| {
         let mut found = None;
         let read = context.source.read(event, &mut |entry| {
             if let Record::EventAccepted(accepted) = &entry.record
                 && entry.seq == event
             {
-                found = Some(Known { accepted: entry.at, deliveries: planned(entry.seq, entry.at, accepted) });
+                found = Some(Known { accepted: entry.at, deliveries: planned(context, entry.seq, entry.at, accepted) });
             }
             false
         });
         read.ok().and(found)
     });
     let mut known = read.await.ok().flatten()?;
+    if known.deliveries.is_empty() {
+        return Some(known);
+    }
     for view in context.open_event(event).await.unwrap_or_default() {
         let place = view.delivery.ordinal.checked_sub(1)? as usize;
         if let Some(delivery) = known.deliveries.get_mut(place) {

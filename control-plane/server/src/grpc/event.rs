@@ -8,7 +8,7 @@ use mindos_core::journal::JournalError;
 use mindos_core::output::Reply;
 use mindos_core::record::{DedupeKey, Entry, EventAccepted, Record};
 use mindos_core::replay::is_replay_route;
-use mindos_model::{DeliveryId, Seq, Timestamp};
+use mindos_model::{DeliveryId, Seq, TenantName, Timestamp};
 use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::convert::{time, timestamp};
 use mindos_proto::event::v1::{
@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::watch::{self, Ended, Sender, Step, Walk, Watched};
 use super::{Context, page_size, publish, seq_token, status, words};
+use crate::access::Scoped;
 use crate::ingest::event::key;
 use crate::views::history::{EventQuery, EventRow, PageRequest};
 
@@ -44,7 +45,8 @@ impl EventService for Events {
     type WatchStream = Watched<WatchResponse>;
 
     async fn publish(&self, request: Request<PublishRequestWire>) -> Result<Response<PublishResponse>, Status> {
-        publish::one(&self.context, request.into_inner()).await.map(Response::new)
+        let context = self.context.of(&request)?;
+        publish::one(&context, request.into_inner()).await.map(Response::new)
     }
 
     async fn publish_stream(
@@ -52,33 +54,35 @@ impl EventService for Events {
         request: Request<Streaming<PublishStreamRequestWire>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let (sender, receiver) = mpsc::channel(publish::WINDOW);
-        let context = Arc::clone(&self.context);
+        let context = self.context.of(&request)?;
         tokio::spawn(async move { publish::stream(&context, request.into_inner(), sender).await });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let context = self.context.of(&request)?;
         let seq = match request.into_inner().key {
             None => return Err(Status::invalid_argument("key: is required")),
             Some(get_request::Key::Seq(seq)) => Seq(seq),
-            Some(get_request::Key::Name(name)) => self.seq_of(&name.source, &name.id).await?,
+            Some(get_request::Key::Name(name)) => seq_of(&context, &name.source, &name.id).await?,
         };
-        let event = self.event(seq).await?;
+        let event = event(&context, seq).await?;
         Ok(Response::new(GetResponse { event: Some(event) }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ListRequest { filter, page_size: asked, page_token, include_data } = request.into_inner();
         let limit = page_size(asked, if include_data { DATA_PAGE_MAX } else { 1000 })?;
         let filter = Filter::new(filter.unwrap_or_default())?;
         let before = seq_token(&page_token)?.unwrap_or(Seq(u64::MAX));
-        let found = self.context.blocking(move |context| page(context, &filter, before, limit)).await?;
+        let found = context.blocking(move |context| page(context, &filter, before, limit)).await?;
         let (events, next) = found?;
         let next_page_token = next.map(|next| next.to_string()).unwrap_or_default();
         let mut response = ListResponse { events: Vec::with_capacity(events.len()), next_page_token };
         for mut event in events {
             if include_data {
-                event = self.event(Seq(event.seq)).await?;
+                event = self::event(&context, Seq(event.seq)).await?;
             }
             response.events.push(event);
         }
@@ -86,13 +90,14 @@ impl EventService for Events {
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let tenant = self.context.of(&request)?.tenant().clone();
         let WatchRequest { filter, from_seq, include_data } = request.into_inner();
         let filter = Filter::new(filter.unwrap_or_default())?;
         let walk = Walk::start(&self.context, from_seq);
         let (sender, watched) = watch::channel();
         tokio::spawn(async move {
             tokio::select! {
-                _ = show(walk, &filter, include_data, &sender) => {}
+                _ = show(walk, &tenant, &filter, include_data, &sender) => {}
                 () = sender.gone() => {}
             }
         });
@@ -102,8 +107,8 @@ impl EventService for Events {
 
 impl Context {
     /// The event that is known under a key: by the core's own window, or by the index on disk.
-    pub(super) async fn seen(self: &Arc<Self>, key: DedupeKey) -> Result<Option<Seen>, Status> {
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Seen { key } };
+    pub(super) async fn seen(self: &Arc<Self>, tenant: &TenantName, key: DedupeKey) -> Result<Option<Seen>, Status> {
+        let ask = |request| Input::Query { request, tenant: tenant.clone(), query: Query::Seen { key } };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Seen(Some(seen)) => Ok(Some(seen)),
             Reply::Seen(None) => self
@@ -115,35 +120,40 @@ impl Context {
     }
 }
 
-impl Events {
-    /// The sequence of an event that its publisher named.
-    async fn seq_of(&self, source: &str, id: &str) -> Result<Seq, Status> {
-        let seen = self.context.seen(key(&self.context.tenant, source, id)).await?;
-        seen.map(|seen| seen.event).ok_or_else(|| status::not_found("event", format!("{source} {id}")).into())
-    }
-
-    /// One event with its data: from the journal, or what the history kept of it.
-    async fn event(&self, seq: Seq) -> Result<Event, Status> {
-        let found = self.context.blocking(move |context| {
-            let mut found = None;
-            let read = context.source.read(seq, &mut |entry| {
-                found = accepted(entry).filter(|_| entry.seq == seq).map(|accepted| event_of(entry, accepted, true));
-                false
-            });
-            match read {
-                Ok(()) => Ok(found),
-                Err(JournalError::Dropped { .. }) => {
-                    let row = context.history.event(&context.tenant, seq);
-                    row.map(|row| row.map(gone)).map_err(|error| super::failed("history was not read", &error))
-                }
-                Err(error) => Err(super::failed("journal was not read", &error)),
-            }
-        });
-        found.await??.ok_or_else(|| status::not_found("event", seq.to_string()).into())
-    }
+/// The sequence of an event that its publisher named.
+async fn seq_of(context: &Scoped, source: &str, id: &str) -> Result<Seq, Status> {
+    let seen = context.seen(context.tenant(), key(context.tenant(), source, id)).await?;
+    seen.map(|seen| seen.event).ok_or_else(|| status::not_found("event", format!("{source} {id}")).into())
 }
 
-async fn show(mut walk: Walk, filter: &Filter, data: bool, sender: &Sender<WatchResponse>) -> Result<(), Ended> {
+/// One event with its data: from the journal, or what the history kept of it.
+async fn event(context: &Scoped, seq: Seq) -> Result<Event, Status> {
+    let found = context.blocking(move |context| {
+        let mut found = None;
+        let read = context.source.read(seq, &mut |entry| {
+            let own = accepted(entry, context.tenant()).filter(|_| entry.seq == seq);
+            found = own.map(|accepted| event_of(entry, accepted, true));
+            false
+        });
+        match read {
+            Ok(()) => Ok(found),
+            Err(JournalError::Dropped { .. }) => {
+                let row = context.history.event(context.tenant(), seq);
+                row.map(|row| row.map(gone)).map_err(|error| super::failed("history was not read", &error))
+            }
+            Err(error) => Err(super::failed("journal was not read", &error)),
+        }
+    });
+    found.await??.ok_or_else(|| status::not_found("event", seq.to_string()).into())
+}
+
+async fn show(
+    mut walk: Walk,
+    tenant: &TenantName,
+    filter: &Filter,
+    data: bool,
+    sender: &Sender<WatchResponse>,
+) -> Result<(), Ended> {
     let known = walk.known();
     if walk.next() > known {
         sender.send(WatchResponse { event: None, seq: known.0, caught_up: true }, walk.next()).await?;
@@ -158,7 +168,7 @@ async fn show(mut walk: Walk, filter: &Filter, data: bool, sender: &Sender<Watch
             Err(status) => return Err(sender.end(status)),
         };
         for entry in step.entries() {
-            if let Some(accepted) = accepted(entry).filter(|accepted| filter.fits(entry.at, accepted)) {
+            if let Some(accepted) = accepted(entry, tenant).filter(|accepted| filter.fits(entry.at, accepted)) {
                 let event = Some(event_of(entry, accepted, data));
                 let response = WatchResponse { event, seq: entry.seq.0, caught_up: entry.seq >= known };
                 sender.send(response, entry.seq).await?;
@@ -173,9 +183,10 @@ async fn show(mut walk: Walk, filter: &Filter, data: bool, sender: &Sender<Watch
     }
 }
 
-fn accepted(entry: &Entry) -> Option<&EventAccepted> {
+/// The event that a record accepts for a tenant.
+fn accepted<'a>(entry: &'a Entry, tenant: &TenantName) -> Option<&'a EventAccepted> {
     match &entry.record {
-        Record::EventAccepted(accepted) => Some(accepted),
+        Record::EventAccepted(accepted) if accepted.tenant == *tenant => Some(accepted),
         _ => None,
     }
 }
@@ -256,13 +267,13 @@ fn listed(row: EventRow) -> Event {
 }
 
 /// Newest first: what the history has not seen yet, then the history; with where to go on.
-fn page(context: &Context, filter: &Filter, before: Seq, limit: usize) -> Result<(Vec<Event>, Option<Seq>), Status> {
+fn page(context: &Scoped, filter: &Filter, before: Seq, limit: usize) -> Result<(Vec<Event>, Option<Seq>), Status> {
     let committed = context.history.committed();
     let mut events = Vec::new();
     if before > committed.next() {
         let began = Instant::now();
         let read = context.source.read(committed.next(), &mut |entry| {
-            if let Some(accepted) = accepted(entry).filter(|accepted| filter.fits(entry.at, accepted))
+            if let Some(accepted) = accepted(entry, context.tenant()).filter(|accepted| filter.fits(entry.at, accepted))
                 && entry.seq < before
             {
                 events.push(event_of(entry, accepted, false));
@@ -283,7 +294,7 @@ fn page(context: &Context, filter: &Filter, before: Seq, limit: usize) -> Result
     let mut next = events.last().map(|last| Seq(last.seq));
     if events.len() < limit {
         let query = EventQuery { before: Some(before.min(committed.next())), ..filter.0.clone() };
-        let request = PageRequest { tenant: context.tenant.clone(), limit: limit - events.len() };
+        let request = PageRequest { tenant: context.tenant().clone(), limit: limit - events.len() };
         let page = context.history.events(&query, &request);
         let page = page.map_err(|error| super::failed("history was not read", &error))?;
         events.extend(page.rows.into_iter().map(listed));
@@ -293,7 +304,7 @@ fn page(context: &Context, filter: &Filter, before: Seq, limit: usize) -> Result
 }
 
 /// The newest events that fit, oldest first; those that say something of other work are not among them.
-pub(super) fn newest(context: &Context, query: EventQuery, limit: usize) -> Result<Vec<Seq>, Status> {
+pub(super) fn newest(context: &Scoped, query: EventQuery, limit: usize) -> Result<Vec<Seq>, Status> {
     let filter = Filter(query);
     let (mut found, mut before) = (Vec::new(), Seq(u64::MAX));
     while found.len() < limit {

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::{Context, route_table, status, words};
+use crate::access::Scoped;
 use crate::blobs::BlobStore;
 use crate::ingest::event::{json_dataref, trust_of};
 use crate::routing::elsewhere::{self, Unread};
@@ -103,7 +104,7 @@ impl Asked {
         let asks = failures.iter().any(|(_, reason)| reason == Unread::Pending.reason());
         if let (true, Some(dataref)) = (asks, json_dataref(&accepted.payload.bytes)) {
             failures.clear();
-            let read = elsewhere::read(blobs, dataref);
+            let read = elsewhere::read(blobs, &accepted.tenant, dataref);
             let facts = facts.with_data(&read);
             (place, _) = self.judge.route(&facts, |place, reason| failures.push((place, reason.to_owned())));
         }
@@ -233,7 +234,7 @@ struct Counts {
 }
 
 /// Reads the journal and tells of what is found.
-pub(super) fn run(context: &Context, asked: &Asked, sender: &mpsc::Sender<Result<ExplainResponse, Status>>) {
+pub(super) fn run(context: &Scoped, asked: &Asked, sender: &mpsc::Sender<Result<ExplainResponse, Status>>) {
     let ended = explain(context, asked, sender);
     // Whoever asked may be gone.
     let _ = match ended {
@@ -244,7 +245,7 @@ pub(super) fn run(context: &Context, asked: &Asked, sender: &mpsc::Sender<Result
 }
 
 fn explain(
-    context: &Context,
+    context: &Scoped,
     asked: &Asked,
     sender: &mpsc::Sender<Result<ExplainResponse, Status>>,
 ) -> Result<Option<ExplainSummary>, Status> {
@@ -263,7 +264,7 @@ fn explain(
         }
         counts.summary.records += 1;
         if let Record::EventAccepted(accepted) = &entry.record
-            && accepted.tenant == context.tenant
+            && accepted.tenant == *context.tenant()
             && asked.since.is_none_or(|since| entry.at >= since)
             && let Some(event) = counts.look(&context.blobs, asked, entry, accepted)
         {

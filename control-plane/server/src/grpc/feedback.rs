@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mindos_core::input::NewEvent;
 use mindos_core::journal::JournalError;
 use mindos_core::record::{About, Feedback, FeedbackVerdict, GeneralKey, Record, Role, Variant};
-use mindos_model::{DeliveryId, RouteName, Seq, Status};
+use mindos_model::{DeliveryId, RouteName, Seq, Status, TenantName};
 use mindos_proto::convert::Invalid;
 use mindos_proto::rpc;
 
@@ -55,12 +55,15 @@ impl Context {
         let delivery = delivery.ok_or_else(|| status::invalid(malformed()))?;
         // What was accepted once is answered as it was then, also where the work that it names is not known any more.
         if event.seen.is_none() {
-            event.seen = self.seen(event.key).await.map_err(|status| rpc::Status::from(&status))?;
+            event.seen = self.seen(&event.tenant, event.key).await.map_err(|status| rpc::Status::from(&status))?;
         }
         if event.seen.is_some() {
             return Ok(());
         }
-        let found = self.blocking(move |context| context.work_of(delivery)).await;
+        let found = {
+            let tenant = event.tenant.clone();
+            self.blocking(move |context| context.work_of(&tenant, delivery)).await
+        };
         let found = found.and_then(|found| found).map_err(|status| rpc::Status::from(&status))?;
         match found {
             Found::Done(general, variant) => {
@@ -77,10 +80,10 @@ impl Context {
 
     /// Who did a delivery: from the journal, which alone knows on which side of a comparison it stood, or from the history where the
     /// journal no longer has it, or has the result too far behind its event to be found in time.
-    fn work_of(&self, delivery: DeliveryId) -> Result<Found, tonic::Status> {
+    fn work_of(&self, tenant: &TenantName, delivery: DeliveryId) -> Result<Found, tonic::Status> {
         // What is not done at the history's last record is done, if at all, in the few records behind it.
         let committed = self.history.committed();
-        let row = self.history.delivery(&self.tenant, delivery);
+        let row = self.history.delivery(tenant, delivery);
         let row = row.map_err(|error| super::failed("history was not read", &error))?;
         if row.is_some_and(|row| row.status != Status::Succeeded) && !self.is_settled_behind(committed, delivery)? {
             return Ok(Found::NoResult);
@@ -91,7 +94,7 @@ impl Context {
         let read = self.source.read(delivery.event, &mut |entry| match &entry.record {
             Record::EventAccepted(event) if entry.seq == delivery.event => {
                 is_known =
-                    event.tenant == self.tenant && (1..=event.deliveries.len()).contains(&(delivery.ordinal as usize));
+                    event.tenant == *tenant && (1..=event.deliveries.len()).contains(&(delivery.ordinal as usize));
                 let planned = event.deliveries.get((delivery.ordinal as usize).wrapping_sub(1));
                 let is_shadow = planned.and_then(|planned| planned.terms.as_deref()).is_some_and(|terms| terms.shadow);
                 (role, route) = (role_of(event.replay().is_some(), is_shadow), event.route.clone());
@@ -114,11 +117,11 @@ impl Context {
         });
         match read {
             Ok(()) => {}
-            Err(JournalError::Dropped { .. }) => return self.work_kept(delivery),
+            Err(JournalError::Dropped { .. }) => return self.work_kept(tenant, delivery),
             Err(error) => return Err(super::failed("journal was not read", &error)),
         }
         if timed_out {
-            return Ok(match self.work_kept(delivery)? {
+            return Ok(match self.work_kept(tenant, delivery)? {
                 found @ Found::Done(..) => found,
                 Found::Unknown | Found::NoResult | Found::NotFoundYet => Found::NotFoundYet,
             });
@@ -143,8 +146,8 @@ impl Context {
         }
     }
 
-    fn work_kept(&self, delivery: DeliveryId) -> Result<Found, tonic::Status> {
-        let row = self.history.delivery(&self.tenant, delivery);
+    fn work_kept(&self, tenant: &TenantName, delivery: DeliveryId) -> Result<Found, tonic::Status> {
+        let row = self.history.delivery(tenant, delivery);
         let Some(row) = row.map_err(|error| super::failed("history was not read", &error))? else {
             return Ok(Found::Unknown);
         };
@@ -154,7 +157,7 @@ impl Context {
         let (Ok(cluster), Ok(name), Ok(route)) = (general.cluster.parse(), general.name.parse(), route.parse()) else {
             return Ok(Found::Unknown);
         };
-        let general = GeneralKey { tenant: self.tenant.clone(), cluster, name };
+        let general = GeneralKey { tenant: tenant.clone(), cluster, name };
         let role =
             if mindos_core::replay::is_replay_route(RouteName::as_str(&route)) { Role::Replay } else { Role::Live };
         Ok(Found::Done(Arc::new(general), plain(route, role)))

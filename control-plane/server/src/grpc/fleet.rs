@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::fleet_view::{self, Filter, Items};
 use super::watch::{self, Watched};
 use super::{Context, fleet_watch, page_size, status};
+use crate::access::Scoped;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -26,10 +27,10 @@ pub(super) struct Fleet {
     pub(super) context: Arc<Context>,
 }
 
-impl Context {
-    /// Everything about the fleet, as it is.
+impl Scoped {
+    /// Everything about the tenant's fleet, as it is.
     pub(crate) async fn fleet(&self) -> Result<Box<FleetView>, Status> {
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Fleet };
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Fleet };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Fleet(view) => Ok(view),
             other => Err(super::unexpected(&other)),
@@ -100,11 +101,11 @@ fn leases_at(fleet: &FleetView, target: &HoldTarget) -> u64 {
     loads.map(|(_, load, ..)| u64::from(load.open)).sum()
 }
 
-impl Fleet {
+impl Scoped {
     /// Sets a hold; returns whether it was not in force before, and how many leases are held there.
     async fn hold(&self, target: Result<HoldTarget, Invalid>, begin: Holds) -> Result<(bool, u64), Status> {
         let target = target.map_err(status::invalid)?;
-        let fleet = self.context.fleet().await?;
+        let fleet = self.fleet().await?;
         let leases = leases_at(&fleet, &target);
         let changed = !begin.without(holds_on(&fleet, &target)).is_none();
         self.set(target, Holds::NONE, begin).await?;
@@ -114,18 +115,15 @@ impl Fleet {
     /// Ends the holds named, and no others; returns whether one was in force.
     async fn release(&self, target: Result<HoldTarget, Invalid>, end: Holds) -> Result<bool, Status> {
         let target = target.map_err(status::invalid)?;
-        let before = holds_on(&*self.context.fleet().await?, &target);
+        let before = holds_on(&*self.fleet().await?, &target);
         self.set(target, end, Holds::NONE).await?;
         Ok(before.without(end) != before)
     }
 
     async fn set(&self, target: HoldTarget, end: Holds, begin: Holds) -> Result<(), Status> {
-        let context = &self.context;
-        let (tenant, by) = (context.tenant.clone(), context.by());
-        let reply = context
-            .handle
-            .call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") })
-            .await;
+        let (tenant, by, from) = (self.tenant().clone(), self.by(), self.from());
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+        let reply = self.handle.call(hold).await;
         match reply.map_err(|error| status::call(&error))? {
             Reply::Done { .. } => Ok(()),
             other => Err(super::unexpected(&other)),
@@ -134,12 +132,17 @@ impl Fleet {
 
     async fn items(&self, filter: Option<mindos_proto::fleet::v1::FleetFilter>) -> Result<Items, Status> {
         let filter = Filter::new(filter.unwrap_or_default())?;
-        Ok(fleet_view::items(&*self.context.fleet().await?, &filter))
+        Ok(fleet_view::items(&*self.fleet().await?, &filter))
     }
 }
 
 /// A page out of all: those after the token, which names the last of the page before.
-fn page<T>(items: Vec<T>, asked: u32, token: &str, name: impl Fn(&T) -> String) -> Result<(Vec<T>, String), Status> {
+pub(super) fn page<T>(
+    items: Vec<T>,
+    asked: u32,
+    token: &str,
+    name: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, String), Status> {
     let limit = page_size(asked, 1000)?;
     let mut rest = items.into_iter().filter(|item| token.is_empty() || *name(item) > *token);
     let page: Vec<T> = rest.by_ref().take(limit).collect();
@@ -159,15 +162,17 @@ impl FleetService for Fleet {
         &self,
         request: Request<ListClustersRequest>,
     ) -> Result<Response<ListClustersResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ListClustersRequest { filter, page_size, page_token } = request.into_inner();
-        let items = self.items(filter).await?.clusters;
+        let items = context.items(filter).await?.clusters;
         let (clusters, next_page_token) = page(items, page_size, &page_token, fleet_view::name_of_cluster)?;
         Ok(Response::new(ListClustersResponse { clusters, next_page_token }))
     }
 
     async fn get_cluster(&self, request: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
+        let context = self.context.of(&request)?;
         let name = request.into_inner().name;
-        let mut items: Vec<Cluster> = self.items(None).await?.clusters;
+        let mut items: Vec<Cluster> = context.items(None).await?.clusters;
         items.retain(|cluster| cluster.name == name);
         let cluster = Some(one(items, "cluster", name)?);
         Ok(Response::new(GetClusterResponse { cluster }))
@@ -177,15 +182,17 @@ impl FleetService for Fleet {
         &self,
         request: Request<ListGeneralsRequest>,
     ) -> Result<Response<ListGeneralsResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ListGeneralsRequest { filter, page_size, page_token } = request.into_inner();
-        let items = self.items(filter).await?.generals;
+        let items = context.items(filter).await?.generals;
         let (generals, next_page_token) = page(items, page_size, &page_token, fleet_view::name_of_general)?;
         Ok(Response::new(ListGeneralsResponse { generals, next_page_token }))
     }
 
     async fn get_general(&self, request: Request<GetGeneralRequest>) -> Result<Response<GetGeneralResponse>, Status> {
+        let context = self.context.of(&request)?;
         let name = request.into_inner().name.ok_or_else(|| Status::invalid_argument("name: is required"))?;
-        let mut items: Vec<General> = self.items(None).await?.generals;
+        let mut items: Vec<General> = context.items(None).await?.generals;
         items.retain(|general| general.cluster == name.cluster && general.name == name.name);
         let general = Some(one(items, "general", format!("{}/{}", name.cluster, name.name))?);
         Ok(Response::new(GetGeneralResponse { general }))
@@ -195,8 +202,9 @@ impl FleetService for Fleet {
         &self,
         request: Request<ListInstancesRequest>,
     ) -> Result<Response<ListInstancesResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ListInstancesRequest { filter, page_size, page_token } = request.into_inner();
-        let items = self.items(filter).await?.instances;
+        let items = context.items(filter).await?.instances;
         let (instances, next_page_token) = page(items, page_size, &page_token, fleet_view::name_of_instance)?;
         Ok(Response::new(ListInstancesResponse { instances, next_page_token }))
     }
@@ -205,17 +213,18 @@ impl FleetService for Fleet {
         &self,
         request: Request<GetInstanceRequest>,
     ) -> Result<Response<GetInstanceResponse>, Status> {
+        let context = self.context.of(&request)?;
         let name = request.into_inner().name.ok_or_else(|| Status::invalid_argument("name: is required"))?;
-        let mut items: Vec<Instance> = self.items(None).await?.instances;
+        let mut items: Vec<Instance> = context.items(None).await?.instances;
         items.retain(|instance| instance.cluster == name.cluster && instance.instance_id == name.instance_id);
         let instance = Some(one(items, "instance", format!("{}/{}", name.cluster, name.instance_id))?);
         Ok(Response::new(GetInstanceResponse { instance }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let context = self.context.of(&request)?;
         let filter = Filter::new(request.into_inner().filter.unwrap_or_default())?;
         let (sender, watched) = watch::channel();
-        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
             tokio::select! {
                 _ = fleet_watch::show(&context, &filter, &sender) => {}
@@ -226,34 +235,39 @@ impl FleetService for Fleet {
     }
 
     async fn cordon(&self, request: Request<CordonRequest>) -> Result<Response<CordonResponse>, Status> {
+        let context = self.context.of(&request)?;
         let CordonRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = self.hold(hold_target(target, Allowed::AllButRoutes), Holds::CORDONED).await?;
+        let (changed, _) = context.hold(hold_target(target, Allowed::AllButRoutes), Holds::CORDONED).await?;
         Ok(Response::new(CordonResponse { changed }))
     }
 
     async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
+        let context = self.context.of(&request)?;
         let UncordonRequest { target, reason: _ } = request.into_inner();
         let target = hold_target(target, Allowed::AllButRoutes);
-        let changed = self.release(target, Holds::CORDONED.with(Holds::DRAINING)).await?;
+        let changed = context.release(target, Holds::CORDONED.with(Holds::DRAINING)).await?;
         Ok(Response::new(UncordonResponse { changed }))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        let context = self.context.of(&request)?;
         let DrainRequest { target, reason: _, grace: _ } = request.into_inner();
-        let (changed, leases) = self.hold(hold_target(target, Allowed::AllButRoutes), Holds::DRAINING).await?;
+        let (changed, leases) = context.hold(hold_target(target, Allowed::AllButRoutes), Holds::DRAINING).await?;
         Ok(Response::new(DrainResponse { changed, leases }))
     }
 
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        let context = self.context.of(&request)?;
         let PauseRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = self.hold(hold_target(target, Allowed::AllButInstances), Holds::PAUSED).await?;
+        let (changed, _) = context.hold(hold_target(target, Allowed::AllButInstances), Holds::PAUSED).await?;
         Ok(Response::new(PauseResponse { changed }))
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ResumeRequest { target, reason: _ } = request.into_inner();
         let target = hold_target(target, Allowed::AllButInstances);
-        let changed = self.release(target, Holds::PAUSED).await?;
+        let changed = context.release(target, Holds::PAUSED).await?;
         Ok(Response::new(ResumeResponse { changed }))
     }
 }

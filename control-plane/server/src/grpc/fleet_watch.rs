@@ -11,13 +11,14 @@ use mindos_proto::fleet::v1::watch_response::Item;
 use mindos_proto::fleet::v1::{GeneralName, InstanceName, Target, WatchResponse, target};
 
 use super::fleet_view::{self, Filter, Items};
+use super::status;
 use super::watch::{Ended, LIFE_INTERVAL, Sender};
-use super::{Context, status};
+use crate::access::Scoped;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Sends the fleet and its changes until the watcher goes.
-pub(super) async fn show(context: &Context, filter: &Filter, sender: &Sender<WatchResponse>) -> Result<(), Ended> {
+pub(super) async fn show(context: &Scoped, filter: &Filter, sender: &Sender<WatchResponse>) -> Result<(), Ended> {
     let mut sent = BTreeMap::new();
     let mut caught_up = false;
     let mut heard = Instant::now();

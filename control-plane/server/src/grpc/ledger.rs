@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mindos_core::record::Payload;
+use mindos_journal::encode::{Names, decode};
 use mindos_journal::signing::KnownKey;
 use mindos_journal::{Cursor, Damage as Damaged, JournalError, Reader, RealDisk, chain};
-use mindos_model::Seq;
+use mindos_model::{Seq, TenantName};
 use mindos_proto::journal::v1 as journal;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerService;
 use mindos_proto::ledger::v1::{
@@ -58,6 +60,7 @@ impl LedgerService for Ledger {
     type ExportStream = ReceiverStream<Result<ExportResponse, Status>>;
 
     async fn tail(&self, request: Request<TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        let scoped = self.context.of(&request)?;
         let TailRequest { from_seq, follow, kinds, limit, include_payload } = request.into_inner();
         if let Some(unknown) = kinds.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
             let message = format!("kinds: `{unknown}` is not a kind of record: expected one of {}", KINDS.join(", "));
@@ -69,7 +72,9 @@ impl LedgerService for Ledger {
             return Err(status::dropped(next, first).into());
         }
         let left = if limit == 0 { u64::MAX } else { limit };
-        let wanted = Wanted { kinds, include_payload };
+        let whose = (!scoped.caller.sees_all()).then(|| scoped.tenant().clone());
+        let wanted =
+            Wanted { kinds, include_payload, whose, context: Arc::clone(&self.context), names: Names::default() };
         let walk = Walk { reader: self.reader.clone(), next, left, wanted, cursor: None };
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         let context = Arc::clone(&self.context);
@@ -107,8 +112,11 @@ impl LedgerService for Ledger {
     }
 
     async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
-        let request = request.into_inner();
-        let asked = ledger_export::Asked::new(&request, self, &self.context.tenant)?;
+        let scoped = self.context.of(&request)?;
+        let mut request = request.into_inner();
+        // Whoever does not see everything gets their own.
+        request.tenant_only |= !scoped.caller.sees_all();
+        let asked = ledger_export::Asked::new(&request, self, scoped.tenant())?;
         let is_resumed = request.after_seq > 0;
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         let (context, service, ending) = (Arc::clone(&self.context), self.clone(), sender.clone());
@@ -152,7 +160,8 @@ impl LedgerService for Ledger {
     }
 
     async fn redact(&self, request: Request<RedactRequest>) -> Result<Response<RedactResponse>, Status> {
-        ledger_redact::redact(self, request.into_inner()).await.map(Response::new)
+        let scoped = self.context.of(&request)?;
+        ledger_redact::redact(self, &scoped, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -269,6 +278,21 @@ fn kind(entry: &journal::Entry) -> &'static str {
 struct Wanted {
     kinds: Vec<String>,
     include_payload: bool,
+    /// The tenant whose records alone are shown; unset shows all, and those of the plane.
+    whose: Option<TenantName>,
+    context: Arc<Context>,
+    names: Names,
+}
+
+impl Wanted {
+    /// Whether whoever asks may see a record. One that cannot be read is nobody's.
+    fn shows(&mut self, seq: Seq, metadata: &[u8], has_payload: bool) -> bool {
+        let Some(tenant) = &self.whose else { return true };
+        let payload = has_payload.then(|| Payload { salt: Default::default(), bytes: Default::default() });
+        let Ok(Some(entry)) = decode(&mut self.names, seq, metadata, payload) else { return false };
+        let Context { event_tenants, source, history, .. } = &*self.context;
+        event_tenants.shows(seq, &entry.record, tenant, &**source, history)
+    }
 }
 
 /// A place in the journal that moves on.
@@ -283,7 +307,7 @@ struct Walk {
 impl Walk {
     /// What fits into one message; empty when nothing more is durable, or nothing of what was looked at is wanted.
     fn chunk(&mut self) -> Result<Vec<LedgerEntry>, JournalError> {
-        let (mut found, mut bytes, began) = (Vec::new(), 0, self.next);
+        let (mut found, mut bytes, began, started) = (Vec::new(), 0, self.next, Instant::now());
         if self.next > self.reader.end() {
             return Ok(found);
         }
@@ -295,6 +319,7 @@ impl Walk {
             && bytes < CHUNK_BYTES
             && found.len() < CHUNK_ENTRIES
             && self.next.0 - began.0 < CHUNK_LOOKED
+            && started.elapsed() < SLICE_TIME
         {
             let Some(batch) = cursor.next_batch()? else { break };
             let mut link = batch.previous_link();
@@ -307,10 +332,21 @@ impl Walk {
                 }
                 self.next = entry.seq.next();
                 // A record of a later release is shown by its bytes' absence, and still has its place in the chain.
-                let decoded = journal::Entry::decode(entry.metadata).unwrap_or_default();
+                let mut decoded = journal::Entry::decode(entry.metadata).unwrap_or_default();
                 let kind = kind(&decoded);
                 if !self.wanted.kinds.is_empty() && !self.wanted.kinds.iter().any(|wanted| wanted == kind) {
                     continue;
+                }
+                if !self.wanted.shows(entry.seq, entry.metadata, entry.payload.is_some()) {
+                    continue;
+                }
+                if let (Some(_), Some(journal::entry::Record::RouteAsked(asked))) =
+                    (&self.wanted.whose, &mut decoded.record)
+                {
+                    // The place that it takes may have been another tenant's.
+                    if asked.replaces_tenant != asked.tenant {
+                        (asked.replaces, asked.replaces_tenant) = (String::new(), asked.tenant.clone());
+                    }
                 }
                 let body = entry.payload.filter(|_| self.wanted.include_payload);
                 let shown = LedgerEntry {

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::ledger::Ledger;
 use super::{Context, failed, status, unexpected};
+use crate::access::scoped::Scoped;
 use crate::driver::CallError;
 use crate::views::history::{EventQuery, PageRequest};
 
@@ -21,10 +22,14 @@ const REASON_CHARS: usize = 512;
 const HISTORY_WAIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 
-pub(super) async fn redact(service: &Ledger, request: RedactRequest) -> Result<RedactResponse, Status> {
+pub(super) async fn redact(
+    service: &Ledger,
+    scoped: &Scoped,
+    request: RedactRequest,
+) -> Result<RedactResponse, Status> {
     let RedactRequest { event_seqs, filter, reason, dry_run } = request;
     let context = &service.context;
-    let (by, from, tenant) = (context.by(), Arc::from(""), context.tenant.clone());
+    let (by, from, tenant) = (scoped.by(), scoped.from(), scoped.tenant().clone());
     if !(1..=REASON_CHARS).contains(&reason.chars().count()) || reason.chars().any(char::is_control) {
         let expected = format!("reason: expected 1 to {REASON_CHARS} characters, no control characters");
         return Err(Status::invalid_argument(expected));

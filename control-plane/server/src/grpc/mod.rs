@@ -3,6 +3,9 @@
 //! Generated types stop here. Invariant: no service waits for a disk on the network's threads; what reads the journal or
 //! the history does so on threads that may wait, and only so many at a time.
 
+mod access;
+mod access_self;
+mod access_words;
 mod agent;
 mod agent_down;
 mod agent_up;
@@ -43,8 +46,9 @@ use arc_swap::ArcSwap;
 use mindos_core::Limits;
 use mindos_core::output::Reply;
 use mindos_journal::{Ledger, RealDisk};
+use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
-use mindos_model::{Seq, TenantName};
+use mindos_proto::access::v1::access_service_server::AccessServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
@@ -59,6 +63,8 @@ use tonic::Status;
 use tonic::service::RoutesBuilder;
 use tracing::error;
 
+use crate::access::AccessView;
+use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
 use crate::ledger::checkpoints::Checkpoints;
@@ -89,10 +95,6 @@ pub struct Context {
     pub plane_id: String,
     /// What models cost, for agents that report tokens alone.
     pub prices: Arc<ArcSwap<Prices>>,
-    /// Of the principal; there is one until principals are known.
-    pub tenant: TenantName,
-    /// Who asks, for the ledger.
-    pub principal: Arc<str>,
     /// Turns true when the server drains.
     pub draining: signal::Receiver<bool>,
     /// Judge events by the conditions of routes.
@@ -101,6 +103,10 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
+    /// Who may do what, as it is.
+    pub access: Arc<AccessView>,
+    /// Whose events are.
+    pub(crate) event_tenants: EventTenants,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -126,15 +132,27 @@ pub struct Parts {
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
+    pub access: Arc<AccessView>,
 }
 
 impl Context {
-    /// A context for the one tenant there is.
+    /// A context of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Context {
-        let Parts { handle, payloads, source, dedupe, history, limits, plane_id, prices, draining, otlp, blobs } =
-            parts;
-        let (tenant, principal) = (TenantName::default_tenant(), Arc::from("local"));
+        let Parts {
+            handle,
+            payloads,
+            source,
+            dedupe,
+            history,
+            limits,
+            plane_id,
+            prices,
+            draining,
+            otlp,
+            blobs,
+            access,
+        } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
         Context {
@@ -146,12 +164,12 @@ impl Context {
             limits,
             plane_id,
             prices,
-            tenant,
-            principal,
             draining,
             judges,
             otlp,
             blobs,
+            access,
+            event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             scorecards: Arc::new(Semaphore::new(1)),
@@ -179,10 +197,6 @@ impl Context {
         // The sender lives as long as the server.
         let _ = self.draining.clone().wait_for(|draining| *draining).await;
     }
-
-    pub(crate) fn by(&self) -> Arc<str> {
-        Arc::clone(&self.principal)
-    }
 }
 
 /// The services of the API, without those that live elsewhere.
@@ -193,6 +207,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
+    let access = access::AccessApi { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -203,6 +218,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
         .add_service(ReplayServiceServer::new(replays))
+        .add_service(AccessServiceServer::new(access))
         .add_service(RouteServiceServer::new(table));
 }
 

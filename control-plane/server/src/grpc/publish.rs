@@ -17,9 +17,10 @@ use tonic::{Status, Streaming};
 use tracing::warn;
 
 use super::{Context, status, words};
+use crate::access::{Scoped, refusal};
 use crate::admission::Verdict;
 use crate::driver::{Answer, CallError, Handle, Pending};
-use crate::ingest::event::{EventError, accept};
+use crate::ingest::event::accept;
 use crate::logging::Chain;
 
 /// Batches of a stream that may be unanswered.
@@ -27,15 +28,28 @@ pub(super) const WINDOW: usize = 2;
 /// Events of one batch.
 const EVENTS_MAX: usize = 1000;
 
-impl Context {
-    /// Checks an encoded event and looks up whether the index on disk knows it.
-    pub(crate) async fn admit(self: &Arc<Self>, encoded: &[u8]) -> Result<NewEvent, EventError> {
-        let accepted = accept(&self.tenant, encoded, true);
-        let mut event = accepted.inspect_err(|_| self.handle.admission().count(Verdict::Invalid))?;
+impl Scoped {
+    /// Checks an encoded event, whether the caller may publish it, and what the index on disk knows of it.
+    pub(crate) async fn admit(&self, encoded: &[u8]) -> Result<NewEvent, rpc::Status> {
+        let accepted = accept(self.tenant(), encoded, true);
+        let accepted = accepted.inspect_err(|_| self.handle.admission().count(Verdict::Invalid));
+        let mut event = accepted.map_err(|error| status::event(&error))?;
+        self.granted_source(&event.source)?;
         self.recall(&mut event).await;
         Ok(event)
     }
 
+    /// Checks that the caller may publish events of this source.
+    pub(crate) fn granted_source(&self, source: &str) -> Result<(), rpc::Status> {
+        if self.caller.sources.grant(source) {
+            return Ok(());
+        }
+        self.handle.admission().count(Verdict::NotGranted);
+        Err(refusal::source(&self.caller, source))
+    }
+}
+
+impl Context {
     /// Checks that the journal has room for events.
     pub(crate) fn room(&self) -> Result<(), rpc::Status> {
         if self.handle.is_tight() {
@@ -62,10 +76,10 @@ impl Context {
 }
 
 /// Publishes one event.
-pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> Result<PublishResponse, Status> {
+pub(super) async fn one(context: &Scoped, request: PublishRequestWire) -> Result<PublishResponse, Status> {
     context.room()?;
     let PublishRequestWire { event, explain: _ } = request;
-    let mut event = Box::new(context.admit(&event).await.map_err(|error| status::event(&error))?);
+    let mut event = Box::new(context.admit(&event).await?);
     context.quota(&event)?;
     context.hear(&mut event).await?;
     let (source, id) = (event.source.to_string(), event.id.to_string());
@@ -77,7 +91,7 @@ pub(super) async fn one(context: &Arc<Context>, request: PublishRequestWire) -> 
     };
     match reply.inspect_err(is_full).map_err(|error| status::call(&error))? {
         Reply::Published(published) => {
-            let published = context.first_answer(published).await;
+            let published = context.first_answer(context.tenant(), published).await;
             let result = PublishResult { source, id, ..result(published, true) };
             Ok(PublishResponse { result: Some(result) })
         }
@@ -149,7 +163,7 @@ impl Batch {
 
 /// Carries a stream until its publisher has closed it and all is answered.
 pub(super) async fn stream(
-    context: &Arc<Context>,
+    context: &Scoped,
     mut batches: Streaming<PublishStreamRequestWire>,
     answers: mpsc::Sender<Result<PublishStreamResponse, Status>>,
 ) {
@@ -160,7 +174,7 @@ pub(super) async fn stream(
 }
 
 async fn carry(
-    context: &Arc<Context>,
+    context: &Scoped,
     batches: &mut Streaming<PublishStreamRequestWire>,
     answers: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
 ) -> Result<(), Status> {
@@ -205,7 +219,7 @@ async fn carry(
 
 /// Answers the first batch, whose events the plane has answered. False when its publisher is gone.
 async fn conclude(
-    context: &Arc<Context>,
+    context: &Scoped,
     waiting: &mut VecDeque<Batch>,
     mut answered: Vec<Answer>,
     answers: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
@@ -218,7 +232,7 @@ async fn conclude(
             if let Ok(Reply::Published(published)) = answer
                 && published.duplicate
             {
-                *published = context.first_answer(published.clone()).await;
+                *published = context.first_answer(context.tenant(), published.clone()).await;
             }
         }
     }
@@ -234,7 +248,7 @@ async fn first(waiting: &mut VecDeque<Batch>) -> Result<Vec<Answer>, Status> {
 
 /// Checks the events of a batch; returns those that are good beside it.
 async fn admit(
-    context: &Arc<Context>,
+    context: &Scoped,
     message: PublishStreamRequestWire,
     number: u64,
 ) -> Result<(Batch, Vec<NewEvent>), Status> {
@@ -261,7 +275,7 @@ async fn admit(
                 Ok(()) => context.hear(&mut event).await.map(|()| event),
                 Err(error) => Err(error),
             },
-            Err(error) => Err(status::event(&error)),
+            Err(error) => Err(error),
         };
         match admitted {
             Ok(event) => {

@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::replay_request::{Asked, BUDGET_PREFIX, TTL, Which};
 use super::{Context, event, status};
+use crate::access::Scoped;
 use crate::driver::CallError;
 use crate::ingest::event::{key, salt};
 
@@ -45,28 +46,25 @@ impl ReplayService for Replays {
     type ReplayStream = ReceiverStream<Result<ReplayResponse, Status>>;
 
     async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<Self::ReplayStream>, Status> {
+        let context = self.context.of(&request)?;
         let asked = Asked::new(request.into_inner()).map_err(|error| Status::from(status::invalid(error)))?;
         let seqs = match &asked.which {
             Which::Named(seqs) => {
                 // Who names one wants that one.
                 if let [seq] = seqs[..] {
-                    self.context
-                        .past(seq)
-                        .await?
-                        .map_err(|_| Status::from(status::not_found("event", seq.to_string())))?;
+                    context.past(seq).await?.map_err(|_| Status::from(status::not_found("event", seq.to_string())))?;
                 }
                 seqs.clone()
             }
             Which::Window { query, limit } => {
                 let (query, limit) = ((**query).clone(), *limit);
-                self.context.blocking(move |context| event::newest(context, query, limit)).await??
+                context.blocking(move |context| event::newest(context, query, limit)).await??
             }
         };
         if !asked.dry_run && asked.budget.is_some() {
-            self.context.set_budget_of(&asked).await?;
+            context.set_budget_of(&asked).await?;
         }
         let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
-        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
             tokio::select! {
                 ended = run(&context, &asked, seqs, &sender) => {
@@ -83,7 +81,7 @@ impl ReplayService for Replays {
     }
 }
 
-async fn run(context: &Arc<Context>, asked: &Asked, seqs: Vec<Seq>, sender: &Sender) -> Result<(), Status> {
+async fn run(context: &Scoped, asked: &Asked, seqs: Vec<Seq>, sender: &Sender) -> Result<(), Status> {
     let mut summary = ReplaySummary {
         budget: asked
             .budget
@@ -142,15 +140,15 @@ enum Gone {
     Compares,
 }
 
-impl Context {
+impl Scoped {
     /// A past event with its payload.
-    async fn past(self: &Arc<Self>, seq: Seq) -> Result<Result<Box<EventAccepted>, Gone>, Status> {
+    async fn past(&self, seq: Seq) -> Result<Result<Box<EventAccepted>, Gone>, Status> {
         self.blocking(move |context| {
             let mut found = Err(Gone::NoEvent);
             let read = context.source.read(seq, &mut |entry| {
                 if let Record::EventAccepted(accepted) = &entry.record
                     && entry.seq == seq
-                    && accepted.tenant == context.tenant
+                    && accepted.tenant == *context.tenant()
                 {
                     found = match () {
                         () if accepted.about.is_some() => Err(Gone::Compares),
@@ -163,7 +161,7 @@ impl Context {
             match read {
                 Ok(()) => Ok(found),
                 Err(JournalError::Dropped { .. }) => {
-                    let row = context.history.event(&context.tenant, seq);
+                    let row = context.history.event(context.tenant(), seq);
                     let row = row.map_err(|error| super::failed("history was not read", &error))?;
                     Ok(Err(if row.is_some() { Gone::Dropped } else { Gone::NoEvent }))
                 }
@@ -174,14 +172,14 @@ impl Context {
     }
 
     /// Offers a past event once more, as soon as there is room.
-    async fn again(self: &Arc<Self>, asked: &Asked, of: Seq, accepted: &EventAccepted) -> Result<Published, Status> {
+    async fn again(&self, asked: &Asked, of: Seq, accepted: &EventAccepted) -> Result<Published, Status> {
         let event = self.repeated(asked, of, accepted);
         loop {
             let mut event = event.clone();
             self.recall(&mut event).await;
             self.room()?;
             match self.publish_one(Box::new(event)).await {
-                Ok(Reply::Published(published)) => return Ok(self.first_answer(published).await),
+                Ok(Reply::Published(published)) => return Ok(self.first_answer(self.tenant(), published).await),
                 Ok(other) => return Err(super::unexpected(&other)),
                 Err(CallError::Full(_))
                 | Err(CallError::Rejected(
@@ -234,9 +232,9 @@ impl Context {
     }
 
     /// Sets the budget of a replay; the oldest of those whose work has ended, or is too old to begin, makes room.
-    async fn set_budget_of(self: &Arc<Self>, asked: &Asked) -> Result<(), Status> {
+    async fn set_budget_of(&self, asked: &Asked) -> Result<(), Status> {
         let Some(budget) = &asked.budget else { return Ok(()) };
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Budgets };
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Budgets };
         let views = match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Budgets(views) => views,
             other => return Err(super::unexpected(&other)),
@@ -260,13 +258,13 @@ impl Context {
             if waits || self.decided_at(view.since).await? + TTL + longest >= self.handle.now() {
                 return Err(status::replay_budgets_full(BUDGETS_MAX).into());
             }
-            self.change_budget_to(BudgetChange::Remove(view.budget.name.clone())).await?;
+            self.change_budget(BudgetChange::Remove(view.budget.name.clone())).await?;
         }
-        self.change_budget_to(BudgetChange::Set(Arc::new(budget.clone()))).await
+        self.change_budget(BudgetChange::Set(Arc::new(budget.clone()))).await
     }
 
     /// When a record was decided; long ago where the journal no longer has it.
-    async fn decided_at(self: &Arc<Self>, seq: Seq) -> Result<Timestamp, Status> {
+    async fn decided_at(&self, seq: Seq) -> Result<Timestamp, Status> {
         let read = self.blocking(move |context| {
             let mut at = Timestamp(0);
             let read = context.source.read(seq, &mut |entry| {
@@ -279,14 +277,5 @@ impl Context {
             }
         });
         read.await?
-    }
-
-    async fn change_budget_to(&self, change: BudgetChange) -> Result<(), Status> {
-        let (tenant, by) = (self.tenant.clone(), self.by());
-        match self.handle.call(|request| Input::Budget { request, tenant, change, by, from: Arc::from("") }).await {
-            Ok(Reply::Done { .. }) => Ok(()),
-            Ok(other) => Err(super::unexpected(&other)),
-            Err(error) => Err(status::call(&error).into()),
-        }
     }
 }

@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::route_table::{read, write};
 use super::{Context, explain, scorecards, status};
+use crate::access::Scoped;
 
 /// Explained events that may lie for whoever asked.
 const EXPLAINED_MAX: usize = 64;
@@ -32,26 +33,22 @@ pub(super) struct Routes {
     pub(super) context: Arc<Context>,
 }
 
-impl Routes {
-    async fn in_force(&self) -> Result<(Arc<RouteTable>, Seq), Status> {
-        let context = &self.context;
-        let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Routes };
-        match context.handle.call(ask).await.map_err(|error| status::call(&error))? {
+impl Scoped {
+    async fn routes_in_force(&self) -> Result<(Arc<RouteTable>, Seq), Status> {
+        let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Routes };
+        match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Routes { table, at } => Ok((table, at)),
             other => Err(super::unexpected(&other)),
         }
     }
 
     /// Starts the routes that the table wants paused as such.
-    async fn pause(&self, names: Vec<mindos_model::RouteName>) -> Result<(), Status> {
-        let context = &self.context;
+    async fn pause_routes(&self, names: Vec<mindos_model::RouteName>) -> Result<(), Status> {
         for name in names {
-            let (tenant, by, target) = (context.tenant.clone(), context.by(), HoldTarget::Route(name));
-            let (end, begin) = (Holds::NONE, Holds::PAUSED);
-            let reply = context
-                .handle
-                .call(|request| Input::Hold { request, tenant, target, end, begin, by, from: Arc::from("") })
-                .await;
+            let (tenant, by, target) = (self.tenant().clone(), self.by(), HoldTarget::Route(name));
+            let (end, begin, from) = (Holds::NONE, Holds::PAUSED, self.from());
+            let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+            let reply = self.handle.call(hold).await;
             reply.map_err(|error| status::call(&error))?;
         }
         Ok(())
@@ -63,10 +60,10 @@ impl RouteService for Routes {
     type ExplainStream = ReceiverStream<Result<ExplainResponse, Status>>;
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<Self::ExplainStream>, Status> {
-        let (table, _) = self.in_force().await?;
-        let asked = explain::Asked::new(request.into_inner(), table, &*self.context.fleet().await?)?;
+        let context = self.context.of(&request)?;
+        let (table, _) = context.routes_in_force().await?;
+        let asked = explain::Asked::new(request.into_inner(), table, &*context.fleet().await?)?;
         let (sender, receiver) = mpsc::channel(EXPLAINED_MAX);
-        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
             let ended = context.blocking({
                 let sender = sender.clone();
@@ -81,12 +78,14 @@ impl RouteService for Routes {
     }
 
     async fn scorecards(&self, request: Request<ScorecardsRequest>) -> Result<Response<ScorecardsResponse>, Status> {
-        scorecards::read(&self.context, request.into_inner()).await.map(Response::new)
+        let context = self.context.of(&request)?;
+        scorecards::read(&context, request.into_inner()).await.map(Response::new)
     }
 
-    async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let (table, at) = self.in_force().await?;
-        let applied = self.context.blocking(move |context| {
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let context = self.context.of(&request)?;
+        let (table, at) = context.routes_in_force().await?;
+        let applied = context.blocking(move |context| {
             let mut found = None;
             let read = context.source.read(at, &mut |entry| {
                 if let Record::RoutesApplied(record) = &entry.record
@@ -106,11 +105,12 @@ impl RouteService for Routes {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let context = self.context.of(&request)?;
         let ApplyRequest { table, expected_digest, dry_run } = request.into_inner();
         let table = table.ok_or_else(|| Status::invalid_argument("table: is required"))?;
         let (wanted, paused) = read(table).map_err(|error| status::invalid(error.within("table")))?;
         wanted.check().map_err(|error| status::routes(&error))?;
-        let (before, at) = self.in_force().await?;
+        let (before, at) = context.routes_in_force().await?;
         let (before_wire, wanted_wire) = (write(&before), write(&wanted));
         if !expected_digest.is_empty() && expected_digest != digest(&before_wire) {
             let text = format!("the table in force has the digest {}, not {expected_digest}", digest(&before_wire));
@@ -118,22 +118,21 @@ impl RouteService for Routes {
         }
         let mut response = compare(&before_wire, &wanted_wire);
         response.digest = digest(&wanted_wire);
-        response.warnings = warnings(&wanted, &*self.context.fleet().await?);
+        response.warnings = warnings(&wanted, &*context.fleet().await?);
         response.seq = at.0;
         if !dry_run {
-            let context = &self.context;
-            let (tenant, by, table) = (context.tenant.clone(), context.by(), Arc::new(wanted));
-            let expected = (!expected_digest.is_empty()).then_some(at);
-            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by, from: Arc::from("") };
+            let (tenant, by, table) = (context.tenant().clone(), context.by(), Arc::new(wanted));
+            let (expected, from) = ((!expected_digest.is_empty()).then_some(at), context.from());
+            let apply = |request| Input::ApplyRoutes { request, tenant, table, expected, by, from };
             match context.handle.call(apply).await.map_err(|error| status::call(&error))? {
                 Reply::Done { at } => {
                     response.seq = at.0;
                     // Whoever publishes next finds it judged by; who is faster is told by the plane.
-                    self.context.learn_routes().await.map_err(|error| status::call(&error))?;
+                    context.learn_routes(context.tenant()).await.map_err(|error| status::call(&error))?;
                 }
                 other => return Err(super::unexpected(&other)),
             }
-            self.pause(paused).await?;
+            context.pause_routes(paused).await?;
         }
         Ok(Response::new(response))
     }

@@ -9,13 +9,14 @@ use mindos_proto::convert::{Invalid, parsed, timestamp};
 use mindos_proto::route::v1::{Scorecard, ScorecardsRequest, ScorecardsResponse};
 use tonic::Status;
 
-use super::{Context, explain, status, words};
+use super::{explain, status, words};
+use crate::access::Scoped;
 use crate::views::scorecards::{Card, Scorecards, Side};
 
 /// How far back is looked where nothing is said.
 const WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-pub(super) async fn read(context: &Arc<Context>, request: ScorecardsRequest) -> Result<ScorecardsResponse, Status> {
+pub(super) async fn read(context: &Scoped, request: ScorecardsRequest) -> Result<ScorecardsResponse, Status> {
     let ScorecardsRequest { route, since, until } = request;
     let invalid = |error: Invalid| Status::from(status::invalid(error));
     let route = if route.is_empty() { None } else { Some(parsed(&route, "route").map_err(invalid)?) };
@@ -30,7 +31,7 @@ pub(super) async fn read(context: &Arc<Context>, request: ScorecardsRequest) -> 
     let is_gone = Arc::downgrade(&caller);
     let folded = context.blocking(move |context| {
         let _turn = turn;
-        let mut cards = Scorecards::new(context.tenant.clone(), route, since);
+        let mut cards = Scorecards::new(context.tenant().clone(), route, since);
         let end = context.source.end();
         let first = explain::begin(context, since, end)?;
         context.source.read(first, &mut |entry| {

@@ -6,9 +6,10 @@
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
+use mindos_model::TenantName;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_proto::rpc;
 use serde_json::{Value, json};
@@ -28,28 +29,33 @@ use crate::logging::Chain;
 const DATA_MAX: usize = INLINE_MAX - 32 * 1024;
 
 /// Answers `POST /events`.
-pub(super) async fn post(http: &Http, headers: HeaderMap, body: Body) -> Response {
-    match receive(http, headers, body).await {
+pub(super) async fn post(http: &Http, request: http::Request<Body>) -> Response {
+    match receive(http, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn receive(http: &Http, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
+async fn receive(http: &Http, request: http::Request<Body>) -> Result<Response, HttpError> {
+    let (parts, body) = request.into_parts();
+    let context = http.scoped(&parts.extensions)?;
+    let headers = parts.headers;
     http.context.room()?;
     let held = http.bodies.read(&headers, body, MESSAGE_MAX).await?;
     let received = cloudevents::receive(&headers, &held.bytes).map_err(|error| refused(&error))?;
     let mut events = Vec::with_capacity(received.events.len());
     for (index, event) in received.events.into_iter().enumerate() {
-        let event = http.inline(event).await?;
-        let accepted = accept_incoming(&http.context.tenant, event);
+        // Before its data are kept for anybody.
+        context.granted_source(&event.source)?;
+        let event = http.inline(context.tenant(), event).await?;
+        let accepted = accept_incoming(context.tenant(), event);
         let accepted = accepted.map_err(|error| http.invalid(&error));
         events.push(accepted.map_err(|error: HttpError| match received.mode {
             Mode::Batched => at(index, &error),
             Mode::Binary | Mode::Structured => error,
         })?);
     }
-    let mut results = http.publish(events).await?;
+    let mut results = http.publish(context.tenant(), events).await?;
     if received.mode != Mode::Batched {
         let published = results.pop().unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;
         return Ok((StatusCode::ACCEPTED, Json(published)).into_response());
@@ -81,7 +87,11 @@ fn at(index: usize, error: &HttpError) -> HttpError {
 
 impl Http {
     /// The event with its data in a blob, where they are too large to stand in it.
-    pub(super) async fn inline(&self, mut event: IncomingEvent) -> Result<IncomingEvent, HttpError> {
+    pub(super) async fn inline(
+        &self,
+        tenant: &TenantName,
+        mut event: IncomingEvent,
+    ) -> Result<IncomingEvent, HttpError> {
         if event.data.len() <= DATA_MAX {
             return Ok(event);
         }
@@ -95,7 +105,8 @@ impl Http {
         }
         let (blobs, data) = (std::sync::Arc::clone(&self.blobs), std::mem::take(&mut event.data));
         let content_type = event.datacontenttype.clone().unwrap_or_default();
-        let announced = Announced { blob: None, length: Some(data.len() as u64), content_type };
+        let announced =
+            Announced { blob: None, length: Some(data.len() as u64), content_type, tenant: Some(tenant.clone()) };
         let stored = tokio::task::spawn_blocking(move || {
             let mut writer = blobs.begin(announced)?;
             writer.write(&data)?;
@@ -112,7 +123,11 @@ impl Http {
     }
 
     /// Publishes events and waits for all answers, in their order.
-    pub(super) async fn publish(&self, mut events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+    pub(super) async fn publish(
+        &self,
+        tenant: &TenantName,
+        mut events: Vec<NewEvent>,
+    ) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -127,7 +142,7 @@ impl Http {
         }
         let mut within = exceeded.iter().map(Option::is_none);
         events.retain(|_| within.next().unwrap_or(true));
-        let mut offered = self.offer(events).await?.into_iter();
+        let mut offered = self.offer(tenant, events).await?.into_iter();
         let one = |exceeded: Option<rpc::Status>| match exceeded {
             Some(exceeded) => Err(exceeded.into()),
             None => offered.next().unwrap_or_else(|| Err(status::internal("an answer is missing").into())),
@@ -141,7 +156,11 @@ impl Http {
         status::event(error).into()
     }
 
-    async fn offer(&self, mut events: Vec<NewEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+    async fn offer(
+        &self,
+        tenant: &TenantName,
+        mut events: Vec<NewEvent>,
+    ) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -153,7 +172,7 @@ impl Http {
         let mut shown = Vec::with_capacity(answers.len());
         for answer in answers {
             shown.push(match answer {
-                Ok(Reply::Published(published)) => Ok(show(&self.context.first_answer(published).await)),
+                Ok(Reply::Published(published)) => Ok(show(&self.context.first_answer(tenant, published).await)),
                 Ok(_) => Err(status::internal("the plane gave an answer of another kind").into()),
                 Err(rejection) => Err(status::rejection(&rejection).into()),
             });

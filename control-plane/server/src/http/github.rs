@@ -77,10 +77,11 @@ async fn receive(
     debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
     let mut event = github_event(delivery);
     adopt(&sent_with, &mut event);
-    let event = http.inline(event).await?;
-    let event = accept_incoming(&http.context.tenant, event).map_err(|error| http.invalid(&error))?;
+    let tenant = http.settings.doors.load().tenant("github");
+    let event = http.inline(&tenant, event).await?;
+    let event = accept_incoming(&tenant, event).map_err(|error| http.invalid(&error))?;
     let event = mindos_core::input::NewEvent { routed, ..event };
-    let result = http.publish(vec![event]).await?.pop();
+    let result = http.publish(&tenant, vec![event]).await?.pop();
     let published = result.unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;
     // A ping asks whether somebody is there, and is answered so.
     let code = if routed { StatusCode::ACCEPTED } else { StatusCode::OK };

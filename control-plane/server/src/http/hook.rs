@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use mindos_model::TenantName;
 use serde_json::{Value, json};
 use tracing::debug;
 
@@ -41,7 +42,7 @@ pub(super) async fn gitlab(http: &Http, knock: Knock) -> Response {
         let Knock { peer, headers, body } = knock;
         admit(&doors, doors.gitlab.as_ref(), "gitlab", peer.as_ref(), |tokens| gitlab::authorise(&headers, tokens))?;
         let events = read(http, headers, body, |headers, body| Ok(vec![gitlab::normalise(headers, body)?])).await?;
-        http.take(events).await?.pop().unwrap_or_else(|| Err(missing()))
+        http.take(&doors.tenant("gitlab"), events).await?.pop().unwrap_or_else(|| Err(missing()))
     };
     answer(received.await)
 }
@@ -56,7 +57,7 @@ pub(super) async fn alertmanager(http: &Http, knock: Knock) -> Response {
         admit(&doors, tokens, "alertmanager", peer.as_ref(), authorise)?;
         let events = read(http, headers, body, alertmanager::normalise).await?;
         let mut results = Vec::with_capacity(events.len());
-        for result in http.take(events).await? {
+        for result in http.take(&doors.tenant("alertmanager"), events).await? {
             results.push(match result {
                 // Its annotations have moved on since it was told: the alert is the same.
                 Err(error) if error.code() == StatusCode::CONFLICT => json!({ "duplicate": true }),
@@ -90,7 +91,8 @@ pub(super) async fn generic(http: &Http, name: &str, knock: Knock) -> Response {
         }
         let normalise = move |headers: &HeaderMap, body: &Bytes| Ok(vec![hook.normalise(headers, body)?]);
         let events = read(http, headers, body, normalise).await?;
-        http.take(events).await?.pop().unwrap_or_else(|| Err(missing()))
+        let tenant = doors.tenant(&format!("generic/{name}"));
+        http.take(&tenant, events).await?.pop().unwrap_or_else(|| Err(missing()))
     };
     answer(received.await)
 }
@@ -170,14 +172,18 @@ fn refused(error: &HookError) -> HttpError {
 
 impl Http {
     /// Publishes what a webhook said; an answer for each event, in order.
-    async fn take(&self, incoming: Vec<IncomingEvent>) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
+    async fn take(
+        &self,
+        tenant: &TenantName,
+        incoming: Vec<IncomingEvent>,
+    ) -> Result<Vec<Result<Value, HttpError>>, HttpError> {
         let mut events = Vec::with_capacity(incoming.len());
         for event in incoming {
             debug!(id = event.id, r#type = event.r#type, "webhook received");
-            let event = self.inline(event).await?;
-            let accepted = accept_incoming(&self.context.tenant, event);
+            let event = self.inline(tenant, event).await?;
+            let accepted = accept_incoming(tenant, event);
             events.push(accepted.map_err(|error| self.invalid(&error))?);
         }
-        self.publish(events).await
+        self.publish(tenant, events).await
     }
 }

@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
+use crate::access::{Caller, Principal, Scoped};
 use crate::blobs::BlobStore;
 use crate::grpc::Context;
 use crate::ingest::doors::Doors;
@@ -74,6 +76,16 @@ struct Http {
 }
 
 type Shared = State<Arc<Http>>;
+type Calling = Extension<Arc<Principal>>;
+
+impl Http {
+    /// The context for who made a request.
+    fn scoped(&self, extensions: &http::Extensions) -> Result<Scoped, HttpError> {
+        let caller = Caller::among(extensions);
+        let caller = caller.map_err(|status| HttpError::from(mindos_proto::rpc::Status::from(&status)))?;
+        Ok(Scoped::new(&self.context, caller))
+    }
+}
 
 /// The routes, to be merged with those of gRPC.
 pub fn router(parts: HttpParts) -> Router {
@@ -91,7 +103,7 @@ pub fn router(parts: HttpParts) -> Router {
     Router::new()
         .route(
             "/events",
-            post(async |State(http): Shared, headers: HeaderMap, body: Body| events::post(&http, headers, body).await),
+            post(async |State(http): Shared, request: http::Request<Body>| events::post(&http, request).await),
         )
         .route(
             "/webhooks/github",
@@ -121,14 +133,15 @@ pub fn router(parts: HttpParts) -> Router {
         )
         .route(
             "/upgrade/finalize",
-            post(async |State(http): Shared, headers: HeaderMap, body: Body| {
-                upgrade::finalize(&http, headers, body).await
-            }),
+            post(async |State(http): Shared, request: http::Request<Body>| upgrade::finalize(&http, request).await),
         )
         .route("/healthz", get(async |State(http): Shared| health::live(&http.context)))
         .route("/readyz", get(async |State(http): Shared| health::ready(&http.context)))
-        .route("/sinks", get(async |State(http): Shared| scrape::sinks(&http)))
-        .route("/metrics", get(async |State(http): Shared| scrape::get(&http).await))
+        .route("/sinks", get(async |State(http): Shared, Extension(caller): Calling| scrape::sinks(&http, &caller)))
+        .route(
+            "/metrics",
+            get(async |State(http): Shared, Extension(caller): Calling| scrape::get(&http, &caller).await),
+        )
         .method_not_allowed_fallback(async || {
             let message = "the path does not take this method";
             HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response()

@@ -9,8 +9,10 @@ use http::header;
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{Reply, Totals};
 use mindos_journal::{Reader, RealDisk};
+use mindos_model::TenantName;
 
 use super::Http;
+use crate::access::Principal;
 use crate::grpc::Context;
 use crate::metrics::{self, Exposition, Kind};
 use crate::sinks::SinkStates;
@@ -51,8 +53,17 @@ pub struct Scraped {
     pub sinks: SinkStates,
 }
 
-pub(super) async fn get(http: &Http) -> Response {
+/// Answers `GET /metrics`: everything to viewers of the plane, and to others what is their tenant's.
+pub(super) async fn get(http: &Http, caller: &Principal) -> Response {
     let mut into = Exposition::default();
+    if !caller.sees_all() {
+        http.scraped.stats.read().expose_of(&caller.tenant, &mut into);
+        http.scraped.sinks.expose_of(&caller.tenant, http.context.handle.durable_seq(), &mut into);
+        if caller.tenant == TenantName::default_tenant() {
+            crate::surface::gitlens::expose_generals(&http.gitlens, &mut into).await;
+        }
+        return ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response();
+    }
     let totals = totals(&http.context).await;
     http.scraped.stats.read().expose(&mut into);
     if let Some(totals) = totals {
@@ -73,13 +84,16 @@ pub(super) async fn get(http: &Http) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], into.into_text()).into_response()
 }
 
-/// Answers `GET /sinks`.
-pub(super) fn sinks(http: &Http) -> Response {
-    axum::Json(http.scraped.sinks.show(http.context.handle.durable_seq())).into_response()
+/// Answers `GET /sinks` with those of the caller's tenant, or all.
+pub(super) fn sinks(http: &Http, caller: &Principal) -> Response {
+    let whose = (!caller.sees_all()).then_some(&caller.tenant);
+    axum::Json(http.scraped.sinks.show(whose, http.context.handle.durable_seq())).into_response()
 }
 
 async fn totals(context: &Context) -> Option<Totals> {
-    let ask = |request| Input::Query { request, tenant: context.tenant.clone(), query: Query::Totals };
+    // They are the sums of all tenants.
+    let tenant = TenantName::default_tenant();
+    let ask = |request| Input::Query { request, tenant, query: Query::Totals };
     match tokio::time::timeout(PATIENCE, context.handle.call(ask)).await {
         Ok(Ok(Reply::Totals(totals))) => Some(totals),
         _ => None,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
+use mindos_core::access::Scope;
 use mindos_model::{DeliveryId, ParkReason, Timestamp};
 use tokio::time::Instant;
 
@@ -63,6 +64,8 @@ pub(super) enum Form {
 pub struct Place {
     pub(super) form: Form,
     pub(super) pace: Pace,
+    /// Whose work and events it is told of.
+    pub(crate) whose: Scope,
 }
 
 impl Place {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
+use mindos_model::TenantName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
@@ -65,9 +66,11 @@ impl Queue {
         Arc::clone(&self.counts)
     }
 
-    /// Never waits: what finds no room is dropped and counted. Nothing happens where no such place is configured.
-    pub(super) fn put(&self, notice: &Notice) {
-        if self.places.load().get(self.kind).is_some() && self.sender.try_send(notice.clone()).is_err() {
+    /// Never waits: what finds no room is dropped and counted. Nothing happens where no such place is configured, or is told of another
+    /// tenant's events.
+    pub(super) fn put(&self, notice: &Notice, tenant: &TenantName) {
+        let is_told = |place: &Place| place.whose.covers_tenant(tenant);
+        if self.places.load().get(self.kind).is_some_and(is_told) && self.sender.try_send(notice.clone()).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

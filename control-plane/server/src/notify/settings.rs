@@ -8,6 +8,7 @@
 //!     per_minute: 30
 //!     burst: 10
 //!   slack: { url: { file: /run/secrets/slack } }
+//!   tenant: acme                                  # `default` when left out, `*` for all
 //!   webhook: { url: "https://hooks.example/mindos", secret: { env: HOOK_SECRET }, per_minute: 60 }
 //! ```
 
@@ -24,6 +25,8 @@ use super::slack::Slack;
 use super::webhook::Webhook;
 use crate::outgoing::Target;
 use crate::secret::{SecretAt, Secrets};
+use crate::sinks::settings::scope;
+use mindos_core::access::Scope;
 
 /// Where Discord is, unless the settings say otherwise.
 const DISCORD_API: &str = "https://discord.com/api/v10";
@@ -38,6 +41,9 @@ pub struct NotifySection {
     pub slack: Option<SlackSection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookSection>,
+    /// Whose events and parked work are told of: a tenant, or `*` for those of all. `default` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
 /// Discord, as a bot.
@@ -118,11 +124,12 @@ impl NotifySection {
     /// # Errors
     /// Names the setting and what is accepted.
     pub fn places(&self, env: &DiscordEnv, secrets: Secrets) -> Result<Places, String> {
-        let NotifySection { discord, slack, webhook } = self;
+        let NotifySection { discord, slack, webhook, tenant } = self;
+        let whose = scope(tenant.as_deref()).map_err(|error| format!("notify.tenant: {error}"))?;
         let mut found: Vec<Place> = Vec::new();
         let wanted = discord.clone().or_else(|| env.prs_channel.is_some().then(DiscordSection::default));
         match wanted {
-            Some(section) => found.extend(section.place(env, secrets)?),
+            Some(section) => found.extend(section.place(env, &whose, secrets)?),
             None if env.token.is_some() => {
                 warn!(
                     "DISCORD_TOKEN is set and no channel is: nothing is posted to Discord; set PRS_CHANNEL_ID or notify.discord.channels.prs"
@@ -133,20 +140,28 @@ impl NotifySection {
         if let Some(SlackSection { url, pace }) = slack {
             let url = url.read("notify.slack.url", secrets)?;
             let address = Target::parse(&url, false).map_err(|error| format!("notify.slack.url: {error}"))?;
-            found.push(Place { form: Form::Slack(Slack { address }), pace: pace.check(Kind::Slack)? });
+            found.push(Place {
+                form: Form::Slack(Slack { address }),
+                pace: pace.check(Kind::Slack)?,
+                whose: whose.clone(),
+            });
         }
         if let Some(WebhookSection { url, insecure, secret, pace }) = webhook {
             let secret = SecretAt::read_if(secret.as_ref(), "notify.webhook.secret", secrets)?;
             let address = Target::parse(url, insecure.unwrap_or(false))
                 .map_err(|error| format!("notify.webhook.url: {error}"))?;
-            found.push(Place { form: Form::Webhook(Webhook { address, secret }), pace: pace.check(Kind::Webhook)? });
+            found.push(Place {
+                form: Form::Webhook(Webhook { address, secret }),
+                pace: pace.check(Kind::Webhook)?,
+                whose: whose.clone(),
+            });
         }
         Ok(Places(found))
     }
 }
 
 impl DiscordSection {
-    fn place(self, env: &DiscordEnv, secrets: Secrets) -> Result<Option<Place>, String> {
+    fn place(self, env: &DiscordEnv, whose: &Scope, secrets: Secrets) -> Result<Option<Place>, String> {
         let DiscordSection { mut channels, token, api, pace } = self;
         let pace = pace.check(Kind::Discord)?;
         let given = SecretAt::read_if(token.as_ref(), "notify.discord.token", secrets)?;
@@ -177,7 +192,7 @@ impl DiscordSection {
             .map_err(|_| "notify.discord.token: expected printable characters".to_owned())?;
         authorization.set_sensitive(true);
         let discord = Discord { events: of(&prs, "prs")?, alerts: of(&alerts, "alerts")?, authorization };
-        Ok(Some(Place { form: Form::Discord(discord), pace }))
+        Ok(Some(Place { form: Form::Discord(discord), pace, whose: whose.clone() }))
     }
 }
 

@@ -6,6 +6,7 @@ use mindos_model::{Seq, Timestamp};
 use super::Configured;
 use super::notice::Notice;
 use super::sender::Queue;
+use crate::access::tenancy::{Owner, owner};
 use crate::views::follow::{View, ViewError};
 
 /// Follows the journal for the notifiers.
@@ -33,9 +34,9 @@ impl View for NotifyView {
 
     fn apply(&mut self, entry: &Entry) -> Result<(), ViewError> {
         if !self.places.load().is_empty()
-            && let Some(notice) = Notice::of(entry)
+            && let (Some(notice), Owner::Tenant(tenant)) = (Notice::of(entry), owner(&entry.record))
         {
-            self.queues.iter().for_each(|queue| queue.put(&notice));
+            self.queues.iter().for_each(|queue| queue.put(&notice, tenant));
         }
         self.next = entry.seq.next();
         Ok(())

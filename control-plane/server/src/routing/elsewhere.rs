@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use mindos_model::TenantName;
 use tracing::warn;
 
 use crate::blobs::{BlobRef, BlobStore};
@@ -56,16 +57,19 @@ impl Unread {
     }
 }
 
-/// Reads data back. Blocks.
+/// Reads data of a tenant's event back. Blocks.
 ///
 /// # Errors
 /// Says why nothing can be seen of them.
-pub fn read(blobs: &BlobStore, dataref: &str) -> Result<Bytes, Unread> {
+pub fn read(blobs: &BlobStore, tenant: &TenantName, dataref: &str) -> Result<Bytes, Unread> {
     let blob: BlobRef = dataref.parse().map_err(|_| Unread::Foreign)?;
     let failed = |error: &(dyn std::error::Error + 'static)| {
         warn!(error = %Chain(error), %blob, "data were not read for a condition");
         Unread::Failed
     };
+    if !blobs.is_of(&blob, tenant).map_err(|error| failed(&error))? {
+        return Err(Unread::Missing);
+    }
     let (info, file) = blobs.read(&blob, 0).map_err(|error| failed(&error))?.ok_or(Unread::Missing)?;
     if info.length > READ_MAX {
         return Err(Unread::TooLarge);

@@ -49,7 +49,7 @@ fn judges(condition: &str) -> Judges {
     };
     let routes = vec![route("r", Some(condition)), route("default", None)];
     let judges = Judges::default();
-    judges.learn(Arc::new(RouteTable { routes, trust: None }), Seq(1));
+    judges.learn(&TenantName::default_tenant(), Arc::new(RouteTable { routes, trust: None }), Seq(1));
     judges
 }
 

@@ -3,10 +3,11 @@
 //! Invariant: only conditions of routes that fit by kind, type and subject are evaluated, in the table's order, until one
 //! holds; the payload is read at most once, and only where one of those asks for it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use cel::common::types::{CelBool, CelInt, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::CowVal;
@@ -15,7 +16,7 @@ use mindos_core::input::{Judged, NewEvent};
 use mindos_core::record::EventAccepted;
 use mindos_core::route::RouteTable;
 use mindos_core::route_index::{Looked, RouteIndex};
-use mindos_model::Seq;
+use mindos_model::{Seq, TenantName};
 use tracing::warn;
 
 use super::condition::{Condition, Verdict};
@@ -226,31 +227,34 @@ fn attributes(encoded: &[u8]) -> Value {
         };
         (CelMapKey::from(name.to_owned()), value)
     };
-    let entries: std::collections::HashMap<CelMapKey<'static>, Value> =
-        extensions(encoded).into_iter().map(entry).collect();
+    let entries: HashMap<CelMapKey<'static>, Value> = extensions(encoded).into_iter().map(entry).collect();
     Box::new(CelMap::from(entries))
 }
 
-/// The judge of the table in force, as far as the shell knows it.
+/// Tenants whose tables are known at a time; all are forgotten, and learned again, when there would be more.
+const TENANTS_MAX: usize = 10_000;
+
+/// The judges of the tables in force, by tenant, as far as the shell knows them.
 #[derive(Debug, Default)]
 pub struct Judges {
-    in_force: ArcSwapOption<Judge>,
+    in_force: ArcSwap<HashMap<TenantName, Arc<Judge>>>,
     failed: AtomicU64,
     again: AtomicU64,
     unread: UnreadCounts,
 }
 
 impl Judges {
-    /// Whether a table is known to be in force.
-    pub(super) fn is_any(&self) -> bool {
-        self.in_force.load().is_some()
+    /// Whether a tenant's table is known.
+    pub(super) fn knows(&self, tenant: &TenantName) -> bool {
+        self.in_force.load().contains_key(tenant)
     }
 
     /// Judges an event by the table that is known to be in force, and says by which, also where that has no conditions. True when a
     /// condition asked for data in a blob: then [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
     #[must_use]
     pub fn judge(&self, event: &mut NewEvent) -> bool {
-        let Some(judge) = &*self.in_force.load() else { return false };
+        let in_force = self.in_force.load();
+        let Some(judge) = in_force.get(&event.tenant) else { return false };
         if !judge.is_conditional() || !event.routed {
             event.judged = Some(Judged { table: judge.at, holds: None, failed: 0 });
             return false;
@@ -266,9 +270,9 @@ impl Judges {
 
     /// Judges an event whose data are in a blob. Blocks.
     pub fn judge_reading(&self, event: &mut NewEvent, blobs: &BlobStore) {
-        let Some(judge) = self.in_force.load_full() else { return };
+        let Some(judge) = self.in_force.load().get(&event.tenant).cloned() else { return };
         let Some(dataref) = json_dataref(&event.payload.bytes) else { return };
-        let read = elsewhere::read(blobs, dataref);
+        let read = elsewhere::read(blobs, &event.tenant, dataref);
         if let Err(unread) = read {
             self.unread.count(unread);
         }
@@ -282,12 +286,17 @@ impl Judges {
         self.unread.expose(into);
     }
 
-    /// A table is in force. One that is older than what is known changes nothing.
-    pub fn learn(&self, table: Arc<RouteTable>, at: Seq) {
+    /// A tenant's table is in force. One that is older than what is known changes nothing.
+    pub fn learn(&self, tenant: &TenantName, table: Arc<RouteTable>, at: Seq) {
         let judge = Arc::new(Judge::new(table, at));
-        self.in_force.rcu(|known| match known {
-            Some(known) if known.at >= at => Some(Arc::clone(known)),
-            _ => Some(Arc::clone(&judge)),
+        self.in_force.rcu(|known| {
+            if known.get(tenant).is_some_and(|known| known.at >= at) {
+                return Arc::clone(known);
+            }
+            let is_full = known.len() >= TENANTS_MAX && !known.contains_key(tenant);
+            let mut next = if is_full { HashMap::new() } else { HashMap::clone(known) };
+            next.insert(tenant.clone(), Arc::clone(&judge));
+            Arc::new(next)
         });
     }
 

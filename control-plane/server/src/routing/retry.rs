@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mindos_core::input::{Input, NewEvent, Query};
 use mindos_core::output::Reply;
-use mindos_model::Seq;
+use mindos_model::{Seq, TenantName};
 
 use crate::driver::{Answer, CallError, Stopped};
 use crate::grpc::Context;
@@ -24,7 +24,7 @@ impl Context {
                 Reply::Unjudged(unjudged) => event = unjudged,
                 reply => return Ok(reply),
             }
-            self.learn_routes().await?;
+            self.learn_routes(&event.tenant).await?;
             self.judges.count_again(1);
             self.judge(&mut event).await;
         }
@@ -37,9 +37,11 @@ impl Context {
         }
     }
 
-    /// Has all of these events judged by one table, and says by which. Another may have come into force between two of them.
+    /// Has all of these events, which are of one tenant, judged by one table, and says by which. Another may have come into force
+    /// between two of them.
     pub(crate) async fn judge_alike(self: &Arc<Self>, events: &mut [NewEvent]) -> Result<Option<Seq>, Stopped> {
-        self.know_routes().await?;
+        let Some(first) = events.first() else { return Ok(None) };
+        self.know_routes(&first.tenant).await?;
         let table = |event: &NewEvent| event.judged.map(|judged| judged.table);
         loop {
             let newest = events.iter().map(table).max().flatten();
@@ -54,17 +56,17 @@ impl Context {
         }
     }
 
-    /// Learns the table in force where none is known.
-    async fn know_routes(&self) -> Result<(), Stopped> {
-        while !self.judges.is_any() {
-            self.learn_patiently().await?;
+    /// Learns a tenant's table where none is known.
+    async fn know_routes(&self, tenant: &TenantName) -> Result<(), Stopped> {
+        while !self.judges.knows(tenant) {
+            self.learn_patiently(tenant).await?;
         }
         Ok(())
     }
 
-    async fn learn_patiently(&self) -> Result<(), Stopped> {
+    async fn learn_patiently(&self, tenant: &TenantName) -> Result<(), Stopped> {
         loop {
-            match self.learn_routes().await {
+            match self.learn_routes(tenant).await {
                 Ok(()) => return Ok(()),
                 // Nothing was lost: the events are still here.
                 Err(CallError::Full(_)) => tokio::time::sleep(ASK_AGAIN).await,
@@ -98,10 +100,8 @@ impl Context {
                     events.push(NewEvent::clone(event));
                 }
             }
-            if events.is_empty() {
-                return Ok(());
-            }
-            self.learn_patiently().await?;
+            let Some(first) = events.first() else { return Ok(()) };
+            self.learn_patiently(&first.tenant).await?;
             self.judges.count_again(events.len());
             for event in &mut events {
                 self.judge(event).await;
@@ -114,11 +114,11 @@ impl Context {
         }
     }
 
-    /// Asks the plane for the table in force and has it judged by from here on.
-    pub(crate) async fn learn_routes(&self) -> Result<(), CallError> {
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query: Query::Routes };
+    /// Asks the plane for a tenant's table in force and has it judged by from here on.
+    pub(crate) async fn learn_routes(&self, tenant: &TenantName) -> Result<(), CallError> {
+        let ask = |request| Input::Query { request, tenant: tenant.clone(), query: Query::Routes };
         if let Reply::Routes { table, at } = self.handle.call(ask).await? {
-            self.judges.learn(table, at);
+            self.judges.learn(tenant, table, at);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Invariant: the same record makes the same message with the same id, so that who gets it twice can tell.
 
 use mindos_core::record::{Payload, Usage};
-use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
 use serde_json::{Value, json};
 
 use super::settings::Outcome;
@@ -11,6 +11,7 @@ use super::settings::Outcome;
 /// What is known of the event behind a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EventFacts {
+    pub tenant: Option<TenantName>,
     pub source: String,
     pub id: String,
     pub ty: String,
@@ -84,7 +85,7 @@ impl Notice {
             data["general"] = json!({ "cluster": cluster, "name": name });
         }
         if let Some(event) = event {
-            let EventFacts { source, id, ty, kind, subject, lane, repository, actor, route } = event;
+            let EventFacts { tenant: _, source, id, ty, kind, subject, lane, repository, actor, route } = event;
             data["route"] = json!(route);
             data["event"] = json!({ "source": source, "id": id, "type": ty, "kind": kind, "subject": subject,
                 "lane": lane, "repository": repository, "actor": actor });

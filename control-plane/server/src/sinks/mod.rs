@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
-use mindos_model::Seq;
+use mindos_model::{Seq, TenantName};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -60,16 +60,30 @@ impl SinkStates {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// All sinks, for people and programs. `end` is the last durable record.
+    /// The sinks of a tenant, or all, for people and programs. `end` is the last durable record.
     #[must_use]
-    pub fn show(&self, end: Seq) -> Value {
-        self.read().iter().map(|state| state.show(end)).collect()
+    pub fn show(&self, whose: Option<&TenantName>, end: Seq) -> Value {
+        self.of(whose).iter().map(|state| state.show(end)).collect()
     }
 
-    /// Writes the families.
+    fn of(&self, whose: Option<&TenantName>) -> Vec<Arc<State>> {
+        let mut states = self.read();
+        states.retain(|state| whose.is_none() || whose == state.whose.tenant());
+        states
+    }
+
+    /// Writes the families of all sinks.
     pub fn expose(&self, end: Seq, into: &mut Exposition) {
+        SinkStates::write(&self.read(), end, into);
+    }
+
+    /// Writes the families of a tenant's sinks.
+    pub fn expose_of(&self, whose: &TenantName, end: Seq, into: &mut Exposition) {
+        SinkStates::write(&self.of(Some(whose)), end, into);
+    }
+
+    fn write(states: &[Arc<State>], end: Seq, into: &mut Exposition) {
         use std::sync::atomic::Ordering::Relaxed;
-        let states = self.read();
         let mut family = |name, kind, help, read: &dyn Fn(&State) -> u64| {
             let mut family = into.family(name, kind, help);
             states.iter().for_each(|state| family.series(&[("sink", &state.name)], read(state)));
@@ -147,7 +161,10 @@ impl Sinks {
 
     fn start(&self, context: &Arc<Context>, name: &str, sink: &Sink) -> Running {
         let mut states = self.states.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = states.entry(name.to_owned()).or_insert_with(|| Arc::new(State::new(name)));
+        let state = states.entry(name.to_owned()).or_insert_with(|| Arc::new(State::new(name, sink.whose.clone())));
+        if state.whose != sink.whose {
+            *state = Arc::new(State::new(name, sink.whose.clone()));
+        }
         let (stop, stopped) = watch::channel(false);
         let runner = Runner {
             context: Arc::clone(context),

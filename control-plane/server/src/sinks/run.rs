@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use mindos_core::access::Scope;
 use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
 use mindos_core::replay::is_replay_route;
@@ -177,6 +178,12 @@ impl Runner {
                 continue;
             }
             let event = self.event(notice.delivery.event).await;
+            // What is not known to be its tenant's is not told.
+            if let Scope::Tenant(own) = &self.sink.whose
+                && event.as_ref().and_then(|event| event.tenant.as_ref()) != Some(own)
+            {
+                continue;
+            }
             let route = event.as_ref().and_then(|event| event.route.as_deref());
             // What is worked on again for comparison is nobody's news.
             if route.is_some_and(is_replay_route) {
@@ -278,6 +285,7 @@ impl Runner {
         if let Some(facts) = self.events.get(&seq) {
             return Some(Arc::clone(facts));
         }
+        let tenant = self.sink.whose.tenant().cloned();
         let read = self.context.blocking(move |context| {
             let mut found = None;
             let read = context.source.read(seq, &mut |entry| {
@@ -287,11 +295,11 @@ impl Runner {
                 false
             });
             read.ok().and(found).or_else(|| {
-                let row = context.history.event(&context.tenant, seq).ok().flatten()?;
+                let row = context.history.event_of(tenant.as_ref(), seq).ok().flatten()?;
                 let (source, id, ty, kind) = (row.source, row.id, row.ty, row.kind);
                 let (subject, lane, repository, actor, route) =
                     (row.subject, row.lane, row.repository, row.actor, row.route);
-                Some(EventFacts { source, id, ty, kind, subject, lane, repository, actor, route })
+                Some(EventFacts { tenant, source, id, ty, kind, subject, lane, repository, actor, route })
             })
         });
         let facts = read.await.ok().flatten()?;
@@ -378,6 +386,7 @@ impl Runner {
 fn facts(event: &EventAccepted) -> EventFacts {
     let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
     EventFacts {
+        tenant: Some(event.tenant.clone()),
         source: event.source.to_string(),
         id: event.id.to_string(),
         ty: event.ty.to_string(),

@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! sinks:
-//!   ops: { url: "https://example.com/hook", on: [parked], secret: "whsec_..", headers: { X-Team: a } }
+//!   ops: { url: "https://example.com/hook", on: [parked], secret: "whsec_..", headers: { X-Team: a }, tenant: acme }
 //!   bus: { url: "tls://nats.example.com:4222", subject: "mindos.{outcome}.{route}", user: mindos, password: { file: nats } }
 //! ```
 
@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mindos_model::RouteName;
+use mindos_core::access::Scope;
+use mindos_model::{RouteName, TenantName};
 use serde::Deserialize;
 
 use super::post::Post;
@@ -77,6 +78,8 @@ pub struct SinkSetting {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     timeout: Option<String>,
+    /// Whose work it is told of: a tenant, or `*` for that of all. `default` when left out.
+    tenant: Option<String>,
     subject: Option<String>,
     user: Option<String>,
     password: Option<SecretAt>,
@@ -94,6 +97,8 @@ pub struct Sink {
     pub routes: Option<BTreeSet<RouteName>>,
     /// How long one try may take.
     pub timeout: Duration,
+    /// Whose work it is told of.
+    pub whose: Scope,
 }
 
 /// Checks all sinks.
@@ -129,14 +134,32 @@ fn sink(name: &str, setting: &SinkSetting, secrets: Secrets) -> Result<Sink, Str
         on: setting.on.clone().unwrap_or_else(|| [Outcome::Succeeded, Outcome::Cancelled, Outcome::Parked].into()),
         routes: setting.routes.as_ref().map(names).transpose()?,
         timeout,
+        whose: scope(setting.tenant.as_deref()).map_err(|error| at("tenant", error))?,
     })
+}
+
+/// Reads whose work somebody is told of.
+///
+/// # Errors
+/// Says what is accepted.
+pub(crate) fn scope(text: Option<&str>) -> Result<Scope, String> {
+    match text {
+        None => Ok(Scope::Tenant(TenantName::default_tenant())),
+        Some("*") => Ok(Scope::Plane),
+        Some(name) => name.parse().map(Scope::Tenant).map_err(|error| format!("{error}, or `*` for all tenants")),
+    }
 }
 
 /// The sinks by which people are told of parked work, by name.
 pub fn notices(places: &Places) -> impl Iterator<Item = (String, Sink)> {
     let on = BTreeSet::from([Outcome::Parked]);
-    let sink =
-        move |place: &Place| Sink { road: Road::Notice(place.clone()), on: on.clone(), routes: None, timeout: TIMEOUT };
+    let sink = move |place: &Place| Sink {
+        road: Road::Notice(place.clone()),
+        on: on.clone(),
+        routes: None,
+        timeout: TIMEOUT,
+        whose: place.whose.clone(),
+    };
     places.iter().map(move |place| (place.sink(), sink(place)))
 }
 

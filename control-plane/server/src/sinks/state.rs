@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mindos_core::access::Scope;
 use mindos_model::Seq;
 use serde_json::{Value, json};
 
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) name: String,
+    /// Whose work it is told of.
+    pub(super) whose: Scope,
     /// The first record that was not sent.
     pub(super) next: AtomicU64,
     pub(super) sent: AtomicU64,
@@ -32,10 +35,10 @@ struct Trouble {
 }
 
 impl State {
-    pub(super) fn new(name: &str) -> State {
+    pub(super) fn new(name: &str, whose: Scope) -> State {
         let zero = AtomicU64::default;
         let (next, sent, attempts_failed, refused, skipped) = (zero(), zero(), zero(), zero(), zero());
-        State { name: name.to_owned(), next, sent, attempts_failed, refused, skipped, trouble: Mutex::default() }
+        State { name: name.to_owned(), whose, next, sent, attempts_failed, refused, skipped, trouble: Mutex::default() }
     }
 
     pub(super) fn taken(&self) {
@@ -80,6 +83,7 @@ impl State {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let mut shown = json!({
             "name": self.name,
+            "tenant": self.whose.to_string(),
             "state": if self.is_up() { "up" } else { "failing" },
             "next_seq": read(&self.next),
             "lag_records": self.lag(end),

@@ -91,8 +91,6 @@ pub struct Retention {
     pub blob_progress: Arc<Progress>,
     pub snapshot_wanted: SnapshotWanted,
     pub settings: RetentionSettings,
-    /// Whose queries reach every payload; there is one until there are several.
-    pub tenant: TenantName,
 }
 
 impl Retention {
@@ -150,7 +148,7 @@ impl Retention {
     /// Payloads that open work needs from `through` or before.
     async fn payloads_before(&self, through: Seq, limit: u32) -> Result<Vec<(Seq, PayloadRef)>, RetentionError> {
         let query = Query::PayloadsBefore { before: through.next(), limit };
-        let ask = |request| Input::Query { request, tenant: self.tenant.clone(), query };
+        let ask = |request| Input::Query { request, tenant: TenantName::default_tenant(), query };
         match self.handle.call(ask).await? {
             Reply::Payloads(payloads) => Ok(payloads),
             _ => Err(RetentionError::Unexpected),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mindos_core::record::{Cause, Entry, GeneralKey, Next, Record};
-use mindos_model::{DeliveryId, ParkReason, Seq, Timestamp};
+use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
 
 use super::follow::{View, ViewError};
 use super::times::Times;
@@ -19,6 +19,8 @@ use crate::metrics::{Exposition, Histogram, Kind};
 const KINDS_MAX: usize = 256;
 /// Generals that are counted apart.
 const GENERALS_MAX: usize = 1024;
+/// Tenants that are counted apart; those beyond are in the sums alone.
+const TENANTS_MAX: usize = 1000;
 /// Leases that are remembered; those beyond are settled for a general that is not named.
 const LEASES_MAX: usize = 1 << 20;
 /// How old the counts that are read may be while records keep coming.
@@ -42,8 +44,8 @@ pub struct Counters {
     pub results_refused: u64,
     /// Attempts that ended without a result, by cause.
     pub attempts_ended: BTreeMap<&'static str, u64>,
-    /// Written `<cluster>/<name>`.
-    pub generals: BTreeMap<Arc<str>, GeneralCounters>,
+    pub generals: BTreeMap<GeneralLabel, GeneralCounters>,
+    pub tenants: BTreeMap<TenantName, TenantCounters>,
     /// From an event's acceptance to the result of each of its deliveries.
     pub settled_after: Histogram,
     /// From an event's acceptance to the first lease of each of its deliveries.
@@ -52,6 +54,43 @@ pub struct Counters {
     pub output_tokens: u64,
     pub cost_micros: u64,
     pub records: u64,
+}
+
+/// A general as it is labelled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GeneralLabel {
+    /// Empty for what is counted together.
+    pub tenant: Arc<str>,
+    pub cluster: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl GeneralLabel {
+    fn of(key: &GeneralKey) -> GeneralLabel {
+        let GeneralKey { tenant, cluster, name } = key;
+        GeneralLabel { tenant: tenant.as_str().into(), cluster: cluster.as_str().into(), name: name.as_str().into() }
+    }
+
+    fn other() -> GeneralLabel {
+        GeneralLabel { tenant: "".into(), cluster: "".into(), name: OTHER.into() }
+    }
+
+    /// The labels of a series; the tenant is among them where there is another than the default one.
+    fn with<'a>(&'a self, more: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
+        let mut labels = vec![("cluster", &*self.cluster), ("general", &*self.name)];
+        labels.extend_from_slice(more);
+        if !["", "default"].contains(&&*self.tenant) {
+            labels.push(("tenant", &self.tenant));
+        }
+        labels
+    }
+}
+
+/// Counts of one tenant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TenantCounters {
+    pub events: u64,
+    pub deliveries_planned: u64,
 }
 
 /// Counts of one general.
@@ -88,7 +127,7 @@ pub struct StatsView {
     times: Times,
     leases: HashMap<DeliveryId, u16, RandomState>,
     generals: HashMap<Arc<GeneralKey>, u16, RandomState>,
-    slots: Vec<(Arc<str>, GeneralCounters)>,
+    slots: Vec<(GeneralLabel, GeneralCounters)>,
     pending: Counters,
     shown: Option<Instant>,
 }
@@ -103,7 +142,7 @@ impl StatsView {
             times: Times::default(),
             leases: HashMap::default(),
             generals: HashMap::default(),
-            slots: vec![(Arc::from(OTHER), GeneralCounters::default())],
+            slots: vec![(GeneralLabel::other(), GeneralCounters::default())],
             pending: Counters::default(),
             shown: None,
         }
@@ -123,7 +162,7 @@ impl StatsView {
             return 0;
         }
         let slot = self.slots.len() as u16;
-        self.slots.push((Arc::from(general.to_string()), GeneralCounters::default()));
+        self.slots.push((GeneralLabel::of(general), GeneralCounters::default()));
         self.generals.insert(Arc::clone(general), slot);
         slot
     }
@@ -161,6 +200,12 @@ impl StatsView {
                     *counts.entry(Arc::from(OTHER)).or_default() += 1;
                 }
                 self.pending.deliveries_planned += event.deliveries.len() as u64;
+                let tenants = &mut self.pending.tenants;
+                if tenants.len() < TENANTS_MAX || tenants.contains_key(&event.tenant) {
+                    let tenant = tenants.entry(event.tenant.clone()).or_default();
+                    tenant.events += 1;
+                    tenant.deliveries_planned += event.deliveries.len() as u64;
+                }
                 event.deliveries.iter().filter_map(|delivery| delivery.parked).for_each(|reason| self.park(reason));
             }
             Record::DeliveryLeased(leased) => {
@@ -322,32 +367,37 @@ impl Counters {
         let help = "Cost reported, in units of the currency.";
         into.single("mindos_cost_total", Kind::Counter, help, self.cost_micros as f64 / 1e6);
         into.single("mindos_records_total", Kind::Counter, "Records that became durable.", self.records);
-        self.expose_generals(into);
+        self.expose_tenants(|_| true, into);
     }
 
-    fn expose_generals(&self, into: &mut Exposition) {
-        let names = |name: &Arc<str>| {
-            let (cluster, general) = name.split_once('/').unwrap_or(("", name));
-            (cluster.to_owned(), general.to_owned())
-        };
+    /// Writes the families of one tenant.
+    pub fn expose_of(&self, tenant: &TenantName, into: &mut Exposition) {
+        self.expose_tenants(|name| name == tenant.as_str(), into);
+    }
+
+    fn expose_tenants(&self, is_shown: impl Fn(&str) -> bool, into: &mut Exposition) {
+        let tenants = || self.tenants.iter().filter(|(name, _)| is_shown(name.as_str()));
+        let mut family = into.family("mindos_tenant_events_total", Kind::Counter, "Events accepted, by tenant.");
+        tenants().for_each(|(name, counts)| family.series(&[("tenant", name.as_str())], counts.events));
+        let help = "Deliveries planned when events were accepted, by tenant.";
+        let mut family = into.family("mindos_tenant_deliveries_planned_total", Kind::Counter, help);
+        tenants().for_each(|(name, counts)| family.series(&[("tenant", name.as_str())], counts.deliveries_planned));
+        let generals = || self.generals.iter().filter(|(label, _)| is_shown(&label.tenant));
         let mut family = into.family("mindos_general_leases_total", Kind::Counter, "Leases given, by general.");
-        for (name, counts) in &self.generals {
-            let (cluster, general) = names(name);
-            family.series(&[("cluster", &cluster), ("general", &general)], counts.leased);
+        for (label, counts) in generals() {
+            family.series(&label.with(&[]), counts.leased);
         }
         let help = "Leases that ended, by general.";
         let mut family = into.family("mindos_general_leases_ended_total", Kind::Counter, help);
-        for (name, counts) in &self.generals {
-            let (cluster, general) = names(name);
+        for (label, counts) in generals() {
             for (outcome, count) in [("succeeded", counts.succeeded), ("no_result", counts.ended_without_result)] {
-                family.series(&[("cluster", &cluster), ("general", &general), ("outcome", outcome)], count);
+                family.series(&label.with(&[("outcome", outcome)]), count);
             }
         }
         let help = "Time from a lease to its result, by general.";
         let mut family = into.family("mindos_general_took_seconds", Kind::Histogram, help);
-        for (name, counts) in &self.generals {
-            let (cluster, general) = names(name);
-            family.histogram(&[("cluster", &cluster), ("general", &general)], &counts.took);
+        for (label, counts) in generals() {
+            family.histogram(&label.with(&[]), &counts.took);
         }
     }
 }
@@ -413,7 +463,7 @@ mod tests {
         assert_eq!((counts.deliveries_planned, counts.leased, counts.succeeded), (3, 3, 1));
         assert_eq!(counts.parked, BTreeMap::from([(ParkReason::Poison, 1), (ParkReason::Blocked, 1)]));
         assert_eq!(counts.attempts_ended, BTreeMap::from([("transient", 2)]));
-        let eu = &counts.generals["eu/security"];
+        let eu = &counts.generals[&GeneralLabel::of(&security)];
         assert_eq!((eu.leased, eu.succeeded, eu.ended_without_result), (3, 1, 2));
         // Records are a millisecond apart.
         assert_eq!(counts.settled_after.quantile(1.0), Some(Duration::from_millis(5)));
@@ -430,5 +480,12 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
+        let of = |tenant: &str| {
+            let mut metrics = Exposition::default();
+            counts.expose_of(&tenant.parse().unwrap(), &mut metrics);
+            metrics.into_text()
+        };
+        assert!(of("default").contains("mindos_tenant_events_total{tenant=\"default\"} 1\n"));
+        assert!(of("default").contains("general=\"security\"") && !of("acme").contains("security"));
     }
 }

@@ -4,6 +4,7 @@
 //! they came after each step. Invariant: the same text gives the same output.
 
 mod about;
+pub mod access;
 pub mod parse;
 mod parse_budget;
 mod policy;

@@ -139,6 +139,10 @@ impl<'a> Words<'a> {
                 let version = Arc::from(self.next("a version")?);
                 Input::FinalizeUpgrade { request: RequestId(0), version, by: self.by(), from: Arc::from("") }
             }
+            "token" | "role" | "issuer" | "deny" | "allow" | "quota" | "settings" | "key" | "checkpoint"
+            | "refused" => self.access(verb)?,
+            "join" => self.join()?,
+            "redact" => self.redact()?,
             "query" => Input::Query { request: RequestId(0), tenant: words::tenant(), query: self.query()? },
             "carry" => {
                 let event = Seq(number(self.next("an event")?)?);
@@ -422,7 +426,7 @@ impl<'a> Words<'a> {
     }
 
     /// `+5s` counts from now, `5s` from the start.
-    fn time(&self, word: &str) -> Parsed<Timestamp> {
+    pub(super) fn time(&self, word: &str) -> Parsed<Timestamp> {
         match word.strip_prefix('+') {
             Some(word) => Ok(self.now + span(word)?),
             None => Ok(self.start + span(word)?),

@@ -95,9 +95,14 @@ pub fn input(input: &Input, start: Timestamp) -> String {
         },
         Input::RemoveGeneral { key, by, .. } => format!("remove {key}{}", by_text(by)),
         Input::FinalizeUpgrade { version, by, .. } => format!("finalize {version}{}", by_text(by)),
-        Input::Access { change, .. } => format!("access {change:?}"),
-        Input::Join(join) => format!("join {join:?}"),
-        Input::Redact { events, by, .. } => format!("redact {events:?}{}", by_text(by)),
+        Input::Access { within, change, by, .. } => {
+            format!("{}{}", super::access::print(within, change, start), by_text(by))
+        }
+        Input::Join(join) => super::access::print_join(join, start),
+        Input::Redact { events, why, by, .. } => {
+            let events: Vec<_> = events.iter().map(ToString::to_string).collect();
+            format!("redact {} why={why}{}", events.join(","), by_text(by))
+        }
         Input::Query { query, .. } => self::query(query),
         Input::Carry { event, payload } => format!("carry {event} data={}", data(payload)),
         Input::DropPrefix { through, .. } => format!("drop {through}"),

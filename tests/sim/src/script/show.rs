@@ -71,8 +71,11 @@ fn record(record: &Record, start: Timestamp) -> String {
                 if record.unanswered { " unanswered" } else { "" }
             )
         }
-        Record::Access(record) => write!(out, " {record:?}"),
-        Record::PayloadsRedacted(record) => write!(out, " {:?} why={}{}", record.events, record.why, by(&record.by)),
+        Record::Access(record) => write!(out, "{}", super::access::show(record, start)),
+        Record::PayloadsRedacted(record) => {
+            let events: Vec<_> = record.events.iter().map(|event| format!("#{event}")).collect();
+            write!(out, " {} why={}{}", events.join(","), record.why, by(&record.by))
+        }
         Record::CancelRequested(record) => {
             write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
         }

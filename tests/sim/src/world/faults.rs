@@ -182,6 +182,9 @@ impl World {
                 self.apply_routes(true);
             }
             self.remove_budgets();
+            if self.ledger.access.open_max.is_some() || self.ledger.access.streams_max.is_some() {
+                self.remove_quota();
+            }
             let held: Vec<_> = self.ledger.holds.iter().filter(|(_, holds)| !holds.is_none()).collect();
             let held: Vec<_> = held.into_iter().map(|(target, _)| target.clone()).collect();
             for target in held {

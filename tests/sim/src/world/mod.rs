@@ -8,6 +8,7 @@
 //! Everything that happens stands in `events` under its time; the seed decides all else. The run goes through a time of
 //! faults and one of healing, at whose end all work must have settled. Invariant: equal seeds give equal runs.
 
+mod access;
 mod agents;
 mod budgets;
 mod faults;

@@ -265,7 +265,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(28) {
+        match self.chance.below(34) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -308,6 +308,7 @@ impl World {
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
             21..=24 => self.change_budgets(),
+            28.. => self.meddle_with_access(),
             _ => self.query(),
         }
     }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use mindos_model::Timestamp;
+use mindos_model::{TenantName, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tower::ServiceExt;
@@ -122,7 +122,7 @@ impl Gitlens {
         let checked = check(&event::object(&held.bytes).map_err(malformed)?, now).map_err(malformed)?;
         let event_id = format!("{}-{}", checked.plain.kind, now.0);
         let incoming = checked.into_incoming(headers, "", now);
-        let event = accept_incoming(&self.context.tenant, incoming)
+        let event = accept_incoming(&TenantName::default_tenant(), incoming)
             .map_err(|error| of(&HttpError::from(status::event(&error))))?;
         self.publish(event).await.map_err(|error| of(&error))?;
         Ok(event_id)
@@ -133,8 +133,8 @@ impl Gitlens {
         let events = alertmanager::normalise(headers, body)
             .map_err(|error| Refusal::malformed(EVENT_WORD, error.to_string()))?;
         for incoming in events {
-            let event =
-                accept_incoming(&self.context.tenant, incoming).map_err(|error| HttpError::from(status::event(&error)));
+            let event = accept_incoming(&TenantName::default_tenant(), incoming)
+                .map_err(|error| HttpError::from(status::event(&error)));
             let published = match event {
                 Ok(event) => self.publish(event).await.map(drop),
                 Err(error) => Err(error),

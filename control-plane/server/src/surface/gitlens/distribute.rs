@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use mindos_core::ASKED_PREFIX;
 use mindos_core::route::{Match, Route, Targets};
+use mindos_model::TenantName;
 use mindos_model::{ClusterName, GeneralName, RouteName, Strategy, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -199,8 +200,8 @@ impl Gitlens {
             names: route.targets.names.iter().map(ToString::to_string).collect(),
         };
         let incoming = asked.event.into_incoming(headers, route.name.as_str(), now);
-        let event =
-            accept_incoming(&self.context.tenant, incoming).map_err(|error| HttpError::from(status::event(&error)))?;
+        let event = accept_incoming(&TenantName::default_tenant(), incoming)
+            .map_err(|error| HttpError::from(status::event(&error)))?;
         let began = tokio::time::Instant::now();
         let event = mindos_core::input::NewEvent { asked: Some(Arc::new(route)), ..event };
         let published = self.publish(event).await?;

@@ -1,6 +1,7 @@
 //! Generals as the orchestrator showed them, out of the fleet as it is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::answer::{Refusal, json};
 use super::settings::{ClusterSection, GitlensSettings};
 use super::{Gitlens, event};
+use crate::access::Principal;
 use crate::grpc::status;
 use crate::http::HttpError;
 use crate::metrics::{Exposition, Kind};
@@ -170,7 +172,7 @@ struct Updated<'a> {
 
 impl Gitlens {
     pub(super) async fn generals(&self) -> Result<Vec<General>, HttpError> {
-        let fleet = self.context.fleet().await.map_err(|status| {
+        let fleet = self.scoped().fleet().await.map_err(|status| {
             HttpError::with_code(StatusCode::SERVICE_UNAVAILABLE, "FLEET_UNREAD", status.message())
         })?;
         Ok(all(&fleet, &self.settings.load()))
@@ -188,7 +190,7 @@ impl Gitlens {
     }
 
     /// `PUT /generals/{cluster}/{name}/status`: the status is checked first.
-    pub(super) async fn put_status(&self, cluster: &str, name: &str, body: &[u8]) -> Response {
+    pub(super) async fn put_status(&self, caller: &Principal, cluster: &str, name: &str, body: &[u8]) -> Response {
         const WORD: &str = "Invalid status";
         const ACCEPTED: &str = "expected `active`, `inactive` or `busy`";
         let status = match event::object(body) {
@@ -205,9 +207,9 @@ impl Gitlens {
         let (Ok(of), Ok(called)) = (ClusterName::new(cluster), GeneralName::new(name)) else {
             return not_found().into_response();
         };
-        let (tenant, by) = (self.context.tenant.clone(), self.settings.load().principal.clone());
+        let (tenant, by, from) = (caller.tenant.clone(), Arc::clone(&caller.name), Arc::clone(&caller.from));
         let target = HoldTarget::General(of, called);
-        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from: "".into() };
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
         match self.context.handle.call(hold).await {
             Ok(Reply::Done { .. }) => {
                 json(StatusCode::OK, &Updated { message: "Status updated", name, cluster, status: &status })
@@ -226,6 +228,11 @@ impl Gitlens {
 /// The four series of the contract, and who was refused.
 pub async fn expose(gitlens: &Gitlens, into: &mut Exposition) {
     gitlens.turned.expose(into);
+    expose_generals(gitlens, into).await;
+}
+
+/// Those of them that are of the tenant of this surface.
+pub async fn expose_generals(gitlens: &Gitlens, into: &mut Exposition) {
     let Ok(Ok(generals)) = tokio::time::timeout(PATIENCE, gitlens.generals()).await else { return };
     let Counts { active, busy, .. } = Counts::of(&generals);
     into.single("mindos_llm_generals_total", Kind::Gauge, "Generals known.", generals.len());

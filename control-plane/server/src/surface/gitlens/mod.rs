@@ -28,9 +28,10 @@ use axum::body::Body;
 use http::HeaderMap;
 use mindos_core::input::NewEvent;
 use mindos_core::output::{Published, Reply};
-use mindos_model::Timestamp;
 use mindos_model::limits::MESSAGE_MAX;
+use mindos_model::{TenantName, Timestamp};
 
+use crate::access::Scoped;
 use crate::grpc::{Context, status};
 use crate::http::HttpError;
 use crate::http::body::{Bodies, Held};
@@ -38,7 +39,7 @@ use crate::ingest::cloudevents::IncomingEvent;
 
 pub use aggregator::router as aggregator;
 pub use board::{Board, BoardError, BoardView};
-pub use generals::expose;
+pub use generals::{expose, expose_generals};
 pub use orchestrator::router as orchestrator;
 pub(crate) use plain::{Glimpse, PlainEvent};
 pub use settings::{ClusterSection, GitlensSection, GitlensSettings};
@@ -85,6 +86,11 @@ impl Gitlens {
         Guard { listener, settings: Arc::clone(&self.settings), turned: Arc::clone(&self.turned) }
     }
 
+    /// The context for whoever calls the paths: the principal that stands for these listeners.
+    fn scoped(&self) -> Scoped {
+        Scoped::new(&self.context, Arc::new(self.settings.load().principal(None)))
+    }
+
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, HttpError> {
         self.bodies.read(headers, body, MESSAGE_MAX).await
     }
@@ -99,7 +105,9 @@ impl Gitlens {
         let mut answers = pending.answers().await.map_err(stopped)?;
         self.context.settle_unjudged(&mut answers).await.map_err(stopped)?;
         match answers.pop() {
-            Some(Ok(Reply::Published(published))) => Ok(self.context.first_answer(published).await),
+            Some(Ok(Reply::Published(published))) => {
+                Ok(self.context.first_answer(&TenantName::default_tenant(), published).await)
+            }
             Some(Err(rejection)) => Err(status::rejection(&rejection).into()),
             Some(Ok(_)) | None => Err(status::internal("the plane gave an answer of another kind").into()),
         }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
@@ -17,9 +17,11 @@ use super::answer::{Health, Refusal, json};
 use super::distribute::{Answer, answer};
 use super::generals::{self, Counts, General, Listed};
 use super::sources::{Listener, guard};
+use crate::access::Principal;
 
 type Shared = State<Arc<Gitlens>>;
 type Named = Path<(String, String)>;
+type Calling = Extension<Arc<Principal>>;
 
 /// The paths, to be merged with those of the API.
 pub fn router(gitlens: Arc<Gitlens>) -> Router {
@@ -40,12 +42,19 @@ pub fn router(gitlens: Arc<Gitlens>) -> Router {
         )
         .route(
             "/generals/{cluster}/{name}/status",
-            put(async |State(gitlens): Shared, Path((cluster, name)): Named, headers: HeaderMap, body: Body| {
-                match gitlens.read(&headers, body).await {
-                    Ok(held) => gitlens.put_status(&cluster, &name, &held.bytes).await,
-                    Err(error) => Refusal::of("Invalid status", &error).into_response(),
-                }
-            }),
+            put(
+                async |State(gitlens): Shared,
+                       Extension(caller): Calling,
+                       path: Named,
+                       headers: HeaderMap,
+                       body: Body| {
+                    let Path((cluster, name)) = path;
+                    match gitlens.read(&headers, body).await {
+                        Ok(held) => gitlens.put_status(&caller, &cluster, &name, &held.bytes).await,
+                        Err(error) => Refusal::of("Invalid status", &error).into_response(),
+                    }
+                },
+            ),
         )
         .with_state(gitlens)
         // Of these paths alone: those of the API beside them have their own rules.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::sources::SourcesSection;
+use crate::access::Principal;
 use crate::secret::{SecretAt, Secrets};
 
 /// What the settings file says.
@@ -27,7 +29,7 @@ pub struct GitlensSection {
     /// The secret under which `/events`, `/webhook/gitlens`, `/event` and `/alert` are signed. Unsigned when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretAt>,
-    /// Who the ledger says did what was asked for here. `gitlens` when unset.
+    /// Who the ledger says did what was asked for here, behind `surface:`. `gitlens` when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// From where the paths may be called.
@@ -90,6 +92,12 @@ impl Default for GitlensSettings {
 }
 
 impl GitlensSettings {
+    /// Whether there are ranges that may call the aggregator's paths from elsewhere.
+    #[must_use]
+    pub fn names_callers_of_aggregator(&self) -> bool {
+        !self.sources.aggregator.is_empty()
+    }
+
     /// Checks the section and reads its secret.
     ///
     /// # Errors
@@ -99,8 +107,19 @@ impl GitlensSettings {
         sources.check()?;
         let secret = SecretAt::read_if(secret.as_ref(), "gitlens.secret", secrets)?;
         let access = secret.map_or(GitlensAccess::Open, |secret| GitlensAccess::Signed(secret.as_bytes().into()));
-        let principal = Arc::from(principal.as_deref().unwrap_or("gitlens"));
+        let principal = principal.as_deref().unwrap_or("gitlens");
+        let is_word = |byte: u8| byte.is_ascii_graphic();
+        if principal.is_empty() || principal.len() > 63 || !principal.bytes().all(is_word) {
+            return Err("gitlens.principal: expected 1 to 63 visible ASCII characters".to_owned());
+        }
+        let principal = Arc::from(principal);
         Ok(GitlensSettings { access, principal, sources: sources.clone(), clusters: clusters.clone() })
+    }
+
+    /// Who acts for whoever calls these paths: in the tenant `default`, as viewer, publisher and operator.
+    #[must_use]
+    pub fn principal(&self, peer: Option<SocketAddr>) -> Principal {
+        Principal::surface(&self.principal, peer)
     }
 
     /// Whether what is posted has to be signed.

@@ -106,11 +106,14 @@ pub(super) struct Guard {
     pub(super) turned: Arc<Turned>,
 }
 
-/// Lets a request pass, or refuses it in the shape of the contract.
-pub(super) async fn guard(State(guard): State<Guard>, request: Request<Body>, next: Next) -> Response {
+/// Lets a request pass as the principal of the listener, or refuses it in the shape of the contract.
+pub(super) async fn guard(State(guard): State<Guard>, mut request: Request<Body>, next: Next) -> Response {
     let Guard { listener, settings, turned } = guard;
-    let peer = request.extensions().get::<Connection>().map(|connection| connection.peer.ip().to_canonical());
-    if peer.is_some_and(|peer| settings.load().sources.admits(listener, peer)) {
+    let at = request.extensions().get::<Connection>().map(|connection| connection.peer);
+    let peer = at.map(|peer| peer.ip().to_canonical());
+    let settings = settings.load_full();
+    if peer.is_some_and(|peer| settings.sources.admits(listener, peer)) {
+        request.extensions_mut().insert(Arc::new(settings.principal(at)));
         return next.run(request).await;
     }
     turned.0[listener as usize].fetch_add(1, Ordering::Relaxed);

@@ -48,11 +48,19 @@ impl HistoryReader {
         Seq(self.committed.load(Ordering::Acquire))
     }
 
-    /// One event.
+    /// One event of a tenant.
     ///
     /// # Errors
     /// When the files cannot be read.
     pub fn event(&self, tenant: &TenantName, seq: Seq) -> Result<Option<EventRow>, HistoryError> {
+        self.event_of(Some(tenant), seq)
+    }
+
+    /// One event, of whichever tenant where none is named.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn event_of(&self, tenant: Option<&TenantName>, seq: Seq) -> Result<Option<EventRow>, HistoryError> {
         let query = EventQuery { before: Some(seq.next()), ..EventQuery::default() };
         let Some(file) = self.file_of(seq) else { return Ok(None) };
         let connection = file::open_to_read(&file.path)?;
@@ -80,7 +88,7 @@ impl HistoryReader {
         let bounds = (query.since, query.until);
         let before = query.before.unwrap_or(Seq(u64::MAX));
         let key = |row: &EventRow| row.seq;
-        let prepare = |connection: &Connection| Conditions::of_events(connection, &page.tenant, query);
+        let prepare = |connection: &Connection| Conditions::of_events(connection, Some(&page.tenant), query);
         let (rows, rest) =
             self.search(bounds, before, page.limit, prepare, |connection, conditions, stretch, limit| {
                 events_in(connection, conditions, stretch, limit)

@@ -78,11 +78,11 @@ impl Conditions {
     fn event(
         &mut self,
         connection: &Connection,
-        tenant: &TenantName,
+        tenant: Option<&TenantName>,
         parts: EventParts<'_>,
     ) -> Result<(), HistoryError> {
         let EventParts { repository, kind, ty, source, subject, lane, actor, route } = parts;
-        self.name(connection, "e.tenant", Domain::Tenant, Some(tenant.as_str()))?;
+        self.name(connection, "e.tenant", Domain::Tenant, tenant.map(TenantName::as_str))?;
         self.by_repository = repository.is_some();
         self.name(connection, "e.repository", Domain::Repository, repository)?;
         self.name(connection, "e.kind", Domain::Kind, kind)?;
@@ -102,7 +102,7 @@ impl Conditions {
     /// What an event must fit.
     pub(super) fn of_events(
         connection: &Connection,
-        tenant: &TenantName,
+        tenant: Option<&TenantName>,
         query: &EventQuery,
     ) -> Result<Conditions, HistoryError> {
         let EventQuery { repository, kind, ty, source, subject, lane, actor, route, since: _, until: _, before: _ } =
@@ -151,7 +151,7 @@ impl Conditions {
             route: route.as_ref().map(AsRef::as_ref),
             ..EventParts::default()
         };
-        conditions.event(connection, tenant, parts)?;
+        conditions.event(connection, Some(tenant), parts)?;
         if !events.is_empty() {
             conditions.among("e.seq", events.iter().map(|event| event.0 as i64));
         }

@@ -1,0 +1,143 @@
+//! Whose a blob is: of every tenant that has put its bytes.
+//!
+//! The same bytes are kept once, whoever puts them, and nobody learns from that who else has them. Beside a blob stands a file with the
+//! names of its tenants, one in a line; without that it is of the tenant `default` alone, as all blobs were before there were others.
+//! Invariant: a tenant that has not put the bytes is told that they are not there.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use mindos_model::TenantName;
+
+use super::{BlobError, BlobRef, BlobStore, failed};
+
+/// Where the names stand.
+pub(super) fn beside(blob: &Path) -> PathBuf {
+    blob.with_extension("of")
+}
+
+impl BlobStore {
+    /// Whether a blob is there for a tenant.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn is_of(&self, blob: &BlobRef, tenant: &TenantName) -> Result<bool, BlobError> {
+        let path = self.path(blob);
+        Ok(path.exists() && owners(&path)?.iter().any(|owner| owner == tenant.as_str()))
+    }
+
+    /// Makes a blob a tenant's too. To be called before a blob that comes new has its name.
+    pub(super) fn claim(&self, path: &Path, tenant: &TenantName) -> Result<(), BlobError> {
+        let _one_at_a_time = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let beside = beside(path);
+        let is_new = !path.exists() && !beside.exists();
+        let mut owners = if is_new { Vec::new() } else { owners(path)? };
+        if owners.iter().any(|owner| owner == tenant.as_str()) || is_new && *tenant == TenantName::default_tenant() {
+            return Ok(());
+        }
+        owners.push(tenant.to_string());
+        write_owners(path, &owners)
+    }
+}
+
+impl BlobStore {
+    /// Takes a blob from a tenant: its bytes go unless they are another one's too. Harmless where they are not there.
+    ///
+    /// # Errors
+    /// When its files cannot be written or removed.
+    pub fn disown(&self, blob: &BlobRef, tenant: &TenantName) -> Result<(), BlobError> {
+        let path = self.path(blob);
+        if !path.exists() {
+            return Ok(());
+        }
+        {
+            let _one_at_a_time = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut owners = owners(&path)?;
+            owners.retain(|owner| owner != tenant.as_str());
+            if !owners.is_empty() {
+                return write_owners(&path, &owners);
+            }
+        }
+        self.remove(blob)
+    }
+}
+
+fn write_owners(path: &Path, owners: &[String]) -> Result<(), BlobError> {
+    let beside = beside(path);
+    let temporary = beside.with_extension("of-new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(owners.join("\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &beside)
+    };
+    write().map_err(failed("write", &beside))
+}
+
+/// The names of the tenants whose a blob is.
+fn owners(path: &Path) -> Result<Vec<String>, BlobError> {
+    let beside = beside(path);
+    match fs::read_to_string(&beside) {
+        Ok(names) => Ok(names.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![TenantName::default_tenant().to_string()]),
+        Err(error) => Err(failed("read", &beside)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Announced, Stored};
+    use super::*;
+
+    fn put(store: &BlobStore, tenant: Option<&str>) -> Stored {
+        let tenant = tenant.map(|name| name.parse().unwrap());
+        let mut writer = store.begin(Announced { tenant, ..Announced::default() }).unwrap();
+        writer.write(b"abc").unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn is_of(store: &BlobStore, blob: &BlobRef, tenant: &str) -> bool {
+        store.is_of(blob, &tenant.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_taken_from_one_tenant_stays_another_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path(), u64::MAX).unwrap();
+        let blob = put(&store, Some("acme")).blob;
+        put(&store, Some("umbrella"));
+        let [acme, umbrella] = ["acme", "umbrella"].map(|name| name.parse::<TenantName>().unwrap());
+        store.disown(&blob, &acme).unwrap();
+        assert_eq!((store.is_of(&blob, &acme).unwrap(), store.is_of(&blob, &umbrella).unwrap()), (false, true));
+        store.disown(&blob, &umbrella).unwrap();
+        assert_eq!(store.stat(&blob).unwrap(), None);
+        store.disown(&blob, &umbrella).unwrap();
+    }
+
+    #[test]
+    fn a_blob_is_there_for_who_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path(), 100).unwrap();
+        let first = put(&store, Some("acme"));
+        assert!(is_of(&store, &first.blob, "acme") && !is_of(&store, &first.blob, "default"));
+        let second = put(&store, None);
+        assert!(!second.existed, "somebody else has it, which is not to be told");
+        assert!(is_of(&store, &first.blob, "default") && !is_of(&store, &first.blob, "other"));
+        assert!(put(&store, Some("acme")).existed);
+        assert_eq!(store.used(), 3, "its bytes are kept once");
+        store.remove(&first.blob).unwrap();
+        assert!(!is_of(&store, &first.blob, "acme"));
+        assert!(!put(&store, None).existed && !is_of(&store, &first.blob, "acme"), "nothing of it is remembered");
+    }
+
+    #[test]
+    fn a_blob_from_before_there_were_tenants_is_that_of_the_default_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path(), 100).unwrap();
+        let old = put(&store, None);
+        assert!(!beside(&store.path(&old.blob)).exists());
+        put(&store, Some("acme"));
+        assert!(is_of(&store, &old.blob, "default") && is_of(&store, &old.blob, "acme"));
+    }
+}

@@ -1,0 +1,145 @@
+//! A handshake: from a connection that was accepted to one whose peer is known.
+//!
+//! Invariant: it ends within its time, whatever the peer does or leaves undone, and what is not TLS is answered and closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, warn};
+
+use super::counts::{Outcome, PortName};
+use super::identity::AgentIdentity;
+use super::live::{self, Standing};
+use super::server_config::Tls;
+use crate::net::Connection;
+
+/// How long a handshake may take, from the first byte on.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a connection may hold that is encrypted and not sent. As large as what HTTP/2 hands over at once for most frames; empty
+/// when idle.
+const BUFFER_MAX: usize = 64 << 10;
+/// First byte of a handshake.
+const HANDSHAKE: u8 = 0x16;
+/// Refusals in the log of a port: one in this many milliseconds.
+const LOG_PAUSE_MS: u64 = 1000;
+
+const PLAIN: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 48\r\n\r\n\
+    this port speaks TLS 1.3: dial it with https://\n";
+const _: () = assert!(PLAIN.as_bytes()[PLAIN.len() - 49] == b'\n');
+
+/// TLS on one port.
+#[derive(Clone, Debug)]
+pub struct PortTls {
+    tls: Arc<Tls>,
+    name: PortName,
+    timeout: Duration,
+    logged: Arc<AtomicU64>,
+}
+
+impl PortTls {
+    /// TLS on that port; on the agents' only with a certificate.
+    #[must_use]
+    pub fn new(tls: &Arc<Tls>, name: PortName) -> PortTls {
+        PortTls { tls: Arc::clone(tls), name, timeout: HANDSHAKE_TIMEOUT, logged: Arc::default() }
+    }
+
+    /// The same with another time for a handshake.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> PortTls {
+        PortTls { timeout, ..self }
+    }
+
+    /// Shakes hands. `None` when that failed: it is counted and logged, and the connection is closed.
+    pub async fn accept(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<(TlsStream<TcpStream>, Option<Arc<AgentIdentity>>)> {
+        let shaken = tokio::time::timeout(self.timeout, async {
+            if !speaks_tls(&stream).await? {
+                turn_away(&mut stream).await;
+                return Ok(None);
+            }
+            let config = self.tls.config(self.name);
+            let acceptor = TlsAcceptor::from(config);
+            let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(BUFFER_MAX));
+            acceptor.accept_with(stream, limit).await.map(Some)
+        });
+        let (outcome, stream) = match shaken.await {
+            Ok(Ok(Some(stream))) => (Outcome::Done, Some(stream)),
+            Ok(Ok(None)) => (Outcome::Plain, None),
+            Ok(Err(error)) => {
+                debug!(%error, %peer, port = self.name.as_str(), "handshake failed");
+                (Outcome::of(&error), None)
+            }
+            Err(_) => (Outcome::Late, None),
+        };
+        // On the API's port nobody is asked for a certificate.
+        let agent = stream.as_ref().and_then(|stream| self.tls.agent_of(stream.get_ref().1));
+        self.tls.handshakes().count(self.name, outcome);
+        self.log(peer, outcome);
+        stream.map(|stream| (stream, agent.map(Arc::new)))
+    }
+
+    /// Enters a connection of an agent among those that stand, with the time until which it may; `None` for any other.
+    #[must_use]
+    pub fn enter(&self, connection: &Connection) -> Option<(Standing, Instant)> {
+        let agent = connection.identity.as_ref()?;
+        let standing = self.tls.live().enter(agent, connection);
+        let chance = getrandom::u64().unwrap_or_default();
+        let until = Instant::now() + live::may_stand(agent, self.tls.now(), chance);
+        // Kept out since the handshake: a sweep may have passed before it was entered.
+        if self.tls.denied().holds(agent) {
+            connection.cut();
+        }
+        Some((standing, until))
+    }
+
+    /// Says that somebody was turned away, once in a while.
+    fn log(&self, peer: SocketAddr, outcome: Outcome) {
+        if !outcome.is_telling() {
+            return;
+        }
+        let now = self.tls.now().0;
+        let last = self.logged.load(Ordering::Relaxed);
+        let is_due = now >= last.saturating_add(LOG_PAUSE_MS);
+        if is_due && self.logged.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let count = self.tls.handshakes().of(self.name, outcome);
+            warn!(%peer, port = self.name.as_str(), result = outcome.as_str(), count, "handshake was refused");
+        }
+    }
+}
+
+/// Whether the first byte is that of a handshake. It stays where it is.
+async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    match stream.peek(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first[0] == HANDSHAKE),
+    }
+}
+
+/// Tells whoever speaks in the clear what is spoken here.
+async fn turn_away(stream: &mut TcpStream) {
+    // What was sent is taken first, or closing would reset the connection before the answer is read.
+    let mut taken = [0; 4096];
+    for _ in 0..16 {
+        if !matches!(stream.try_read(&mut taken), Ok(1..)) {
+            break;
+        }
+    }
+    let _ = stream.write_all(PLAIN.as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;
