@@ -1,7 +1,8 @@
 //! The way to a control plane: one gRPC channel, dialled with the answer to "what if nobody is there".
 
-use std::time::Duration;
-
+use mindos_model::TenantName;
+use mindos_proto::access::v1::access_service_client::AccessServiceClient;
+use mindos_proto::access::v1::authority_service_client::AuthorityServiceClient;
 use mindos_proto::budget::v1::budget_service_client::BudgetServiceClient;
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
@@ -9,35 +10,56 @@ use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::replay::v1::replay_service_client::ReplayServiceClient;
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use mindos_sdk::{Channel, DialError};
 
 use crate::failure::Failure;
+use crate::options::Global;
+use crate::site::{Site, chain};
 
-/// How long dialling may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Largest answer: a page of 1000 deliveries with their events' names stays far below.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// HTTP/2 windows, so that a long tail or watch is not slowed down by the round trip.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// An open channel to a control plane.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     server: String,
     channel: Channel,
+    tenant: Option<TenantName>,
 }
 
 impl Client {
-    /// Dials `server`, such as `http://127.0.0.1:8090`.
-    pub(crate) async fn connect(server: &str) -> Result<Client, Failure> {
-        let endpoint = endpoint(server)?;
-        let channel = endpoint.connect().await.map_err(|_| Failure::unreachable(server))?;
-        Ok(Client { server: server.to_owned(), channel })
+    /// Dials the control plane that the command line, the environment or a context names.
+    pub(crate) async fn connect(global: &Global) -> Result<Client, Failure> {
+        Client::dial(&Site::of(global).await?).await
+    }
+
+    /// Dials a control plane.
+    pub(crate) async fn dial(site: &Site) -> Result<Client, Failure> {
+        let channel = site.dialer()?.connect().await.map_err(|error| not_connected(&site.endpoint, &error))?;
+        Ok(Client { server: site.endpoint.clone(), channel, tenant: site.tenant.clone() })
     }
 
     /// A channel that dials when it is used, and again after a break.
-    pub(crate) fn lazy(server: &str) -> Result<Client, Failure> {
-        Ok(Client { server: server.to_owned(), channel: endpoint(server)?.connect_lazy() })
+    pub(crate) fn lazy(site: &Site) -> Result<Client, Failure> {
+        let channel = site.dialer()?.channel().map_err(|error| Failure::usage(chain(&error)))?;
+        Ok(Client { server: site.endpoint.clone(), channel, tenant: site.tenant.clone() })
+    }
+
+    /// The tenant to name in a request about access: `*` for the whole plane, else the one that is called for, else the caller's.
+    pub(crate) fn tenant(&self, plane: bool) -> String {
+        match (plane, &self.tenant) {
+            (true, _) => "*".to_owned(),
+            (false, Some(tenant)) => tenant.to_string(),
+            (false, None) => String::new(),
+        }
+    }
+
+    pub(crate) fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn authority(&self) -> AuthorityServiceClient<Channel> {
+        AuthorityServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn events(&self) -> EventServiceClient<Channel> {
@@ -79,18 +101,16 @@ impl Client {
     }
 }
 
-fn endpoint(server: &str) -> Result<Endpoint, Failure> {
-    let accepted = "expected http://HOST:PORT, such as http://127.0.0.1:8090";
-    let uri: http::Uri =
-        server.parse().map_err(|error| Failure::usage(format!("--server {server}: {error}; {accepted}")))?;
-    if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-        return Err(Failure::usage(format!("--server {server}: {accepted}")));
+/// Nobody answers, or somebody whom we do not trust, or who does not speak TLS.
+fn not_connected(endpoint: &str, error: &DialError) -> Failure {
+    let text = chain(error);
+    let is_tls = ["certificate", "TLS", "tls", "Certificate", "handshake"].iter().any(|word| text.contains(word));
+    match error {
+        DialError::Connect(_) if is_tls || endpoint.starts_with("https://") && !text.contains("refused") => {
+            Failure::world(format!("cannot speak to {endpoint}: {text}"))
+                .hint("is it TLS there? name the certificates that vouch for it with --ca or MINDOS_CA")
+        }
+        DialError::Connect(_) => Failure::unreachable(endpoint),
+        DialError::Address(error) => Failure::usage(format!("--endpoint {}", chain(error))),
     }
-    Ok(Endpoint::from(uri)
-        .connect_timeout(CONNECT_WITHIN)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20)))
 }

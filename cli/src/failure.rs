@@ -125,6 +125,12 @@ impl Failure {
             Code::ResourceExhausted => rich
                 .detail::<rpc::RetryInfo>()
                 .and_then(|retry| retry.retry_delay.map(|delay| format!("try again in {} s", delay.seconds.max(1)))),
+            Code::Unauthenticated => {
+                Some("sign in with `mindos auth login`, or name a token with --token-file".to_owned())
+            }
+            Code::PermissionDenied => {
+                Some("`mindos auth whoami` shows who you are there, and what your roles are".to_owned())
+            }
             Code::Aborted => Some("it was changed meanwhile: read it again and repeat".to_owned()),
             _ => None,
         };
@@ -134,7 +140,7 @@ impl Failure {
     /// Nothing answers at the server's address.
     pub(crate) fn unreachable(server: &str) -> Failure {
         Failure::world(format!("cannot reach {server}: is a control plane running?"))
-            .hint("start one with `mindos up`, or name another with --server or MINDOS_SERVER")
+            .hint("start one with `mindos up`, or name another with --endpoint or MINDOS_SERVER")
     }
 }
 

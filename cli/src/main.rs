@@ -3,10 +3,13 @@
 mod bench;
 mod client;
 mod commands;
+mod contexts;
 mod failure;
+mod oidc;
 mod options;
 mod process;
 mod render;
+mod site;
 mod top;
 mod up;
 mod web;
@@ -81,6 +84,14 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Backup(args) => commands::journal::backup(&args, global),
         Command::Restore(args) => commands::journal::run_restore(&args, global),
         Command::Upgrade(command) => wait(commands::journal::upgrade(command, global)),
+        Command::Auth(command) => wait(commands::auth::run(command, global)),
+        Command::Contexts(command) => commands::contexts::run(command, global),
+        Command::Tokens(command) => wait(commands::tokens::run(command, global)),
+        Command::Roles(command) => wait(commands::roles::run(command, global)),
+        Command::Issuers(command) => wait(commands::issuers::run(command, global)),
+        Command::Agents(command) => wait(commands::agents::run(command, global)),
+        Command::Quotas(command) => wait(commands::quotas::run(command, global)),
+        Command::Authority(command) => wait(commands::authority::run(command, global)),
         Command::Top(args) => wait(top::run(args, global)),
         Command::Bench(command) => wait_local(bench::run(command, global)),
         Command::Completions(args) => {

@@ -1,10 +1,15 @@
 //! The command line of `mindos`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
+use mindos_model::TenantName;
 
 use crate::commands::{
-    budgets, deliveries, events, feedback, fleet, import, journal, ledger, replay, routes, run, send, sinks,
+    agents, auth, authority, budgets, contexts as context_commands, deliveries, events, feedback, fleet, import,
+    issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
 };
+use crate::contexts;
 use crate::render::Output;
 use crate::{bench, top, up};
 
@@ -37,9 +42,22 @@ Exit codes:
 /// What every command understands.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// Address of the control plane's API.
-    #[arg(long, global = true, env = "MINDOS_SERVER", default_value = "http://127.0.0.1:8090", value_name = "URL")]
-    pub(crate) server: String,
+    /// Address of the control plane's API, `https://HOST:PORT`, or `http://HOST:PORT` in the clear. [default: that of the context, else
+    /// http://127.0.0.1:8090]
+    #[arg(long, visible_alias = "server", global = true, env = "MINDOS_SERVER", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// Context of `mindos contexts` that says where and as whom to call. [default: the current one]
+    #[arg(long, global = true, env = "MINDOS_CONTEXT", value_name = "NAME", value_parser = contexts::name)]
+    pub(crate) context: Option<String>,
+    /// File of certificates (PEM) that vouch for the control plane. [default: that of the context, else whom the machine trusts]
+    #[arg(long, global = true, env = "MINDOS_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File with the token to call with; the variable MINDOS_TOKEN may hold one too. [default: that of the context]
+    #[arg(long, global = true, env = "MINDOS_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Tenant to call for, for those who have roles in several. [default: that of the context]
+    #[arg(long, global = true, env = "MINDOS_TENANT", value_name = "TENANT")]
+    pub(crate) tenant: Option<TenantName>,
     /// How results are printed.
     #[arg(long, short, global = true, env = "MINDOS_OUTPUT", default_value = "table", value_enum)]
     pub(crate) output: Output,
@@ -110,6 +128,30 @@ pub(crate) enum Command {
     /// Steps of an upgrade.
     #[command(subcommand, after_help = journal::UPGRADE_EXAMPLES)]
     Upgrade(journal::UpgradeCommand),
+    /// Sign in, and see who you are and what you may do.
+    #[command(subcommand, after_help = auth::EXAMPLES)]
+    Auth(auth::AuthCommand),
+    /// Choose among control planes.
+    #[command(subcommand, after_help = context_commands::EXAMPLES)]
+    Contexts(context_commands::ContextsCommand),
+    /// Make and end tokens: for agents to join, for programs to call.
+    #[command(subcommand, after_help = tokens::EXAMPLES)]
+    Tokens(tokens::TokensCommand),
+    /// Say who may do what.
+    #[command(subcommand, after_help = roles::EXAMPLES)]
+    Roles(roles::RolesCommand),
+    /// Let pods join by the service account tokens of their cluster.
+    #[command(subcommand, after_help = issuers::EXAMPLES)]
+    Issuers(issuers::IssuersCommand),
+    /// Turn agents away, and let them in again.
+    #[command(subcommand, after_help = agents::EXAMPLES)]
+    Agents(agents::AgentsCommand),
+    /// Limit what tenants may use.
+    #[command(subcommand, after_help = quotas::EXAMPLES)]
+    Quotas(quotas::QuotasCommand),
+    /// Look after the keys that sign certificates and the ledger.
+    #[command(subcommand, after_help = authority::EXAMPLES)]
+    Authority(authority::AuthorityCommand),
     /// Watch the fleet and its work, full screen.
     #[command(after_help = top::EXAMPLES)]
     Top(top::TopArgs),

@@ -8,7 +8,9 @@ fn mindos(args: &[&str]) -> Output {
     command
         .args(args)
         .env("MINDOS_SERVER", "http://127.0.0.1:9")
+        .env("MINDOS_CONFIG", "/nonexistent/mindos.yaml")
         .env_remove("MINDOS_OUTPUT")
+        .env_remove("MINDOS_TOKEN")
         .env_remove("MINDOS_DATA_DIR");
     command.output().unwrap()
 }
@@ -46,7 +48,7 @@ fn all_commands() -> Vec<Vec<String>> {
 #[test]
 fn the_help_of_every_command_has_examples() {
     let commands = all_commands();
-    assert!(commands.len() > 45, "{commands:?}");
+    assert!(commands.len() > 75, "{commands:?}");
     for path in commands {
         let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
         let help = text(&mindos(&args).stdout);
@@ -100,6 +102,31 @@ fn the_commands_of_the_manual_are_there() {
         "bench streams",
         "bench recovery",
         "completions",
+        "auth login",
+        "auth whoami",
+        "auth can-i",
+        "auth logout",
+        "contexts list",
+        "contexts use",
+        "contexts set",
+        "contexts delete",
+        "tokens create",
+        "tokens list",
+        "tokens revoke",
+        "roles bind",
+        "roles unbind",
+        "roles list",
+        "issuers add",
+        "issuers list",
+        "issuers remove",
+        "agents deny",
+        "agents allow",
+        "agents denials",
+        "quotas set",
+        "quotas list",
+        "authority show",
+        "authority rotate",
+        "authority retire",
     ] {
         let words: Vec<String> = path.split(' ').map(str::to_owned).collect();
         assert!(commands.contains(&words), "{path}");

@@ -16,6 +16,7 @@ use crate::commands::fleet::all_generals;
 use crate::commands::send::random_id;
 use crate::failure::Failure;
 use crate::process::{self, Log, Used};
+use crate::site::Site;
 use crate::top::read_metrics;
 use crate::web::Web;
 
@@ -90,7 +91,8 @@ impl Stage {
         args.extend(extra.iter().map(OsString::from));
         let child = process::start(&args, &[], &Log::Piped)?;
         let (api, agents) = (format!("http://127.0.0.1:{api}"), format!("http://127.0.0.1:{agents}"));
-        Ok(Stage { child, client: Client::lazy(&api)?, web: Web::new(&api)?, api, agents })
+        let site = Site::plain(&api);
+        Ok(Stage { child, client: Client::lazy(&site)?, web: Web::new(&site)?, api, agents })
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {

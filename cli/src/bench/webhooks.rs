@@ -16,6 +16,7 @@ use super::stage::{Data, Stage};
 use super::{StageArgs, clock_ns, rounded, say};
 use crate::failure::Failure;
 use crate::render;
+use crate::site::Site;
 use crate::up::github::{Webhook, read_folder};
 use crate::web::Web;
 
@@ -70,7 +71,7 @@ pub(super) async fn run(args: WebhooksArgs) -> Result<(), Failure> {
             let (webhooks, did, next, api) =
                 (Rc::clone(&webhooks), Rc::clone(&did), Rc::clone(&next), stage.api.clone());
             tokio::task::spawn_local(async move {
-                let mut web = Web::new(&api)?;
+                let mut web = Web::new(&Site::plain(&api))?;
                 web.get("/healthz").await?;
                 loop {
                     let number = next.get();

@@ -144,7 +144,7 @@ pub(crate) struct UsageArgs {
 }
 
 pub(crate) async fn run(command: BudgetsCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let mut budgets = client.budgets();
     let failed = client.failed();
     match command {

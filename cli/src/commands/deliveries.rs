@@ -131,7 +131,7 @@ pub(crate) struct RedriveArgs {
 }
 
 pub(crate) async fn run(command: DeliveriesCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     match command {
         DeliveriesCommand::List(args) => list(args, global, &client).await,
         DeliveriesCommand::Get(args) => get(args, global, &client).await,

@@ -82,7 +82,7 @@ pub(crate) struct WatchArgs {
 }
 
 pub(crate) async fn run(command: EventsCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     match command {
         EventsCommand::List(args) => list(args, global, &client).await,
         EventsCommand::Get(args) => get(args, global, &client).await,

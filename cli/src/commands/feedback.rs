@@ -68,7 +68,7 @@ pub(crate) async fn run(args: FeedbackArgs, global: &Global) -> Result<(), Failu
             .collect(),
         data: None,
     };
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let request = PublishRequest { event: Some(event), explain: false };
     let answer = client.events().publish(request).await.map_err(client.failed())?.into_inner();
     let Some(result) = answer.result else { return Err(Failure::world("the answer is empty")) };

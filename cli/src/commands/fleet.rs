@@ -224,7 +224,7 @@ impl Noun {
 }
 
 pub(crate) async fn generals(command: GeneralsCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     match command {
         GeneralsCommand::List(args) => {
             let generals = all_generals(&client, args.into()).await?;
@@ -272,7 +272,7 @@ pub(crate) async fn generals(command: GeneralsCommand, global: &Global) -> Resul
 }
 
 pub(crate) async fn clusters(command: ClustersCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     match command {
         ClustersCommand::List(args) => {
             let clusters = all_clusters(&client, args.into()).await?;
@@ -306,7 +306,7 @@ pub(crate) async fn clusters(command: ClustersCommand, global: &Global) -> Resul
 }
 
 pub(crate) async fn instances(command: InstancesCommand, global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     match command {
         InstancesCommand::List(args) => {
             let instances = all_instances(&client, args.into()).await?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Table};
+use crate::site::Site;
 use crate::web::Web;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -279,7 +280,7 @@ pub(crate) async fn upgrade(command: UpgradeCommand, global: &Global) -> Result<
 }
 
 async fn finalize(global: &Global) -> Result<(), Failure> {
-    let mut web = Web::new(&global.server)?;
+    let mut web = Web::new(&Site::of(global).await?)?;
     let version = env!("CARGO_PKG_VERSION");
     let body = json!({"version": version, "by": std::env::var("USER").unwrap_or_default()}).to_string();
     let headers = [("content-type", "application/json".to_owned())];

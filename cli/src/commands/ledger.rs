@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Progress, clip};
+use crate::site::Site;
 use crate::top::read_metrics;
 use crate::web::Web;
 
@@ -162,13 +163,14 @@ pub(crate) async fn run(command: LedgerCommand, global: &Global) -> Result<(), F
 
 async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
     let TailArgs { from, follow, kinds, limit, payload } = args;
-    let client = Client::connect(&global.server).await?;
+    let site = Site::of(global).await?;
+    let client = Client::dial(&site).await?;
     let mut limit_left = limit;
     let mut from_seq = match from {
         Some(from) => from,
         None if limit == 0 => 0,
         None => {
-            let end = last_seq(&global.server).await?;
+            let end = last_seq(&site).await?;
             if follow && limit > 0 {
                 limit_left = 0;
             }
@@ -204,8 +206,8 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
 }
 
 /// Where the end is, as far as the server's metrics say.
-async fn last_seq(server: &str) -> Result<u64, Failure> {
-    let (_, body) = Web::new(server)?.get("/metrics").await?;
+async fn last_seq(site: &Site) -> Result<u64, Failure> {
+    let (_, body) = Web::new(site)?.get("/metrics").await?;
     let metrics = read_metrics(&String::from_utf8_lossy(&body));
     Ok(metrics.get("mindos_journal_durable_seq").copied().unwrap_or(0.0) as u64)
 }
@@ -250,7 +252,7 @@ async fn verify(args: VerifyArgs, global: &Global) -> Result<(), Failure> {
     match data_dir {
         Some(directory) => verify_offline(&directory, from, through, global),
         None => {
-            let client = Client::connect(&global.server).await?;
+            let client = Client::connect(global).await?;
             let verdict = verify_online(&client, from, through).await?;
             if global.output.is_json() {
                 render::print_json(&verdict.to_json());
@@ -413,7 +415,7 @@ async fn export(args: ExportArgs, global: &Global) -> Result<(), Failure> {
             }
         }
         None => {
-            let client = Client::connect(&global.server).await?;
+            let client = Client::connect(global).await?;
             let request = ledger::TailRequest { from_seq: from, include_payload: payload, ..Default::default() };
             let mut stream = client.ledger().tail(request).await.map_err(client.failed())?.into_inner();
             while let Some(message) = stream.message().await.map_err(client.failed())? {

@@ -94,7 +94,7 @@ pub(crate) async fn run(args: ReplayArgs, global: &Global) -> Result<(), Failure
     let (wait, timeout, dry_run) = (args.wait, args.timeout, args.dry_run);
     let request = request(args)?;
     let id = request.id.clone();
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let (events, summary) = accept(&client, request).await?;
     let replayed: Vec<&ReplayedEvent> = events.iter().filter(|event| event.replay_seq > 0).collect();
     if !wait {

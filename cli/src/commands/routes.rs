@@ -115,14 +115,14 @@ pub(crate) async fn run(command: RoutesCommand, global: &Global) -> Result<(), F
             Ok(())
         }
         RoutesCommand::Pause(command) => {
-            let client = Client::connect(&global.server).await?;
+            let client = Client::connect(global).await?;
             fleet::pause(command, Noun::Route, global, &client).await
         }
     }
 }
 
 async fn get(global: &Global) -> Result<(), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let answer = client.routes().get(route::GetRequest {}).await.map_err(client.failed())?.into_inner();
     let table = answer.table.unwrap_or_default();
     if global.output == Output::Yaml {
@@ -178,7 +178,7 @@ fn any_of(lists: &[&Vec<String>]) -> String {
 async fn apply(args: ApplyArgs, global: &Global) -> Result<(), Failure> {
     let ApplyArgs { file, dry_run, expect } = args;
     let table = read_table(&file)?;
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let request = route::ApplyRequest { table: Some(table), expected_digest: expect, dry_run };
     let answer = client.routes().apply(request).await.map_err(client.failed())?.into_inner();
     if global.output.is_json() {
@@ -215,7 +215,7 @@ pub(super) fn read_table(path: &Path) -> Result<RouteTable, Failure> {
 /// Shows what applying a file would change: routes that come and go, and for each that changes its fields.
 async fn diff(path: &Path, global: &Global) -> Result<(), Failure> {
     let wanted = file::with_defaults(&read_table(path)?).map_err(Failure::refused)?;
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let answer = client.routes().get(route::GetRequest {}).await.map_err(client.failed())?.into_inner();
     let changes = changes(&answer.table.unwrap_or_default(), &wanted);
     if global.output.is_json() {

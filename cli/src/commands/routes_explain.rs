@@ -59,7 +59,7 @@ pub(crate) async fn run(args: ExplainArgs, global: &Global) -> Result<(), Failur
         same_too: same,
         shown_max: shown,
     };
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let mut parts = client.routes().explain(request).await.map_err(client.failed())?.into_inner();
     let mut rows = Table::new(&[">event", "kind", "subject", "went", "would go", "not evaluated"]);
     let mut shown = 0;

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: ScorecardArgs, global: &Global) -> Result<(), Fail
     let ScorecardArgs { route, last } = args;
     let since = Some(convert::time(now() - last));
     let request = ScorecardsRequest { route: route.unwrap_or_default(), since, until: None };
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let answer = client.routes().scorecards(request).await.map_err(client.failed())?.into_inner();
     if global.output.is_json() {
         let cards: Vec<_> = answer.cards.iter().map(render::json).collect();

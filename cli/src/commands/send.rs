@@ -78,7 +78,7 @@ pub(crate) struct SendArgs {
 pub(crate) async fn run(args: SendArgs, global: &Global) -> Result<(), Failure> {
     let (wait, timeout) = (args.wait, args.timeout);
     let event = event(args)?;
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let request = PublishRequest { event: Some(event), explain: false };
     let answer = client.events().publish(request).await.map_err(client.failed())?.into_inner();
     let Some(result) = answer.result else { return Err(Failure::world("the answer is empty")) };

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Table, clip};
+use crate::site::Site;
 use crate::web::Web;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -38,12 +39,13 @@ pub(crate) enum SinksCommand {
 
 pub(crate) async fn run(command: SinksCommand, global: &Global) -> Result<(), Failure> {
     let SinksCommand::List = command;
-    let (status, body) = Web::new(&global.server)?.get("/sinks").await?;
+    let site = Site::of(global).await?;
+    let (status, body) = Web::new(&site)?.get("/sinks").await?;
     if status != StatusCode::OK {
-        return Err(Failure::world(format!("{} answered {status} for its sinks", global.server)));
+        return Err(Failure::world(format!("{} answered {status} for its sinks", site.endpoint)));
     }
     let sinks: Vec<Value> = serde_json::from_slice(&body)
-        .map_err(|error| Failure::world(format!("{} did not answer with its sinks: {error}", global.server)))?;
+        .map_err(|error| Failure::world(format!("{} did not answer with its sinks: {error}", site.endpoint)))?;
     if global.output.is_json() {
         render::print_json(&Value::Array(sinks));
         return Ok(());

@@ -11,6 +11,7 @@ use crate::commands::deliveries::fetch;
 use crate::commands::filter::PageArgs;
 use crate::commands::fleet::{all_clusters, all_generals, all_instances};
 use crate::failure::Failure;
+use crate::site::Site;
 use crate::web::Web;
 
 /// How many deliveries of a kind are shown at most.
@@ -42,8 +43,8 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(server: &str) -> Result<Feed, Failure> {
-        Ok(Feed { client: Client::lazy(server)?, web: Web::new(server)? })
+    pub(super) fn new(site: &Site) -> Result<Feed, Failure> {
+        Ok(Feed { client: Client::lazy(site)?, web: Web::new(site)? })
     }
 
     /// One look at everything.

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::failure::Failure;
 use crate::options::Global;
+use crate::site::Site;
 
 use feed::Feed;
 pub(crate) use feed::{SETTLED, read_metrics};
@@ -48,25 +49,26 @@ pub(crate) struct TopArgs {
 /// Shows the view until somebody quits it.
 pub(crate) async fn run(args: TopArgs, global: &Global) -> Result<(), Failure> {
     // Ends here, and not on an empty screen, when nobody answers.
-    crate::client::Client::connect(&global.server).await?;
-    show(&global.server, args.interval, &|| None).await
+    let site = Site::of(global).await?;
+    crate::client::Client::dial(&site).await?;
+    show(&site, args.interval, &|| None).await
 }
 
 /// The view for `mindos up`; `notice` says what happened last.
 pub(crate) async fn view(server: &str, notice: &dyn Fn() -> Option<String>) -> Result<(), Failure> {
-    show(server, Duration::from_millis(500), notice).await
+    show(&Site::plain(server), Duration::from_millis(500), notice).await
 }
 
-async fn show(server: &str, interval: Duration, notice: &dyn Fn() -> Option<String>) -> Result<(), Failure> {
+async fn show(site: &Site, interval: Duration, notice: &dyn Fn() -> Option<String>) -> Result<(), Failure> {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::usage("the live view needs a terminal")
             .hint("use `mindos generals list --output json`, `mindos deliveries watch` or the server's /metrics"));
     }
-    let mut feed = Feed::new(server)?;
+    let mut feed = Feed::new(site)?;
     let mut keys = Keys::start();
     let mut terminal = ratatui::try_init().map_err(|error| Failure::world(format!("the terminal refused: {error}")))?;
     let _restore = Restore;
-    let mut screen = Screen::new(server);
+    let mut screen = Screen::new(&site.endpoint);
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

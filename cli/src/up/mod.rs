@@ -29,6 +29,7 @@ use crate::commands::send::random_id;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Progress};
+use crate::site::Site;
 use crate::top;
 use crate::web::Web;
 
@@ -228,7 +229,7 @@ async fn work(
     control_plane_ready(plan, data_dir).await?;
     notices.say(format!("control plane ready at {} after {} ms", plan.server, started.elapsed().as_millis()));
     supervisor.start(&plan.processes, Part::Sidecar);
-    let client = Client::lazy(&plan.server)?;
+    let client = Client::lazy(&Site::plain(&plan.server))?;
     if live {
         return top::view(&plan.server, &|| notices.last()).await;
     }
@@ -264,7 +265,7 @@ async fn work(
 }
 
 async fn control_plane_ready(plan: &Plan, data_dir: &DataDir) -> Result<(), Failure> {
-    let mut web = Web::new(&plan.server)?;
+    let mut web = Web::new(&Site::plain(&plan.server))?;
     let deadline = Instant::now() + READY_WITHIN;
     let mut progress = Progress::new();
     loop {

@@ -13,6 +13,7 @@ use crate::commands::filter::PageArgs;
 use crate::commands::ledger::{Verdict, verify_online};
 use crate::failure::Failure;
 use crate::render::Progress;
+use crate::site::Site;
 use crate::web::Web;
 
 /// How often it is looked what is left.
@@ -47,7 +48,7 @@ pub(crate) async fn run(
     timeout: Duration,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    let mut web = Web::new(server)?;
+    let mut web = Web::new(&Site::plain(server))?;
     let mut progress = Progress::new();
     let mut seqs = Vec::new();
     let mut duplicates = 0;

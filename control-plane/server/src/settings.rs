@@ -13,6 +13,7 @@
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
+//! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
 //! anchors: [{file: /mnt/worm/checkpoints}]      # see `ledger::anchor_settings`
 //! redact: [{pointers: ["/sender/email"]}]       # see `ingest::redact`
@@ -34,6 +35,7 @@ use tracing::warn;
 
 use crate::access::jwt;
 use crate::access::jwt::settings::{OidcProvider, OidcSetting};
+use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::http::GithubAccess;
@@ -136,6 +138,8 @@ struct Settings {
     redact: Vec<RedactSetting>,
     #[serde(default)]
     oidc: Vec<OidcSetting>,
+    #[serde(default)]
+    token_review: Vec<TokenReviewSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -162,6 +166,7 @@ struct Checked {
     redact: Arc<Rules>,
     digest: SettingsDigest,
     oidc: Arc<Vec<OidcProvider>>,
+    token_review: Arc<Vec<TokenReview>>,
 }
 
 impl Checked {
@@ -188,6 +193,7 @@ impl Checked {
             anchors,
             redact,
             oidc,
+            token_review,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -215,6 +221,7 @@ impl Checked {
             redact: Arc::new(Rules::new(&redact)?),
             digest: SettingsDigest::of(text),
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
+            token_review: Arc::new(token_reviews(&token_review, secrets)?),
         })
     }
 }
@@ -260,11 +267,27 @@ pub struct InForce {
     pub digest: Arc<watch::Sender<SettingsDigest>>,
     /// Who vouches for people and programs.
     pub oidc: jwt::settings::Configured,
+    /// Which clusters are asked about tokens.
+    pub token_review: ReviewConfigured,
 }
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, anchors, digest, oidc } = self;
+        let InForce {
+            github,
+            doors,
+            app,
+            prices,
+            quotas,
+            sinks,
+            otlp,
+            gitlens,
+            notify,
+            anchors,
+            digest,
+            oidc,
+            token_review,
+        } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -278,6 +301,7 @@ impl InForce {
         digest.send_replace(checked.digest.clone());
         redact::set_rules(&checked.redact);
         oidc.store(Arc::clone(&checked.oidc));
+        token_review.store(Arc::clone(&checked.token_review));
         logging::set_filter(&checked.log);
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
 use crate::access::jwt::Jwt;
+use crate::access::service_account::ServiceAccounts;
 use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
@@ -97,6 +98,7 @@ pub struct Upkeep {
     signer: Option<Signer>,
     anchoring: Option<Anchoring>,
     jwt: Jwt,
+    service_accounts: Arc<ServiceAccounts>,
 }
 
 impl Upkeep {
@@ -201,6 +203,7 @@ impl Upkeep {
         handle.admission().follow(Arc::clone(&in_force.quotas));
         let jwt = Jwt::new(handle.clock(), Arc::clone(&in_force.oidc));
         let tokens = jwt.clone();
+        let service_accounts = ServiceAccounts::new(handle.clock(), Arc::clone(&in_force.token_review));
         let door = handle.clone();
         let exposed = vec![
             Exposed::new(move |into| counts.expose(into)),
@@ -258,6 +261,7 @@ impl Upkeep {
             signer: Some(signer),
             anchoring: Some(anchoring),
             jwt,
+            service_accounts: Arc::new(service_accounts),
         })
     }
 
@@ -276,6 +280,12 @@ impl Upkeep {
     #[must_use]
     pub fn jwt(&self) -> Jwt {
         self.jwt.clone()
+    }
+
+    /// Checks service account tokens of clusters.
+    #[must_use]
+    pub fn service_accounts(&self) -> Arc<ServiceAccounts> {
+        Arc::clone(&self.service_accounts)
     }
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.

@@ -7,6 +7,7 @@ mod id;
 pub mod limits;
 mod name;
 mod role;
+mod secret;
 mod time;
 
 pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
@@ -15,4 +16,5 @@ pub use name::{
     BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
 };
 pub use role::Role;
+pub use secret::Secret;
 pub use time::{ParseTimeError, Timestamp};

@@ -6,9 +6,8 @@ use mindos_proto::blob::v1::blob_service_client::BlobServiceClient;
 use mindos_proto::blob::v1::put_request::Part;
 use mindos_proto::blob::v1::{GetRequest, PutHeader, PutRequest};
 use sha2::{Digest, Sha256};
-use tonic::transport::Channel;
 
-use crate::Error;
+use crate::{Channel, Error};
 
 /// Bytes of one part.
 const CHUNK: usize = 256 * 1024;

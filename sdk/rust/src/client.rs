@@ -9,11 +9,11 @@ use mindos_proto::event::v1::event_service_client::EventServiceClient;
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
-use tonic::transport::Channel;
 
+use crate::blob;
+use crate::dial::{Channel, Dialer};
 use crate::error::Error;
 use crate::retry::Retry;
-use crate::{blob, dial};
 
 /// A client of the control plane. Cheap to clone; all clones share one connection.
 #[derive(Clone, Debug)]
@@ -23,14 +23,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the control plane at `url`, such as `http://127.0.0.1:8090`.
+    /// A client of the control plane at `url`, such as `http://127.0.0.1:8090`, or `https://...` where this machine trusts it.
     ///
     /// Dials when first used, and again after a break. Has to be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When the address is not one.
+    /// When the address is not one, or this machine has nobody to trust.
     pub fn connect(url: &str) -> Result<Client, Error> {
-        Ok(Client { channel: dial::channel(url)?, retry: Retry::default() })
+        Client::dial(&Dialer::new(url)?)
+    }
+
+    /// A client with roots, certificate, token or tenant of your own; otherwise as [`Client::connect`].
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn dial(dialer: &Dialer) -> Result<Client, Error> {
+        Ok(Client { channel: dialer.channel()?, retry: Retry::default() })
     }
 
     /// The same client with other retries.

@@ -17,32 +17,39 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+mod authorization;
 mod blob;
 mod budget;
 mod client;
 mod clock;
+mod connector;
 mod dial;
 mod error;
 mod event;
 mod general;
+mod plane_clock;
 mod publish;
 mod retry;
 mod serve;
 mod tasks;
+mod tls;
 mod watch;
 
+pub use authorization::{Authorization, TokenError};
 pub use blob::blob_ref;
 pub use budget::Spending;
 pub use client::Client;
 pub use clock::Clock;
-pub use dial::AddressError;
+pub use dial::{AddressError, Channel, DialError, Dialer};
 pub use error::Error;
 pub use event::{Event, Feedback, base64};
 pub use general::{Failure, General, ModelLoad, Output, ProviderLimit, Reporter, Work, WorkMode};
 pub use mindos_model as model;
 pub use mindos_proto as proto;
 pub use mindos_sidecar_core::{Ceilings, Config, Counts, GeneralConfig, GeneralIndex, Labels, Progress, Usage};
+pub use plane_clock::PlaneClock;
 pub use publish::{Published, PublishedDelivery, Publisher};
 pub use retry::Retry;
 pub use serve::{Options, general_config, serve, serve_all};
+pub use tls::{Roots, Tls, TlsError};
 pub use watch::{DeliveryFeed, EventFeed, Feed, Watch};

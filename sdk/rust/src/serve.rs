@@ -119,7 +119,7 @@ pub async fn serve_all<G: General>(
     );
     let running = Running::default();
     let tasks =
-        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel(), running: running.clone() };
+        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel()?, running: running.clone() };
     let mut run = std::pin::pin!(connection.run(tasks));
     let counts = tokio::select! {
         counts = &mut run => counts,

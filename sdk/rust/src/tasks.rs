@@ -13,12 +13,11 @@ use mindos_proto::convert;
 use mindos_sidecar_core::{CancelReason, Ceilings, Outcome};
 use tokio::sync::watch;
 use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::agent::{Adapter, Assignment, Body, Finish, Handle, Start};
 use crate::budget::{Grants, Spending};
 use crate::general::{Failure, General, Output, Reporter, Work, WorkMode, stopped};
-use crate::{Error, Event, Retry, blob};
+use crate::{Channel, Error, Event, Retry, blob};
 
 /// What may still run: the way to stop it.
 pub(crate) type Running = Arc<Mutex<Stops>>;

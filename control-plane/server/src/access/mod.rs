@@ -15,6 +15,7 @@ pub mod principal;
 pub mod refusal;
 mod scoped;
 pub mod secret;
+pub mod service_account;
 pub mod tenancy;
 pub mod view;
 

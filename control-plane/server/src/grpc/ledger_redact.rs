@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::ledger::Ledger;
 use super::{Context, failed, status, unexpected};
-use crate::access::scoped::Scoped;
+use crate::access::Scoped;
 use crate::driver::CallError;
 use crate::views::history::{EventQuery, PageRequest};
 

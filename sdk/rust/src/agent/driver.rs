@@ -12,7 +12,6 @@ use mindos_sidecar_core::{Action, Agent, Config, ConfigError, Counts, Down, Gene
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -22,7 +21,7 @@ use super::encode::{self, Frames, Sender};
 use super::inbox::Inbox;
 use super::{Adapter, Assignment, Body, Handle, Start};
 use crate::clock::Clock;
-use crate::dial::{self, AddressError};
+use crate::dial::{AddressError, Channel, Dialer};
 use crate::general::ModelLoad;
 
 /// Frames that may wait for the connection.
@@ -61,7 +60,7 @@ pub enum AgentError {
 pub struct Connection {
     agent: Agent<Assignment, Body>,
     identity: Identity,
-    endpoint: Endpoint,
+    dialer: Dialer,
     handle: Handle,
     clock: Clock,
 }
@@ -77,9 +76,18 @@ impl Connection {
     /// # Errors
     /// When the address is not one, or the generals do not fit together.
     pub fn new(url: &str, config: Config, identity: Identity) -> Result<Connection, AgentError> {
-        let endpoint = dial::endpoint(url)?;
+        Connection::dial(Dialer::new(url)?, config, identity)
+    }
+
+    /// The same with roots, certificate or token of your own. Each stream has a connection of its own, and so the certificate of the
+    /// moment.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up, or the generals do not fit together.
+    pub fn dial(dialer: Dialer, config: Config, identity: Identity) -> Result<Connection, AgentError> {
+        let dialer = dialer.settled()?;
         let agent = Agent::new(config)?;
-        Ok(Connection { agent, identity, endpoint, handle: Handle::default(), clock: Clock::start() })
+        Ok(Connection { agent, identity, dialer, handle: Handle::default(), clock: Clock::start() })
     }
 
     /// Tells the agent what happens, before and while it runs.
@@ -89,9 +97,11 @@ impl Connection {
     }
 
     /// Another channel to the same control plane, for blobs; dials when first used. Has to be called within a Tokio runtime.
-    #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.endpoint.connect_lazy()
+    ///
+    /// # Errors
+    /// Never in practice: what TLS needs has been read.
+    pub fn channel(&self) -> Result<Channel, AddressError> {
+        self.dialer.channel()
     }
 
     /// The clock that the agent goes by.
@@ -102,7 +112,7 @@ impl Connection {
 
     /// Serves until it is drained. Dials again for as long as it takes.
     pub async fn run<A: Adapter>(self, adapter: A) -> Counts {
-        let Connection { agent, identity, endpoint, handle, clock } = self;
+        let Connection { agent, identity, dialer, handle, clock } = self;
         let mut driver = Driver {
             agent,
             identity,
@@ -118,7 +128,7 @@ impl Connection {
             next: None,
         };
         loop {
-            match driver.stream(&endpoint).await {
+            match driver.stream(&dialer).await {
                 Next::Dial { after } => match driver.wait(after).await {
                     Next::Dial { .. } => {}
                     Next::Exit => return *driver.agent.counts(),
@@ -149,10 +159,10 @@ struct Driver<A> {
 
 impl<A: Adapter> Driver<A> {
     /// Dials, and serves one stream to its end.
-    async fn stream(&mut self, endpoint: &Endpoint) -> Next {
+    async fn stream(&mut self, dialer: &Dialer) -> Next {
         let (sender, receiver) = mpsc::channel(OUTBOUND_MAX);
         let dial = async {
-            let channel = endpoint.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
+            let channel = dialer.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
             Ok::<_, Status>(channel)
         };
         let channel = match self.while_turning(dial).await {
