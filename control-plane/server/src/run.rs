@@ -237,7 +237,12 @@ impl Server {
         });
         let identities = identities.map_err(|error| RunError::Thread(io::Error::other(error)))?;
         upkeep.expose(identities.exposed());
-        let authorities = grpc::Authorities { handle: handle.clone(), access: Arc::clone(&access), tls: tls.clone() };
+        let authorities = grpc::Authorities {
+            handle: handle.clone(),
+            access: Arc::clone(&access),
+            tls: tls.clone(),
+            ledger: upkeep.ledger_keys(),
+        };
         let context = Arc::new(Context::new(grpc::Parts {
             handle: handle.clone(),
             payloads,

@@ -137,13 +137,13 @@ struct Settings {
     #[serde(default)]
     prices: Prices,
     #[serde(default)]
-    oidc: Vec<OidcSetting>,
-    #[serde(default)]
-    token_review: Vec<TokenReviewSetting>,
-    #[serde(default)]
     anchors: Vec<AnchorSetting>,
     #[serde(default)]
     redact: Vec<RedactSetting>,
+    #[serde(default)]
+    oidc: Vec<OidcSetting>,
+    #[serde(default)]
+    token_review: Vec<TokenReviewSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -167,11 +167,11 @@ struct Checked {
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
     prices: Arc<Prices>,
-    oidc: Arc<Vec<OidcProvider>>,
-    token_review: Arc<Vec<TokenReview>>,
     anchors: Arc<Vec<Anchor>>,
     redact: Arc<Rules>,
     digest: SettingsDigest,
+    oidc: Arc<Vec<OidcProvider>>,
+    token_review: Arc<Vec<TokenReview>>,
 }
 
 impl Checked {
@@ -196,10 +196,10 @@ impl Checked {
             gitlens,
             notify,
             prices,
-            oidc,
-            token_review,
             anchors,
             redact,
+            oidc,
+            token_review,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -224,11 +224,11 @@ impl Checked {
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
             prices: Arc::new(prices),
-            oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
-            token_review: Arc::new(token_reviews(&token_review, secrets)?),
             anchors: Arc::new(anchor_settings::anchors(&anchors)?),
             redact: Arc::new(Rules::new(&redact)?),
             digest: SettingsDigest::of(text),
+            oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
+            token_review: Arc::new(token_reviews(&token_review, secrets)?),
         })
     }
 }
@@ -270,14 +270,14 @@ pub struct InForce {
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
     pub notify: notify::Configured,
-    /// Who vouches for people and programs.
-    pub oidc: jwt::settings::Configured,
-    /// Which clusters are asked about tokens.
-    pub token_review: ReviewConfigured,
     /// Where checkpoints of the ledger are noted.
     pub anchors: anchors::Configured,
     /// What tells one text of the settings from another.
     pub digest: Arc<watch::Sender<SettingsDigest>>,
+    /// Who vouches for people and programs.
+    pub oidc: jwt::settings::Configured,
+    /// Which clusters are asked about tokens.
+    pub token_review: ReviewConfigured,
 }
 
 impl InForce {
@@ -293,10 +293,10 @@ impl InForce {
             limits,
             gitlens,
             notify,
-            oidc,
-            token_review,
             anchors,
             digest,
+            oidc,
+            token_review,
         } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
@@ -311,11 +311,11 @@ impl InForce {
         }
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
-        oidc.store(Arc::clone(&checked.oidc));
-        token_review.store(Arc::clone(&checked.token_review));
         anchors.store(Arc::clone(&checked.anchors));
         digest.send_replace(checked.digest.clone());
         redact::set_rules(&checked.redact);
+        oidc.store(Arc::clone(&checked.oidc));
+        token_review.store(Arc::clone(&checked.token_review));
         logging::set_filter(&checked.log);
     }
 }

@@ -92,13 +92,13 @@ pub struct Upkeep {
     board: Board,
     turned: Arc<Turned>,
     senders: Vec<crate::notify::Task>,
-    jwt: Jwt,
-    service_accounts: Arc<ServiceAccounts>,
     ledger: LedgerParts,
     /// There are settings to tell of, or were.
     notes_settings: bool,
     signer: Option<Signer>,
     anchoring: Option<Anchoring>,
+    jwt: Jwt,
+    service_accounts: Arc<ServiceAccounts>,
 }
 
 impl Upkeep {
@@ -255,13 +255,13 @@ impl Upkeep {
             board,
             turned: Arc::default(),
             senders,
-            jwt,
-            service_accounts: Arc::new(service_accounts),
             ledger,
             notes_settings: config.settings.is_some()
                 || access.settings().any(|(what, _)| &**what == changes::SETTINGS),
             signer: Some(signer),
             anchoring: Some(anchoring),
+            jwt,
+            service_accounts: Arc::new(service_accounts),
         })
     }
 

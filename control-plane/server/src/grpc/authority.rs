@@ -24,6 +24,7 @@ use super::{failed, status};
 use crate::access::Caller;
 use crate::access::view::AccessView;
 use crate::driver::{CallError, Handle};
+use crate::ledger::keys::{LedgerKeys, RotateError};
 use crate::tls::authority::{AGENT_LIFE_MAX, Authority, AuthorityError, ROOT_BACKDATED, RootId, root_id};
 use crate::tls::identity::Read;
 use crate::tls::renew::RENEW_LATE_MAX;
@@ -36,6 +37,8 @@ pub struct Authorities {
     pub access: Arc<AccessView>,
     /// Unset where nothing is encrypted.
     pub tls: Option<Arc<Tls>>,
+    /// The keys that sign the ledger.
+    pub ledger: LedgerKeys,
 }
 
 /// Who changes something.
@@ -126,6 +129,19 @@ impl Authorities {
         info!(%id, %former, %by, %from, "authority was rotated");
         let seq = self.record(id, false, changer).await.map_err(|error| status::call(&error))?;
         Ok(RotateAuthorityResponse { id: id.to_string(), former_id: former.to_string(), seq: seq.0 })
+    }
+
+    async fn rotate_ledger(&self, changer: Changer) -> Result<RotateAuthorityResponse, Status> {
+        let Changer { by, from } = changer;
+        let (key, seq) = self.ledger.rotate(&self.handle, by, from).await.map_err(|error| match error {
+            RotateError::Call(error) => Status::from(status::call(&error)),
+            error => failed("key of the ledger was not rotated", &error),
+        })?;
+        Ok(RotateAuthorityResponse {
+            id: RootId(key.public.id()).to_string(),
+            former_id: key.by_old.map(|(former, _)| RootId(former).to_string()).unwrap_or_default(),
+            seq: seq.0,
+        })
     }
 
     async fn retire(&self, force: bool, changer: Changer) -> Result<RetireAuthorityResponse, Status> {
@@ -222,7 +238,7 @@ impl AuthorityService for Authorities {
         let changer = Changer { by: Arc::clone(&caller.name), from: Arc::clone(&caller.from) };
         match request.into_inner().part() {
             AuthorityPart::Certificates => self.rotate(changer).await.map(Response::new),
-            AuthorityPart::Ledger => Err(precondition("NO_LEDGER_KEY", "the ledger is not signed")),
+            AuthorityPart::Ledger => self.rotate_ledger(changer).await.map(Response::new),
             AuthorityPart::Unspecified => {
                 let reason = "is required: expected AUTHORITY_PART_CERTIFICATES or AUTHORITY_PART_LEDGER";
                 Err(status::invalid(Invalid::new("part", reason)).into())

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mindos_core::record::Payload;
+use mindos_core::access::AccessRecord;
+use mindos_core::record::{Payload, Record};
 use mindos_journal::encode::{self, Names};
 use mindos_journal::export::{ExportWriter, Flags, Head, Shown};
 use mindos_journal::{Cursor, EmbeddedError, Entry, JournalError, RealDisk};
@@ -14,7 +15,6 @@ use tonic::Status;
 
 use super::ledger::Ledger;
 use super::{Context, failed, status};
-use crate::ledger::tenancy::{Owner, Tenancy};
 
 /// A chunk has about this much.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -24,11 +24,10 @@ const SLOW_MAX: Duration = Duration::from_secs(60);
 /// An export that goes on.
 struct Exporting {
     writer: ExportWriter,
-    cursor: Cursor<RealDisk>,
+    cursor: Option<Cursor<RealDisk>>,
     through: Seq,
     flags: Flags,
     tenant: TenantName,
-    tenancy: Tenancy,
     names: Names,
 }
 
@@ -81,8 +80,8 @@ pub(super) async fn export(
     let mut exporting = read(context.blocking(move |_| begin()).await?)?;
     loop {
         let (next, done) = context
-            .blocking(move |_| {
-                let done = exporting.fill();
+            .blocking(move |context| {
+                let done = exporting.fill(context);
                 (exporting, done)
             })
             .await?;
@@ -131,31 +130,38 @@ fn begin(service: &Ledger, asked: Asked, is_resumed: bool) -> Result<Exporting, 
             keys: service.keys.known(),
         })
     };
-    let cursor = ledger.reader().cursor(after.next())?;
-    let tenancy = Tenancy::new(ledger.clone());
-    Ok(Exporting { writer, cursor, through, flags, tenant, tenancy, names: Names::default() })
+    // Nothing is left to be read where the end alone was lost.
+    let cursor = if after < through { Some(ledger.reader().cursor(after.next())?) } else { None };
+    Ok(Exporting { writer, cursor, through, flags, tenant, names: Names::default() })
 }
 
 impl Exporting {
     /// Gathers a chunk; true when all records are in.
-    fn fill(&mut self) -> Result<bool, EmbeddedError> {
+    fn fill(&mut self, context: &Context) -> Result<bool, EmbeddedError> {
         while self.writer.next() <= self.through {
             if self.writer.len() >= CHUNK_BYTES {
                 return Ok(false);
             }
-            let Some(batch) = self.cursor.next_batch()? else { break };
-            for entry in batch.entries() {
-                let entry = entry?;
-                if entry.seq > self.through {
-                    break;
-                }
-                let shown = if self.flags.tenant_only {
-                    shown_to(&mut self.tenancy, &mut self.names, &self.tenant, &entry, self.flags)?
-                } else {
-                    of(self.flags)
-                };
-                self.writer.push(&entry, shown);
+            // A cursor lends its batches: it is put aside while their records are judged.
+            let Some(mut cursor) = self.cursor.take() else { break };
+            let gathered = self.gather(context, &mut cursor);
+            self.cursor = Some(cursor);
+            if !gathered? {
+                break;
             }
+        }
+        Ok(true)
+    }
+
+    fn gather(&mut self, context: &Context, cursor: &mut Cursor<RealDisk>) -> Result<bool, EmbeddedError> {
+        let Some(batch) = cursor.next_batch()? else { return Ok(false) };
+        for entry in batch.entries() {
+            let entry = entry?;
+            if entry.seq > self.through {
+                break;
+            }
+            let shown = if self.flags.tenant_only { self.shown_to(context, &entry)? } else { of(self.flags) };
+            self.writer.push(&entry, shown);
         }
         Ok(true)
     }
@@ -165,23 +171,29 @@ fn of(flags: Flags) -> Shown {
     if flags.without_payloads { Shown::WithoutPayload } else { Shown::Whole }
 }
 
-/// How much of a record a tenant is shown.
-fn shown_to(
-    tenancy: &mut Tenancy,
-    names: &mut Names,
-    tenant: &TenantName,
-    entry: &Entry<'_>,
-    flags: Flags,
-) -> Result<Shown, EmbeddedError> {
-    let payload = entry
-        .payload
-        .map(|payload| Payload { salt: *payload.salt, bytes: bytes::Bytes::copy_from_slice(payload.bytes) });
-    // What stands for a redacted payload says nothing of whose it is.
-    let payload = payload.or_else(|| entry.redacted.map(|_| Payload { salt: [0; 16], bytes: bytes::Bytes::new() }));
-    let Some(decoded) = encode::decode(names, entry.seq, entry.metadata, payload)? else { return Ok(Shown::LeafOnly) };
-    Ok(match tenancy.owner(&decoded)? {
-        Owner::Everybody => of(flags),
-        Owner::Tenant(owner) if owner == *tenant => of(flags),
-        Owner::Tenant(_) | Owner::Plane => Shown::LeafOnly,
-    })
+/// Whether a record is needed by everybody to verify the ledger, and says nothing of a tenant.
+fn is_everybodys(record: &Record) -> bool {
+    match record {
+        Record::EpochStarted(_) | Record::PrefixDropped(_) | Record::JournalTruncated(_) => true,
+        Record::Access(record) => {
+            matches!(**record, AccessRecord::CheckpointSigned(_) | AccessRecord::AuthorityChanged { .. })
+        }
+        _ => false,
+    }
+}
+
+impl Exporting {
+    /// How much of a record the tenant is shown.
+    fn shown_to(&mut self, context: &Context, entry: &Entry<'_>) -> Result<Shown, EmbeddedError> {
+        // Whose it is stands in no payload.
+        let has_payload = entry.payload.is_some() || entry.redacted.is_some();
+        let payload = has_payload.then(|| Payload { salt: [0; 16], bytes: bytes::Bytes::new() });
+        let Some(decoded) = encode::decode(&mut self.names, entry.seq, entry.metadata, payload)? else {
+            return Ok(Shown::LeafOnly);
+        };
+        let Context { event_tenants, source, history, .. } = context;
+        let is_shown = is_everybodys(&decoded.record)
+            || event_tenants.shows(entry.seq, &decoded.record, &self.tenant, &**source, history);
+        Ok(if is_shown { of(self.flags) } else { Shown::LeafOnly })
+    }
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::ledger::Ledger;
 use super::{Context, failed, status, unexpected};
-use crate::access::principal::Principal;
+use crate::access::Scoped;
 use crate::driver::CallError;
 use crate::views::history::{EventQuery, PageRequest};
 
@@ -24,12 +24,12 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub(super) async fn redact(
     service: &Ledger,
-    caller: &Principal,
+    scoped: &Scoped,
     request: RedactRequest,
 ) -> Result<RedactResponse, Status> {
     let RedactRequest { event_seqs, filter, reason, dry_run } = request;
     let context = &service.context;
-    let (by, from, tenant) = (Arc::clone(&caller.name), Arc::clone(&caller.from), caller.tenant.clone());
+    let (by, from, tenant) = (scoped.by(), scoped.from(), scoped.tenant().clone());
     if !(1..=REASON_CHARS).contains(&reason.chars().count()) || reason.chars().any(char::is_control) {
         let expected = format!("reason: expected 1 to {REASON_CHARS} characters, no control characters");
         return Err(Status::invalid_argument(expected));

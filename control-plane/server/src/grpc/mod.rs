@@ -248,13 +248,6 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(RouteServiceServer::new(table));
 }
 
-/// The services by which agents come by certificates and people look after what makes them.
-pub fn certificates(identities: Identities, authorities: Authorities, routes: &mut RoutesBuilder) {
-    routes
-        .add_service(IdentityServiceServer::new(identities).max_decoding_message_size(identity::REQUEST_MAX))
-        .add_service(AuthorityServiceServer::new(authorities));
-}
-
 /// What the service that shows the ledger needs beside its context.
 #[derive(Clone, Debug)]
 pub struct LedgerParts {
@@ -262,6 +255,13 @@ pub struct LedgerParts {
     pub keys: LedgerKeys,
     pub checkpoints: Checkpoints,
     pub redactions: Redactions,
+}
+
+/// The services by which agents come by certificates and people look after what makes them.
+pub fn certificates(identities: Identities, authorities: Authorities, routes: &mut RoutesBuilder) {
+    routes
+        .add_service(IdentityServiceServer::new(identities).max_decoding_message_size(identity::REQUEST_MAX))
+        .add_service(AuthorityServiceServer::new(authorities));
 }
 
 /// The service that shows the ledger.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hmac::{Hmac, KeyInit, Mac};
 use mindos_core::access::{AccessChange, AccessError, AuthorityChange, SigningKey};
-use mindos_core::output::Rejection;
+use mindos_core::output::{Rejection, Reply};
 use mindos_journal::chain::Link;
 use mindos_journal::keyring::{self, Keyring, KeyringError};
 use mindos_journal::signing::{Checkpoint, KeyId, KnownKey};
@@ -91,37 +91,38 @@ impl LedgerKeys {
     ///
     /// # Errors
     /// See [`RotateError`].
-    pub async fn rotate(&self, handle: &Handle, by: Arc<str>, from: Arc<str>) -> Result<KnownKey, RotateError> {
+    pub async fn rotate(&self, handle: &Handle, by: Arc<str>, from: Arc<str>) -> Result<(KnownKey, Seq), RotateError> {
         let (keys, since) = (self.clone(), handle.durable_seq());
         let made = tokio::task::spawn_blocking(move || keys.ring().rotate(since).copied()).await??;
-        self.announce(handle, by, from).await?;
+        let said = self.announce(handle, by, from).await?;
         info!(key = %made.public, "key of the ledger was rotated");
-        Ok(made)
+        Ok((made, said))
     }
 
-    /// Records the key that signs, where that is not done yet. Harmless when it is.
+    /// Records the key that signs, where that is not done yet, and returns that record; zero where it was done before.
     ///
     /// # Errors
     /// When the plane does not take it.
-    pub async fn announce(&self, handle: &Handle, by: Arc<str>, from: Arc<str>) -> Result<(), CallError> {
+    pub async fn announce(&self, handle: &Handle, by: Arc<str>, from: Arc<str>) -> Result<Seq, CallError> {
         let current = *self.ring().current();
         let id = current.public.id();
         if *self.announced.lock().unwrap_or_else(PoisonError::into_inner) == Some(id) {
-            return Ok(());
+            return Ok(Seq::ZERO);
         }
         let key = SigningKey { id, public: current.public.0, since: Seq::ZERO };
         let signed_by_old = current.by_old.map(|(_, signature)| signature);
         let change = AccessChange::ChangeAuthority(AuthorityChange::SigningKey { key, signed_by_old });
-        match record_by(handle, change, by, from).await {
-            Ok(_) | Err(CallError::Rejected(Rejection::Access(AccessError::Exists { .. }))) => {}
+        let said = match record_by(handle, change, by, from).await {
+            Ok(Reply::Done { at }) => at,
+            Ok(_) | Err(CallError::Rejected(Rejection::Access(AccessError::Exists { .. }))) => Seq::ZERO,
             Err(error) => return Err(error),
-        }
+        };
         *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         let keys = self.clone();
         let forgot = tokio::task::spawn_blocking(move || keys.ring().forget_old()).await;
         if let Ok(Err(error)) = forgot {
             warn!(error = %Chain(&error), "old key of the ledger was not removed");
         }
-        Ok(())
+        Ok(said)
     }
 }

@@ -14,7 +14,6 @@ pub mod keys;
 pub mod redactions;
 pub mod redactor;
 pub mod signer;
-pub mod tenancy;
 
 use std::sync::Arc;
 

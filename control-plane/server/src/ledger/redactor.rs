@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mindos_core::record::{Entry, Record};
-use mindos_journal::{Ledger, RealDisk, Redactor as LogRedactor};
-use mindos_model::{Seq, Timestamp};
+use mindos_journal::{EmbeddedError, JournalError, Ledger, RealDisk, Redactor as LogRedactor};
+use mindos_model::{Seq, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -71,7 +71,8 @@ pub struct RedactorView {
     wanted: Vec<(Seq, Vec<Seq>)>,
     /// Records with payloads of events that were redacted before them.
     late: BTreeSet<Seq>,
-    late_blobs: BTreeSet<BlobRef>,
+    /// Blobs that go with them, each with its event.
+    late_blobs: BTreeSet<(BlobRef, Seq)>,
     late_since: Option<Instant>,
     mark: (Seq, Timestamp),
     written: Instant,
@@ -115,20 +116,22 @@ impl RedactorView {
     }
 
     /// What of an event's payload stands with a record: the event, and the blob that goes with it.
-    fn touched(&self, record: &Record) -> Option<(Option<BlobRef>, bool)> {
+    fn touched(&self, record: &Record) -> Option<(Option<(BlobRef, Seq)>, bool)> {
         let is_redacted = |event: &Seq| self.events.contains(event);
         match record {
             Record::PayloadCarried(carried) if is_redacted(&carried.event) => {
-                Some((dataref(&carried.payload.bytes), true))
+                Some((dataref(&carried.payload.bytes).map(|blob| (blob, carried.event)), true))
             }
             Record::DeliverySettled(settled) if is_redacted(&settled.delivery.event) => {
-                Some((settled.output_ref.map(BlobRef), settled.output.is_some()))
+                let blob = settled.output_ref.map(|digest| (BlobRef(digest), settled.delivery.event));
+                Some((blob, settled.output.is_some()))
             }
             Record::LeaseExtended(extended) if is_redacted(&extended.delivery.event) => {
                 Some((None, extended.checkpoint.is_some()))
             }
-            Record::EventAccepted(event) if event.replay().is_some_and(|replay| is_redacted(&replay.of)) => {
-                Some((dataref(&event.payload.bytes), true))
+            Record::EventAccepted(event) => {
+                let of = event.replay().map(|replay| replay.of).filter(is_redacted)?;
+                Some((dataref(&event.payload.bytes).map(|blob| (blob, of)), true))
             }
             _ => None,
         }
@@ -159,8 +162,8 @@ impl RedactorView {
             }
         }
         // Before the payloads, which say what the blobs are called.
-        for blob in &blobs {
-            self.places.blobs.remove(blob)?;
+        for (blob, event) in &blobs {
+            self.places.blobs.disown(blob, &self.tenant_of(*event)?)?;
         }
         self.places.payloads.forget(&seqs);
         let redacted = self.places.log.begin().map_err(ViewError::from).and_then(|()| self.erase(&seqs));
@@ -183,7 +186,7 @@ impl RedactorView {
         from: Seq,
         through: Seq,
         seqs: &mut BTreeSet<Seq>,
-        blobs: &mut BTreeSet<BlobRef>,
+        blobs: &mut BTreeSet<(BlobRef, Seq)>,
     ) -> Result<(), ViewError> {
         let ledger = self.places.ledger.clone();
         let mut tail = ledger.tail(from)?;
@@ -196,7 +199,7 @@ impl RedactorView {
                     }
                     if self.events.contains(&entry.seq) {
                         seqs.insert(entry.seq);
-                        blobs.extend(dataref(&event.payload.bytes));
+                        blobs.extend(dataref(&event.payload.bytes).map(|blob| (blob, entry.seq)));
                     }
                 } else if let Some((blob, has_payload)) = self.touched(&entry.record) {
                     blobs.extend(blob);
@@ -210,6 +213,18 @@ impl RedactorView {
             }
         }
         Ok(())
+    }
+
+    /// Whose an event is.
+    fn tenant_of(&self, event: Seq) -> Result<TenantName, ViewError> {
+        let entry = match self.places.ledger.entry(event) {
+            Err(EmbeddedError::Log(JournalError::Dropped { .. })) => None,
+            other => other?,
+        };
+        Ok(match entry.map(|entry| entry.record) {
+            Some(Record::EventAccepted(event)) => event.tenant,
+            _ => TenantName::default_tenant(),
+        })
     }
 
     /// Takes the payloads of records out of the journal's files; how many there were.
