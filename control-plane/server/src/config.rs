@@ -57,7 +57,8 @@ pub struct Config {
     #[arg(long, env = "MINDOS_NET_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "COUNT")]
     pub net_threads: u16,
 
-    /// Connections on each port at a time, 1 to 1,000,000. Further ones wait.
+    /// Connections at a time, on all ports together, 1 to 1,000,000. When there are as many, idle ones of whoever has the most give way
+    /// to further ones.
     #[arg(long, env = "MINDOS_CONNECTIONS_MAX", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "COUNT")]
     pub connections_max: u32,
 
@@ -341,7 +342,7 @@ fn weighted<'a>(text: &'a str, example: &str) -> Result<(&'a str, u32), String> 
 }
 
 /// Reads a size such as `64MiB`; without a unit it is in bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor: u64 = match unit {
         "" | "B" => 1,

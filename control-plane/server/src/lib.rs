@@ -15,6 +15,7 @@ pub mod driver;
 pub mod grpc;
 pub mod http;
 pub mod ingest;
+pub mod limits;
 pub mod logging;
 mod memory;
 pub mod metrics;

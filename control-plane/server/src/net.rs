@@ -1,15 +1,29 @@
 //! Listening: one loop for each port, HTTP/1.1 and HTTP/2 on the same socket, in TLS or in the clear, bounds on everything a peer
 //! can hold.
 //!
+//! ```text
+//!   accept -> doorkeeper -> handshake -> frames counted -> HTTP -> bodies in, bodies out
+//!               |  who goes when it is full   |  floods         |  in their time, and taken by the peer
+//! ```
 //! Invariant: a connection that was accepted is counted until it is gone, and ends within the grace period once the server
 //! drains. Nothing is accepted slower because somebody shakes hands slowly.
 
+pub mod doorkeeper;
+pub mod frames;
+pub mod handshakes;
+mod inbound;
+mod outbound;
+mod watched;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::Router;
-use http::Request;
+use axum::body::Body;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,11 +31,15 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use self::doorkeeper::{Doorkeeper, Ended, Visit};
+use self::handshakes::Handshakes;
+use self::inbound::{Form, Inbound};
+use self::outbound::Outbound;
+use self::watched::{Seen, Watched};
+use crate::limits::Limits;
 use crate::tls::accept::PortTls;
 use crate::tls::identity::AgentIdentity;
 
@@ -37,8 +55,18 @@ const SEND_BUFFER: usize = 512 << 10;
 const HEADERS_MAX: u32 = 32 << 10;
 /// Streams of a connection at a time.
 const STREAMS_MAX: u32 = 4096;
-/// How long the headers of an HTTP/1.1 request may take.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams that a peer may make this side reset before its connection is ended.
+const LOCAL_RESETS_MAX: usize = 256;
+/// Streams that were reset before anybody looked at them, at a time.
+const PENDING_RESETS_MAX: usize = 64;
+/// Between two looks at a connection; shorter where its times are.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// What a peer has to take of what waits for it, within the time for that.
+const TAKEN_MIN: u64 = 16 << 10;
+/// How long a connection that was asked to end may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tasks of connections beyond those that are let in: some that gave way are still on their way out.
+const LEAVING_MAX: usize = 4096;
 /// When a silent peer is asked whether it is there, and how long it may take to say so.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -80,45 +108,64 @@ impl Connection {
     }
 }
 
+/// What all ports share.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    pub keeper: Arc<Doorkeeper>,
+    pub handshakes: Arc<Handshakes>,
+    /// In force, now and after every change.
+    pub limits: Arc<ArcSwap<Limits>>,
+}
+
 /// A port with what answers there.
 pub struct Port {
     pub listener: TcpListener,
     pub grpc: Router,
     /// What is not gRPC goes here.
     pub http: Option<Router>,
-    /// Further connections wait to be accepted.
+    /// Tasks of connections at a time.
     pub connections_max: usize,
     /// Unset is in the clear.
     pub tls: Option<PortTls>,
+    pub doors: Doors,
 }
 
 impl Port {
     /// Serves until `drain` turns true and all connections are gone.
     pub async fn serve(self, mut drain: watch::Receiver<bool>) {
-        let Port { listener, grpc, http, connections_max, tls } = self;
+        let Port { listener, grpc, http, connections_max, tls, doors } = self;
         let answers = Answers { grpc, http };
-        let connections = Arc::new(Semaphore::new(connections_max));
-        let builder = Arc::new(builder());
+        let most = connections_max.saturating_add(LEAVING_MAX).min(Semaphore::MAX_PERMITS);
+        let connections = Arc::new(Semaphore::new(most));
+        let mut builders = Builders::new(doors.limits.load_full());
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &connections) => accepted,
+                accepted = accept(&listener, &connections, &doors.keeper) => accepted,
                 _ = drain.wait_for(|draining| *draining) => break,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let (builder, answers, drain) = (Arc::clone(&builder), answers.clone(), drain.clone());
-            let tls = tls.clone();
+            let (limits, builder) = builders.of(&doors.limits);
+            // Whoever is not let in is closed without a word: that costs the least.
+            let Ok(visit) = doors.keeper.admit(peer.ip(), &limits, Instant::now()) else {
+                let _ = stream.set_zero_linger();
+                continue;
+            };
+            let serving =
+                Serving { visit, limits, builder, answers: answers.clone(), keeper: Arc::clone(&doors.keeper) };
+            let (tls, handshakes, drain) = (tls.clone(), Arc::clone(&doors.handshakes), drain.clone());
             tokio::spawn(async move {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, %peer, "TCP_NODELAY was not set");
                 }
                 match tls {
-                    None => serve(&builder, stream, Connection::from(peer), answers, drain, None).await,
+                    None => serving.serve(stream, Connection::from(peer), drain, None).await,
                     Some(tls) => {
-                        if let Some((stream, identity)) = shaken(&tls, stream, peer, drain.clone()).await {
+                        if let Some((stream, identity)) = serving.shaken(&handshakes, &tls, stream, peer, &drain).await
+                        {
                             let connection = Connection { identity, ..Connection::from(peer) };
                             let standing = tls.enter(&connection);
                             let until = standing.as_ref().map(|(_, until)| *until);
-                            serve(&builder, stream, connection, answers, drain, until).await;
+                            serving.serve(stream, connection, drain, until).await;
                             drop(standing);
                         }
                     }
@@ -128,8 +175,29 @@ impl Port {
         }
         drop(listener);
         // All permits back: all connections gone. The caller has the timer.
-        let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+        let all = u32::try_from(most).unwrap_or(u32::MAX);
         let _ = connections.acquire_many(all).await;
+    }
+}
+
+/// The library's settings, made again when the limits change.
+struct Builders {
+    limits: Arc<Limits>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+}
+
+impl Builders {
+    fn new(limits: Arc<Limits>) -> Builders {
+        let builder = Arc::new(builder(&limits));
+        Builders { limits, builder }
+    }
+
+    fn of(&mut self, limits: &ArcSwap<Limits>) -> (Arc<Limits>, Arc<auto::Builder<TokioExecutor>>) {
+        let now = limits.load();
+        if !Arc::ptr_eq(&now, &self.limits) {
+            *self = Builders::new(Arc::clone(&now));
+        }
+        (Arc::clone(&self.limits), Arc::clone(&self.builder))
     }
 }
 
@@ -141,9 +209,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn of(&self, request: &Request<Incoming>) -> &Router {
-        let content_type = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    fn of(&self, is_grpc: bool) -> &Router {
         match &self.http {
             Some(http) if !is_grpc => http,
             _ => &self.grpc,
@@ -151,12 +217,17 @@ impl Answers {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_TIMEOUT)
+        .header_read_timeout(limits.headers_timeout)
         .max_buf_size(HEADERS_MAX as usize * 2);
     builder
         .http2()
@@ -167,6 +238,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS_MAX)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     builder
@@ -175,80 +248,215 @@ fn builder() -> auto::Builder<TokioExecutor> {
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
+    keeper: &Doorkeeper,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => Some((stream, peer, permit)),
         Err(error) => {
-            warn!(%error, "connection was not accepted");
+            // Mostly there are no more files: somebody idle gives theirs back.
+            let made_room = keeper.make_room();
+            warn!(%error, made_room, "connection was not accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
     }
 }
 
-/// A connection after its handshake; `None` when there was none, or the server drains.
-async fn shaken(
-    tls: &PortTls,
-    stream: TcpStream,
-    peer: SocketAddr,
-    mut drain: watch::Receiver<bool>,
-) -> Option<(TlsStream<TcpStream>, Option<Arc<AgentIdentity>>)> {
-    tokio::select! {
-        shaken = tls.accept(stream, peer) => shaken,
-        _ = drain.wait_for(|draining| *draining) => None,
+/// What serves one connection.
+struct Serving {
+    visit: Visit,
+    limits: Arc<Limits>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    answers: Answers,
+    keeper: Arc<Doorkeeper>,
+}
+
+impl Serving {
+    /// A connection after its handshake; `None` when there was none, or the server drains.
+    async fn shaken(
+        &self,
+        handshakes: &Handshakes,
+        tls: &PortTls,
+        stream: TcpStream,
+        peer: SocketAddr,
+        drain: &watch::Receiver<bool>,
+    ) -> Option<handshakes::Shaken> {
+        let mut drain = drain.clone();
+        let Limits { handshakes: most, handshake_timeout, .. } = *self.limits;
+        tokio::select! {
+            shaken = handshakes.shake(tls, stream, peer, most, handshake_timeout) => match shaken {
+                Ok(shaken) => shaken,
+                Err(handshakes::Late) => {
+                    self.keeper.count(Ended::Handshake);
+                    None
+                }
+            },
+            () = self.visit.visitor.evicted() => None,
+            _ = drain.wait_for(|draining| *draining) => None,
+        }
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        connection: Connection,
+        mut drain: watch::Receiver<bool>,
+        until: Option<tokio::time::Instant>,
+    ) {
+        let Serving { visit, limits, builder, answers, keeper } = self;
+        let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
+        let agent = connection.identity.as_ref().map(|agent| agent.key);
+        if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
+            return;
+        }
+        let seen = Arc::new(Seen::new(limits.streams_per_second, limits.resets_per_second));
+        let visitor = Arc::clone(&visit.visitor);
+        let (body_timeout, memory_max, counts) = (limits.body_timeout, limits.reading_memory, Arc::clone(&keeper));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(connection.clone());
+            let is_grpc = is_grpc(&request);
+            let router = answers.of(is_grpc).clone();
+            let form = Form::of(is_grpc, request.uri().path());
+            visitor.enter();
+            let entered = Entered(Some(Arc::clone(&visitor)));
+            let (of_request, counts) = (Arc::clone(&visitor), Arc::clone(&counts));
+            let request =
+                request.map(|body| Body::new(Inbound::new(body, form, of_request, counts, body_timeout, memory_max)));
+            async move {
+                let answer: Result<Response<Body>, std::convert::Infallible> = router.oneshot(request).await;
+                answer.map(|answer| answer.map(|body| Outbound::new(body, entered.pass_on())))
+            }
+        });
+        let watched = Watched { inner: stream, seen: Arc::clone(&seen) };
+        let served = builder.serve_connection(TokioIo::new(watched), service);
+        tokio::pin!(served);
+        let mut watch = Watch::new(&limits, Instant::now());
+        let mut look = tokio::time::interval(watch.interval);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut leaving: Option<Instant> = None;
+        let aged = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(aged);
+        loop {
+            tokio::select! {
+                ended = served.as_mut() => {
+                    if let Some(flood) = seen.flood() {
+                        keeper.punish(peer.ip(), agent, flood, limits.penalty, Instant::now());
+                        debug!(%peer, %flood, "connection was ended");
+                    } else if let Err(error) = ended {
+                        debug!(error, %peer, "connection ended");
+                    }
+                    return;
+                }
+                () = ends.cut.notified() => {
+                    debug!(%peer, "connection was cut");
+                    return;
+                }
+                () = aged.as_mut() => {
+                    debug!(%peer, "connection has reached its age");
+                    return;
+                }
+                () = visit.visitor.evicted() => {
+                    debug!(%peer, "connection gave way");
+                    return;
+                }
+                _ = look.tick() => {
+                    let now = Instant::now();
+                    if leaving.is_some_and(|since| now - since >= LEAVE_TIMEOUT && visit.visitor.is_idle()) {
+                        return;
+                    }
+                    let Some(ended) = watch.look(&visit, &seen, now).filter(|_| leaving.is_none()) else { continue };
+                    keeper.count(ended);
+                    debug!(%peer, ?ended, "connection is ended");
+                    // Whoever is only idle is told; the others would not listen.
+                    if ended != Ended::Idle || !seen.look().1 {
+                        return;
+                    }
+                    leaving = Some(now);
+                    served.as_mut().graceful_shutdown();
+                }
+                () = ends.leave.notified(), if leaving.is_none() => {
+                    leaving = Some(Instant::now());
+                    served.as_mut().graceful_shutdown();
+                }
+                _ = drain.wait_for(|draining| *draining), if leaving.is_none() => {
+                    leaving = Some(Instant::now());
+                    served.as_mut().graceful_shutdown();
+                }
+            }
+        }
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    builder: &auto::Builder<TokioExecutor>,
-    stream: S,
-    connection: Connection,
-    answers: Answers,
-    mut drain: watch::Receiver<bool>,
-    until: Option<Instant>,
-) {
-    let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(connection.clone());
-        let router = answers.of(&request).clone();
-        router.oneshot(request.map(axum::body::Body::new))
-    });
-    let served = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(served);
-    let mut leaving = false;
-    let aged = async {
-        match until {
-            Some(until) => tokio::time::sleep_until(until).await,
-            None => std::future::pending().await,
+/// A request that was entered and has no answer yet: it leaves when it is given up.
+struct Entered(Option<Arc<doorkeeper::Visitor>>);
+
+impl Entered {
+    /// From here on the body of the answer has to leave.
+    fn pass_on(mut self) -> Arc<doorkeeper::Visitor> {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(visitor) = &self.0 {
+            visitor.leave();
         }
-    };
-    tokio::pin!(aged);
-    loop {
-        tokio::select! {
-            ended = served.as_mut() => {
-                if let Err(error) = ended {
-                    debug!(error, %peer, "connection ended");
+    }
+}
+
+/// What was seen of a connection at the last look.
+struct Watch {
+    limits: Arc<Limits>,
+    interval: Duration,
+    asked: u64,
+    idle_since: Instant,
+    /// Since when something waits for the peer, and what had been sent then.
+    waits: Option<(Instant, u64)>,
+}
+
+impl Watch {
+    fn new(limits: &Arc<Limits>, now: Instant) -> Watch {
+        let shortest = limits.headers_timeout.min(limits.idle_timeout).min(limits.write_timeout);
+        let interval = (shortest / 4).clamp(Duration::from_millis(25), LOOK_INTERVAL);
+        Watch { limits: Arc::clone(limits), interval, asked: 0, idle_since: now, waits: None }
+    }
+
+    /// Says why the connection is to end, if it is.
+    fn look(&mut self, visit: &Visit, seen: &Seen, now: Instant) -> Option<Ended> {
+        let visitor = &visit.visitor;
+        let asked = visitor.asked.load(Ordering::Relaxed);
+        if asked != self.asked || !visitor.is_idle() {
+            (self.asked, self.idle_since) = (asked, now);
+        }
+        let (block_since, has_begun) = seen.look();
+        let Limits { headers_timeout, idle_timeout, write_timeout, .. } = *self.limits;
+        if block_since.is_some_and(|since| now.saturating_duration_since(since) >= headers_timeout) {
+            return Some(Ended::Headers);
+        }
+        let idle_max = if has_begun { idle_timeout } else { headers_timeout };
+        if now - self.idle_since >= idle_max {
+            return Some(Ended::Idle);
+        }
+        let sent = visitor.sent.load(Ordering::Relaxed);
+        self.waits = match self.waits {
+            _ if !visitor.waits() => None,
+            None => Some((now, sent)),
+            Some((since, before)) if now - since >= write_timeout => {
+                if sent - before < TAKEN_MIN {
+                    return Some(Ended::Unread);
                 }
-                return;
+                Some((now, sent))
             }
-            () = ends.cut.notified() => {
-                debug!(%peer, "connection was cut");
-                return;
-            }
-            () = aged.as_mut() => {
-                debug!(%peer, "connection has reached its age");
-                return;
-            }
-            () = ends.leave.notified(), if !leaving => {
-                leaving = true;
-                served.as_mut().graceful_shutdown();
-            }
-            _ = drain.wait_for(|draining| *draining), if !leaving => {
-                leaving = true;
-                served.as_mut().graceful_shutdown();
-            }
-        }
+            waits => waits,
+        };
+        None
     }
 }
 
@@ -262,14 +470,18 @@ mod tests {
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     /// Serves one end of a pipe; the other end, with the connection as its requests see it.
-    fn serving(until: Option<Instant>) -> (tokio::io::DuplexStream, Connection, watch::Sender<bool>) {
+    fn serving(until: Option<tokio::time::Instant>) -> (tokio::io::DuplexStream, Connection, watch::Sender<bool>) {
         let (ours, theirs) = tokio::io::duplex(4096);
         let connection = Connection::from(SocketAddr::from(([127, 0, 0, 1], 7)));
         let router = Router::new().route("/", get(async || "yes"));
         let answers = Answers { grpc: router.clone(), http: Some(router) };
         let (drain, draining) = watch::channel(false);
         let served = connection.clone();
-        tokio::spawn(async move { serve(&builder(), ours, served, answers, draining, until).await });
+        let (limits, keeper) = (Arc::new(Limits::default()), Arc::new(Doorkeeper::new(4)));
+        let visit = keeper.admit(connection.peer.ip(), &limits, Instant::now()).unwrap();
+        let builder = Arc::new(builder(&limits));
+        let serving = Serving { visit, limits, builder, answers, keeper };
+        tokio::spawn(serving.serve(ours, served, draining, until));
         (theirs, connection, drain)
     }
 
@@ -282,11 +494,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_ends_with_its_age() {
-        let until = Instant::now() + Duration::from_millis(300);
+        let until = tokio::time::Instant::now() + Duration::from_millis(300);
         let (mut stream, _connection, _drain) = serving(Some(until));
         assert!(answer(&mut stream).await.ends_with("yes"));
         assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
-        assert!(Instant::now() >= until);
+        assert!(tokio::time::Instant::now() >= until);
     }
 
     #[tokio::test]

@@ -23,14 +23,17 @@ use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
 use crate::access::permission::Listener;
-use crate::access::{AccessView, Gate, bootstrap};
+use crate::access::{AccessView, Gate, Principal, PrincipalKind, bootstrap};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::driver::{Driver, Ending, Handle, Home, InboxLimits, OutboxLimits, Start};
 use crate::grpc::{self, Context};
 use crate::http::Exposed;
+use crate::limits::{Asker, FindAsker, OuterLayer, Rates, Remembers, WithinLayer};
 use crate::logging::Chain;
-use crate::net::Port;
+use crate::net::doorkeeper::Doorkeeper;
+use crate::net::handshakes::Handshakes;
+use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
@@ -205,6 +208,7 @@ impl Server {
         upkeep.expose(Exposed::new(move |into| exposed.expose(into)));
 
         let (drain, draining) = watch::channel(false);
+        let rates = Arc::new(Rates::new(upkeep.limits()));
         if let Some(tls) = &tls {
             let tls = Arc::clone(tls);
             upkeep.expose(Exposed::new(move |into| tls.expose(into)));
@@ -236,6 +240,7 @@ impl Server {
             draining: draining.clone(),
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
+            rates: Arc::clone(&rates),
             access,
         }));
         if let Some(tls) = &tls {
@@ -255,6 +260,20 @@ impl Server {
         grpc::agents(&context, &mut agents);
         upkeep.agent_services(&context, &mut agents);
 
+        let jwt = upkeep.jwt();
+        let remembers: Remembers = Arc::new(move |token| jwt.remembers(token));
+        let outer = OuterLayer { rates: Arc::clone(&rates), remembers };
+        let within = WithinLayer { rates: Arc::clone(&rates), find: finds_askers(Arc::clone(&context.access)) };
+        let doors = Doors {
+            keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
+            handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
+            limits: upkeep.limits(),
+        };
+        let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));
+        upkeep.expose(Exposed::new(move |into| {
+            keeper.expose(into);
+            shown.expose(into);
+        }));
         let http = upkeep.router(&context);
         let (api_listener, api_at) = listen(config.api_address()).await?;
         let (agent_listener, agents_at) = listen(config.agent_listen).await?;
@@ -280,18 +299,22 @@ impl Server {
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         ports.spawn(Arc::clone(&gate).watch(draining.clone()));
-        let http = gate.before_paths(Listener::Api, http);
+        let http = gate.before_paths(Listener::Api, http.layer(within.clone()));
         let http_api = http.clone();
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
-            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router());
-            ports.spawn(Port { listener, grpc, http, connections_max, tls }.serve(draining.clone()));
+            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router().layer(within.clone()));
+            let grpc = grpc.layer(outer.clone());
+            let http = http.map(|http| http.layer(outer.clone()));
+            let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
+            ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
-            let http = gate.before_paths(Listener::Aggregator, http);
+            let http = gate.before_paths(Listener::Aggregator, http.layer(within));
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
-            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls };
+            let http = http.layer(outer.clone());
+            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
             ports.spawn(port.serve(draining.clone()));
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
@@ -425,6 +448,43 @@ fn announce(config: &Config, tls: Option<&Tls>, aggregator: Option<SocketAddr>) 
     if let Some(address) = exposed.filter(|_| !config.secure.aggregator_is_encrypted(&listeners)) {
         warn!(%address, "the aggregator's listener is reached from elsewhere WITHOUT encryption, by the ranges of gitlens.sources.aggregator");
     }
+}
+
+/// Finds who asks in what the gate left, with the quota of the tenant that they act for.
+fn finds_askers(access: Arc<AccessView>) -> FindAsker {
+    Arc::new(move |extensions| {
+        let principal = extensions.get::<Arc<Principal>>()?;
+        Some(Asker {
+            principal: Arc::clone(&principal.name),
+            requests_per_second: access.load().access.quota(&principal.tenant).requests_per_second,
+            tenant: principal.tenant.clone(),
+            alone: matches!(principal.kind, PrincipalKind::Local | PrincipalKind::Plane),
+        })
+    })
+}
+
+/// Files that are left for the journal, views and everything else.
+const FILES_KEPT: u64 = 512;
+
+/// How many connections there can be: as many as configured, if the system gives as many files.
+fn connections_max(wanted: u32) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX).min(u64::from(wanted).saturating_mul(2).saturating_add(FILES_KEPT));
+    if limit.current.is_some_and(|current| current < most)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum })
+    {
+        warn!(%error, "the limit of open files was not raised");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = files.saturating_sub(FILES_KEPT).max(files / 2);
+    if room < u64::from(wanted) {
+        warn!(
+            connections = room,
+            wanted, files, "fewer connections fit than --connections-max, for want of open files"
+        );
+    }
+    usize::try_from(room.min(wanted.into())).unwrap_or(usize::MAX)
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {

@@ -12,6 +12,7 @@
 //! sinks:
 //!   ops: {url: "https://example.com/hook", on: [parked], secret: ".."}   # see `sinks::settings`
 //! otlp: {endpoint: "http://127.0.0.1:4318", sample: 0.1}               # traces, to a collector
+//! limits: {idle_timeout: 2m, requests_per_second: {principal: 5000}}   # see `limits`
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
 //! log: "info,mindos_control_plane=debug"
@@ -41,6 +42,7 @@ use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
 use crate::ingest::github;
 use crate::ingest::hook::SecretSetting;
+use crate::limits::{Limits, LimitsSetting};
 use crate::logging::{self, Filter};
 use crate::notify::{self, DiscordEnv, NotifySection, Places};
 use crate::prices::Prices;
@@ -119,6 +121,8 @@ struct Settings {
     #[serde(default)]
     sinks: BTreeMap<String, SinkSetting>,
     otlp: Option<OtlpSetting>,
+    #[serde(default)]
+    limits: LimitsSetting,
     log: Option<String>,
     #[serde(default)]
     gitlens: GitlensSection,
@@ -148,6 +152,7 @@ struct Checked {
     quotas: Arc<Quotas>,
     sinks: Arc<BTreeMap<String, Sink>>,
     otlp: Option<Arc<Otlp>>,
+    limits: Arc<Limits>,
     log: Filter,
     gitlens: Arc<GitlensSettings>,
     notify: Arc<Places>,
@@ -173,6 +178,7 @@ impl Checked {
             quotas,
             sinks,
             otlp,
+            limits,
             log,
             gitlens,
             notify,
@@ -198,6 +204,7 @@ impl Checked {
             quotas: Arc::new(Quotas::new(&quotas)?),
             sinks: Arc::new(sinks),
             otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
+            limits: Arc::new(Limits::new(&limits)?),
             log: log.unwrap_or_else(|| base.log.clone()),
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
             notify: Arc::new(notify),
@@ -239,6 +246,8 @@ pub struct InForce {
     pub sinks: Configured,
     /// Where spans go.
     pub otlp: trace::Configured,
+    /// What peers may take.
+    pub limits: Arc<ArcSwap<Limits>>,
     /// What the surface of the GitLens contract is.
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
     /// Who is told what happens.
@@ -251,7 +260,8 @@ pub struct InForce {
 
 impl InForce {
     fn store(&self, checked: &Checked) {
-        let InForce { github, doors, app, prices, quotas, sinks, otlp, gitlens, notify, oidc, token_review } = self;
+        let InForce { github, doors, app, prices, quotas, sinks, otlp, limits, gitlens, notify, oidc, token_review } =
+            self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
         app.store(checked.app.clone());
@@ -259,6 +269,10 @@ impl InForce {
         quotas.store(Arc::clone(&checked.quotas));
         sinks.store(Arc::clone(&checked.sinks));
         otlp.store(checked.otlp.clone());
+        // The same limits keep what was taken of them.
+        if **limits.load() != *checked.limits {
+            limits.store(Arc::clone(&checked.limits));
+        }
         gitlens.store(Arc::clone(&checked.gitlens));
         notify.store(Arc::clone(&checked.notify));
         oidc.store(Arc::clone(&checked.oidc));

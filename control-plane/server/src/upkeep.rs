@@ -196,6 +196,12 @@ impl Upkeep {
         Arc::clone(&self.in_force.prices)
     }
 
+    /// What peers may take, as the settings say.
+    #[must_use]
+    pub fn limits(&self) -> Arc<ArcSwap<crate::limits::Limits>> {
+        Arc::clone(&self.in_force.limits)
+    }
+
     /// Verifies tokens of the identity providers that the settings name.
     #[must_use]
     pub fn jwt(&self) -> Jwt {

@@ -22,6 +22,8 @@ use tracing_subscriber::fmt::MakeWriter;
 const SECRET: &str = "hush-this-is-the-secret";
 const OLD: &str = "hush-this-was-the-secret";
 const SETTINGS: &str = r#"
+# All of them come from one address here, and many are altered.
+limits: {failures_per_second: 100000}
 github_secret: hush-this-is-the-secret
 github_secret_previous: hush-this-was-the-secret
 gitlab: {secret: hush-this-is-the-secret, previous: hush-this-was-the-secret}

@@ -9,6 +9,7 @@
 //! line or a time that was guessed.
 
 pub mod account;
+pub mod attack;
 pub mod chance;
 pub mod client;
 pub mod general;

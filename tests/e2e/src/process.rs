@@ -157,6 +157,15 @@ impl Process {
         self.status("VmRSS:")
     }
 
+    /// Lets [`Self::memory_peak`] begin anew.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn forget_memory_peak(&self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.id());
+        std::fs::write(&path, "5").with_context(|| format!("failed to write {path}"))
+    }
+
     fn status(&self, field: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.id());
         let status = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;

@@ -22,6 +22,18 @@ pub fn project() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// Inputs of a target that are kept in the tree: what cannot be written down in its source, and what was found.
+///
+/// # Panics
+/// When one cannot be read.
+#[must_use]
+pub fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(project().join("tests/fuzz/corpus").join(target)) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("the folder can be listed").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("an input can be read")).collect()
+}
+
 /// Real webhook payloads with the GitHub event each is of, in order of their names.
 ///
 /// # Panics

@@ -6,27 +6,32 @@
 //! Invariant: a session that was opened is closed exactly once, in whatever way its stream ends.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mindos_core::input::SessionId;
 use mindos_proto::agent::v1::ConnectRequest;
 use mindos_proto::wire::agent_service_server::AgentService;
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
 use super::Context;
 use super::agent_down::Down;
+use super::agent_pace::Pace;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
 use crate::access::{Caller, Principal};
 use crate::driver::{Ending, Handle, Outbox};
+use crate::limits::Limits;
 use crate::net::Connection;
 use crate::prices::Prices;
 
 /// How long an agent may take to say `Hello`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that a frame waits at a time.
+const PACE_MAX: Duration = Duration::from_secs(10);
 /// How long a stream that was ended may take to hear of it before its connection is cut.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,8 @@ pub(super) struct Stream {
     pub(super) reconciles: Mutex<VecDeque<u64>>,
     /// An event may be sent once for all assignments of a frame.
     pub(super) shares_events: AtomicBool,
+    /// Assignments that were sent.
+    pub(super) assigned: AtomicU64,
     /// The way down is gone.
     pub(super) gone: tokio::sync::Notify,
 }
@@ -85,12 +92,13 @@ impl AgentService for Agents {
             outbox,
             reconciles: Mutex::default(),
             shares_events: AtomicBool::new(false),
+            assigned: AtomicU64::new(0),
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
-        let prices = Arc::clone(&self.context.prices);
+        let (prices, limits) = (Arc::clone(&self.context.prices), self.context.rates.limits());
         tokio::spawn(async move {
-            let ending = read(&stream, &caller, &prices, request.into_inner()).await;
+            let ending = read(&stream, &caller, &prices, &limits, request.into_inner()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -110,6 +118,7 @@ async fn read(
     stream: &Stream,
     caller: &Principal,
     prices: &ArcSwap<Prices>,
+    limits: &Limits,
     mut frames: Streaming<ConnectRequest>,
 ) -> Ending {
     let mut inputs = Vec::new();
@@ -136,6 +145,7 @@ async fn read(
             return Ending::Version(spoken);
         }
     };
+    let mut pace = Pace::new(limits, Instant::now());
     loop {
         prices.load().price(&mut inputs);
         tokio::select! {
@@ -153,6 +163,14 @@ async fn read(
             Ok(None) => return Ending::Finished,
             Err(status) => return broken(&status),
         };
+        let assigned = stream.assigned.load(Ordering::Relaxed);
+        let wait = pace.take(frame.messages.len(), frame.encoded_len(), assigned, Instant::now());
+        if !wait.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(PACE_MAX)) => {}
+                ending = stream.outbox.ended() => return ending,
+            }
+        }
         let noted = match up.frame(frame, stream.handle.now(), &mut inputs) {
             Ok(noted) => noted,
             Err(invalid) => return Ending::Protocol(invalid.to_string()),

@@ -122,6 +122,7 @@ impl Down {
                         self.give_up(&assign);
                         continue;
                     };
+                    self.stream.assigned.fetch_add(1, Ordering::Relaxed);
                     let comes_again = shares_events && !self.sent.insert(assign.delivery.event);
                     let traceparent = self.traceparent(&assign, &payload);
                     let event: &[u8] = if comes_again { &[] } else { &payload };

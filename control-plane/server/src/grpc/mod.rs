@@ -8,6 +8,7 @@ mod access_self;
 mod access_words;
 mod agent;
 mod agent_down;
+mod agent_pace;
 mod agent_up;
 mod authority;
 mod blob;
@@ -71,6 +72,7 @@ use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::limits::Rates;
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
@@ -105,6 +107,8 @@ pub struct Context {
     pub otlp: crate::trace::Configured,
     /// Data too large for their events.
     pub blobs: Arc<BlobStore>,
+    /// What peers may take.
+    pub rates: Arc<Rates>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
     /// Whose events are.
@@ -114,6 +118,8 @@ pub struct Context {
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
+    /// Turns for conditions that take long.
+    pub(crate) slow_judges: Arc<Semaphore>,
     scorecards: Arc<Semaphore>,
 }
 
@@ -136,6 +142,7 @@ pub struct Parts {
     pub draining: signal::Receiver<bool>,
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
+    pub rates: Arc<Rates>,
     pub access: Arc<AccessView>,
 }
 
@@ -156,6 +163,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            rates,
         } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
@@ -172,10 +180,12 @@ impl Context {
             judges,
             otlp,
             blobs,
+            rates,
             access,
             event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
+            slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
         }

@@ -21,6 +21,7 @@ use crate::access::{Scoped, refusal};
 use crate::admission::Verdict;
 use crate::driver::{Answer, CallError, Handle, Pending};
 use crate::ingest::event::accept;
+use crate::limits::What;
 use crate::logging::Chain;
 
 /// Batches of a stream that may be unanswered.
@@ -61,6 +62,11 @@ impl Context {
 
     /// Takes an event's part of its source's quota.
     pub(crate) fn quota(&self, event: &NewEvent) -> Result<(), rpc::Status> {
+        if event.seen.is_none() {
+            let rate = self.access.load().access.quota(&event.tenant).events_per_second;
+            let taken = self.rates.tenant(&event.tenant, What::Events, rate);
+            taken.map_err(|refusal| status::at_limit(&refusal))?;
+        }
         self.handle.admission().take(event).map_err(|exceeded| status::quota_exceeded(&exceeded))
     }
 

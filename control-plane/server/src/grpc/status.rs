@@ -18,6 +18,7 @@ use tonic::Code;
 use crate::admission::QuotaExceeded;
 use crate::driver::{CallError, Full, Stopped};
 use crate::ingest::event::EventError;
+use crate::limits::Refusal;
 
 /// When a caller may try again that was refused because something is full for a moment.
 const RETRY_SOON: Duration = Duration::from_millis(250);
@@ -227,6 +228,18 @@ pub fn quota_exceeded(exceeded: &QuotaExceeded) -> Status {
         .with_reason("QUOTA_EXCEEDED", [("quota", name.to_string()), ("source", origin.to_string())])
         .with(retry(delay))
         .with(quota(format!("quota:{name}"), "events of one source in a time"))
+}
+
+/// Somebody is at a limit of theirs.
+#[must_use]
+pub fn at_limit(refusal: &Refusal) -> Status {
+    let Refusal { reason, subject, what, retry: delay } = refusal;
+    // Rounded up, so that who waits as long finds room.
+    let delay = Duration::from_millis(u64::try_from(delay.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1));
+    new(Code::ResourceExhausted, refusal.to_string())
+        .with_reason(reason, [("limit", (*what).to_owned())])
+        .with(retry(delay))
+        .with(quota(subject.to_string(), what))
 }
 
 /// Something that is not there.

@@ -13,6 +13,8 @@ use prost::Name;
 use serde_json::{Value, json};
 use tonic::Code;
 
+use crate::limits::Why;
+
 /// A refusal with its status code.
 #[derive(Clone, Debug)]
 pub struct HttpError {
@@ -73,6 +75,11 @@ impl HttpError {
     #[must_use]
     pub fn into_response_with(self, body: Value) -> Response {
         let mut response = (self.code, Json(body)).into_response();
+        if self.code == StatusCode::UNAUTHORIZED {
+            // For whoever counts and paces them.
+            let info = self.status.detail::<ErrorInfo>();
+            response.extensions_mut().insert(info.map_or(Why::Other, |info| Why::from_reason(&info.reason)));
+        }
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

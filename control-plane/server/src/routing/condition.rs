@@ -25,6 +25,16 @@ const DEPTH_MAX: u16 = 32;
 pub const STEPS_MAX: u64 = 500_000;
 /// How long an evaluation with loops may take.
 pub const TIME_MAX: Duration = Duration::from_millis(100);
+/// Steps and time that all conditions of one event may take where others wait for the thread.
+const QUICK: (u64, Duration) = (10_000, Duration::from_millis(10));
+/// The same on a thread where nobody waits.
+const FULL: (u64, Duration) = (2_000_000, Duration::from_millis(250));
+/// Steps that nobody is asked the time for.
+const STEPS_FREE: u64 = 5_000;
+/// The longest text that a pattern is held against, in bytes.
+const MATCHED_MAX: usize = 64 << 10;
+/// Bytes of a text that cost no steps with a pattern that costs little.
+const MATCHED_FREE: usize = 256;
 /// The longest text that `+` makes, in bytes.
 const TEXT_MAX: usize = 4096;
 
@@ -69,9 +79,48 @@ pub enum Verdict {
     Failed(String),
 }
 
+/// What the conditions of one event may take together.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    steps: u64,
+    taken: u64,
+    until: Instant,
+    /// One could not be evaluated to its end within it.
+    pub(super) used_up: bool,
+}
+
+impl Budget {
+    fn new((steps, time): (u64, Duration)) -> Budget {
+        Budget { steps, taken: 0, until: Instant::now() + time, used_up: false }
+    }
+
+    /// For a thread that others wait for.
+    pub(super) fn quick() -> Budget {
+        Budget::new(QUICK)
+    }
+
+    /// For a thread that nobody waits for.
+    pub(super) fn full() -> Budget {
+        Budget::new(FULL)
+    }
+
+    /// Does something that takes nothing of it.
+    pub(super) fn without<T>(&mut self, read: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let value = read();
+        self.until += began.elapsed();
+        value
+    }
+}
+
 /// A pattern that was compiled ahead.
 #[derive(Clone, Debug)]
-struct Pattern(Regex);
+struct Pattern {
+    regex: Regex,
+    /// Bytes of text that cost a step. Small patterns become tables and pass over text; for large ones a thousand states may have to be
+    /// looked at for each byte, which was measured to take 4 us.
+    bytes_a_step: f64,
+}
 
 static PATTERN_TYPE: Type = Type::new_unspecified_type("mindos.pattern");
 
@@ -98,6 +147,17 @@ impl StaticVal for Pattern {}
 thread_local! {
     static STEPS: Cell<u64> = const { Cell::new(0) };
     static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+    static NOT_COUNTED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Does something whose time no condition is to answer for: reading the payload, which is bounded by its size.
+pub(super) fn not_counted<T>(read: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let value = read();
+    let took = began.elapsed();
+    NOT_COUNTED.set(NOT_COUNTED.get() + took);
+    UNTIL.set(UNTIL.get().map(|until| until + took));
+    value
 }
 
 const SPEND: &str = "@spend";
@@ -148,10 +208,21 @@ fn add<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executi
 fn matches<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let text = arguments.first().and_then(|text| text.downcast_ref::<CelString>());
     let pattern = arguments.get(1).and_then(|pattern| pattern.downcast_ref::<Pattern>());
-    let (Some(text), Some(Pattern(pattern))) = (text, pattern) else {
+    let (Some(text), Some(Pattern { regex, bytes_a_step })) = (text, pattern) else {
         return Err(ExecutionError::missing_argument_or_target());
     };
-    Ok(CowVal::owned(CelBool::from(pattern.is_match(text.inner()))))
+    let text = text.inner();
+    if text.len() > MATCHED_MAX {
+        return Err(ExecutionError::function_error("matches", format!("the text has more than {MATCHED_MAX} bytes")));
+    }
+    // Names and titles are free with patterns that cost little.
+    let counted = if *bytes_a_step < 1.0 { text.len() } else { text.len().saturating_sub(MATCHED_FREE) };
+    let steps = (counted as f64 / bytes_a_step) as u64;
+    STEPS.set(STEPS.get().saturating_sub(steps));
+    if STEPS.get() == 0 {
+        return Err(ExecutionError::function_error("matches", "the steps are used up"));
+    }
+    Ok(CowVal::owned(CelBool::from(regex.is_match(text))))
 }
 
 impl Condition {
@@ -192,10 +263,17 @@ impl Condition {
         &self.paths
     }
 
-    /// Evaluates it. `variables` has the event's.
-    pub(super) fn holds(&self, variables: &dyn VariableResolver) -> Verdict {
-        STEPS.set(STEPS_MAX);
-        UNTIL.set(Some(Instant::now() + TIME_MAX));
+    /// Evaluates it. `variables` has the event's; what it takes comes out of the event's budget.
+    pub(super) fn holds(&self, variables: &dyn VariableResolver, budget: &mut Budget) -> Verdict {
+        let began = Instant::now();
+        let steps = STEPS_MAX.min(budget.steps);
+        // Conditions that take no steps are as long as they are written; a large table of them is nobody's trick.
+        if steps == 0 || (budget.taken > STEPS_FREE && began > budget.until) {
+            budget.used_up = true;
+            return Verdict::Failed("the conditions of the event took too long together".to_owned());
+        }
+        STEPS.set(steps);
+        UNTIL.set(Some((began + TIME_MAX).min(budget.until)));
         let resolver = Resolver { variables, patterns: &self.patterns };
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
             let mut context = Context::with_env(Arc::clone(&ENV));
@@ -207,6 +285,12 @@ impl Condition {
             }
         }));
         let short = |text: String| Verdict::Failed(text.chars().take(200).collect());
+        let left = STEPS.get();
+        let taken = steps.saturating_sub(left).min(budget.steps);
+        budget.steps -= taken;
+        budget.taken += taken;
+        budget.until += NOT_COUNTED.replace(Duration::ZERO);
+        budget.used_up |= left == 0;
         match evaluated {
             _ if STEPS.get() == 0 => short(format!("took more than {STEPS_MAX} steps or {} ms", TIME_MAX.as_millis())),
             Ok(Ok(true)) => Verdict::Holds,

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
 use mindos_model::{Seq, Strategy, TenantName};
 
-use super::super::{Facts, Judge};
+use super::super::judge::More;
+use super::super::{Facts, Judge, Judges};
 use super::*;
 use crate::ingest::cloudevents::{ExtensionValue, IncomingEvent};
 use crate::ingest::event::accept_incoming;
@@ -131,6 +132,51 @@ fn a_loop_without_an_end_in_sight_is_ended() {
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(verdict("data.items.all(a, a == 1)", &items), Verdict::Holds);
+}
+
+#[test]
+fn what_takes_long_is_put_off_and_bounded_for_all_conditions_together() {
+    let slow = [
+        "data.items.all(a, data.items.all(b, a + b > 0))",
+        "data.text.matches('[ab]*a[ab]{1000}c')",
+        "data.items.exists(a, data.text.matches('(x+x+)+y.{300}') && a == 2)",
+        "data.text.matches('(a|aa|aaa|a?){100}c$')",
+    ];
+    let conditions: Vec<&str> = (0..1000).map(|place| slow[place % slow.len()]).collect();
+    let judges = Judges::default();
+    judges.learn(&TenantName::default_tenant(), Arc::new(table(&conditions)), Seq(1));
+    let text = "ab".repeat(15_000);
+    let items = vec!["1"; 20_000].join(",");
+    let mut event = event(&format!("{{\"text\": \"{text}\", \"items\": [{items}]}}"));
+    // Reading the payload is not what is bounded here.
+    let _ = judges.judge(&mut event);
+
+    let began = Instant::now();
+    let more = judges.judge(&mut event);
+    let quick = began.elapsed();
+    let began = Instant::now();
+    judges.judge_slowly(&mut event);
+    let full = began.elapsed();
+
+    assert_eq!(more, More::Time);
+    assert!(quick < Duration::from_millis(200) && full < Duration::from_secs(3), "{quick:?} {full:?}");
+    let judged = event.judged.unwrap();
+    assert!(judged.holds.is_none() && judged.failed > 900, "none of them holds: {judged:?}");
+}
+
+#[test]
+fn many_conditions_that_cost_little_are_judged_at_once() {
+    let conditions: Vec<String> =
+        (0..500).map(|place| format!("actor == 'a{place}' || type.matches('^x{place}')")).collect();
+    let judges = Judges::default();
+    judges.learn(
+        &TenantName::default_tenant(),
+        Arc::new(table(&conditions.iter().map(String::as_str).collect::<Vec<_>>())),
+        Seq(1),
+    );
+    let mut event = event(DATA);
+    assert_eq!(judges.judge(&mut event), More::Nothing);
+    assert_eq!(event.judged.unwrap().failed, 0);
 }
 
 #[test]

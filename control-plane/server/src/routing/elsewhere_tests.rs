@@ -6,6 +6,7 @@ use mindos_core::route::{Match, Route, RouteTable, Targets};
 use mindos_model::{Seq, Strategy, TenantName};
 
 use super::super::Judges;
+use super::super::judge::More;
 use super::*;
 use crate::blobs::Announced;
 use crate::ingest::cloudevents::{ExtensionValue, IncomingEvent};
@@ -56,7 +57,7 @@ fn judges(condition: &str) -> Judges {
 /// What is judged once it was looked for: the place that holds and how many failed.
 fn judged(world: &World, condition: &str, dataref: &str) -> (Option<u32>, u32) {
     let (judges, mut event) = (judges(condition), event(dataref));
-    assert!(judges.judge(&mut event));
+    assert_eq!(judges.judge(&mut event), More::Data);
     let before = event.judged.unwrap();
     assert_eq!((before.holds, before.failed), (None, 1), "nothing is made of data that nobody saw");
     assert_eq!(judges.counts().0, 0);
@@ -76,7 +77,7 @@ fn conditions_see_data_in_a_blob() {
     assert_eq!(judged(&world, "!has(data.other)", &dataref), (Some(0), 0));
     // What no condition asks for is not read.
     for condition in ["type == 'com.example.other' && data.size == 7", "id == '1'"] {
-        assert!(!judges(condition).judge(&mut event(&dataref)), "{condition}");
+        assert_eq!(judges(condition).judge(&mut event(&dataref)), More::Nothing, "{condition}");
     }
 }
 
@@ -90,7 +91,7 @@ fn what_cannot_be_seen_fails_and_is_counted_by_its_reason() {
     for (dataref, reason) in [(&*large, "too_large"), (&*absent, "missing"), ("https://example.com/1", "foreign")] {
         // A condition that would hold for no data at all does not.
         let (judges, mut event) = (judges("!has(data.size)"), event(dataref));
-        assert!(judges.judge(&mut event));
+        assert_eq!(judges.judge(&mut event), More::Data);
         judges.judge_reading(&mut event, &world.blobs);
         let judged = event.judged.unwrap();
         assert_eq!((judged.holds, judged.failed), (None, 1), "{reason}");

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -19,12 +20,12 @@ use mindos_core::route_index::{Looked, RouteIndex};
 use mindos_model::{Seq, TenantName};
 use tracing::warn;
 
-use super::condition::{Condition, Verdict};
+use super::condition::{Budget, Condition, Verdict, not_counted};
 use super::elsewhere::{self, Unread, UnreadCounts};
 use super::fields::{Value, Wanted};
 use crate::blobs::BlobStore;
 use crate::ingest::event::{Extension, extensions, json_data, json_dataref};
-use crate::metrics::Exposition;
+use crate::metrics::{Exposition, Kind};
 
 /// What conditions can ask of an event.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +126,17 @@ impl Judge {
 
     /// Place of the first route that fits, and what is to be said of the conditions on the way there. `failed` hears of each that
     /// could not be evaluated.
-    pub fn route(&self, facts: &Facts<'_>, mut failed: impl FnMut(u32, &str)) -> (Option<u32>, Judged) {
+    pub fn route(&self, facts: &Facts<'_>, failed: impl FnMut(u32, &str)) -> (Option<u32>, Judged) {
+        self.route_within(facts, &mut Budget::full(), failed)
+    }
+
+    /// As [`Self::route`], within a budget for all conditions together.
+    fn route_within(
+        &self,
+        facts: &Facts<'_>,
+        budget: &mut Budget,
+        mut failed: impl FnMut(u32, &str),
+    ) -> (Option<u32>, Judged) {
         let variables = Variables {
             facts,
             wanted: &self.wanted,
@@ -136,14 +147,15 @@ impl Judge {
         };
         if let Ok(data) = facts.elsewhere {
             // Ahead of the conditions, whose time is short.
-            let _ = variables.data.set(self.wanted.read(data).unwrap_or_else(|| Box::new(CelNull)));
+            let read = || self.wanted.read(data).unwrap_or_else(|| Box::new(CelNull));
+            let _ = variables.data.set(budget.without(read));
         }
         let mut judged = Judged { table: self.at, holds: None, failed: 0 };
         let first = self.index.first(&self.table, facts.looked(), |place| {
             let verdict = match &self.conditions[place as usize] {
                 Some(condition) => {
                     variables.missed.store(false, Ordering::Relaxed);
-                    let verdict = condition.holds(&variables);
+                    let verdict = condition.holds(&variables, budget);
                     match (variables.missed.load(Ordering::Relaxed), facts.elsewhere) {
                         // Whatever it made of data that it did not see.
                         (true, Err(unread)) => Verdict::Failed(unread.reason().to_owned()),
@@ -207,7 +219,7 @@ impl VariableResolver for Variables<'_> {
                     let data = json_data(encoded).and_then(|data| self.wanted.read(data));
                     data.unwrap_or_else(|| Box::new(CelNull))
                 };
-                return Some(CowVal::Borrowed(self.data.get_or_init(read).as_ref()));
+                return Some(CowVal::Borrowed(self.data.get_or_init(|| not_counted(read)).as_ref()));
             }
             "attributes" => {
                 return Some(CowVal::Borrowed(self.attributes.get_or_init(|| attributes(encoded)).as_ref()));
@@ -231,6 +243,42 @@ fn attributes(encoded: &[u8]) -> Value {
     Box::new(CelMap::from(entries))
 }
 
+/// What is to be done before an event is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    Nothing,
+    /// A condition asked for data in a blob: [`Judges::judge_reading`], where it may wait for a disk.
+    Data,
+    /// The conditions take longer than others can wait: [`Judges::judge_slowly`].
+    Time,
+}
+
+/// Sources whose events took long a moment ago: theirs are not tried where others wait.
+#[derive(Debug, Default)]
+struct SlowSources(Mutex<HashMap<(TenantName, Arc<str>), Instant>>);
+
+/// Sources that are remembered, and for how long.
+const SLOW_SOURCES_MAX: usize = 4096;
+const SLOW_SOURCE_TIME: Duration = Duration::from_secs(10);
+
+impl SlowSources {
+    fn has(&self, event: &NewEvent) -> bool {
+        let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = || (event.tenant.clone(), Arc::clone(&event.source));
+        !sources.is_empty() && sources.get(&key()).is_some_and(|since| since.elapsed() < SLOW_SOURCE_TIME)
+    }
+
+    fn add(&self, event: &NewEvent) {
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= SLOW_SOURCES_MAX {
+            sources.retain(|_, since| since.elapsed() < SLOW_SOURCE_TIME);
+        }
+        if sources.len() < SLOW_SOURCES_MAX {
+            sources.insert((event.tenant.clone(), Arc::clone(&event.source)), Instant::now());
+        }
+    }
+}
+
 /// Tenants whose tables are known at a time; all are forgotten, and learned again, when there would be more.
 const TENANTS_MAX: usize = 10_000;
 
@@ -240,6 +288,10 @@ pub struct Judges {
     in_force: ArcSwap<HashMap<TenantName, Arc<Judge>>>,
     failed: AtomicU64,
     again: AtomicU64,
+    slow: AtomicU64,
+    slow_sources: SlowSources,
+    /// Had to be taken as they were found, for there was no turn to evaluate them.
+    pub(super) no_turn: AtomicU64,
     unread: UnreadCounts,
 }
 
@@ -249,23 +301,54 @@ impl Judges {
         self.in_force.load().contains_key(tenant)
     }
 
-    /// Judges an event by the table that is known to be in force, and says by which, also where that has no conditions. True when a
-    /// condition asked for data in a blob: then [`Self::judge_reading`] is to judge it again, where it may wait for a disk.
+    /// Judges an event by the table that is known to be in force, and says by which, also where that has no conditions. It takes no
+    /// longer than others can wait; where more is to be done, it says what.
     #[must_use]
-    pub fn judge(&self, event: &mut NewEvent) -> bool {
+    pub fn judge(&self, event: &mut NewEvent) -> More {
         let in_force = self.in_force.load();
-        let Some(judge) = in_force.get(&event.tenant) else { return false };
+        let Some(judge) = in_force.get(&event.tenant) else { return More::Nothing };
         if !judge.is_conditional() || !event.routed {
             event.judged = Some(Judged { table: judge.at, holds: None, failed: 0 });
-            return false;
+            return More::Nothing;
         }
-        let mut asked = false;
-        let (_, judged) = judge.route(&Facts::from(&*event), |_, reason| asked |= reason == Unread::Pending.reason());
-        if !asked {
-            self.failed.fetch_add(judged.failed.into(), Ordering::Relaxed);
+        if self.slow_sources.has(event) {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            // Until it was evaluated nothing holds.
+            event.judged = Some(Judged { table: judge.at, holds: None, failed: 1 });
+            return More::Time;
+        }
+        let (mut asked, mut budget) = (false, Budget::quick());
+        let heard = |_, reason: &str| asked |= reason == Unread::Pending.reason();
+        let (_, judged) = judge.route_within(&Facts::from(&*event), &mut budget, heard);
+        let more = match (asked, budget.used_up) {
+            (true, _) => More::Data,
+            (false, true) => More::Time,
+            (false, false) => More::Nothing,
+        };
+        match more {
+            More::Nothing => self.count_failed(judged),
+            More::Time => {
+                self.slow.fetch_add(1, Ordering::Relaxed);
+                self.slow_sources.add(event);
+            }
+            More::Data => {}
         }
         event.judged = Some(judged);
-        asked
+        more
+    }
+
+    /// Counts what was settled as failed.
+    pub(super) fn count_failed(&self, judged: Judged) {
+        self.failed.fetch_add(judged.failed.into(), Ordering::Relaxed);
+    }
+
+    /// Judges an event whose conditions take long. Blocks for as long as they may.
+    pub fn judge_slowly(&self, event: &mut NewEvent) {
+        let in_force = self.in_force.load_full();
+        let Some(judge) = in_force.get(&event.tenant) else { return };
+        let (_, judged) = judge.route(&Facts::from(&*event), |_, _| {});
+        self.count_failed(judged);
+        event.judged = Some(judged);
     }
 
     /// Judges an event whose data are in a blob. Blocks.
@@ -284,6 +367,12 @@ impl Judges {
     /// Shows what conditions could not see.
     pub fn expose(&self, into: &mut Exposition) {
         self.unread.expose(into);
+        let help =
+            "Events whose conditions took longer than others can wait, and were evaluated on a thread of their own.";
+        into.single("mindos_events_judged_slowly_total", Kind::Counter, help, self.slow.load(Ordering::Relaxed));
+        let help =
+            "Of those, events that found no turn there: conditions that were not evaluated to their end did not hold.";
+        into.single("mindos_events_judged_in_part_total", Kind::Counter, help, self.no_turn.load(Ordering::Relaxed));
     }
 
     /// A tenant's table is in force. One that is older than what is known changes nothing.

@@ -5,14 +5,21 @@
 //! first on for which that is not the one in force, since no table comes back into force, so none is accepted before an earlier one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mindos_core::input::{Input, NewEvent, Query};
 use mindos_core::output::Reply;
 use mindos_model::{Seq, TenantName};
+use tokio::sync::oneshot;
 
+use super::judge::More;
 use crate::driver::{Answer, CallError, Stopped};
 use crate::grpc::Context;
 
+/// How long an event waits for its conditions to be evaluated, where they take long.
+const TURN_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+/// How far the thread for those stands back.
+const NICENESS: i32 = 15;
 /// Before the table in force is asked for once more, where the plane has no room for the question.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
 
@@ -32,8 +39,35 @@ impl Context {
 
     /// Judges an event by the table that is known to be in force.
     pub(crate) async fn judge(self: &Arc<Self>, event: &mut NewEvent) {
-        if self.judges.judge(event) {
-            *event = self.judge_reading(event.clone()).await;
+        match self.judges.judge(event) {
+            More::Nothing => {}
+            More::Data => *event = self.judge_reading(event.clone()).await,
+            More::Time => self.judge_slowly(event).await,
+        }
+    }
+
+    /// Judges an event whose conditions take long, on a thread that stands back behind all others. One at a time: whoever sends many
+    /// such events waits for their own, and after [`TURN_MAX`] has them taken as they were found.
+    async fn judge_slowly(self: &Arc<Self>, event: &mut NewEvent) {
+        let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.slow_judges).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            self.judges.no_turn.fetch_add(1, Ordering::Relaxed);
+            event.judged.iter().for_each(|judged| self.judges.count_failed(*judged));
+            return;
+        };
+        let (context, mut its) = (Arc::clone(self), event.clone());
+        let (done, judged) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("slow-judge".to_owned()).spawn(move || {
+            let _turn = turn;
+            // Where it cannot stand back it is one thread all the same.
+            let _ = rustix::process::nice(NICENESS);
+            context.judges.judge_slowly(&mut its);
+            let _ = done.send(its);
+        });
+        if thread.is_ok()
+            && let Ok(its) = judged.await
+        {
+            *event = its;
         }
     }
 

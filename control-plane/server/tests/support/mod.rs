@@ -112,7 +112,7 @@ impl Running {
         let fixed = ["test", "--data-dir", directory.0.to_str().unwrap()];
         let fixed = [&fixed[..], &["--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"]].concat();
         let config = Command::parse_from([&fixed[..], options].concat()).config;
-        Server::start(config).await.err().expect("the server started")
+        Server::start(config).await.expect_err("the server started")
     }
 
     /// Takes the server down in order.

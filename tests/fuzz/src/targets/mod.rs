@@ -1,5 +1,6 @@
 //! The targets by name.
 
+mod access;
 mod http_in;
 mod journal;
 mod record;
@@ -162,5 +163,73 @@ pub const TARGETS: &[Target] = &[
         seeds: journal::snapshot_seeds,
         shape: Shape::Bytes,
         words: &[],
+    },
+    // A token of an identity provider.
+    Target {
+        name: "jwt",
+        run: access::jwt,
+        seeds: access::jwt_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "\"alg\":\"none\"",
+            "\"alg\":\"HS256\"",
+            "ES384",
+            "\"crit\":[]",
+            "\"cnf\":{}",
+            "1e300",
+            "\\u0000",
+            ".",
+        ],
+    },
+    // The keys of an identity provider.
+    Target {
+        name: "jwks",
+        run: access::jwks,
+        seeds: access::jwks_seeds,
+        shape: Shape::Json,
+        words: &["kty", "RSA", "EC", "OKP", "P-384", "Ed25519", "AQAB", "x5c", "oct", "use", "enc"],
+    },
+    // A certificate of an agent, and a request for one.
+    Target {
+        name: "certificate",
+        run: access::certificate,
+        seeds: access::certificate_seeds,
+        shape: Shape::Bytes,
+        words: &["spiffe://mindos.local/tenant/", "/general/", "\u{0}"],
+    },
+    // The name of an agent.
+    Target {
+        name: "identity",
+        run: access::identity,
+        seeds: access::identity_seeds,
+        shape: Shape::Bytes,
+        words: &["tenant/", "cluster/", "ns/", "general/", "instance/", "agent/", "//", "%2f", "..", "A"],
+    },
+    // A settings file.
+    Target {
+        name: "settings",
+        run: access::settings,
+        seeds: access::settings_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "limits: ",
+            "oidc: ",
+            "token_review: ",
+            "anchors: ",
+            "1h",
+            "99999999999999999999d",
+            "&a ",
+            "*a",
+            "-1",
+            "1e9",
+        ],
+    },
+    // The frames of a connection, as they are counted.
+    Target {
+        name: "frames",
+        run: access::frames,
+        seeds: access::frames_seeds,
+        shape: Shape::Bytes,
+        words: &["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x09\x04\0\0\0\x01", "\0\0\0\x01\0\0\0\0\x01"],
     },
 ];

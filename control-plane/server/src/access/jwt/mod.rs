@@ -165,6 +165,12 @@ impl Jwt {
         text.bytes().filter(|&byte| byte == b'.').count() == 2
     }
 
+    /// Whether a token was verified a while ago and is remembered: its signature need not be checked.
+    #[must_use]
+    pub fn remembers(&self, token: &str) -> bool {
+        self.0.remembers(token)
+    }
+
     /// Says who presents a token.
     ///
     /// # Errors
@@ -201,6 +207,11 @@ impl Jwt {
 }
 
 impl Inner {
+    fn remembers(&self, text: &str) -> bool {
+        let hash: seen::Hash = Sha256::digest(text.as_bytes()).into();
+        text.len() <= TOKEN_BYTES_MAX && self.state().seen().get(&hash, self.clock.now()).is_some()
+    }
+
     async fn verify(&self, text: &str) -> Result<Person, JwtError> {
         if text.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong { bytes: text.len() }.into());

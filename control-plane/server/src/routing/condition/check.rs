@@ -55,6 +55,11 @@ const TREE_DEPTH_MAX: usize = 3 * DEPTH_MAX as usize;
 pub(super) const PATTERN: &str = "@pattern";
 /// Bytes that a compiled pattern may take.
 const PATTERN_SIZE_MAX: usize = 1 << 18;
+/// Bytes that a pattern takes at most which costs little.
+const PATTERN_SIZE_SMALL: usize = 1 << 14;
+/// Bytes of text for a step, with a pattern that costs little and with others.
+const BYTES_A_STEP_SMALL: f64 = 1.0;
+const BYTES_A_STEP: f64 = 0.25;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -222,7 +227,9 @@ impl Walk {
             };
             ConditionError::Pattern { pattern: text.chars().take(80).collect(), reason }
         })?;
-        self.found.patterns.push(Pattern(compiled));
+        let small = RegexBuilder::new(text).size_limit(PATTERN_SIZE_SMALL).build().is_ok();
+        let bytes_a_step = if small { BYTES_A_STEP_SMALL } else { BYTES_A_STEP };
+        self.found.patterns.push(Pattern { regex: compiled, bytes_a_step });
         Ok(format!("{PATTERN}{}", self.found.patterns.len() - 1))
     }
 

@@ -1,0 +1,98 @@
+//! Handshakes of TLS, on a thread of their own: what they cost in signatures is not taken from who is connected already.
+//!
+//! An address shakes so many hands at a time, and its others wait. Invariant: the wait and the handshake each end within their time.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_rustls::server::TlsStream;
+use tracing::warn;
+
+use crate::limits::AddressKey;
+use crate::tls::accept::PortTls;
+use crate::tls::identity::AgentIdentity;
+
+/// How far the thread stands back behind those that serve.
+const NICENESS: i32 = 5;
+/// Addresses that are remembered; more of them are looked through for those that have gone.
+const ADDRESSES_MAX: usize = 1024;
+
+/// A connection after its handshake.
+pub(super) type Shaken = (TlsStream<TcpStream>, Option<Arc<AgentIdentity>>);
+
+/// The thread, and who waits for it.
+#[derive(Debug)]
+pub struct Handshakes {
+    runtime: Handle,
+    /// Ends the thread when it is dropped.
+    _end: oneshot::Sender<()>,
+    shares: Mutex<HashMap<AddressKey, Weak<Semaphore>>>,
+}
+
+impl Handshakes {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    pub fn start() -> io::Result<Handshakes> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("handshakes".to_owned()).spawn(move || {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                warn!(%error, "the thread of handshakes was not set back");
+            }
+            let _ = runtime.block_on(ended);
+        })?;
+        Ok(Handshakes { runtime: handle, _end: end, shares: Mutex::default() })
+    }
+
+    fn share(&self, from: IpAddr, most: u32) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares.len() >= ADDRESSES_MAX {
+            shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let key = AddressKey::from(from);
+        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::new(Semaphore::new(most.max(1) as usize));
+        shares.insert(key, Arc::downgrade(&share));
+        share
+    }
+
+    /// Shakes hands; `None` when that failed or took too long, which is counted where it is known why.
+    pub(super) async fn shake(
+        &self,
+        tls: &PortTls,
+        stream: TcpStream,
+        peer: SocketAddr,
+        most: u32,
+        time: Duration,
+    ) -> Result<Option<Shaken>, Late> {
+        let share = self.share(peer.ip(), most);
+        let waited = tokio::time::timeout(time, async {
+            // Who says nothing takes nobody's turn.
+            stream.readable().await.ok()?;
+            share.acquire_owned().await.ok()
+        });
+        let Some(turn) = waited.await.map_err(|_| Late)? else { return Ok(None) };
+        let tls = tls.clone().within(time);
+        let shaking = async move {
+            let shaken = tls.accept(stream, peer).await;
+            drop(turn);
+            shaken
+        };
+        Ok(self.runtime.spawn(shaking).await.ok().flatten())
+    }
+}
+
+/// Nothing was said, or no turn came, in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Late;

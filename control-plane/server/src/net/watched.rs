@@ -1,0 +1,84 @@
+//! A socket whose frames are counted while they are read.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::{Flood, Frames};
+
+/// What was seen on a connection.
+#[derive(Debug)]
+pub(super) struct Seen {
+    frames: Mutex<Frames>,
+    flood: OnceLock<Flood>,
+}
+
+impl Seen {
+    pub(super) fn new(streams: u32, resets: u32) -> Seen {
+        Seen { frames: Mutex::new(Frames::new(streams, resets, Instant::now())), flood: OnceLock::new() }
+    }
+
+    /// What the connection is ended for.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        self.flood.get().copied()
+    }
+
+    /// Since when a block of headers is open, and whether anything came at all.
+    pub(super) fn look(&self) -> (Option<Instant>, bool) {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        (frames.block_since(), frames.has_begun())
+    }
+
+    fn see(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.see(bytes, Instant::now).map_err(|flood| {
+            let _ = self.flood.set(flood);
+            io::Error::new(io::ErrorKind::InvalidData, flood.to_string())
+        })
+    }
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    pub(super) inner: S,
+    pub(super) seen: Arc<Seen>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
+        Poll::Ready(self.seen.see(into.filled().get(before..).unwrap_or_default()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
