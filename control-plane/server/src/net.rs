@@ -459,3 +459,56 @@ impl Watch {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// Serves one end of a pipe; the other end, with the connection as its requests see it.
+    fn serving(until: Option<Instant>) -> (tokio::io::DuplexStream, Connection, watch::Sender<bool>) {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let connection = Connection::from(SocketAddr::from(([127, 0, 0, 1], 7)));
+        let router = Router::new().route("/", get(async || "yes"));
+        let answers = Answers { grpc: router.clone(), http: Some(router) };
+        let (drain, draining) = watch::channel(false);
+        let served = connection.clone();
+        let (keeper, limits) = (Arc::new(Doorkeeper::new(8)), Arc::new(Limits::default()));
+        let visit = keeper.admit(connection.peer.ip(), &limits, std::time::Instant::now()).unwrap();
+        let builder = Arc::new(builder(&limits));
+        let serving = Serving { visit, limits, builder, answers, keeper };
+        tokio::spawn(async move { serving.serve(ours, served, draining, until).await });
+        (theirs, connection, drain)
+    }
+
+    async fn answer(stream: &mut tokio::io::DuplexStream) -> String {
+        stream.write_all(ASK).await.unwrap();
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_with_its_age() {
+        let until = Instant::now() + Duration::from_millis(300);
+        let (mut stream, _connection, _drain) = serving(Some(until));
+        assert!(answer(&mut stream).await.ends_with("yes"));
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+        assert!(Instant::now() >= until);
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_an_age_stands_until_it_is_cut_or_told_to_leave() {
+        for end in [Connection::cut, Connection::leave] {
+            let (mut stream, connection, _drain) = serving(None);
+            assert!(answer(&mut stream).await.ends_with("yes"));
+            end(&connection);
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+        }
+    }
+}

@@ -39,6 +39,7 @@ use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
 use crate::tls::accept::PortTls;
 use crate::tls::counts::PortName;
+use crate::tls::live;
 use crate::tls::server_config::{Tls, TlsError};
 use crate::upkeep::{Upkeep, UpkeepError};
 use crate::views::follow::Source;
@@ -212,6 +213,21 @@ impl Server {
             let tls = Arc::clone(tls);
             upkeep.expose(Exposed::new(move |into| tls.expose(into)));
         }
+        if let Some(tls) = &tls {
+            // Before a port is open: nobody who is denied shakes hands.
+            let known = Arc::clone(&access);
+            tls.denied().ask(move |agent| known.load().access.denial_of(&agent.identity, &agent.key).is_some());
+        }
+        let identities = grpc::Identities::new(grpc::IdentityParts {
+            handle: handle.clone(),
+            access: Arc::clone(&access),
+            tls: tls.clone(),
+            service_accounts: upkeep.service_accounts(),
+            life: config.secure.certificate_life,
+        });
+        let identities = identities.map_err(|error| RunError::Thread(io::Error::other(error)))?;
+        upkeep.expose(identities.exposed());
+        let authorities = grpc::Authorities { handle: handle.clone(), access: Arc::clone(&access), tls: tls.clone() };
         let context = Arc::new(Context::new(grpc::Parts {
             handle: handle.clone(),
             payloads,
@@ -227,12 +243,16 @@ impl Server {
             rates: Arc::clone(&rates),
             access,
         }));
+        if let Some(tls) = &tls {
+            let _ = context.tls.set(Arc::clone(tls));
+        }
         let (health, api_health) = tonic_health::server::health_reporter();
         tell(&health, ServingStatus::NotServing).await;
         let mut api = Routes::builder();
         api.add_service(api_health.clone());
         add_reflection(&mut api)?;
         grpc::api(&context, &mut api);
+        grpc::certificates(identities, authorities.clone(), &mut api);
         upkeep.services(&context, &mut api);
         let mut agents = Routes::builder();
         agents.add_service(api_health);
@@ -272,6 +292,8 @@ impl Server {
         upkeep.spawn(&context, &mut ports);
         if let Some(tls) = &tls {
             ports.spawn(Arc::clone(tls).watch(draining.clone()));
+            ports.spawn(live::keep_out(Arc::clone(tls), Arc::clone(&context.access), draining.clone()));
+            ports.spawn(authorities.keep_recorded(draining.clone()));
         }
         announce(&config, tls.as_deref(), aggregator_at);
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));

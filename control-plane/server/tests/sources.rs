@@ -51,3 +51,11 @@ async fn a_listener_on_the_network_answers_whom_the_settings_name() {
     tokio::time::timeout(PATIENCE, taken).await.expect("the settings were not taken");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_clear_is_not_opened_to_nobody_in_particular() {
+    let directory = Directory::new();
+    let options = ["--aggregator-address", "0.0.0.0:0", "--aggregator-plaintext", "--tls", "off"];
+    let error = Running::refused(&directory, &options).await.to_string();
+    assert!(error.contains("--aggregator-plaintext") && error.contains("gitlens.sources.aggregator"), "{error}");
+}

@@ -77,6 +77,57 @@ async fn both_ports_speak_tls_and_agents_need_a_certificate() {
     server.stop().await;
 }
 
+/// A certificate and key in PEM, of nobody's authority, with a serial number of its own.
+fn pair() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+/// The certificate that the server shows; nobody is believed here.
+async fn shown(at: &str, trusted: &[&str]) -> Option<Vec<u8>> {
+    let mut store = RootCertStore::empty();
+    for pem in trusted {
+        store.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let client = builder.with_root_certificates(store).with_no_client_auth();
+    let at: SocketAddr = at.rsplit_once('/').unwrap().1.parse().unwrap();
+    let stream = TcpStream::connect(at).await.unwrap();
+    let stream = TlsConnector::from(Arc::new(client)).connect(ServerName::from(at.ip()), stream).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
+}
+
+#[tokio::test]
+async fn certificates_from_files_are_replaced_while_it_runs() {
+    let directory = Directory::new();
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let (certificate_at, key_at) = (directory.0.join("server.pem"), directory.0.join("server.key"));
+    let (first, key) = pair();
+    std::fs::write(&certificate_at, &first).unwrap();
+    std::fs::write(&key_at, key).unwrap();
+    let options = ["--tls-cert", certificate_at.to_str().unwrap(), "--tls-key", key_at.to_str().unwrap()];
+    let server = Running::with(&directory, &options).await;
+    let (second, key) = pair();
+    let before = shown(&server.api, &[&first, &second]).await.unwrap();
+
+    std::fs::write(&key_at, key).unwrap();
+    std::fs::write(&certificate_at, &second).unwrap();
+    let replaced = async {
+        while shown(&server.api, &[&first, &second]).await.unwrap() == before {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, replaced).await.expect("the new pair was not taken");
+    let after = shown(&server.api, &[&second]).await.unwrap();
+    std::fs::write(&key_at, "junk").unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(shown(&server.api, &[&second]).await.unwrap(), after);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_half_open_handshake_does_not_hold_up_a_drain() {
     let directory = Directory::new();

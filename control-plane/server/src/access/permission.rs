@@ -141,10 +141,10 @@ pub enum Listener {
 
 use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
 use rights::{
-    AGENTS_DENY, API_TOKENS_MANAGE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ, BUDGETS_SET, DELIVERIES_CHANGE,
-    DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ, ISSUERS_MANAGE, ISSUERS_READ,
-    JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_VERIFY, METRICS_READ, QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE,
-    ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
+    AGENTS_DENY, API_TOKENS_MANAGE, AUTHORITY_READ, AUTHORITY_ROTATE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ,
+    BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ,
+    ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_VERIFY, METRICS_READ, QUOTAS_READ,
+    QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
 };
 
 /// RPCs by their full names.
@@ -172,6 +172,9 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.access.v1.AccessService/ListDenials", Needs(&AGENTS_DENY)),
     ("mindos.access.v1.AccessService/SetQuota", Needs(&QUOTAS_SET)),
     ("mindos.access.v1.AccessService/ListQuotas", Needs(&QUOTAS_READ)),
+    ("mindos.access.v1.AuthorityService/GetAuthority", Needs(&AUTHORITY_READ)),
+    ("mindos.access.v1.AuthorityService/RotateAuthority", Needs(&AUTHORITY_ROTATE)),
+    ("mindos.access.v1.AuthorityService/RetireAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.agent.v1.AgentService/Connect", Agent),
     ("mindos.blob.v1.BlobService/Put", Needs(&BLOBS_WRITE)),
     ("mindos.blob.v1.BlobService/Get", Needs(&BLOBS_READ)),

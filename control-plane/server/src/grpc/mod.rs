@@ -10,6 +10,7 @@ mod agent;
 mod agent_down;
 mod agent_pace;
 mod agent_up;
+mod authority;
 mod blob;
 mod budget;
 mod delivery;
@@ -24,6 +25,7 @@ mod first_answer;
 mod fleet;
 mod fleet_view;
 mod fleet_watch;
+mod identity;
 mod ledger;
 mod model_load;
 mod publish;
@@ -37,8 +39,10 @@ pub mod status;
 pub(crate) mod watch;
 mod words;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+pub use authority::Authorities;
+pub use identity::{Identities, IdentityParts};
 pub(crate) use route_table::{read as read_routes, write as write_routes};
 
 use arc_swap::ArcSwap;
@@ -48,10 +52,12 @@ use mindos_journal::{Reader, RealDisk};
 use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_proto::access::v1::access_service_server::AccessServiceServer;
+use mindos_proto::access::v1::authority_service_server::AuthorityServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
+use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use mindos_proto::replay::v1::replay_service_server::ReplayServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
@@ -71,6 +77,7 @@ use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
+use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
 use crate::views::history::HistoryReader;
@@ -106,6 +113,8 @@ pub struct Context {
     pub access: Arc<AccessView>,
     /// Whose events are.
     pub(crate) event_tenants: EventTenants,
+    /// Where the ports are encrypted.
+    pub tls: OnceLock<Arc<Tls>>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -178,6 +187,7 @@ impl Context {
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
             slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
+            tls: OnceLock::new(),
         }
     }
 
@@ -225,6 +235,13 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(ReplayServiceServer::new(replays))
         .add_service(AccessServiceServer::new(access))
         .add_service(RouteServiceServer::new(table));
+}
+
+/// The services by which agents come by certificates and people look after what makes them.
+pub fn certificates(identities: Identities, authorities: Authorities, routes: &mut RoutesBuilder) {
+    routes
+        .add_service(IdentityServiceServer::new(identities).max_decoding_message_size(identity::REQUEST_MAX))
+        .add_service(AuthorityServiceServer::new(authorities));
 }
 
 /// The service that shows the ledger.

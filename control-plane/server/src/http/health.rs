@@ -1,7 +1,8 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it wants work.
 //!
 //! The ports open once the journal has been folded, so whoever gets an answer asks a process that has recovered. It is ready
-//! once the record of its epoch is durable: before that nothing that it is asked can be answered.
+//! once the record of its epoch is durable: before that nothing that it is asked can be answered. With TLS it is ready as long as its
+//! certificate is good.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,8 @@ enum Phase {
     Starting,
     /// Takes work.
     Ready,
+    /// Its certificate has expired: nobody can dial it.
+    Expired,
     /// Finishes what it has, and takes no more.
     Draining,
     /// Cannot go on: the process is about to end.
@@ -30,6 +33,8 @@ fn phase(context: &Context) -> Phase {
         Phase::Draining
     } else if !context.handle.has_begun() {
         Phase::Starting
+    } else if context.tls.get().is_some_and(|tls| tls.not_after() <= tls.now()) {
+        Phase::Expired
     } else {
         Phase::Ready
     }
@@ -49,6 +54,7 @@ fn answer(phase: Phase, good: bool) -> Response {
     let word = match phase {
         Phase::Starting => "starting",
         Phase::Ready => "ready",
+        Phase::Expired => "certificate expired",
         Phase::Draining => "draining",
         Phase::Failed => "failed",
     };

@@ -21,10 +21,12 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
+use tracing::error;
 
 use super::files::{self, FileError};
 use super::key::PublicKey;
 use super::names::Name;
+use crate::logging::Chain;
 
 /// Longest life of an agent's certificate.
 pub const AGENT_LIFE_MAX: Duration = Duration::from_secs(3600);
@@ -37,7 +39,7 @@ pub const SERVER_LIFE: Duration = Duration::from_secs(24 * 3600);
 pub const SERVER_BACKDATED: Duration = Duration::from_secs(2 * 3600);
 /// How long a root lives. Ten years: it is replaced by rotation and not by time.
 const ROOT_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
-const ROOT_BACKDATED: Duration = Duration::from_secs(24 * 3600);
+pub const ROOT_BACKDATED: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the authority does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -238,7 +240,10 @@ impl Authority {
         let id = keys.id;
         keys.write(&self.path)?;
         self.keys.store(Arc::new(keys));
-        self.publish()?;
+        // The change is made; the copy of the roots is written again at the next start.
+        if let Err(failed) = self.publish() {
+            error!(error = %Chain(&failed), path = %self.roots_path().display(), "roots were not published");
+        }
         Ok(id)
     }
 

@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mindos_model::Timestamp;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::identity::AgentIdentity;
 use super::renew::RENEW_LATE_MAX;
+use super::server_config::Tls;
+use crate::access::view::AccessView;
 use crate::net::Connection;
 
 /// Between two sweeps, at least, and from a change to its sweep, at most.
@@ -71,6 +74,33 @@ impl Live {
             cut += 1;
         }
         cut
+    }
+}
+
+/// Cuts off agents that come to be denied, until `drain` turns true.
+pub async fn keep_out(tls: Arc<Tls>, access: Arc<AccessView>, mut drain: watch::Receiver<bool>) {
+    let mut changes = access.changes();
+    // Denials have ever higher ids, so their number and the last one tell every change that adds one.
+    let denials = || {
+        let known = access.load();
+        (known.access.denials().count(), known.access.denials().map(|denial| denial.id).max())
+    };
+    let mut before = denials();
+    tls.sweep();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+            _ = drain.wait_for(|draining| *draining) => return,
+        }
+        let now = denials();
+        if now != before {
+            before = now;
+            tls.sweep();
+        }
+        // Many agents that join are many changes.
+        tokio::time::sleep(SWEEP_PAUSE).await;
     }
 }
 

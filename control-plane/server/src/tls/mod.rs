@@ -15,6 +15,7 @@ pub mod files;
 pub mod identity;
 pub mod key;
 pub mod live;
+pub mod membership;
 pub mod names;
 pub mod renew;
 pub mod server_config;

@@ -51,6 +51,21 @@ pub enum RenewRefusal {
     Denied,
 }
 
+impl RenewRefusal {
+    /// Its word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            RenewRefusal::Chain { .. } | RenewRefusal::Request(_) => "malformed",
+            RenewRefusal::Challenge => "challenge",
+            RenewRefusal::Late => "expired",
+            RenewRefusal::Certificate => "certificate",
+            RenewRefusal::Signature => "signature",
+            RenewRefusal::Denied => "denied",
+        }
+    }
+}
+
 /// What is signed with the old key.
 #[must_use]
 pub fn signed(challenge: &[u8], request: &[u8]) -> Vec<u8> {

@@ -191,6 +191,12 @@ impl Tls {
         self.settings.agent_ca.is_none()
     }
 
+    /// Whether the server's certificate comes from files.
+    #[must_use]
+    pub fn is_from_files(&self) -> bool {
+        matches!(self.settings.source, Source::Files { .. })
+    }
+
     /// Roots that clients need for this server: empty where its certificate is not of the built-in authority.
     #[must_use]
     pub fn roots_for_clients(&self) -> Vec<CertificateDer<'static>> {

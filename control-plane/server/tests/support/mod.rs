@@ -107,6 +107,14 @@ impl Running {
         Running { api, agents, aggregator, own: None, stop: Some(stop), serving }
     }
 
+    /// Why a server with these options does not start.
+    pub async fn refused(directory: &Directory, options: &[&str]) -> RunError {
+        let fixed = ["test", "--data-dir", directory.0.to_str().unwrap()];
+        let fixed = [&fixed[..], &["--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"]].concat();
+        let config = Command::parse_from([&fixed[..], options].concat()).config;
+        Server::start(config).await.err().expect("the server started")
+    }
+
     /// Takes the server down in order.
     pub async fn stop(mut self) {
         drop(self.stop.take());

@@ -1,0 +1,461 @@
+//! Agents that join, renew and are turned away, over real connections to a server with TLS.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use mindos_proto::access::v1 as access;
+use mindos_proto::access::v1::access_service_client::AccessServiceClient;
+use mindos_proto::access::v1::authority_service_client::AuthorityServiceClient;
+use mindos_proto::agent::v1::agent_message::Message as Up;
+use mindos_proto::agent::v1::agent_service_client::AgentServiceClient;
+use mindos_proto::agent::v1::{self as agent, ConnectRequest, ConnectResponse};
+use mindos_proto::identity::v1 as identity;
+use mindos_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use mindos_proto::identity::v1::join_request::Proof;
+use mindos_proto::ledger::v1::TailRequest;
+use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
+use rcgen::{CertificateParams, KeyPair, SigningKey};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest, Sha256};
+use support::{Directory, PATIENCE, Running};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status, Streaming};
+
+/// What an agent holds.
+struct Holder {
+    key: KeyPair,
+    issued: identity::Issued,
+}
+
+fn ders(bytes: &[bytes::Bytes]) -> Vec<CertificateDer<'static>> {
+    bytes.iter().map(|der| CertificateDer::from(der.to_vec())).collect()
+}
+
+fn published(data_dir: &Path) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_file_iter(data_dir.join("authority/roots.pem")).unwrap().map(Result::unwrap).collect()
+}
+
+fn client(roots: &[CertificateDer<'static>], agent: Option<&Holder>) -> ClientConfig {
+    let mut store = RootCertStore::empty();
+    roots.iter().for_each(|root| store.add(root.clone()).unwrap());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(store);
+    let mut config = match agent {
+        None => builder.with_no_client_auth(),
+        Some(Holder { key, issued }) => {
+            let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+            builder.with_client_auth_cert(ders(&issued.certificates), key.into()).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+async fn channel(at: &str, config: ClientConfig) -> Result<Channel, tonic::transport::Error> {
+    let at: SocketAddr = at.rsplit_once('/').unwrap().1.parse().unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let dial = tower::service_fn(move |_: Uri| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(at).await?;
+            let stream = connector.connect(ServerName::from(at.ip()), stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    Endpoint::from_shared(format!("http://{at}")).unwrap().connect_with_connector(dial).await
+}
+
+/// A server with TLS whose callers are not asked who they are, and a channel to its API.
+struct Plane {
+    server: Running,
+    directory: Directory,
+    api: Channel,
+}
+
+impl Plane {
+    async fn start() -> Plane {
+        Plane::again(Directory::new()).await
+    }
+
+    async fn again(directory: Directory) -> Plane {
+        let server = Running::with(&directory, &["--tls", "authority", "--access", "open"]).await;
+        let api = channel(&server.api, client(&published(&directory.0), None)).await.unwrap();
+        Plane { server, directory, api }
+    }
+
+    fn identity(&self) -> IdentityServiceClient<Channel> {
+        IdentityServiceClient::new(self.api.clone())
+    }
+
+    fn access(&self) -> AccessServiceClient<Channel> {
+        AccessServiceClient::new(self.api.clone())
+    }
+
+    fn authority(&self) -> AuthorityServiceClient<Channel> {
+        AuthorityServiceClient::new(self.api.clone())
+    }
+
+    async fn token(&self, uses: u32) -> String {
+        let holder = access::JoinHolder { holder: Some(access::join_holder::Holder::ClusterAgent(true)) };
+        let cluster = "c1".to_owned();
+        let request = access::CreateJoinTokenRequest { cluster, holder: Some(holder), uses, ..Default::default() };
+        self.access().create_join_token(request).await.unwrap().into_inner().text
+    }
+
+    async fn join(
+        &self,
+        token: &str,
+        key: &KeyPair,
+        change: impl FnOnce(&mut identity::JoinRequest),
+    ) -> Result<identity::Issued, Status> {
+        let mut request = identity::JoinRequest {
+            proof: Some(Proof::JoinToken(token.to_owned())),
+            cluster: "c1".to_owned(),
+            instance: "i1".to_owned(),
+            certificate_request: request(key).into(),
+            ..Default::default()
+        };
+        change(&mut request);
+        Ok(self.identity().join(request).await?.into_inner().issued.unwrap())
+    }
+
+    /// An agent that joined.
+    async fn joined(&self) -> Holder {
+        let (token, key) = (self.token(1).await, KeyPair::generate().unwrap());
+        let issued = self.join(&token, &key, |_| {}).await.unwrap();
+        Holder { key, issued }
+    }
+
+    async fn renew(&self, agent: &Holder) -> Result<Holder, Status> {
+        let challenge = self.identity().challenge(identity::ChallengeRequest {}).await?.into_inner().challenge;
+        let key = KeyPair::generate().unwrap();
+        let request = request(&key);
+        let signed = [&b"mindos-renew\0"[..], &challenge, &Sha256::digest(&request)].concat();
+        let signature = agent.key.sign(&signed).unwrap().into();
+        let certificates = agent.issued.certificates.clone();
+        let request =
+            identity::RenewRequest { certificates, certificate_request: request.into(), challenge, signature };
+        let issued = self.identity().renew(request).await?.into_inner().issued.unwrap();
+        Ok(Holder { key, issued })
+    }
+
+    /// Opens the stream of an agent, which is greeted, or why it is not.
+    async fn connect(&self, agent: &Holder, roots: &[CertificateDer<'static>]) -> Result<Live, Status> {
+        let channel = channel(&self.server.agents, client(roots, Some(agent))).await;
+        let channel = channel.map_err(|error| Status::unavailable(format!("{error:?}")))?;
+        let (up, receiver) = mpsc::channel(4);
+        let message = agent::AgentMessage { message: Some(Up::Hello(support::hello("b1", Vec::new()))) };
+        up.send(ConnectRequest { first_number: 1, messages: vec![message] }).await.unwrap();
+        let down = AgentServiceClient::new(channel).connect(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut live = Live { _up: up, down };
+        let welcome = live.next().await?;
+        assert_eq!(welcome.messages.len(), 1);
+        Ok(live)
+    }
+
+    /// Kinds of the records of access.
+    async fn ledger(&self) -> Vec<String> {
+        let mut tail = LedgerServiceClient::new(self.api.clone());
+        let request = TailRequest { from_seq: 1, ..Default::default() };
+        let mut entries = tail.tail(request).await.unwrap().into_inner();
+        let mut kinds = Vec::new();
+        while let Some(page) = entries.message().await.unwrap() {
+            kinds.extend(page.entries.into_iter().map(|entry| entry.kind));
+        }
+        kinds
+    }
+}
+
+struct Live {
+    _up: mpsc::Sender<ConnectRequest>,
+    down: Streaming<ConnectResponse>,
+}
+
+impl Live {
+    async fn next(&mut self) -> Result<ConnectResponse, Status> {
+        let message = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("nothing came down")?;
+        message.ok_or_else(|| Status::ok("the stream ended"))
+    }
+}
+
+fn request(key: &KeyPair) -> Vec<u8> {
+    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+}
+
+fn reason(status: &Status) -> String {
+    let info: mindos_proto::rpc::ErrorInfo = mindos_proto::rpc::Status::from(status).detail().unwrap();
+    info.reason
+}
+
+#[tokio::test]
+async fn an_agent_joins_connects_and_renews() {
+    let plane = Plane::start().await;
+    let agent = plane.joined().await;
+    let identity::Issued {
+        trust_bundle, identity, not_before_ms, not_after_ms, renew_after_ms, server_time_ms, ..
+    } = &agent.issued;
+    assert_eq!(identity, "spiffe://mindos.local/tenant/default/cluster/c1/agent/i1");
+    assert_eq!(ders(trust_bundle), published(&plane.directory.0));
+    assert!(not_before_ms < server_time_ms && renew_after_ms > server_time_ms);
+    assert!((renew_after_ms - server_time_ms) * 2 <= not_after_ms - server_time_ms + 1000);
+    let roots = ders(trust_bundle);
+    let mut first = plane.connect(&agent, &roots).await.unwrap();
+
+    let next = plane.renew(&agent).await.unwrap();
+    assert_eq!(next.issued.identity, agent.issued.identity);
+    assert_ne!(next.issued.certificates, agent.issued.certificates);
+    // The newer stream of the instance replaces the older, which lived on until then.
+    let _second = plane.connect(&next, &roots).await.unwrap();
+    assert_eq!(first.next().await.unwrap_err().code(), Code::Aborted);
+    // The old certificate stays good until it expires.
+    plane.renew(&agent).await.unwrap();
+
+    let known = plane.identity().authority(identity::AuthorityRequest {}).await.unwrap().into_inner();
+    assert_eq!((&known.trust_domain[..], known.trust_bundle), ("mindos.local", trust_bundle.clone()));
+    plane.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_lets_in_whom_it_is_for_as_often_as_it_may_and_refusals_are_on_record() {
+    let plane = Plane::start().await;
+    let (token, key, thief) = (plane.token(1).await, KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let wrong = plane.join(&token, &key, |request| request.cluster = "c2".to_owned()).await.unwrap_err();
+    assert_eq!((wrong.code(), wrong.message()), (Code::PermissionDenied, "join refused: wrong_cluster"));
+    let general = |request: &mut identity::JoinRequest| {
+        (request.general, request.namespace) = ("g".to_owned(), "n".to_owned());
+    };
+    assert_eq!(plane.join(&token, &key, general).await.unwrap_err().message(), "join refused: wrong_general");
+
+    plane.join(&token, &key, |_| {}).await.unwrap();
+    // Its answer was lost.
+    plane.join(&token, &key, |_| {}).await.unwrap();
+    for (key, instance) in [(&thief, "i1"), (&key, "i2")] {
+        let stolen = plane.join(&token, key, |request| request.instance = instance.to_owned()).await.unwrap_err();
+        assert_eq!((stolen.message(), &reason(&stolen)[..]), ("join refused: used_up", "JOIN_REFUSED"));
+    }
+    let unknown = format!("mindos_join_{}", "A".repeat(43));
+    let refused = plane.join(&unknown, &key, |_| {}).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "join refused: unknown"));
+
+    let kinds = plane.ledger().await;
+    let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+    // The same refusal within a moment is recorded once, that of a token that nobody made never.
+    assert_eq!((count("agent_joined"), count("join_refused"), count("authority_changed")), (1, 3, 1), "{kinds:?}");
+    plane.server.stop().await;
+}
+
+/// Signs as an issuer of service account tokens does (ES256).
+fn service_account_token(issuer: &KeyPair, claims: &serde_json::Value) -> String {
+    let header = serde_json::json!({ "alg": "ES256", "typ": "JWT", "kid": "k1" });
+    let signed = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+    let asn1 = issuer.sign(signed.as_bytes()).unwrap();
+    // Two integers of ASN.1 become two of 32 bytes each.
+    let integer = |at: usize| (&asn1[at + 2..at + 2 + usize::from(asn1[at + 1])], at + 2 + usize::from(asn1[at + 1]));
+    let (r, next) = integer(2);
+    let (s, _) = integer(next);
+    let mut raw = [0; 64];
+    for (half, number) in raw.chunks_mut(32).zip([r, s]) {
+        let number = &number[number.len().saturating_sub(32)..];
+        half[32 - number.len()..].copy_from_slice(number);
+    }
+    format!("{signed}.{}", base64url(&raw))
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let held = chunk.iter().fold(0u32, |held, &byte| held << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        text.extend((0..=chunk.len()).map(|place| char::from(DIGITS[(held >> (18 - 6 * place)) as usize & 63])));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_pod_joins_with_the_token_of_its_service_account() {
+    let plane = Plane::start().await;
+    let issuer = KeyPair::generate().unwrap();
+    let point = issuer.public_key_raw();
+    let key = serde_json::json!({
+        "kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "alg": "ES256",
+        "x": base64url(&point[1..33]), "y": base64url(&point[33..65]),
+    });
+    let grant = access::IssuerGrant {
+        namespace: "agents".to_owned(),
+        service_account: "reviewer*".to_owned(),
+        generals: vec!["security".to_owned()],
+        ..Default::default()
+    };
+    let registered = access::Issuer {
+        cluster: "c1".to_owned(),
+        name: "k8s".to_owned(),
+        url: "https://k8s.invalid".to_owned(),
+        audience: "mindos".to_owned(),
+        keys: serde_json::json!({ "keys": [key] }).to_string(),
+        grants: vec![grant],
+        ..Default::default()
+    };
+    let request = access::RegisterIssuerRequest { issuer: Some(registered) };
+    plane.access().register_issuer(request).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = |audience: &str| {
+        serde_json::json!({
+            "iss": "https://k8s.invalid", "aud": [audience], "iat": now, "nbf": now, "exp": now + 600,
+            "sub": "system:serviceaccount:agents:reviewer",
+            "kubernetes.io": {
+                "namespace": "agents",
+                "serviceaccount": { "name": "reviewer", "uid": "1" },
+                "pod": { "name": "reviewer-0", "uid": "2" },
+            },
+        })
+    };
+    let join = async |token: String, general: &str, namespace: &str| {
+        let change = |request: &mut identity::JoinRequest| {
+            request.proof = Some(Proof::ServiceAccountToken(token));
+            (request.general, request.namespace) = (general.to_owned(), namespace.to_owned());
+        };
+        plane.join("", &KeyPair::generate().unwrap(), change).await
+    };
+    let good = service_account_token(&issuer, &claims("mindos"));
+    let issued = join(good.clone(), "security", "agents").await.unwrap();
+    assert_eq!(
+        issued.identity,
+        "spiffe://mindos.local/tenant/default/cluster/c1/ns/agents/general/security/instance/i1"
+    );
+    let message = |refused: Result<identity::Issued, Status>| refused.unwrap_err().message().to_owned();
+    assert_eq!(message(join(good.clone(), "triage", "agents").await), "join refused: not_granted");
+    assert_eq!(message(join(good.clone(), "security", "other").await), "join refused: wrong_namespace");
+    let stranger = service_account_token(&KeyPair::generate().unwrap(), &claims("mindos"));
+    let elsewhere = service_account_token(&issuer, &claims("elsewhere"));
+    for token in [stranger, elsewhere, format!("{good}x"), "junk".to_owned()] {
+        let refused = join(token, "security", "agents").await.unwrap_err();
+        assert_eq!((refused.code(), &reason(&refused)[..]), (Code::PermissionDenied, "JOIN_REFUSED"), "{refused}");
+    }
+    let kinds = plane.ledger().await;
+    let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+    assert_eq!((count("agent_joined"), count("join_refused")), (1, 2), "{kinds:?}");
+    plane.server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_named() {
+    let plane = Plane::start().await;
+    let (token, key) = (plane.token(9).await, KeyPair::generate().unwrap());
+    type Change = fn(&mut identity::JoinRequest);
+    let cases: [(&str, Change); 8] = [
+        ("cluster", |request| request.cluster = "C 1".to_owned()),
+        ("instance", |request| request.instance = String::new()),
+        ("namespace", |request| request.general = "g".to_owned()),
+        ("proof", |request| request.proof = None),
+        ("join_token", |request| request.proof = Some(Proof::JoinToken("mindos_join_x".to_owned()))),
+        ("service_account_token", |request| request.proof = Some(Proof::ServiceAccountToken("x".repeat(20_000)))),
+        ("certificate_request", |request| request.certificate_request = vec![0x30; 9000].into()),
+        ("certificate_request", |request| request.certificate_request = b"junk".to_vec().into()),
+    ];
+    for (field, change) in cases {
+        let error = plane.join(&token, &key, change).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{field}: {error}");
+        assert!(error.message().starts_with(field), "{field}: {error}");
+    }
+    let huge = plane.join(&token, &key, |request| request.issuer_hint = "x".repeat(100_000)).await.unwrap_err();
+    assert_eq!(huge.code(), Code::OutOfRange);
+    let none = identity::RenewRequest::default();
+    let error = plane.identity().renew(none).await.unwrap_err();
+    assert_eq!((error.code(), error.message().starts_with("certificates")), (Code::InvalidArgument, true));
+    plane.server.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_denied_is_off_at_once_and_stays_off() {
+    let plane = Plane::start().await;
+    let agent = plane.joined().await;
+    let roots = ders(&agent.issued.trust_bundle);
+    let mut live = plane.connect(&agent, &roots).await.unwrap();
+    let pattern = access::AgentPattern { cluster: "c1".to_owned(), instance_id: "i1".to_owned(), ..Default::default() };
+    let target = access::deny_agent_request::Target::Agent(pattern);
+    let request = access::DenyAgentRequest { target: Some(target), reason: "stolen".to_owned() };
+    let began = std::time::Instant::now();
+    let denial = plane.access().deny_agent(request).await.unwrap().into_inner().denial.unwrap();
+
+    live.next().await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let refused = plane.connect(&agent, &roots).await.err().expect("a denied agent was let in");
+    assert_ne!(refused.code(), Code::Ok);
+    let renewal = plane.renew(&agent).await.err().unwrap();
+    assert_eq!((renewal.code(), renewal.message()), (Code::PermissionDenied, "renewal refused: denied"));
+    let (token, key) = (plane.token(1).await, KeyPair::generate().unwrap());
+    assert_eq!(plane.join(&token, &key, |_| {}).await.unwrap_err().message(), "join refused: denied");
+
+    plane.access().allow_agent(access::AllowAgentRequest { id: denial.id }).await.unwrap();
+    plane.connect(&agent, &roots).await.unwrap();
+    plane.server.stop().await;
+}
+
+#[tokio::test]
+async fn the_authority_is_rotated_while_agents_work() {
+    let plane = Plane::start().await;
+    let old = plane.joined().await;
+    let old_roots = ders(&old.issued.trust_bundle);
+    let mut live = plane.connect(&old, &old_roots).await.unwrap();
+    let part = access::AuthorityPart::Certificates.into();
+    let rotated =
+        plane.authority().rotate_authority(access::RotateAuthorityRequest { part }).await.unwrap().into_inner();
+    let again = plane.authority().rotate_authority(access::RotateAuthorityRequest { part }).await.unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition);
+
+    // Whoever knows the former root alone goes on, and learns of the new one.
+    let new = plane.renew(&old).await.unwrap();
+    assert_eq!(new.issued.trust_bundle.len(), 2);
+    drop(plane.connect(&new, &old_roots).await.unwrap());
+    assert_eq!(live.next().await.unwrap_err().code(), Code::Aborted);
+    let mut live = plane.connect(&old, &old_roots).await.unwrap();
+
+    let retire = |force| access::RetireAuthorityRequest { force };
+    let early = plane.authority().retire_authority(retire(false)).await.unwrap_err();
+    assert_eq!((early.code(), &reason(&early)[..]), (Code::FailedPrecondition, "TOO_EARLY"));
+    let retired = plane.authority().retire_authority(retire(true)).await.unwrap().into_inner();
+    assert_eq!(retired.id, rotated.former_id);
+    live.next().await.unwrap_err();
+    let roots = ders(&new.issued.trust_bundle);
+    assert!(plane.connect(&old, &roots).await.is_err());
+    plane.connect(&new, &roots).await.unwrap();
+    let shown = plane.authority().get_authority(access::GetAuthorityRequest {}).await.unwrap().into_inner();
+    assert_eq!(shown.roots.iter().map(|root| &root.id).collect::<Vec<_>>(), [&rotated.id]);
+
+    // The first key, the second, and that the first is gone. After a restart there is nothing to add.
+    let changes = |kinds: Vec<String>| kinds.iter().filter(|kind| *kind == "authority_changed").count();
+    assert_eq!(changes(plane.ledger().await), 3);
+    let Plane { server, directory, api: _ } = plane;
+    server.stop().await;
+    let plane = Plane::again(directory).await;
+    plane.connect(&new, &roots).await.unwrap();
+    assert_eq!(changes(plane.ledger().await), 3);
+    plane.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_speaks_for_its_own_cluster_and_instance_alone() {
+    let plane = Plane::start().await;
+    let (token, key) = (plane.token(1).await, KeyPair::generate().unwrap());
+    let issued = plane.join(&token, &key, |request| request.instance = "i2".to_owned()).await.unwrap();
+    let agent = Holder { key, issued };
+    // `Hello` says i1.
+    let refused = plane.connect(&agent, &ders(&agent.issued.trust_bundle)).await.err().unwrap();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("hello.instance_id: is `i1`: the certificate is for `i2`"), "{refused}");
+    plane.server.stop().await;
+}
