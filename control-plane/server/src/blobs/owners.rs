@@ -37,15 +37,35 @@ impl BlobStore {
             return Ok(());
         }
         owners.push(tenant.to_string());
-        let temporary = beside.with_extension("of-new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(owners.join("\n").as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &beside)
-        };
-        write().map_err(failed("write", &beside))
+        write(path, &owners)
     }
+
+    /// Takes a blob from a tenant; its bytes go with the last one that has it.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn disown(&self, blob: &BlobRef, tenant: &TenantName) -> Result<(), BlobError> {
+        let path = self.path(blob);
+        let _one_at_a_time = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !path.exists() {
+            return Ok(());
+        }
+        let mut owners = owners(&path)?;
+        owners.retain(|owner| owner != tenant.as_str());
+        if owners.is_empty() { self.remove(blob) } else { write(&path, &owners) }
+    }
+}
+
+fn write(path: &Path, owners: &[String]) -> Result<(), BlobError> {
+    let beside = beside(path);
+    let temporary = beside.with_extension("of-new");
+    let written = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(owners.join("\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &beside)
+    };
+    written().map_err(failed("write", &beside))
 }
 
 /// The names of the tenants whose a blob is.
@@ -88,6 +108,21 @@ mod tests {
         store.remove(&first.blob).unwrap();
         assert!(!is_of(&store, &first.blob, "acme"));
         assert!(!put(&store, None).existed && !is_of(&store, &first.blob, "acme"), "nothing of it is remembered");
+    }
+
+    #[test]
+    fn bytes_go_with_the_last_tenant_that_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path(), 100).unwrap();
+        let blob = put(&store, Some("acme")).blob;
+        put(&store, None);
+        store.disown(&blob, &"acme".parse().unwrap()).unwrap();
+        assert!(is_of(&store, &blob, "default") && !is_of(&store, &blob, "acme"));
+        store.disown(&blob, &"other".parse().unwrap()).unwrap();
+        assert!(is_of(&store, &blob, "default"));
+        store.disown(&blob, &TenantName::default_tenant()).unwrap();
+        assert!(store.stat(&blob).unwrap().is_none() && store.used() == 0);
+        store.disown(&blob, &TenantName::default_tenant()).unwrap();
     }
 
     #[test]

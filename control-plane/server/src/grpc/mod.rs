@@ -77,6 +77,7 @@ use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
+use crate::secure::AccessMode;
 use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
@@ -111,6 +112,8 @@ pub struct Context {
     pub rates: Arc<Rates>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
+    /// Whether callers have to say who they are.
+    pub mode: AccessMode,
     /// Whose events are.
     pub(crate) event_tenants: EventTenants,
     /// Where the ports are encrypted.
@@ -144,6 +147,7 @@ pub struct Parts {
     pub blobs: Arc<BlobStore>,
     pub rates: Arc<Rates>,
     pub access: Arc<AccessView>,
+    pub mode: AccessMode,
 }
 
 impl Context {
@@ -164,6 +168,7 @@ impl Context {
             blobs,
             access,
             rates,
+            mode,
         } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
@@ -182,6 +187,7 @@ impl Context {
             blobs,
             rates,
             access,
+            mode,
             event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),
