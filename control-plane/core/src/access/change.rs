@@ -113,7 +113,7 @@ struct Origin {
 
 /// The record that follows, with the answer; or the record that has said it before.
 enum Follows {
-    Record(AccessRecord, Reply),
+    Record(Box<AccessRecord>, Reply),
     Nothing { since: Seq },
 }
 
@@ -128,9 +128,7 @@ impl Durable {
     ) -> Decision {
         let origin = Origin { within, by, from, end: self.seq, at: now.max(self.at) };
         match self.access().change(change, origin) {
-            Ok(Follows::Record(record, reply)) => {
-                Decision::reply(request, Ok(reply)).with(Record::Access(Box::new(record)))
-            }
+            Ok(Follows::Record(record, reply)) => Decision::reply(request, Ok(reply)).with(Record::Access(record)),
             Ok(Follows::Nothing { since }) => Decision::reply(request, Ok(Reply::Done { at: since })),
             Err(error) => Decision::reply(request, Err(error.into())),
         }
@@ -177,7 +175,7 @@ impl Access {
             }
             AccessChange::NoteRefusal(refused) => {
                 if let Some(id) = refused.token
-                    && !self.join_token(id).is_some_and(|token| token.tenant == refused.tenant)
+                    && self.join_token(id).is_none_or(|token| token.tenant != refused.tenant)
                 {
                     return Err(unknown(format!("join token {id}")));
                 }
@@ -233,7 +231,7 @@ impl Access {
         let (created, by) = (origin.at, origin.by.clone());
         let token = ApiToken { id, name, hash, scope, roles, sources, expires, created, by, last_used: None };
         let record = AccessRecord::ApiTokenCreated { token: Arc::new(token), from: origin.from };
-        Ok(Follows::Record(record, Reply::TokenMade { id }))
+        Ok(Follows::Record(Box::new(record), Reply::TokenMade { id }))
     }
 
     fn use_api_token(&self, origin: Origin, id: TokenId) -> Result<Follows, AccessError> {
@@ -265,7 +263,7 @@ impl Access {
         check::room("join tokens", limits::JOIN_TOKENS_MAX, Some(&token.tenant), there)?;
         let id = token.id;
         let record = AccessRecord::JoinTokenCreated { token: Arc::new(token), from: origin.from };
-        Ok(Follows::Record(record, Reply::TokenMade { id }))
+        Ok(Follows::Record(Box::new(record), Reply::TokenMade { id }))
     }
 
     fn bind_role(&self, origin: Origin, binding: Binding) -> Result<Follows, AccessError> {
@@ -408,7 +406,7 @@ impl Origin {
     /// The record, with the answer that it is done.
     fn then(self, record: impl FnOnce(Arc<str>, Arc<str>) -> AccessRecord) -> Follows {
         let Origin { within: _, by, from, end, at: _ } = self;
-        Follows::Record(record(by, from), Reply::Done { at: end.next() })
+        Follows::Record(Box::new(record(by, from)), Reply::Done { at: end.next() })
     }
 }
 
