@@ -62,6 +62,6 @@ impl Durable {
         let has_work = general.bound > 0 || general.leased > 0;
         let key = GeneralKey::clone(&general.key);
         let record = crate::record::GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") };
-        (!is_served && !has_work).then_some(Record::GeneralRemoved(record))
+        (!is_served && !has_work).then_some(Record::GeneralRemoved(Box::new(record)))
     }
 }

@@ -182,7 +182,8 @@ impl Durable {
             Record::DeliveryRedriven(record) => self.delivery_redriven(*seq, *at, record),
             Record::ClusterRegistered(record) => self.cluster_registered(record),
             Record::GeneralRegistered(record) => self.general_registered(record),
-            Record::GeneralRemoved(GeneralRemoved { key, by: _, from: _ }) => {
+            Record::GeneralRemoved(record) => {
+                let GeneralRemoved { key, by: _, from: _ } = record.as_ref();
                 let Some(idx) = self.registry.find(key) else { return Change::Nothing };
                 let general = self.registry.general(idx);
                 assert!(general.bound == 0 && general.leased == 0, "general {key} was removed with open work");

@@ -264,11 +264,8 @@ impl Durable {
             let rejection = Rejection::GeneralInUse { general: key.to_string(), instances, open };
             return Decision::reply(request, Err(rejection));
         }
-        Decision::reply(request, Ok(Reply::Done { at: self.seq.next() })).with(Record::GeneralRemoved(GeneralRemoved {
-            key,
-            by,
-            from,
-        }))
+        Decision::reply(request, Ok(Reply::Done { at: self.seq.next() }))
+            .with(Record::GeneralRemoved(Box::new(GeneralRemoved { key, by, from })))
     }
 
     pub(crate) fn finalize_upgrade(

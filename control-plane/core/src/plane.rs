@@ -134,6 +134,7 @@ impl Plane {
                 if let Some(max) = self.soft.too_many_streams(&self.durable, &hello.key) {
                     let reason = CloseReason::TooManyStreams { max };
                     self.outbox.push_back((self.durable.seq, Output::Close { session: hello.session, reason }));
+                    self.urgent = true;
                     return;
                 }
                 // Generals must be known before slots can be counted.

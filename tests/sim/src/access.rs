@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mindos_core::access::{AccessRecord, JoinedBy};
 use mindos_core::record::{CancelReason, Entry, Record};
-use mindos_model::{DeliveryId, Seq, Timestamp};
+use mindos_model::{ClusterName, DeliveryId, Seq, Timestamp};
 
 use crate::ledger::Broken;
 
 /// What is known of a join token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Token {
+    cluster: ClusterName,
     uses: u32,
     joins: u32,
     expires: Timestamp,
@@ -85,7 +86,8 @@ impl AccessFacts {
         match record {
             AccessRecord::JoinTokenCreated { token, .. } => {
                 let (uses, expires) = (token.uses_left, token.expires);
-                self.join_tokens.insert(seq.0, Token { uses, joins: 0, expires, revoked: false });
+                let cluster = token.cluster.clone();
+                self.join_tokens.insert(seq.0, Token { cluster, uses, joins: 0, expires, revoked: false });
             }
             AccessRecord::JoinTokenRevoked { token, .. } => {
                 if let Some(token) = self.join_tokens.get_mut(&token.0) {
@@ -98,6 +100,9 @@ impl AccessFacts {
                 let Some(token) = self.join_tokens.get_mut(&id.0) else {
                     return Err(format!("a_join_has_its_token: {identity} by {id}, which was never made"));
                 };
+                if token.cluster != identity.cluster {
+                    return Err(format!("a_token_lets_in_where_it_says: {identity} by {id} for {}", token.cluster));
+                }
                 token.joins += 1;
                 if token.joins > token.uses {
                     return Err(format!("no_more_joins_than_uses: {} by token {id} of {}", token.joins, token.uses));

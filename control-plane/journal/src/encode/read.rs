@@ -85,11 +85,11 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::GeneralRemoved(record) => {
             let tenant = names.tenant(&record.tenant)?;
             let key = names.general(&tenant, &record.cluster, &record.name)?;
-            Record::GeneralRemoved(GeneralRemoved {
+            Record::GeneralRemoved(Box::new(GeneralRemoved {
                 key: GeneralKey::clone(&key),
                 by: by(record.by),
                 from: by(record.from),
-            })
+            }))
         }
         Kind::HoldChanged(record) => Record::HoldChanged(Box::new(read_hold_changed(names, record)?)),
         Kind::RoutesApplied(record) => Record::RoutesApplied(Box::new(RoutesApplied {

@@ -99,13 +99,16 @@ pub(crate) fn to_message(record: &Record) -> Kind {
         }),
         Record::ClusterRegistered(record) => Kind::ClusterRegistered(cluster_registered(record)),
         Record::GeneralRegistered(record) => Kind::GeneralRegistered(general_registered(record)),
-        Record::GeneralRemoved(GeneralRemoved { key, by, from }) => Kind::GeneralRemoved(pb::GeneralRemoved {
-            cluster: key.cluster.to_string(),
-            name: key.name.to_string(),
-            by: by.to_string(),
-            from: from.to_string(),
-            tenant: tenant(&key.tenant),
-        }),
+        Record::GeneralRemoved(record) => {
+            let GeneralRemoved { key, by, from } = &**record;
+            Kind::GeneralRemoved(pb::GeneralRemoved {
+                cluster: key.cluster.to_string(),
+                name: key.name.to_string(),
+                by: by.to_string(),
+                from: from.to_string(),
+                tenant: tenant(&key.tenant),
+            })
+        }
         Record::HoldChanged(record) => Kind::HoldChanged(hold_changed(record)),
         Record::RoutesApplied(record) => {
             let RoutesApplied { tenant: of, table, by, from } = &**record;

@@ -342,11 +342,11 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         })),
         11 => Record::ClusterRegistered(Box::new(cluster(random))),
         12 => Record::GeneralRegistered(Box::new(registered(random))),
-        13 => Record::GeneralRemoved(GeneralRemoved {
+        13 => Record::GeneralRemoved(Box::new(GeneralRemoved {
             key: registered(random).key,
             by: text(random, "person"),
             from: Arc::from(""),
-        }),
+        })),
         14 => Record::HoldChanged(Box::new(hold(random))),
         15 => Record::RoutesApplied(Box::new(RoutesApplied {
             tenant: tenant(random),

@@ -190,7 +190,7 @@ mod tests {
             cluster: ClusterName::new("c").unwrap(),
             name: GeneralName::new("g").unwrap(),
         };
-        let record = Record::GeneralRemoved(GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") });
+        let record = Record::GeneralRemoved(Box::new(GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") }));
         let entry = |seq| Entry { seq: Seq(seq), at: Timestamp(0), record: record.clone() };
         Arc::new(Batch { entries: (first..first + count).map(entry).collect() })
     }
