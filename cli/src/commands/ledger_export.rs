@@ -52,7 +52,7 @@ pub(super) async fn export(
 
 /// Has the control plane send the file, and goes on where a break left off.
 async fn online(file: &mut File, mut request: ledger::ExportRequest, global: &Global) -> Result<(u64, u64), Failure> {
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let mut progress = Progress::new();
     let (mut first, mut breaks) = (request.from_seq, 0);
     loop {

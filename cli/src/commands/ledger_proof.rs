@@ -155,7 +155,7 @@ fn read_anchors(path: &Path) -> Result<Vec<Anchor>, Failure> {
 
 pub(super) async fn checkpoints(args: CheckpointsArgs, global: &Global) -> Result<(), Failure> {
     let CheckpointsArgs { limit } = args;
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let request = ledger::ListCheckpointsRequest { page_size: limit, page_token: String::new() };
     let answer = client.ledger().list_checkpoints(request).await.map_err(client.failed())?.into_inner();
     if global.output.is_json() {
@@ -180,7 +180,7 @@ pub(super) async fn key(args: KeyArgs, global: &Global) -> Result<(), Failure> {
             ring.known().iter().map(|known| (known.public.to_string(), known.since.0)).collect()
         }
         None => {
-            let client = Client::connect(&global.server).await?;
+            let client = Client::connect(global).await?;
             let answer = client.ledger().list_keys(ledger::ListKeysRequest {}).await.map_err(client.failed())?;
             answer.into_inner().keys.into_iter().map(|key| (key.text, key.since_seq)).collect()
         }

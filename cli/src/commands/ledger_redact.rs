@@ -49,7 +49,7 @@ pub(super) async fn redact(args: RedactArgs, global: &Global) -> Result<(), Fail
     if events.is_empty() && !by_name {
         return Err(Failure::usage("expected sequences of events, or --actor, --subject, --repository or --source"));
     }
-    let client = Client::connect(&global.server).await?;
+    let client = Client::connect(global).await?;
     let filter = by_name.then(|| ledger::RedactFilter {
         actor: actor.unwrap_or_default(),
         subject: subject.unwrap_or_default(),
