@@ -87,6 +87,9 @@ pub struct Server {
     stop_timeout: Duration,
     #[cfg(test)]
     context: Arc<Context>,
+    /// What is routed on each listener of HTTP, as it describes itself.
+    #[cfg(test)]
+    routed: Vec<(Listener, String)>,
 }
 
 /// Runs a server until `shutdown` completes, and then takes it down in order.
@@ -196,8 +199,15 @@ impl Server {
         let source: Arc<dyn Source> = Arc::clone(&reads) as Arc<dyn Source>;
         tokio::spawn(Arc::clone(&access).follow(access_follower, source));
         let mode = config.secure.access_mode(&listeners);
-        let gate =
-            Arc::new(Gate::new(mode, Arc::clone(&access), handle.clone(), upkeep.jwt(), &config.secure.trust_domain));
+        let names = config.secure.tls_names.iter().map(ToString::to_string).collect();
+        let gate = Arc::new(Gate::new(
+            mode,
+            Arc::clone(&access),
+            handle.clone(),
+            upkeep.jwt(),
+            &config.secure.trust_domain,
+            names,
+        ));
         if mode == AccessMode::Enforced {
             tokio::spawn(bootstrap::run(Arc::clone(&access), handle.clone(), config.data_dir.clone()));
         }
@@ -242,6 +252,7 @@ impl Server {
             otlp: upkeep.otlp(),
             blobs: upkeep.blobs(),
             access,
+            mode,
         }));
         if let Some(tls) = &tls {
             let _ = context.tls.set(Arc::clone(tls));
@@ -285,6 +296,8 @@ impl Server {
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         ports.spawn(Arc::clone(&gate).watch(draining.clone()));
+        #[cfg(test)]
+        let mut routed = vec![(Listener::Api, format!("{http:?}"))];
         let http = gate.before_paths(Listener::Api, http);
         let http_api = http.clone();
         let api = (api_listener, api, Some(http), on(PortName::Api));
@@ -294,6 +307,8 @@ impl Server {
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
+            #[cfg(test)]
+            routed.push((Listener::Aggregator, format!("{http:?}")));
             let http = gate.before_paths(Listener::Aggregator, http);
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
             let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls };
@@ -315,6 +330,8 @@ impl Server {
             stop_timeout,
             #[cfg(test)]
             context,
+            #[cfg(test)]
+            routed,
         })
     }
 
@@ -461,6 +478,7 @@ mod order_tests;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::mpsc;
 
     use clap::Parser;
@@ -469,6 +487,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::access::permission;
     use crate::driver::AppendError;
     use crate::store::EmbeddedHome;
 
@@ -506,6 +525,28 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    /// The paths that stand in quotes in what a router says of itself.
+    fn paths(routed: &str) -> BTreeSet<&str> {
+        // Behind them stands what answers where nothing is routed.
+        let own = routed.split("fallback_router").next().unwrap_or_default();
+        own.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/')).collect()
+    }
+
+    #[tokio::test]
+    async fn every_path_that_is_routed_has_a_row_in_the_table_of_permissions() {
+        let folder = std::env::temp_dir().join(format!("mindos-server-paths-{}", std::process::id()));
+        let words = ["test", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--segment-bytes", "4MiB"];
+        let more = ["--aggregator-address", "127.0.0.1:0", "--data-dir", folder.to_str().unwrap()];
+        let server = Server::start(Command::parse_from([&words[..], &more].concat()).config).await.unwrap();
+        assert_eq!(server.routed.len(), 2);
+        for (listener, routed) in &server.routed {
+            let rows = permission::PATHS.iter().filter(|(on, ..)| on == listener).map(|(_, _, path, _)| *path);
+            assert_eq!(paths(routed), rows.collect(), "{listener:?}");
+        }
+        server.serve(async {}).await.unwrap();
+        let _ = std::fs::remove_dir_all(folder);
     }
 
     #[tokio::test]

@@ -3,9 +3,10 @@
 //! It says who calls, for which tenant and whether that may be, and puts the [`Principal`] into the request's extensions. Invariants: what
 //! the table of permissions does not name is refused; a refusal names the permission that is missing, and never what is behind it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::authenticate::{self, Bound, Shown};
+use super::browser;
 use super::jwt::{Jwt, Person};
 use super::live::{Live, Stream};
 use super::permission::{self, Listener, Permission};
@@ -39,6 +41,9 @@ use crate::tls::identity::AgentIdentity;
 /// Between two looks for streams whose credential has ended.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Tenants that principals of the plane may choose until the next start: each gets a table of routes when it is first asked for.
+const CHOSEN_MAX: usize = 10_000;
+
 /// What all gates of a server share.
 #[derive(Debug)]
 pub struct Gate {
@@ -48,7 +53,11 @@ pub struct Gate {
     jwt: Jwt,
     /// Of the SPIFFE ids of agents.
     trust_domain: Arc<str>,
+    /// Names that this server goes by.
+    names: Vec<String>,
     live: Live,
+    /// Tenants that principals of the plane chose.
+    chosen: Mutex<HashSet<TenantName>>,
     counts: Counts,
 }
 
@@ -62,10 +71,17 @@ struct Counts {
 impl Gate {
     /// A gate over access as it is seen there.
     #[must_use]
-    pub fn new(access: AccessMode, view: Arc<AccessView>, handle: Handle, jwt: Jwt, trust_domain: &str) -> Gate {
+    pub fn new(
+        access: AccessMode,
+        view: Arc<AccessView>,
+        handle: Handle,
+        jwt: Jwt,
+        trust_domain: &str,
+        names: Vec<String>,
+    ) -> Gate {
         let counts = Counts { unauthenticated: [const { AtomicU64::new(0) }; _], denied: AtomicU64::new(0) };
         let trust_domain = Arc::from(trust_domain);
-        Gate { access, view, handle, jwt, trust_domain, live: Live::default(), counts }
+        Gate { access, view, handle, jwt, trust_domain, names, live: Live::default(), chosen: Mutex::default(), counts }
     }
 
     /// Access as it is.
@@ -124,7 +140,11 @@ impl Gate {
                 let bound = Bound { name: &principal.name, provider, groups, expires: principal.expires };
                 let again =
                     bound.principal(&known, Some(principal.tenant.clone()), true, Arc::clone(&principal.from))?;
-                if permission.is_of(&again) { Ok(()) } else { Err(refusal::denied(*permission, &again)) }
+                if !permission.is_of(&again) {
+                    return Err(refusal::denied(*permission, &again));
+                }
+                // It may go on with what it has: what it has lost ends the stream, and its peer dials again.
+                if again.has_all_of(principal) { Ok(()) } else { Err(refusal::less(&again)) }
             }
             PrincipalKind::Local | PrincipalKind::Plane | PrincipalKind::Surface | PrincipalKind::Webhook => Ok(()),
         }
@@ -205,17 +225,40 @@ impl Gate {
 
     /// Lets a request pass as the principal that makes it. `None` where nobody is asked who that is.
     async fn admit(&self, permission: Permission, request: &mut Parts) -> Result<Option<Arc<Principal>>, Status> {
+        let asks_nobody = self.access == AccessMode::Open || matches!(permission, Permission::Surface(_));
+        if asks_nobody && permission != Permission::Public {
+            browser::check_origin(request)?;
+        }
+        if self.access == AccessMode::Open && !matches!(permission, Permission::Public | Permission::Webhook) {
+            browser::check_host(request, &self.names)?;
+        }
         match permission {
             Permission::Public | Permission::Webhook | Permission::Surface(_) => return Ok(None),
             Permission::Anyone | Permission::Agent | Permission::Needs(_) => {}
         }
         let principal = Arc::new(self.principal(request, permission).await?);
+        if principal.is_plane() && principal.is_tenant_chosen {
+            self.choose(&principal.tenant)?;
+        }
         if !permission.is_of(&principal) {
             self.counts.denied.fetch_add(1, Ordering::Relaxed);
             return Err(refusal::denied(permission, &principal));
         }
         request.extensions.insert(Arc::clone(&principal));
         Ok(Some(principal))
+    }
+
+    /// Notes a tenant that a principal of the plane chose: no other tenant is bounded by who has a role in it.
+    fn choose(&self, tenant: &TenantName) -> Result<(), Status> {
+        let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        if chosen.contains(tenant) {
+            return Ok(());
+        }
+        if chosen.len() >= CHOSEN_MAX {
+            return Err(refusal::too_many_tenants(CHOSEN_MAX));
+        }
+        chosen.insert(tenant.clone());
+        Ok(())
     }
 
     /// Writes the families.

@@ -7,6 +7,7 @@
 
 pub mod authenticate;
 pub mod bootstrap;
+mod browser;
 pub mod gate;
 pub mod jwt;
 pub mod live;

@@ -85,6 +85,12 @@ impl Roles {
         self.0 & other.0 != 0
     }
 
+    /// Whether all of the other's are among these.
+    #[must_use]
+    pub const fn has_all(self, other: Roles) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -245,6 +251,17 @@ impl Principal {
         }
     }
 
+    /// Whether it may do all that the other may, in the same tenant.
+    #[must_use]
+    pub fn has_all_of(&self, other: &Principal) -> bool {
+        let sources = match (&self.sources, &other.sources) {
+            (Sources::All, _) => true,
+            (Sources::Of(_), Sources::All) => false,
+            (Sources::Of(own), Sources::Of(others)) => others.iter().all(|other| own.contains(other)),
+        };
+        sources && self.roles.has_all(other.roles) && self.plane_roles.has_all(other.plane_roles)
+    }
+
     /// Whether some of its roles hold for the plane.
     #[must_use]
     pub fn is_plane(&self) -> bool {
@@ -302,6 +319,21 @@ mod tests {
         let both = Roles::VIEWER.with(Roles::OPERATOR);
         assert_eq!((both.to_string(), both.has_any(Roles::PUBLISHER)), ("viewer, operator".to_owned(), false));
         assert!(Roles::NONE.is_empty() && !both.has_any(Roles::NONE));
+    }
+
+    #[test]
+    fn who_has_lost_something_has_not_all_that_it_had() {
+        let (all, none) = (Principal::plane("x"), Principal::surface("x", None));
+        assert!(all.has_all_of(&all) && !none.has_all_of(&all));
+        let viewer = Principal { roles: Roles::VIEWER, plane_roles: Roles::NONE, ..Principal::plane("x") };
+        let of_plane = Principal { plane_roles: Roles::VIEWER, ..viewer.clone() };
+        assert!(of_plane.has_all_of(&viewer) && !viewer.has_all_of(&of_plane));
+        let publisher = |patterns: &[&str]| Principal {
+            sources: Sources::Of(patterns.iter().map(|text| Pattern::new(text).unwrap()).collect()),
+            ..viewer.clone()
+        };
+        assert!(publisher(&["/a", "/b"]).has_all_of(&publisher(&["/a"])) && viewer.has_all_of(&publisher(&["/a"])));
+        assert!(!publisher(&["/a"]).has_all_of(&publisher(&["/a", "/b"])) && !publisher(&["/a"]).has_all_of(&viewer));
     }
 
     #[test]

@@ -95,6 +95,20 @@ pub fn denied(permission: Permission, principal: &Principal) -> Status {
     forbidden(message, "PERMISSION_DENIED", who, name)
 }
 
+/// The principal has less than when its stream began.
+#[must_use]
+pub fn less(principal: &Principal) -> Status {
+    let who = &principal.name;
+    forbidden(format!("roles or sources of {who} have changed: dial again"), "ACCESS_CHANGED", who, "")
+}
+
+/// A page that a browser shows asks on its own account.
+#[must_use]
+pub fn browser(what: &str) -> Status {
+    let message = format!("{what}: while nobody is asked who they are, pages of other sites may not call");
+    forbidden(message, "OTHER_SITE", "", "")
+}
+
 /// The source of an event is not among those that were granted.
 #[must_use]
 pub fn source(principal: &Principal, source: &str) -> Status {
@@ -115,6 +129,13 @@ pub fn no_role(who: &str) -> Status {
 pub fn ambiguous_tenant(who: &str) -> Status {
     let reason = format!("is required: {who} has roles in several tenants");
     status::invalid(Invalid::new(TENANT_HEADER, reason))
+}
+
+/// More tenants were chosen than may be.
+#[must_use]
+pub fn too_many_tenants(max: usize) -> Status {
+    let message = format!("{max} tenants were named by `{TENANT_HEADER}` since the start: no more may be");
+    Status::new(Code::ResourceExhausted as i32, message).with_reason("TENANTS_FULL", [("max", max.to_string())])
 }
 
 /// The tenant that is named is none.

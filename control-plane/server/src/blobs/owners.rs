@@ -37,42 +37,35 @@ impl BlobStore {
             return Ok(());
         }
         owners.push(tenant.to_string());
-        write_owners(path, &owners)
+        write(path, &owners)
     }
-}
 
-impl BlobStore {
-    /// Takes a blob from a tenant: its bytes go unless they are another one's too. Harmless where they are not there.
+    /// Takes a blob from a tenant; its bytes go with the last one that has it.
     ///
     /// # Errors
-    /// When its files cannot be written or removed.
+    /// When the directory cannot be written.
     pub fn disown(&self, blob: &BlobRef, tenant: &TenantName) -> Result<(), BlobError> {
         let path = self.path(blob);
+        let _one_at_a_time = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !path.exists() {
             return Ok(());
         }
-        {
-            let _one_at_a_time = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut owners = owners(&path)?;
-            owners.retain(|owner| owner != tenant.as_str());
-            if !owners.is_empty() {
-                return write_owners(&path, &owners);
-            }
-        }
-        self.remove(blob)
+        let mut owners = owners(&path)?;
+        owners.retain(|owner| owner != tenant.as_str());
+        if owners.is_empty() { self.remove(blob) } else { write(&path, &owners) }
     }
 }
 
-fn write_owners(path: &Path, owners: &[String]) -> Result<(), BlobError> {
+fn write(path: &Path, owners: &[String]) -> Result<(), BlobError> {
     let beside = beside(path);
     let temporary = beside.with_extension("of-new");
-    let write = || -> io::Result<()> {
+    let written = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(owners.join("\n").as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, &beside)
     };
-    write().map_err(failed("write", &beside))
+    written().map_err(failed("write", &beside))
 }
 
 /// The names of the tenants whose a blob is.
@@ -102,20 +95,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_from_one_tenant_stays_another_ones() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(dir.path(), u64::MAX).unwrap();
-        let blob = put(&store, Some("acme")).blob;
-        put(&store, Some("umbrella"));
-        let [acme, umbrella] = ["acme", "umbrella"].map(|name| name.parse::<TenantName>().unwrap());
-        store.disown(&blob, &acme).unwrap();
-        assert_eq!((store.is_of(&blob, &acme).unwrap(), store.is_of(&blob, &umbrella).unwrap()), (false, true));
-        store.disown(&blob, &umbrella).unwrap();
-        assert_eq!(store.stat(&blob).unwrap(), None);
-        store.disown(&blob, &umbrella).unwrap();
-    }
-
-    #[test]
     fn a_blob_is_there_for_who_put_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = BlobStore::open(dir.path(), 100).unwrap();
@@ -129,6 +108,21 @@ mod tests {
         store.remove(&first.blob).unwrap();
         assert!(!is_of(&store, &first.blob, "acme"));
         assert!(!put(&store, None).existed && !is_of(&store, &first.blob, "acme"), "nothing of it is remembered");
+    }
+
+    #[test]
+    fn bytes_go_with_the_last_tenant_that_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = BlobStore::open(dir.path(), 100).unwrap();
+        let blob = put(&store, Some("acme")).blob;
+        put(&store, None);
+        store.disown(&blob, &"acme".parse().unwrap()).unwrap();
+        assert!(is_of(&store, &blob, "default") && !is_of(&store, &blob, "acme"));
+        store.disown(&blob, &"other".parse().unwrap()).unwrap();
+        assert!(is_of(&store, &blob, "default"));
+        store.disown(&blob, &TenantName::default_tenant()).unwrap();
+        assert!(store.stat(&blob).unwrap().is_none() && store.used() == 0);
+        store.disown(&blob, &TenantName::default_tenant()).unwrap();
     }
 
     #[test]

@@ -80,6 +80,7 @@ use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
+use crate::secure::AccessMode;
 use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
@@ -112,6 +113,8 @@ pub struct Context {
     pub blobs: Arc<BlobStore>,
     /// Who may do what, as it is.
     pub access: Arc<AccessView>,
+    /// Whether callers have to say who they are.
+    pub mode: AccessMode,
     /// Whose events are.
     pub(crate) event_tenants: EventTenants,
     /// Where the ports are encrypted.
@@ -142,6 +145,7 @@ pub struct Parts {
     pub otlp: crate::trace::Configured,
     pub blobs: Arc<BlobStore>,
     pub access: Arc<AccessView>,
+    pub mode: AccessMode,
 }
 
 impl Context {
@@ -161,6 +165,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            mode,
         } = parts;
         let reads = Arc::new(Semaphore::new(READS_MAX));
         let judges = Judges::default();
@@ -178,6 +183,7 @@ impl Context {
             otlp,
             blobs,
             access,
+            mode,
             event_tenants: EventTenants::default(),
             reads,
             data_reads: Arc::new(Semaphore::new(DATA_READS_MAX)),

@@ -36,6 +36,7 @@ use crate::grpc::{Context, status};
 use crate::http::HttpError;
 use crate::http::body::{Bodies, Held};
 use crate::ingest::cloudevents::IncomingEvent;
+use crate::secure::AccessMode;
 
 pub use aggregator::router as aggregator;
 pub use board::{Board, BoardError, BoardView};
@@ -83,7 +84,12 @@ impl Gitlens {
 
     /// What stands before the paths of a listener.
     fn guard(&self, listener: Listener) -> Guard {
-        Guard { listener, settings: Arc::clone(&self.settings), turned: Arc::clone(&self.turned) }
+        Guard {
+            listener,
+            is_enforced: self.context.mode == AccessMode::Enforced,
+            settings: Arc::clone(&self.settings),
+            turned: Arc::clone(&self.turned),
+        }
     }
 
     /// The context for whoever calls the paths: the principal that stands for these listeners.

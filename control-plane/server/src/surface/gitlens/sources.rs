@@ -1,7 +1,7 @@
 //! Sources: from where the paths of the contract may be called.
 //!
-//! Nobody who calls them says who they are, so the address has to do. This machine may always; any other only where a range of
-//! the settings holds its address. Invariant: a refused request is answered before its body is read.
+//! Nobody who calls them says who they are, so the address has to do: a range of the settings has to hold it. While access is open this
+//! machine may as well. Invariant: a refused request is answered before its body is read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -47,10 +47,10 @@ impl Listener {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourcesSection {
-    /// Who may call the aggregator's paths, such as `10.0.0.0/8`. This machine alone when empty.
+    /// Who may call the aggregator's paths, such as `10.0.0.0/8`. When empty, this machine alone, and nobody where access is enforced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aggregator: Vec<Network>,
-    /// Who may call the orchestrator's, which stand beside the API. This machine alone when empty.
+    /// Who may call the orchestrator's, which stand beside the API. When empty, this machine alone, and nobody where access is enforced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orchestrator: Vec<Network>,
 }
@@ -78,8 +78,8 @@ impl SourcesSection {
         }
     }
 
-    fn admits(&self, listener: Listener, peer: IpAddr) -> bool {
-        peer.is_loopback() || self.of(listener).iter().any(|range| range.contains(peer))
+    fn admits(&self, listener: Listener, peer: IpAddr, is_enforced: bool) -> bool {
+        peer.is_loopback() && !is_enforced || self.of(listener).iter().any(|range| range.contains(peer))
     }
 }
 
@@ -102,17 +102,19 @@ impl Turned {
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     pub(super) listener: Listener,
+    /// Callers have to say who they are, so that being on this machine is not enough.
+    pub(super) is_enforced: bool,
     pub(super) settings: Arc<ArcSwap<GitlensSettings>>,
     pub(super) turned: Arc<Turned>,
 }
 
 /// Lets a request pass as the principal of the listener, or refuses it in the shape of the contract.
 pub(super) async fn guard(State(guard): State<Guard>, mut request: Request<Body>, next: Next) -> Response {
-    let Guard { listener, settings, turned } = guard;
+    let Guard { listener, is_enforced, settings, turned } = guard;
     let at = request.extensions().get::<Connection>().map(|connection| connection.peer);
     let peer = at.map(|peer| peer.ip().to_canonical());
     let settings = settings.load_full();
-    if peer.is_some_and(|peer| settings.sources.admits(listener, peer)) {
+    if peer.is_some_and(|peer| settings.sources.admits(listener, peer, is_enforced)) {
         request.extensions_mut().insert(Arc::new(settings.principal(at)));
         return next.run(request).await;
     }
@@ -161,11 +163,12 @@ mod tests {
     async fn a_listener_answers_this_machine_and_its_own_ranges() {
         let settings: Arc<ArcSwap<GitlensSettings>> = Arc::default();
         let turned = Arc::new(Turned::default());
-        let of = |listener| {
-            let guarded = Guard { listener, settings: Arc::clone(&settings), turned: Arc::clone(&turned) };
+        let of = |listener, is_enforced| {
+            let (settings, turned) = (Arc::clone(&settings), Arc::clone(&turned));
+            let guarded = Guard { listener, is_enforced, settings, turned };
             Router::new().route("/events", post(async || "taken")).layer(from_fn_with_state(guarded, guard))
         };
-        let (aggregator, orchestrator) = (of(Listener::Aggregator), of(Listener::Orchestrator));
+        let (aggregator, orchestrator) = (of(Listener::Aggregator, false), of(Listener::Orchestrator, false));
         for here in ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(ask(&aggregator, Some(here)).await.1, "taken", "{here}");
         }
@@ -192,10 +195,12 @@ mod tests {
         ] {
             assert_eq!(ask(router, Some(peer)).await.0, code, "{peer}");
         }
+        let enforced = of(Listener::Aggregator, true);
+        assert_eq!((ask(&enforced, Some("127.0.0.1")).await.0, ask(&enforced, Some("10.0.0.9")).await.0), (403, 200));
         let mut shown = Exposition::default();
         turned.expose(&mut shown);
         let shown = shown.into_text();
-        for line in ["{listener=\"aggregator\"} 3", "{listener=\"orchestrator\"} 3"] {
+        for line in ["{listener=\"aggregator\"} 4", "{listener=\"orchestrator\"} 3"] {
             assert!(shown.contains(&format!("mindos_gitlens_refused_sources_total{line}\n")), "{shown}");
         }
     }
