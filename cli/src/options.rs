@@ -182,6 +182,8 @@ const SIDECAR_EXAMPLES: &str = "\
 Examples:
   mindos sidecar --cluster eu --general type=security-general,slots=4,url=http://127.0.0.1:8080
   mindos sidecar --cluster eu --general \"type=metrics-general,command=jq -c '{id, subject}'\"
+  MINDOS_JOIN_TOKEN=mindos_join_... mindos sidecar --control-plane https://mindos.example.com:8091 --ca ca.pem \\
+    --cluster eu --identity-dir ./identity --general type=security-general,url=http://127.0.0.1:8080
 
 SIGTERM and SIGINT drain it: no new work, what runs may finish, the rest is handed back.";
 const GENERAL_EXAMPLES: &str = "\

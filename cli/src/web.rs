@@ -34,7 +34,7 @@ pub(crate) struct Web {
 #[derive(Debug)]
 enum Road {
     Plain { authority: String, sender: Option<SendRequest<Full<Bytes>>> },
-    Tls { client: Outgoing, target: Target },
+    Tls { client: Box<Outgoing>, target: Box<Target> },
 }
 
 impl Web {
@@ -55,7 +55,7 @@ impl Web {
                 }
             };
             let target = Target::parse(&format!("https://{authority}"), false).map_err(|_| bad())?;
-            Road::Tls { client, target }
+            Road::Tls { client: Box::new(client), target: Box::new(target) }
         } else {
             let authority = match authority.port_u16() {
                 Some(_) => authority.to_string(),

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::joining::JoiningConfig;
 use http::Uri;
 use mindos_sdk::model::{ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region};
 
 /// Settings of a sidecar.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Address of the control plane for agents
+    /// Address of the control plane for agents; with `https` this sidecar proves who it is by a certificate
     #[arg(long, env = "MINDOS_CONTROL_PLANE", value_name = "URL", default_value = "http://127.0.0.1:8091")]
     pub control_plane: String,
 
@@ -30,7 +31,7 @@ pub struct Config {
     #[arg(long, env = "MINDOS_INSTANCE", value_name = "NAME")]
     pub instance: Option<InstanceId>,
 
-    /// Kubernetes namespace, for people
+    /// Kubernetes namespace; part of what the certificate says, where there is one
     #[arg(long, env = "MINDOS_NAMESPACE", value_name = "NAME", default_value = "")]
     pub namespace: String,
 
@@ -62,6 +63,9 @@ pub struct Config {
     /// seconds, so that work goes where the model is less busy [default: none]
     #[arg(long, env = "MINDOS_MODEL_METRICS", value_name = "URL")]
     pub model_metrics: Option<MetricsUrl>,
+
+    #[command(flatten)]
+    pub joining: JoiningConfig,
 }
 
 /// Where a model server shows its metrics.

@@ -11,10 +11,13 @@ mod command;
 mod config;
 mod general;
 mod http_adapter;
+mod joining;
 pub mod logs;
 mod model_metrics;
 mod provider_limit;
+mod ready;
 mod run;
 
 pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
+pub use joining::{JoiningConfig, JoiningError, Pin};
 pub use run::{RunError, run};

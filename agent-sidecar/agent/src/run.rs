@@ -1,22 +1,31 @@
 //! A sidecar from its settings to its end.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mindos_sdk::agent::{AgentError, Identity};
 use mindos_sdk::{Counts, GeneralConfig, Options, serve_all};
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::command::Command;
 use crate::config::{Config, ConfigError, GeneralSpec, Label, MetricsUrl, Target, host_instance};
 use crate::general::{About, Adapter, Reached};
 use crate::http_adapter::Http;
+use crate::joining::{JoiningConfig, JoiningError, Surroundings};
 use crate::model_metrics::Scraper;
+use crate::ready;
 
 /// Why a sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Joining(#[from] JoiningError),
+    #[error("failed to listen on --ready-listen {address}")]
+    Listen { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Agent(#[from] AgentError),
 }
@@ -38,7 +47,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         drain_grace,
         output_max,
         model_metrics,
+        joining,
     } = config;
+    let JoiningConfig { ready_listen, .. } = joining;
+    let joining = joining.joining(&control_plane, Surroundings::read())?;
     let instance = match instance {
         Some(instance) => instance,
         None => host_instance()?,
@@ -62,6 +74,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         })
         .collect::<Vec<_>>();
     info!(%control_plane, %cluster, %instance, generals = adapters.len(), "sidecar started");
+    let (standing, seen) = watch::channel(None);
+    let _answering = match ready_listen {
+        Some(address) => {
+            let listener = ready::listen(address).await.map_err(|source| RunError::Listen { address, source })?;
+            Some(Answering(tokio::spawn(ready::serve(listener, seen, joining.is_some()))))
+        }
+        None => None,
+    };
     let options = Options {
         control_plane,
         cluster,
@@ -71,8 +91,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         identity: Identity { namespace, pod, capabilities: vec!["blob".to_owned()] },
         drain_grace,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        joining,
+        standing: Some(standing),
     };
     let counts = serve_all(adapters, options, shutdown).await?;
     info!(?counts, "sidecar ended");
     Ok(counts)
+}
+
+/// The task that answers probes; it ends with it.
+struct Answering(tokio::task::JoinHandle<()>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }

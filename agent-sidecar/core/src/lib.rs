@@ -13,6 +13,8 @@
 //! One turn: hand over everything that waits, take the actions, carry out the starts (an instant general may report in the same
 //! turn), call [`Agent::tick`], take the actions again.
 //!
+//! Beside it stands [`Membership`](membership::Membership), as pure: how the agent comes by its certificate and keeps it.
+//!
 //! Invariant: work runs only under a lease that by this side's count has not lapsed, and this side starts counting no later than
 //! the plane does.
 
@@ -21,6 +23,7 @@ mod backoff;
 mod config;
 mod drain;
 mod lease;
+pub mod membership;
 mod message;
 mod recent;
 mod stream;

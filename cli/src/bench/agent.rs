@@ -1,5 +1,6 @@
 //! Agents for load: connections of the SDK's own agent, with an adapter that answers at once, or after a while.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use mindos_model::{BootId, ClusterName, DeliveryId, InstanceId, Token};
 use mindos_sdk::agent::{Adapter, Body, Connection, Finish, Handle, Identity, Start};
-use mindos_sdk::{Config, GeneralIndex, general_config};
+use mindos_sdk::{Config, GeneralIndex, Joining, Member, Proof, Trust, Who, general_config};
 use mindos_sidecar_core::{CancelReason, Outcome};
 use serde_json::json;
 
@@ -49,10 +50,22 @@ pub(crate) struct AgentArgs {
     /// Read when each event was due.
     #[arg(long)]
     measure: bool,
+    /// Where agents join; with the two below this speaks TLS.
+    #[arg(long, requires = "ca", requires = "join_token_file")]
+    api: Option<String>,
+    /// Roots to trust.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// A token that lets all of them join as agents of the cluster.
+    #[arg(long)]
+    join_token_file: Option<PathBuf>,
     /// Try this often whether the control plane is there, and say when the first work came.
     #[arg(long, value_parser = span)]
     redial: Option<Duration>,
 }
+
+/// Agents that ask for their first certificates together.
+const JOINING_MAX: usize = 32;
 
 /// What all agents of this process saw.
 #[derive(Debug)]
@@ -130,7 +143,27 @@ impl Adapter for Worker {
 }
 
 pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
-    let AgentArgs { url, cluster, prefix, agents, generals, slots, work, result_bytes, measure, redial } = args;
+    let AgentArgs {
+        url,
+        cluster,
+        prefix,
+        agents,
+        generals,
+        slots,
+        work,
+        result_bytes,
+        measure,
+        redial,
+        api,
+        ca,
+        join_token_file,
+    } = args;
+    let joining = api.zip(ca).zip(join_token_file).map(|((api, ca), token)| Joining {
+        api: Some(api),
+        trust: Trust::File(ca),
+        proof: Proof::JoinTokenFile(token),
+        ..Joining::default()
+    });
     let bad = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let seen = Arc::new(Mutex::new(Seen {
         started: 0,
@@ -143,7 +176,8 @@ pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
     let mut output = vec![0; result_bytes];
     getrandom::fill(&mut output).map_err(|error| bad(&error))?;
     let output = Bytes::from(output);
-    let authority = url.trim_start_matches("http://").to_owned();
+    let authority = url.trim_start_matches("https://").trim_start_matches("http://").to_owned();
+    let mut members = Vec::new();
     let mut talk = Talk::new();
     let mut tasks = Vec::new();
     for number in 0..agents {
@@ -155,7 +189,28 @@ pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
         let boot = BootId::new(&random_id()?).map_err(|error| bad(&error))?;
         let seed = u64::from(number) + u64::from(std::process::id());
         let config = Config::new(cluster, instance, boot, generals, seed);
-        let connection = Connection::new(&url, config, Identity::default()).map_err(|error| bad(&error))?;
+        let connection = match &joining {
+            Some(joining) => {
+                let who = Who {
+                    cluster: config.cluster.clone(),
+                    namespace: String::new(),
+                    general: None,
+                    instance: config.instance.clone(),
+                };
+                let member = Member::start(&url, joining.clone(), who).map_err(|error| bad(&error))?;
+                let connection = Connection::of(&member, config, Identity::default()).map_err(|error| bad(&error))?;
+                members.push(member);
+                // The control plane signs for some at a time and sends the rest away for a while.
+                if members.len() % JOINING_MAX == 0 {
+                    for member in members.iter().rev().take(JOINING_MAX) {
+                        member.ready().await;
+                    }
+                }
+                connection
+            }
+            None => Connection::new(&url, config, Identity::default()).map_err(|error| bad(&error))?,
+        };
+        let standing = members.last().map(Member::standing);
         let handle = connection.handle();
         for at in 0..count {
             handle.ready(GeneralIndex(u16::try_from(at).unwrap_or(u16::MAX)), true);
@@ -171,6 +226,9 @@ pub(super) async fn run(args: AgentArgs) -> Result<(), Failure> {
         };
         let wait = redial.map(|every| (every, authority.clone()));
         tasks.push(tokio::task::spawn(async move {
+            if let Some(mut standing) = standing {
+                let _ = standing.wait_for(|standing| standing.is_good).await;
+            }
             if let Some((every, authority)) = wait {
                 while tokio::net::TcpStream::connect(&authority).await.is_err() {
                     tokio::time::sleep(every).await;

@@ -55,6 +55,7 @@ pub(super) async fn compare(load: &Load, stage: &StageArgs, against: &AgainstArg
     let mut result = json!({
         "load": {
             "seconds": load.seconds,
+            "tls": load.tls,
             "publishers": load.publishers,
             "streams": load.streams,
             "slots": load.slots,

@@ -105,6 +105,9 @@ pub(super) struct Load {
     /// other kinds, the rest for other subjects of the same kind.
     #[arg(long, default_value_t = USUAL.routes, value_parser = clap::value_parser!(u16).range(2..=1000), conflicts_with = "against")]
     pub(super) routes: u16,
+    /// Over TLS: agents show certificates, publishers tokens.
+    #[arg(long, conflicts_with = "against")]
+    pub(super) tls: bool,
 }
 
 /// What is measured where nothing else is asked for.
@@ -121,6 +124,7 @@ const USUAL: Load = Load {
     payload: 1024,
     settled_before: 0,
     routes: 2,
+    tls: false,
 };
 
 pub(super) async fn fanout(args: FanoutArgs) -> Result<(), Failure> {
@@ -195,13 +199,14 @@ pub(super) async fn publish(args: PublishArgs) -> Result<(), Failure> {
 /// One run of ours.
 pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value, Failure> {
     let data = Data::new(stage_args)?;
-    let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
+    let mut stage = Stage::start_as(&data.path, &stage_args.control_plane_args, load.tls).await?;
     let generals: Vec<String> = (1..=FANOUT).map(|number| format!("bench-{number}")).collect();
     stage.route_among(usize::from(load.routes), &[("bench", generals.clone())]).await?;
     let mut agents = Vec::new();
     for number in 0..load.streams {
         let mut command: Vec<String> = ["agent", "--url", &stage.agents].map(str::to_owned).into();
         command.extend(["--prefix".to_owned(), format!("a{number}"), "--slots".to_owned(), load.slots.to_string()]);
+        command.extend(stage.agent_arguments(1).await?);
         if load.rate > 0.0 {
             command.push("--measure".to_owned());
         }
@@ -220,8 +225,7 @@ pub(super) async fn measure(load: &Load, stage_args: &StageArgs) -> Result<Value
     };
     let mut publishers = Vec::new();
     for number in 0..load.publishers {
-        publishers
-            .push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage.api)).await?);
+        publishers.push(Worker::start(&format!("publisher {number}"), &publisher_command(load, number, &stage)).await?);
     }
     let used_before = stage.used();
     let generators_before: f64 = agents.iter().chain(&publishers).map(|worker| worker.used().cpu.as_secs_f64()).sum();
@@ -299,7 +303,7 @@ async fn settle(stage: &mut Stage, load: &Load, deliveries: u64) -> Result<f64, 
     say(&format!("settling {deliveries} deliveries for the history"));
     let seconds = SETTLE_FIRST_WITHIN.as_secs_f64();
     let load = Load { seconds, rate: 0.0, unary: false, batch: 256, ..load.clone() };
-    let mut command = publisher_command(&load, load.publishers, &stage.api);
+    let mut command = publisher_command(&load, load.publishers, stage);
     command.extend(["--count".to_owned(), deliveries.div_ceil(FANOUT).to_string()]);
     let mut publisher = Worker::start("publisher", &command).await?;
     publisher.tell("go").await?;
@@ -313,12 +317,12 @@ async fn settle(stage: &mut Stage, load: &Load, deliveries: u64) -> Result<f64, 
 }
 
 /// The arguments of a publisher's process.
-fn publisher_command(load: &Load, number: u16, api: &str) -> Vec<String> {
+fn publisher_command(load: &Load, number: u16, stage: &Stage) -> Vec<String> {
     let rate = load.rate / f64::from(load.publishers.max(1));
     let mut command: Vec<String> = [
         "publish",
         "--url",
-        api,
+        &stage.api,
         "--seconds",
         &load.seconds.to_string(),
         "--rate",
@@ -339,6 +343,7 @@ fn publisher_command(load: &Load, number: u16, api: &str) -> Vec<String> {
     if load.unary {
         command.push("--unary".to_owned());
     }
+    command.extend(stage.publisher_arguments());
     command
 }
 

@@ -18,6 +18,7 @@ mod histogram;
 #[cfg(feature = "nats")]
 mod nats;
 mod publisher;
+mod reconnect;
 mod recovery;
 mod stage;
 mod streams;
@@ -37,6 +38,7 @@ Examples:
   mindos bench latency
   mindos bench publish --in-flight 64
   mindos bench streams --agents 10000
+  mindos bench reconnect --agents 5000
   mindos bench recovery --pending 1000000 --lanes 100000 --records 2000000
   mindos bench delay
   mindos bench explain --events 1000000
@@ -48,6 +50,7 @@ const FANOUT_EXAMPLES: &str = "\
 Examples:
   mindos bench fanout
   mindos bench fanout --seconds 30 --publishers 2 --streams 2 --slots 4096
+  mindos bench fanout --tls                (the same over mutual TLS)
   mindos bench fanout --rate 5000          (open loop: latency from the due time)
   mindos bench fanout --routes 1000        (950 of them for other kinds)
   mindos bench fanout --against nats --nats-server ./nats-server --rounds 5
@@ -66,7 +69,13 @@ Examples:
 const STREAMS_EXAMPLES: &str = "\
 Examples:
   mindos bench streams --agents 10000
-  mindos bench streams --agents 2000 --seconds 60";
+  mindos bench streams --agents 2000 --seconds 60
+  mindos bench streams --agents 10000 --tls          (each with a certificate of its own)";
+const RECONNECT_EXAMPLES: &str = "\
+Examples:
+  mindos bench reconnect --agents 5000
+  mindos bench reconnect --agents 500 --rate 100 --seconds 60
+  mindos bench reconnect --agents 5000 --clear       (without TLS)";
 const RECOVERY_EXAMPLES: &str = "\
 Examples:
   mindos bench recovery --pending 1000000 --lanes 100000 --records 2000000
@@ -100,6 +109,9 @@ pub(crate) enum BenchCommand {
     /// Idle agents, each with a connection of its own: memory and CPU.
     #[command(after_help = STREAMS_EXAMPLES)]
     Streams(streams::StreamsArgs),
+    /// A control plane that is killed and started again: until all agents are back, and publishes meanwhile.
+    #[command(after_help = RECONNECT_EXAMPLES)]
+    Reconnect(reconnect::ReconnectArgs),
     /// From the start of a process with much pending to its first assignment.
     #[command(after_help = RECOVERY_EXAMPLES)]
     Recovery(recovery::RecoveryArgs),
@@ -137,6 +149,7 @@ pub(crate) async fn run(command: BenchCommand, _global: &Global) -> Result<(), F
         BenchCommand::Latency(args) => fanout::latency(args).await,
         BenchCommand::Publish(args) => fanout::publish(args).await,
         BenchCommand::Streams(args) => streams::run(args).await,
+        BenchCommand::Reconnect(args) => reconnect::run(args).await,
         BenchCommand::Recovery(args) => recovery::run(args).await,
         BenchCommand::Delay(args) => delay::run(args).await,
         BenchCommand::Explain(args) => explain::run(args).await,

@@ -5,6 +5,7 @@
 //! is sent late and counted from when it was due.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use clap::Args;
 use http::uri::PathAndQuery;
 use mindos_proto::event::v1::{PublishResponse, PublishStreamResponse};
 use mindos_proto::wire::{PublishRequestWire, PublishStreamRequestWire};
+use mindos_sdk::Channel;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use super::clock_ns;
@@ -26,6 +27,7 @@ use super::event::Events;
 use super::histogram::Latencies;
 use super::worker::Talk;
 use crate::failure::Failure;
+use crate::site::Site;
 
 /// Single calls that may be in flight under a rate.
 const OPEN_LOOP_CALLS_MAX: usize = 20_000;
@@ -37,6 +39,12 @@ pub(crate) struct PublisherArgs {
     /// The control plane's API.
     #[arg(long)]
     url: String,
+    /// Roots to trust, for an address with `https`.
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// File with the token to call with.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
     /// For how long.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -90,12 +98,9 @@ impl Did {
 
 pub(super) async fn run(args: PublisherArgs) -> Result<(), Failure> {
     let events = Events::new(&args.kind, args.payload, args.lanes, args.number)?;
-    let endpoint = Endpoint::from_shared(args.url.clone())
-        .map_err(|error| Failure::usage(format!("--url {}: {error}", args.url)))?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(16 * 1024 * 1024)
-        .initial_connection_window_size(32 * 1024 * 1024);
-    let channel = endpoint.connect().await.map_err(|_| Failure::unreachable(&args.url))?;
+    let token = args.token_file.as_deref().map(crate::contexts::token_in).transpose()?;
+    let site = Site { endpoint: args.url.clone(), ca: args.ca.clone(), token, tenant: None };
+    let channel = site.dialer()?.connect().await.map_err(|_| Failure::unreachable(&args.url))?;
     let mut talk = Talk::new();
     talk.ready();
     talk.hear("go").await;

@@ -6,6 +6,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mindos_model::Secret;
+use mindos_proto::access::v1::join_holder::Holder;
+use mindos_proto::access::v1::{CreateJoinTokenRequest, JoinHolder};
 use mindos_proto::fleet::v1::FleetFilter;
 use mindos_proto::route::v1::{self as route, Route, RouteMatch, RouteTable, RouteTargets, Strategy};
 use tokio::process::Child;
@@ -60,19 +63,105 @@ pub(super) struct Stage {
     pub(super) agents: String,
     pub(super) client: Client,
     web: Web,
+    /// Where roots and tokens are, with TLS.
+    secrets: Option<Secrets>,
 }
+
+/// Files that the load generators of a control plane with TLS need.
+#[derive(Clone, Debug)]
+struct Secrets {
+    roots: PathBuf,
+    admin: PathBuf,
+    data: PathBuf,
+}
+
+/// Arguments of a control plane with TLS, where everybody has to say who he is.
+const SECURE: [&str; 2] = ["--tls=authority", "--access=enforced"];
+/// Agents that may join with one token, by the limit of its uses.
+const USES_MAX: u32 = 10_000;
 
 impl Stage {
     /// Starts a control plane with backlogs as large as the bench may need, and waits until it is ready.
     pub(super) async fn start(data: &Path, extra: &[String]) -> Result<Stage, Failure> {
-        let (api, agents) = (free_port()?, free_port()?);
+        Stage::start_on(data, extra, free_port()?, free_port()?).await
+    }
+
+    /// The same on these ports.
+    pub(super) async fn start_on(data: &Path, extra: &[String], api: u16, agents: u16) -> Result<Stage, Failure> {
         let mut stage = Stage::spawn(data, extra, api, agents)?;
         stage.ready().await?;
         Ok(stage)
     }
 
+    /// The same, with TLS on both ports if that is wanted.
+    pub(super) async fn start_as(data: &Path, extra: &[String], tls: bool) -> Result<Stage, Failure> {
+        if !tls {
+            return Stage::start(data, extra).await;
+        }
+        Stage::start_secure(data, extra, free_port()?, free_port()?).await
+    }
+
+    /// Starts a control plane with TLS on these ports and waits until it is ready.
+    pub(super) async fn start_secure(data: &Path, extra: &[String], api: u16, agents: u16) -> Result<Stage, Failure> {
+        let extra: Vec<String> = extra.iter().cloned().chain(SECURE.map(str::to_owned)).collect();
+        let mut child = Stage::process(data, &extra, api, agents)?;
+        let (roots, admin) = (data.join("authority/roots.pem"), data.join("admin-token"));
+        let deadline = Instant::now() + READY_WITHIN;
+        let token = loop {
+            // Both are written before it listens, at the first start.
+            match std::fs::read_to_string(&admin) {
+                Ok(token) if !token.trim().is_empty() && roots.is_file() => break Secret::new(token),
+                _ => {}
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(Failure::world(format!("the control plane ended with {status} before it was ready")));
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::world("the control plane made no token within 300 s"));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        };
+        let (api, agents) = (format!("https://127.0.0.1:{api}"), format!("https://127.0.0.1:{agents}"));
+        let site = Site { endpoint: api.clone(), ca: Some(roots.clone()), token: Some(token), tenant: None };
+        let secrets = Some(Secrets { roots, admin, data: data.to_owned() });
+        let mut stage = Stage { child, client: Client::lazy(&site)?, web: Web::new(&site)?, api, agents, secrets };
+        stage.ready().await?;
+        Ok(stage)
+    }
+
+    /// What a publisher is told beside the address.
+    pub(super) fn publisher_arguments(&self) -> Vec<String> {
+        let Some(Secrets { roots, admin, data: _ }) = &self.secrets else { return Vec::new() };
+        let (roots, admin) = (roots.display().to_string(), admin.display().to_string());
+        vec!["--ca".to_owned(), roots, "--token-file".to_owned(), admin]
+    }
+
+    /// What so many agents are told beside the address: with TLS a token that lets them join as agents of their cluster.
+    pub(super) async fn agent_arguments(&self, agents: u32) -> Result<Vec<String>, Failure> {
+        let Some(Secrets { roots, admin: _, data }) = &self.secrets else { return Ok(Vec::new()) };
+        let request = CreateJoinTokenRequest {
+            cluster: "bench".to_owned(),
+            holder: Some(JoinHolder { holder: Some(Holder::ClusterAgent(true)) }),
+            uses: agents.clamp(1, USES_MAX),
+            ..CreateJoinTokenRequest::default()
+        };
+        let made = self.client.access().create_join_token(request).await.map_err(self.client.failed())?.into_inner();
+        let id = made.token.map(|token| token.id).unwrap_or_default();
+        let file = data.join(format!("join-token-{id}"));
+        std::fs::write(&file, made.text)?;
+        let (roots, file, api) = (roots.display().to_string(), file.display().to_string(), self.api.clone());
+        Ok(vec!["--api".to_owned(), api, "--ca".to_owned(), roots, "--join-token-file".to_owned(), file])
+    }
+
     /// Starts the process and waits for nothing.
     pub(super) fn spawn(data: &Path, extra: &[String], api: u16, agents: u16) -> Result<Stage, Failure> {
+        let child = Stage::process(data, extra, api, agents)?;
+        let (api, agents) = (format!("http://127.0.0.1:{api}"), format!("http://127.0.0.1:{agents}"));
+        let site = Site::plain(&api);
+        Ok(Stage { child, client: Client::lazy(&site)?, web: Web::new(&site)?, api, agents, secrets: None })
+    }
+
+    fn process(data: &Path, extra: &[String], api: u16, agents: u16) -> Result<Child, Failure> {
         let mut args: Vec<OsString> = vec!["control-plane".into(), "--data-dir".into(), data.into()];
         let set = [
             format!("--listen=127.0.0.1:{api}"),
@@ -89,10 +178,7 @@ impl Stage {
         };
         args.extend(set.into_iter().filter(|argument| !taken(argument)).map(OsString::from));
         args.extend(extra.iter().map(OsString::from));
-        let child = process::start(&args, &[], &Log::Piped)?;
-        let (api, agents) = (format!("http://127.0.0.1:{api}"), format!("http://127.0.0.1:{agents}"));
-        let site = Site::plain(&api);
-        Ok(Stage { child, client: Client::lazy(&site)?, web: Web::new(&site)?, api, agents })
+        process::start(&args, &[], &Log::Piped)
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::render;
 
 /// Agents of one process at most: a process may have 20,000 descriptors on common systems.
-const AGENTS_PER_WORKER: u32 = 2500;
+pub(super) const AGENTS_PER_WORKER: u32 = 2500;
 /// How long after the last connection the memory is read.
 const CALM: Duration = Duration::from_secs(5);
 
@@ -25,16 +25,19 @@ pub(crate) struct StreamsArgs {
     /// How long they are watched.
     #[arg(long, default_value_t = 30.0)]
     seconds: f64,
+    /// Over TLS: each agent joins with a token and shows a certificate of its own.
+    #[arg(long)]
+    tls: bool,
     #[command(flatten)]
     stage: StageArgs,
 }
 
 pub(super) async fn run(args: StreamsArgs) -> Result<(), Failure> {
-    let StreamsArgs { agents, seconds, stage: stage_args } = args;
+    let StreamsArgs { agents, seconds, tls, stage: stage_args } = args;
     let data = Data::new(&stage_args)?;
-    let mut stage = Stage::start(&data.path, &stage_args.control_plane_args).await?;
+    let mut stage = Stage::start_as(&data.path, &stage_args.control_plane_args, tls).await?;
     // One agent first, so that what every server needs once is not counted as an agent's.
-    let first = Worker::start("first agent", &command(&stage.agents, "first", 1)).await?;
+    let first = Worker::start("first agent", &command(&stage, "first", 1).await?).await?;
     stage
         .wait("the first agent", Duration::from_secs(30), |metrics| metrics.get("mindos_sessions") >= Some(&1.0))
         .await?;
@@ -48,7 +51,7 @@ pub(super) async fn run(args: StreamsArgs) -> Result<(), Failure> {
         left -= some;
         let name = format!("w{}", workers.len());
         say(&format!("{some} agents in another process"));
-        workers.push(Worker::start(&name, &command(&stage.agents, &name, some)).await?);
+        workers.push(Worker::start(&name, &command(&stage, &name, some).await?).await?);
     }
     let all = f64::from(agents + 1);
     stage
@@ -66,6 +69,7 @@ pub(super) async fn run(args: StreamsArgs) -> Result<(), Failure> {
     let result = json!({
         "bench": "streams",
         "agents": agents,
+        "tls": tls,
         "processes": workers.len(),
         "sessions_at_the_end": metrics.get("mindos_sessions"),
         "seconds_to_connect": rounded(connected_after.as_secs_f64()),
@@ -87,9 +91,11 @@ pub(super) async fn run(args: StreamsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn command(url: &str, prefix: &str, agents: u32) -> Vec<String> {
-    let agents = agents.to_string();
-    ["agent", "--url", url, "--prefix", prefix, "--agents", &agents, "--generals", "bench-1", "--slots", "1"]
-        .map(str::to_owned)
-        .into()
+/// A worker with so many agents of one general each.
+pub(super) async fn command(stage: &Stage, prefix: &str, agents: u32) -> Result<Vec<String>, Failure> {
+    let (url, count) = (&stage.agents, agents.to_string());
+    let words =
+        ["agent", "--url", url, "--prefix", prefix, "--agents", &count, "--generals", "bench-1", "--slots", "1"];
+    let secrets = stage.agent_arguments(agents).await?;
+    Ok(words.map(str::to_owned).into_iter().chain(secrets).collect())
 }

@@ -128,7 +128,7 @@ fn show(denials: &[Value], global: &Global) {
 }
 
 fn as_json(denial: &Denial) -> Value {
-    let Denial { id, target, reason, created_at, created_by } = denial;
+    let Denial { id, tenant, target, reason, created_at, created_by } = denial;
     let (agent, key) = match target {
         Some(denial::Target::Agent(agent)) => (Some(agent), None),
         Some(denial::Target::Key(key)) => (None, Some(hex(key))),
@@ -157,6 +157,7 @@ fn as_json(denial: &Denial) -> Value {
     });
     json!({
         "id": id,
+        "tenant": tenant,
         "target": shown,
         "agent": agent,
         "key": key,

@@ -182,6 +182,9 @@ fn what(token: &Value) -> String {
         let sources = if sources.is_empty() { String::new() } else { format!(" of {sources}") };
         return format!("{}{sources} in {}", list("roles"), text("tenant"));
     }
+    if token["revoked"] == true {
+        return "nothing: it was revoked".to_owned();
+    }
     let namespace = text("namespace");
     let namespace = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
     format!("{} of {}{namespace}, {} uses left", text("holder"), text("cluster"), token["uses_left"])
@@ -192,29 +195,33 @@ async fn list(args: ListArgs, global: &Global) -> Result<(), Failure> {
     let client = Client::connect(global).await?;
     let (mut access, failed) = (client.access(), client.failed());
     let mut tokens = Vec::new();
-    let mut page_token = String::new();
-    while !api {
-        let request = ListJoinTokensRequest { tenant: client.tenant(false), page_size: 1000, page_token };
-        let page = access.list_join_tokens(request).await.map_err(&failed)?.into_inner();
-        tokens.extend(page.tokens.iter().map(join_json));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
+    if !api {
+        let mut page_token = String::new();
+        loop {
+            let request = ListJoinTokensRequest { tenant: client.tenant(false), page_size: 1000, page_token };
+            let page = access.list_join_tokens(request).await.map_err(&failed)?.into_inner();
+            tokens.extend(page.tokens.iter().map(join_json));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
         }
     }
-    let mut page_token = String::new();
-    while !join {
-        let request = ListApiTokensRequest { tenant: client.tenant(false), page_size: 1000, page_token };
-        let page = match access.list_api_tokens(request).await {
-            Ok(page) => page.into_inner(),
-            // An operator sees the tokens for joining; those for calling are for admins.
-            Err(status) if status.code() == tonic::Code::PermissionDenied && !api => break,
-            Err(status) => return Err(failed(status)),
-        };
-        tokens.extend(page.tokens.iter().map(api_json));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
+    if !join {
+        let mut page_token = String::new();
+        loop {
+            let request = ListApiTokensRequest { tenant: client.tenant(false), page_size: 1000, page_token };
+            let page = match access.list_api_tokens(request).await {
+                Ok(page) => page.into_inner(),
+                // An operator sees the tokens for joining; those for calling are for admins.
+                Err(status) if status.code() == tonic::Code::PermissionDenied && !api => break,
+                Err(status) => return Err(failed(status)),
+            };
+            tokens.extend(page.tokens.iter().map(api_json));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
         }
     }
     if global.output.is_json() {
@@ -272,7 +279,8 @@ fn api_json(token: &ApiToken) -> Value {
 }
 
 fn join_json(token: &JoinToken) -> Value {
-    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by } = token;
+    let JoinToken { id, tenant, cluster, namespace, holder, uses_left, expires_at, created_at, created_by, revoked } =
+        token;
     let holder = match holder.as_ref().and_then(|holder| holder.holder.as_ref()) {
         Some(Holder::General(general)) => format!("general {general}"),
         Some(Holder::AnyGeneral(_)) => "any general".to_owned(),
@@ -286,7 +294,9 @@ fn join_json(token: &JoinToken) -> Value {
         "cluster": cluster,
         "namespace": namespace,
         "holder": holder,
+        "revoked": revoked,
         "uses_left": uses_left,
+        "revoked": revoked,
         "expires_at": at(expires_at.as_ref()),
         "created_at": at(created_at.as_ref()),
         "created_by": created_by,

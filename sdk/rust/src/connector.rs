@@ -64,11 +64,12 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Connecting {
         let config = match &self.tls {
             Config::Current(tls) => tls.config(),
-            Config::Fixed(config) => config.clone(),
+            Config::Fixed(config) => Some(config.clone()),
         };
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tcp = self.tcp.call(uri);
         Box::pin(async move {
+            let config = config.ok_or("nobody is trusted yet")?;
             let name = ServerName::try_from(host)?;
             let tcp = tcp.await?.into_inner();
             let stream = TlsConnector::from(config).connect(name, tcp).await?;

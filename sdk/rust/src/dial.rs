@@ -70,6 +70,7 @@ pub enum AddressError {
 pub struct Dialer {
     url: Uri,
     connect_max: Duration,
+    call_max: Option<Duration>,
     tls: Option<Config>,
     authorization: Authorization,
 }
@@ -90,7 +91,13 @@ impl Dialer {
         if !fits {
             return Err(refused(None));
         }
-        Ok(Dialer { url: uri, connect_max: CONNECT_MAX, tls: None, authorization: Authorization::default() })
+        Ok(Dialer {
+            url: uri,
+            connect_max: CONNECT_MAX,
+            call_max: None,
+            tls: None,
+            authorization: Authorization::default(),
+        })
     }
 
     /// Speaks TLS as `tls` says at each connection. Without it whom the machine trusts is trusted. Unused for `http`.
@@ -126,6 +133,12 @@ impl Dialer {
     #[must_use]
     pub fn connect_max(self, connect_max: Duration) -> Dialer {
         Dialer { connect_max, ..self }
+    }
+
+    /// How long a call may take until it is answered; a stream until it is opened. Without a bound by default.
+    #[must_use]
+    pub fn call_max(self, call_max: Duration) -> Dialer {
+        Dialer { call_max: Some(call_max), ..self }
     }
 
     /// The address.
@@ -197,7 +210,11 @@ impl Dialer {
         }
         parts.scheme = Some(http::uri::Scheme::HTTP);
         let address = Uri::from_parts(parts).expect("parts of an address that was one");
-        Endpoint::from(address)
+        let endpoint = match self.call_max {
+            Some(call_max) => Endpoint::from(address).timeout(call_max),
+            None => Endpoint::from(address),
+        };
+        endpoint
             .origin(self.url.clone())
             .connect_timeout(self.connect_max)
             .tcp_nodelay(true)

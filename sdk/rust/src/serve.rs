@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region};
 use mindos_sidecar_core::{Config, Counts, GeneralConfig, GeneralIndex, Labels};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use crate::agent::{AgentError, Connection, Handle, Identity};
 use crate::event::random;
 use crate::general::General;
+use crate::identity::{Joining, Member, Standing, Who};
 use crate::tasks::{Running, Tasks, end_all};
 
 /// How often a general that is not ready is asked.
@@ -39,6 +41,10 @@ pub struct Options {
     pub drain_grace: Duration,
     /// Version of the program, for people.
     pub version: String,
+    /// How the agent proves who it is. Needs an address with `https`; one with several generals joins as an agent of its cluster.
+    pub joining: Option<Joining>,
+    /// Told how the agent stands with the control plane.
+    pub standing: Option<watch::Sender<Option<Standing>>>,
 }
 
 impl Options {
@@ -56,6 +62,8 @@ impl Options {
             identity: Identity::default(),
             drain_grace: Duration::from_secs(20),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            joining: None,
+            standing: None,
         })
     }
 }
@@ -95,16 +103,56 @@ pub async fn serve_all<G: General>(
     options: Options,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Counts, AgentError> {
-    let Options { control_plane, cluster, region, cluster_labels, instance, identity, drain_grace, version } = options;
+    let Options {
+        control_plane,
+        cluster,
+        region,
+        cluster_labels,
+        instance,
+        mut identity,
+        drain_grace,
+        version,
+        joining,
+        standing,
+    } = options;
+    let mut shutdown = std::pin::pin!(shutdown);
     let boot = BootId::new(&format!("{:016x}", random())).expect("16 hex digits are a name");
     let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
     let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
     let config = Config { region, cluster_labels, version, ..Config::new(cluster, instance, boot, configs, random()) };
-    let mut identity = identity;
     if generals.iter().all(General::keeps_ceilings) {
         identity.capabilities.push(CEILINGS.to_owned());
     }
-    let connection = Connection::new(&control_plane, config, identity)?;
+    let member = match joining {
+        Some(joining) => {
+            let general = if let [only] = names.as_slice() { Some(only.clone()) } else { None };
+            if identity.namespace.is_empty() {
+                // What the certificate says, and `Hello` has to say the same.
+                identity.namespace = "default".to_owned();
+            }
+            let who = Who {
+                cluster: config.cluster.clone(),
+                namespace: identity.namespace.clone(),
+                general,
+                instance: config.instance.clone(),
+            };
+            Some(Member::start(&control_plane, joining, who)?)
+        }
+        None => None,
+    };
+    let connection = match &member {
+        Some(member) => Connection::of(member, config, identity)?,
+        None => Connection::new(&control_plane, config, identity)?,
+    };
+    let _telling =
+        member.as_ref().zip(standing).map(|(member, into)| Telling(tokio::spawn(tell(member.standing(), into))));
+    if let Some(member) = &member {
+        tokio::select! {
+            () = member.ready() => {}
+            // Nothing was begun, so there is nothing to hand back.
+            () = &mut shutdown => return Ok(Counts::default()),
+        }
+    }
     let handle = connection.handle();
     let generals: Vec<_> = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();
     let probes = Probes(
@@ -123,7 +171,7 @@ pub async fn serve_all<G: General>(
     let mut run = std::pin::pin!(connection.run(tasks));
     let counts = tokio::select! {
         counts = &mut run => counts,
-        () = shutdown => {
+        () = &mut shutdown => {
             handle.drain(drain_grace);
             run.await
         }
@@ -131,6 +179,25 @@ pub async fn serve_all<G: General>(
     drop(probes);
     end_all(&running);
     Ok(counts)
+}
+
+/// The task that passes the standing on; it ends with it.
+struct Telling(tokio::task::JoinHandle<()>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn tell(mut from: watch::Receiver<Standing>, into: watch::Sender<Option<Standing>>) {
+    loop {
+        let standing = from.borrow_and_update().clone();
+        into.send_replace(Some(standing));
+        if from.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The tasks that ask the generals whether they are ready; they end with it.

@@ -19,9 +19,11 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 
 use crate::plane_clock::PlaneClock;
 
-/// By how much the clocks of both sides may differ for the dates of the control plane's certificate, as long as nothing better is known:
+/// By how much the clocks of both sides may differ for the dates of the control plane's certificate before the time is known:
 /// a machine whose clock is an hour off can join and learn the time.
 pub(crate) const SKEW_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a machine may have slept since it heard the time.
+const SLEEP_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Certificates of one file or answer.
 const CERTIFICATES_MAX: usize = 1000;
 
@@ -125,7 +127,8 @@ struct Shared {
 struct Current {
     roots: Arc<RootCertStore>,
     client: Option<Arc<CertifiedKey>>,
-    config: Arc<ClientConfig>,
+    /// `None` while nobody is trusted.
+    config: Option<Arc<ClientConfig>>,
 }
 
 impl fmt::Debug for Tls {
@@ -151,10 +154,17 @@ impl Tls {
     pub fn with_clock(roots: &Roots, clock: PlaneClock) -> Result<Tls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let roots = Arc::new(roots.store()?);
-        let config = build(&provider, &clock, &roots, None)?;
+        let config = Some(build(&provider, &clock, &roots, None)?);
         Ok(Tls {
             shared: Arc::new(Shared { provider, clock, current: Mutex::new(Current { roots, client: None, config }) }),
         })
+    }
+
+    /// TLS that trusts nobody yet, so that no connection can be made.
+    pub(crate) fn without_roots(clock: PlaneClock) -> Tls {
+        let provider = Arc::new(ring::default_provider());
+        let current = Current { roots: Arc::new(RootCertStore::empty()), client: None, config: None };
+        Tls { shared: Arc::new(Shared { provider, clock, current: Mutex::new(current) }) }
     }
 
     /// The clock that certificates are judged by.
@@ -170,9 +180,20 @@ impl Tls {
     pub fn trust(&self, roots: &Roots) -> Result<(), TlsError> {
         let roots = Arc::new(roots.store()?);
         let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &roots, current.client.clone())?;
+        current.config = Some(build(&self.shared.provider, &self.shared.clock, &roots, current.client.clone())?);
         current.roots = roots;
         Ok(())
+    }
+
+    /// Trusts nobody from here on.
+    pub(crate) fn trust_nobody(&self) {
+        let mut current = self.lock();
+        current.roots = Arc::new(RootCertStore::empty());
+        current.config = None;
+    }
+
+    pub(crate) fn has_roots(&self) -> bool {
+        self.lock().config.is_some()
     }
 
     /// Shows this certificate from here on: the leaf first, then intermediates.
@@ -183,7 +204,10 @@ impl Tls {
         let certified =
             CertifiedKey::from_der(chain, key, &self.shared.provider).map_err(TlsError::Client).map(Arc::new)?;
         let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &current.roots, Some(certified.clone()))?;
+        if current.config.is_some() {
+            let client = Some(certified.clone());
+            current.config = Some(build(&self.shared.provider, &self.shared.clock, &current.roots, client)?);
+        }
         current.client = Some(certified);
         Ok(())
     }
@@ -202,19 +226,8 @@ impl Tls {
         self.present(chain, key)
     }
 
-    /// Shows no certificate from here on.
-    ///
-    /// # Errors
-    /// Never in practice: the roots were read before.
-    pub fn present_none(&self) -> Result<(), TlsError> {
-        let mut current = self.lock();
-        current.config = build(&self.shared.provider, &self.shared.clock, &current.roots, None)?;
-        current.client = None;
-        Ok(())
-    }
-
     /// What the next connection goes by.
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+    pub(crate) fn config(&self) -> Option<Arc<ClientConfig>> {
         self.lock().config.clone()
     }
 
@@ -239,7 +252,7 @@ fn build(
     let judge = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
         .build()
         .map_err(|error| TlsError::Root(rustls::Error::General(error.to_string())))?;
-    Ok(finish(provider, clock, Arc::new(Verifier { judge }), client))
+    Ok(finish(provider, clock, Arc::new(Verifier { judge, clock: clock.clone() }), client))
 }
 
 fn finish(
@@ -267,6 +280,7 @@ fn finish(
 #[derive(Debug)]
 struct Verifier {
     judge: Arc<WebPkiServerVerifier>,
+    clock: PlaneClock,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -283,13 +297,19 @@ impl ServerCertVerifier for Verifier {
             Ok(verified) => return Ok(verified),
             Err(refused) => refused,
         };
-        // Whoever has to learn the time has to get through first.
-        let nearest = match &refused {
-            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => *not_after,
-            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => *not_before,
+        // Whoever has to learn the time has to get through first. Once it is known an end is an end, for a key may be known to others by
+        // then; a certificate of the future shows that this machine slept, while its monotonic clock stood.
+        let is_known = self.clock.ahead_ms().is_some();
+        let (nearest, most) = match &refused {
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) if !is_known => {
+                (*not_after, SKEW_MAX)
+            }
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+                (*not_before, if is_known { SLEEP_MAX } else { SKEW_MAX })
+            }
             _ => return Err(refused),
         };
-        if now.as_secs().abs_diff(nearest.as_secs()) > SKEW_MAX.as_secs() {
+        if now.as_secs().abs_diff(nearest.as_secs()) > most.as_secs() {
             return Err(refused);
         }
         judge(nearest).map_err(|_| refused)

@@ -130,6 +130,9 @@ async fn clocks_may_differ_by_an_hour_and_not_by_a_day() {
 
         // Once the time is known it is what counts.
         let clock = tls.clock();
+        let own = i64::try_from(clock.own().0).unwrap();
+        clock.set(own, clock.own());
+        assert_eq!(call(&dialer).await.is_ok(), from > 0, "{from} {until}: what has ended has ended");
         let inside = i64::try_from(clock.own().0).unwrap() + (from + until) / 2 * 1000;
         clock.set(inside, clock.own());
         call(&dialer).await.unwrap();

@@ -12,16 +12,25 @@ use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::ledger::v1::{LedgerEntry, TailRequest};
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
 use mindos_proto::route::v1::{ApplyRequest, Route, RouteTable, RouteTargets, Strategy};
+use mindos_sdk::{Channel, Dialer};
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
 
 /// A connection that dials again by itself.
 ///
 /// # Errors
 /// When the address is malformed.
 pub fn channel(address: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(address.to_owned()).context("failed to read an address")?;
-    Ok(endpoint.connect_timeout(Duration::from_secs(2)).timeout(Duration::from_secs(10)).connect_lazy())
+    let dialer = Dialer::new(address).context("failed to read an address")?;
+    dial(dialer)
+}
+
+/// The same with roots and a token.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn dial(dialer: Dialer) -> Result<Channel> {
+    let dialer = dialer.connect_max(Duration::from_secs(2)).call_max(Duration::from_secs(10));
+    dialer.channel().context("failed to set a channel up")
 }
 
 /// An event on a lane of its own choice.

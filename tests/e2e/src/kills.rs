@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
 use mindos_proto::delivery::v1::redrive_request::Target;
 use mindos_proto::delivery::v1::{DeliveryFilter, DeliveryStatus, RedriveRequest};
+use mindos_sdk::Channel;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use crate::chance::Chance;
 use crate::client;

@@ -8,12 +8,15 @@
 //! Invariant: verdicts come from what was acknowledged to the test, what its generals saw, and the ledger; never from a log
 //! line or a time that was guessed.
 
+pub mod access;
 pub mod account;
 pub mod chance;
 pub mod client;
+pub mod faketime;
 pub mod general;
 pub mod kills;
 pub mod process;
 pub mod proxy;
+pub mod rotation;
 pub mod spending;
 pub mod world;

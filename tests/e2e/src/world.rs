@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::fleet::v1::{ListGeneralsRequest, ListInstancesRequest, Liveness};
-use tonic::transport::Channel;
+use mindos_proto::identity::v1::ChallengeRequest;
+use mindos_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use mindos_sdk::model::Secret;
+use mindos_sdk::{Channel, Dialer, Roots, Tls};
 
 use crate::account::Account;
 use crate::client;
@@ -26,6 +29,10 @@ pub struct World {
     /// More arguments of the control plane.
     arguments: Vec<String>,
     plane: Option<Process>,
+    /// Whether both ports are encrypted and everybody has to say who he is.
+    secure: bool,
+    /// What the control plane's process is started under, such as `LD_PRELOAD=..`.
+    plane_environment: Vec<String>,
 }
 
 impl World {
@@ -39,7 +46,33 @@ impl World {
         let folder = std::env::temp_dir().join(format!("mindos-e2e-{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Ok(World { folder, api: free_address()?, agents: free_address()?, arguments, plane: None })
+        Ok(World {
+            folder,
+            api: free_address()?,
+            agents: free_address()?,
+            arguments,
+            plane: None,
+            secure: false,
+            plane_environment: Vec::new(),
+        })
+    }
+
+    /// An empty world whose ports are encrypted by the control plane's own authority, where everybody has to say who he is, and where
+    /// certificates of agents live for `life`.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn secure(name: &str, life: Duration, arguments: &[&str]) -> Result<World> {
+        let mut world = World::new(name, &["--tls", "authority", "--access", "enforced"])?;
+        world.add_arguments(&["--certificate-life", &format!("{}s", life.as_secs())]);
+        world.add_arguments(arguments);
+        world.secure = true;
+        Ok(world)
+    }
+
+    /// Variables for the control plane's process, such as `LD_PRELOAD=..`.
+    pub fn plane_environment(&mut self, variables: Vec<String>) {
+        self.plane_environment = variables;
     }
 
     /// An empty world whose control plane runs.
@@ -84,7 +117,31 @@ impl World {
     /// URL of the API.
     #[must_use]
     pub fn server(&self) -> String {
-        format!("http://{}", self.api)
+        format!("{}://{}", if self.secure { "https" } else { "http" }, self.api)
+    }
+
+    /// The roots that the control plane publishes.
+    #[must_use]
+    pub fn roots(&self) -> PathBuf {
+        self.data().join("authority/roots.pem")
+    }
+
+    /// The token of the plane's admin, made at the first start.
+    ///
+    /// # Errors
+    /// When there is none yet.
+    pub fn admin_token(&self) -> Result<Secret> {
+        let path = self.data().join("admin-token");
+        Ok(Secret::new(std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?))
+    }
+
+    /// The way to the API, trusting the roots of this moment.
+    ///
+    /// # Errors
+    /// When there are none yet.
+    pub fn dialer(&self) -> Result<Dialer> {
+        let dialer = Dialer::new(&self.server())?;
+        Ok(if self.secure { dialer.tls(Tls::new(&Roots::file(&self.roots())?)?) } else { dialer })
     }
 
     /// A connection to the API.
@@ -92,7 +149,8 @@ impl World {
     /// # Errors
     /// When the address is malformed, which it is not.
     pub fn channel(&self) -> Result<Channel> {
-        client::channel(&self.server())
+        let dialer = self.dialer()?;
+        client::dial(if self.secure { dialer.token(&self.admin_token()?)? } else { dialer })
     }
 
     /// Starts the control plane on the data as they are and waits until it is ready; returns how long that took.
@@ -104,7 +162,7 @@ impl World {
         let data = self.data().display().to_string();
         let fixed = ["control-plane", "--data-dir", &data, "--listen", &self.api, "--agent-listen", &self.agents];
         let arguments: Vec<_> = fixed.iter().map(|word| (*word).to_owned()).chain(self.arguments.clone()).collect();
-        let mut plane = Process::start(&self.folder, "control-plane", &arguments)?;
+        let mut plane = self.process("control-plane", &self.plane_environment, &arguments)?;
         while !self.is_ready().await {
             if let Some(status) = plane.ended()? {
                 bail!("the control plane ended with {status}; its log ends: {}", plane.log_end());
@@ -117,7 +175,12 @@ impl World {
     }
 
     async fn is_ready(&self) -> bool {
-        http(&self.api, "GET", "/readyz", &[], b"").await.is_ok_and(|(status, _)| status == 200)
+        if !self.secure {
+            return http(&self.api, "GET", "/readyz", &[], b"").await.is_ok_and(|(status, _)| status == 200);
+        }
+        let Ok(channel) = self.channel() else { return false };
+        let answers = IdentityServiceClient::new(channel.clone()).challenge(ChallengeRequest {}).await.is_ok();
+        answers && FleetServiceClient::new(channel).list_generals(ListGeneralsRequest::default()).await.is_ok()
     }
 
     /// The running control plane.
@@ -154,6 +217,35 @@ impl World {
             ["sidecar", "--control-plane", &plane, "--cluster", cluster, "--instance", instance, "--general", &general];
         let arguments: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
         Process::start(&self.folder, &format!("sidecar-{instance}"), &arguments)
+    }
+
+    /// Starts a sidecar `instance` of `cluster` with one general named and typed `worker` at `url` over TLS, that joins with the token in
+    /// the file `token` and trusts the roots in `ca`; `more` are arguments, `environment` variables of its process.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn joining_sidecar(&self, joining: &Joining<'_>) -> Result<Process> {
+        let Joining { cluster, instance, slots, url, token, ca, more, environment } = joining;
+        let (agents, api) = (format!("https://{}", self.agents), self.server());
+        let (ca, token) = (ca.display().to_string(), token.display().to_string());
+        let general = format!("name=worker,type=worker,slots={slots},url={url}");
+        let words = [
+            &["sidecar", "--control-plane", &agents, "--api", &api, "--ca", &ca, "--join-token-file", &token][..],
+            &["--cluster", cluster, "--instance", instance, "--general", &general],
+            more,
+        ]
+        .concat();
+        let arguments: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        self.process(&format!("sidecar-{instance}"), environment, &arguments)
+    }
+
+    fn process(&self, name: &str, environment: &[String], arguments: &[String]) -> Result<Process> {
+        if environment.is_empty() {
+            return Process::start(&self.folder, name, arguments);
+        }
+        let mindos = process::mindos()?.display().to_string();
+        let words: Vec<_> = environment.iter().cloned().chain([mindos]).chain(arguments.iter().cloned()).collect();
+        Process::start_program(Path::new("/usr/bin/env"), &self.folder, name, &words)
     }
 
     /// Waits until so many generals are known and so many instances are alive.
@@ -231,6 +323,27 @@ impl World {
         ensure!(verdict["verified"] == true, "the ledger does not verify: {verdict}");
         verdict["records"].as_u64().context("the verdict counts records")
     }
+}
+
+/// A sidecar that joins.
+#[derive(Clone, Debug)]
+pub struct Joining<'a> {
+    /// Its cluster.
+    pub cluster: &'a str,
+    /// Its name.
+    pub instance: &'a str,
+    /// Slots of its general.
+    pub slots: u32,
+    /// Where the general is.
+    pub url: &'a str,
+    /// File with the join token.
+    pub token: &'a Path,
+    /// File with the roots to trust at first.
+    pub ca: &'a Path,
+    /// More arguments.
+    pub more: &'a [&'a str],
+    /// Variables of its process.
+    pub environment: &'a [String],
 }
 
 impl Drop for World {

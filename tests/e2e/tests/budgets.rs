@@ -18,7 +18,7 @@ use mindos_proto::budget::v1::{
     Budget, GetUsageRequest, Level, ListBudgetsRequest, Period, SetBudgetRequest, TenantScope, UsageDimension,
 };
 use mindos_proto::route::v1::{Route, RouteMatch, RouteTargets, Strategy};
-use tonic::transport::Channel;
+use mindos_sdk::Channel;
 
 const PUBLISHERS: u64 = 64;
 const EVENTS_EACH: u64 = 4;

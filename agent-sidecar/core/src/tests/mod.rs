@@ -10,6 +10,7 @@ use mindos_model::{
 use crate::*;
 
 mod drain;
+mod membership;
 mod stream;
 mod work;
 

@@ -23,6 +23,7 @@ use super::{Adapter, Assignment, Body, Handle, Start};
 use crate::clock::Clock;
 use crate::dial::{AddressError, Channel, Dialer};
 use crate::general::ModelLoad;
+use crate::identity::{IdentityError, Member, Signals, is_turned_away};
 
 /// Frames that may wait for the connection.
 const OUTBOUND_MAX: usize = 4;
@@ -53,6 +54,9 @@ pub enum AgentError {
     /// The control plane's address is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The agent cannot prove who it is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 /// An agent that is set up and not running yet.
@@ -63,6 +67,7 @@ pub struct Connection {
     dialer: Dialer,
     handle: Handle,
     clock: Clock,
+    signals: Signals,
 }
 
 enum Next {
@@ -87,7 +92,23 @@ impl Connection {
     pub fn dial(dialer: Dialer, config: Config, identity: Identity) -> Result<Connection, AgentError> {
         let dialer = dialer.settled()?;
         let agent = Agent::new(config)?;
-        Ok(Connection { agent, identity, dialer, handle: Handle::default(), clock: Clock::start() })
+        Ok(Connection {
+            agent,
+            identity,
+            dialer,
+            handle: Handle::default(),
+            clock: Clock::start(),
+            signals: Signals::default(),
+        })
+    }
+
+    /// The same as a member, with its certificate of the moment: dials at once when it has one again, and tells it when one was turned
+    /// away.
+    ///
+    /// # Errors
+    /// When the generals do not fit together.
+    pub fn of(member: &Member, config: Config, identity: Identity) -> Result<Connection, AgentError> {
+        Ok(Connection { signals: member.signals(), ..Connection::dial(member.dialer(), config, identity)? })
     }
 
     /// Tells the agent what happens, before and while it runs.
@@ -112,12 +133,13 @@ impl Connection {
 
     /// Serves until it is drained. Dials again for as long as it takes.
     pub async fn run<A: Adapter>(self, adapter: A) -> Counts {
-        let Connection { agent, identity, dialer, handle, clock } = self;
+        let Connection { agent, identity, dialer, handle, clock, signals } = self;
         let mut driver = Driver {
             agent,
             identity,
             handle,
             clock,
+            signals,
             adapter,
             frames: Frames::default(),
             pending: VecDeque::new(),
@@ -144,6 +166,7 @@ struct Driver<A> {
     identity: Identity,
     handle: Handle,
     clock: Clock,
+    signals: Signals,
     adapter: A,
     frames: Frames,
     /// Not yet framed.
@@ -240,7 +263,10 @@ impl<A: Adapter> Driver<A> {
 
     /// Waits before a dial; the work goes on meanwhile.
     async fn wait(&mut self, after: Duration) -> Next {
-        let over = tokio::time::sleep(after);
+        let revived = self.signals.revived.clone();
+        let over = async {
+            let _ = timeout(after, revived.notified()).await;
+        };
         match self.while_turning(over).await {
             Ok(()) => Next::Dial { after: Duration::ZERO },
             Err(next) => next,
@@ -276,6 +302,9 @@ impl<A: Adapter> Driver<A> {
     }
 
     fn lost(&mut self, status: &Status) -> Next {
+        if is_turned_away(status) {
+            self.signals.suspected.notify_one();
+        }
         self.agent.stream_lost(self.clock.now());
         self.act(self.clock.now());
         let next = self.next.take().unwrap_or(Next::Dial { after: Duration::from_secs(1) });

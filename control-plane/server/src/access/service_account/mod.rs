@@ -91,6 +91,8 @@ impl From<TokenError> for AttestError {
     }
 }
 
+/// An issuer, by what names it.
+type Place = (TenantName, ClusterName, Arc<str>);
 /// A key set that was read, and the text that it was read from.
 type Parsed = (Arc<str>, Option<Arc<KeySet>>);
 
@@ -99,7 +101,7 @@ type Parsed = (Arc<str>, Option<Arc<KeySet>>);
 pub struct ServiceAccounts {
     clock: Clock,
     reviews: ReviewConfigured,
-    parsed: Mutex<HashMap<(TenantName, ClusterName, Arc<str>), Parsed>>,
+    parsed: Mutex<HashMap<Place, Parsed>>,
 }
 
 impl ServiceAccounts {
