@@ -95,20 +95,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_from_one_tenant_stays_another_ones() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = BlobStore::open(dir.path(), u64::MAX).unwrap();
-        let blob = put(&store, Some("acme")).blob;
-        put(&store, Some("umbrella"));
-        let [acme, umbrella] = ["acme", "umbrella"].map(|name| name.parse::<TenantName>().unwrap());
-        store.disown(&blob, &acme).unwrap();
-        assert_eq!((store.is_of(&blob, &acme).unwrap(), store.is_of(&blob, &umbrella).unwrap()), (false, true));
-        store.disown(&blob, &umbrella).unwrap();
-        assert_eq!(store.stat(&blob).unwrap(), None);
-        store.disown(&blob, &umbrella).unwrap();
-    }
-
-    #[test]
     fn a_blob_is_there_for_who_put_it() {
         let dir = tempfile::tempdir().unwrap();
         let store = BlobStore::open(dir.path(), 100).unwrap();
