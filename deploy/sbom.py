@@ -3,14 +3,14 @@
 
   deploy/sbom.py [--out DIR] [--target TRIPLE] [--check] [--built BINARY] [BINARY...]
 
-`cargo cyclonedx` (crates.io, 0.5.9) does the work from Cargo.lock: every crate that is linked in or that builds it, with its version,
-licence, package URL and the SHA-256 that crates.io gives, and which needs which. What this adds: one file for each binary in DIR
+`cargo cyclonedx` (0.5.9) does the work from Cargo.lock: every crate that is linked in or that builds it, with its version,
+licence, package URL and the SHA-256 that the registry gives, and which needs which. What this adds: one file for each binary in DIR
 (target/sbom unless said otherwise); no crate that is there for a feature of another member of the workspace alone, which the tool cannot
 tell and `cargo tree` can; the time of the last commit instead of the present one, and no path of this machine, so that the same source
 gives the same file.
 
 --check validates each file against the schema of CycloneDX (PyPI cyclonedx-python-lib carries it): no crate that `cargo tree` names is
-missing, each from crates.io has a digest, each has a licence, and the graph from the binary reaches each.
+missing, each from the registry has a digest, each has a licence, and the graph from the binary reaches each.
 --built BINARY builds that one (profile dev) and compares with what cargo says that it compiled.
 
 C sources that crates bring along (SQLite, mimalloc, ring) are not listed on their own: their versions are those of their crates.
