@@ -70,8 +70,10 @@ pub(crate) enum LedgerCommand {
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
     /// List signed checkpoints, the newest first.
+    #[command(after_help = ledger_proof::CHECKPOINTS_EXAMPLES)]
     Checkpoints(CheckpointsArgs),
     /// Print the public keys of the ledger, the oldest first; the last one signs.
+    #[command(after_help = ledger_proof::KEY_EXAMPLES)]
     Key(KeyArgs),
     /// Have payloads leave the disk; their records and the chain stay.
     #[command(after_help = ledger_redact::EXAMPLES)]

@@ -22,6 +22,15 @@ use crate::render::{self, Progress};
 /// The longest line of an anchor's file, and the longest file of a key.
 const LINE_MAX: u64 = 64 << 10;
 
+pub(super) const CHECKPOINTS_EXAMPLES: &str = "\
+Examples:
+  mindos ledger checkpoints
+  mindos ledger checkpoints --limit 1 --output json";
+pub(super) const KEY_EXAMPLES: &str = "\
+Examples:
+  mindos ledger key
+  mindos ledger key --output json";
+
 #[derive(Debug, Args)]
 pub(crate) struct CheckpointsArgs {
     /// How many at most, 1 to 1000.

@@ -259,11 +259,11 @@ mod tests {
     #[test]
     fn a_later_format_is_refused_by_name() {
         let mut bytes = header().encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = header_crc(&bytes);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 
-        assert_eq!(SegmentHeader::decode(&bytes), Err((8, Fault::Format { found: 2, known: 1 })));
+        assert_eq!(SegmentHeader::decode(&bytes), Err((8, Fault::Format { found: 3, known: 2 })));
     }
 
     #[test]

@@ -190,7 +190,8 @@ async fn only_what_the_table_allows_passes() {
     let settings = directory.0.join("settings.yaml");
     // The listeners of the GitLens contract let in this machine, which is named here.
     let text = format!(
-        "{{github_secret: '{SECRET}', gitlab: {{secret: '{SECRET}'}}, alertmanager: {{secret: '{SECRET}'}}, \
+        "{{limits: {{failures_per_second: 100000, requests_per_second: {{address: 100000, principal: 100000}}}}, \
+         github_secret: '{SECRET}', gitlab: {{secret: '{SECRET}'}}, alertmanager: {{secret: '{SECRET}'}}, \
          gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}}}"
     );
     std::fs::write(&settings, text).unwrap();

@@ -444,14 +444,14 @@ async fn the_authority_is_rotated_while_agents_work() {
     let shown = plane.authority().get_authority(access::GetAuthorityRequest {}).await.unwrap().into_inner();
     assert_eq!(shown.roots.iter().map(|root| &root.id).collect::<Vec<_>>(), [&rotated.id]);
 
-    // The first key, the second, and that the first is gone. After a restart there is nothing to add.
+    // The first key, the second, that the first is gone, and the key of the ledger. After a restart there is nothing to add.
     let changes = |kinds: Vec<String>| kinds.iter().filter(|kind| *kind == "authority_changed").count();
-    assert_eq!(changes(plane.ledger().await), 3);
+    assert_eq!(changes(plane.ledger().await), 4);
     let Plane { server, directory, api: _ } = plane;
     server.stop().await;
     let plane = Plane::again(directory).await;
     plane.connect(&new, &roots).await.unwrap();
-    assert_eq!(changes(plane.ledger().await), 3);
+    assert_eq!(changes(plane.ledger().await), 4);
     plane.server.stop().await;
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -188,6 +188,8 @@ impl Aggregator {
     async fn pass(&self, path: &'static str, request: Request<Body>) -> Response {
         let (mut parts, body) = request.into_parts();
         parts.uri = http::Uri::from_static(path);
+        // The API's router would put its own path behind that of this one.
+        parts.extensions.remove::<MatchedPath>();
         match self.api.clone().oneshot(Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(never) => match never {},
