@@ -19,6 +19,9 @@ use mindos_proto::agent::v1::{self as agent, ConnectRequest, ConnectResponse};
 use mindos_proto::identity::v1 as identity;
 use mindos_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use mindos_proto::identity::v1::join_request::Proof;
+use mindos_proto::journal::v1::AuthorityChanged;
+use mindos_proto::journal::v1::authority_changed::What;
+use mindos_proto::journal::v1::entry::Record as Kind;
 use mindos_proto::ledger::v1::TailRequest;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use rcgen::{CertificateParams, KeyPair, SigningKey};
@@ -174,7 +177,13 @@ impl Plane {
         let mut entries = tail.tail(request).await.unwrap().into_inner();
         let mut kinds = Vec::new();
         while let Some(page) = entries.message().await.unwrap() {
-            kinds.extend(page.entries.into_iter().map(|entry| entry.kind));
+            kinds.extend(page.entries.into_iter().map(|entry| match entry.entry.and_then(|entry| entry.record) {
+                // Told apart from keys for certificates, which are what is looked at here.
+                Some(Kind::AuthorityChanged(AuthorityChanged { what: Some(What::LedgerKey(_)), .. })) => {
+                    "ledger_key_changed".to_owned()
+                }
+                _ => entry.kind,
+            }));
         }
         kinds
     }
@@ -444,14 +453,14 @@ async fn the_authority_is_rotated_while_agents_work() {
     let shown = plane.authority().get_authority(access::GetAuthorityRequest {}).await.unwrap().into_inner();
     assert_eq!(shown.roots.iter().map(|root| &root.id).collect::<Vec<_>>(), [&rotated.id]);
 
-    // The first key, the second, that the first is gone, and the key of the ledger. After a restart there is nothing to add.
+    // The first key, the second, and that the first is gone. After a restart there is nothing to add.
     let changes = |kinds: Vec<String>| kinds.iter().filter(|kind| *kind == "authority_changed").count();
-    assert_eq!(changes(plane.ledger().await), 4);
+    assert_eq!(changes(plane.ledger().await), 3);
     let Plane { server, directory, api: _ } = plane;
     server.stop().await;
     let plane = Plane::again(directory).await;
     plane.connect(&new, &roots).await.unwrap();
-    assert_eq!(changes(plane.ledger().await), 4);
+    assert_eq!(changes(plane.ledger().await), 3);
     plane.server.stop().await;
 }
 
