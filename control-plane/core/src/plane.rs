@@ -243,8 +243,9 @@ impl Plane {
             let Output::Send { message: PlaneMessage::Assign(assign), .. } = output else { return true };
             let Assign { delivery, token, .. } = assign.as_ref();
             let known = self.durable.events.delivery(*delivery);
+            // Whose lease has ended meanwhile is not begun, and may be redacted.
             let Some((_, known)) = known.filter(|(_, known)| known.token == *token && known.lease().is_some()) else {
-                return true;
+                return false;
             };
             let leaves = known.setback().cancel != Some(CancelReason::Redacted);
             // What does not leave lapses: nobody was given it.
