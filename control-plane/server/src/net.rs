@@ -17,7 +17,7 @@ mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -65,6 +65,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const TAKEN_MIN: u64 = 16 << 10;
 /// How long a connection that was asked to end may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long whoever was dismissed may take to read the last answers.
+const DISMISS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Tasks of connections beyond those that are let in: some that gave way are still on their way out.
 const LEAVING_MAX: usize = 4096;
 /// When a silent peer is asked whether it is there, and how long it may take to say so.
@@ -87,6 +89,7 @@ pub struct Connection {
 struct Ends {
     cut: Notify,
     leave: Notify,
+    dismissed: AtomicBool,
 }
 
 impl From<SocketAddr> for Connection {
@@ -100,6 +103,19 @@ impl Connection {
     /// Ends the connection at once, with all its streams.
     pub fn cut(&self) {
         self.ends.cut.notify_one();
+    }
+
+    /// As [`Self::leave`], and cuts it a moment later: for whoever would go on regardless.
+    pub fn dismiss(&self) {
+        if self.ends.dismissed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.leave();
+        let ends = Arc::clone(&self.ends);
+        tokio::spawn(async move {
+            tokio::time::sleep(DISMISS_TIMEOUT).await;
+            ends.cut.notify_one();
+        });
     }
 
     /// Takes no more streams on the connection and ends it with the last of them, so that its peer dials again.

@@ -98,7 +98,7 @@ where
             Ok(match rates.failed(from, why) {
                 Ok(()) => answer,
                 Err(refusal) => {
-                    connection.leave();
+                    connection.dismiss();
                     refusal.last_response(&like)
                 }
             })

@@ -132,16 +132,23 @@ async fn tokens(world: &World) -> Result<(Tokens, String)> {
     };
     let mut made = Vec::new();
     for name in ["client", "attacker"] {
-        let mut request = tonic::Request::new(CreateApiTokenRequest {
-            name: name.to_owned(),
-            tenant: "default".to_owned(),
-            roles: vec![Role::Publisher.into()],
-            sources: vec!["*".to_owned()],
-            ttl: None,
+        made.push(loop {
+            let mut request = tonic::Request::new(CreateApiTokenRequest {
+                name: name.to_owned(),
+                tenant: "default".to_owned(),
+                roles: vec![Role::Publisher.into()],
+                sources: vec!["*".to_owned()],
+                ttl: None,
+            });
+            request.metadata_mut().insert("authorization", format!("Bearer {admin}").parse().context("a token")?);
+            match AccessServiceClient::new(world.channel()?).create_api_token(request).await {
+                Ok(answer) => break answer.into_inner().text,
+                // Its file may be there a moment before it is known.
+                Err(status) if status.code() == tonic::Code::Unauthenticated && begun.elapsed() < TOKEN_TIMEOUT => {}
+                Err(status) => return Err(status).context("failed to make a token"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         });
-        request.metadata_mut().insert("authorization", format!("Bearer {admin}").parse().context("a token")?);
-        let answer = AccessServiceClient::new(world.channel()?).create_api_token(request).await;
-        made.push(answer.context("failed to make a token")?.into_inner().text);
     }
     let attacker = made.pop();
     Ok((Tokens { client: made.pop(), attacker }, admin))
