@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, header};
-use mindos_control_plane::outgoing::{Answer, Outgoing, Request, Target};
 use mindos_model::Secret;
+use mindos_outgoing::{Answer, Outgoing, Request, Target};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

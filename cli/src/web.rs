@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri}
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use mindos_control_plane::outgoing::{self, Outgoing, Target};
+use mindos_outgoing::{self as outgoing, Outgoing, Target};
 use mindos_sdk::Dialer;
 use tokio::net::TcpStream;
 

@@ -23,7 +23,6 @@ pub mod metrics;
 pub mod net;
 pub mod network;
 pub mod notify;
-pub mod outgoing;
 pub mod payloads;
 pub mod prices;
 pub mod reload;

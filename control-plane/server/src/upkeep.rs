@@ -29,7 +29,6 @@ use crate::ledger::redactions::Redactions;
 use crate::ledger::redactor::{Places, RedactorView};
 use crate::ledger::signer::{Signer, SignerSettings};
 use crate::notify::{self, Paces};
-use crate::outgoing::Outgoing;
 use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::settings::{InForce, LiveSettings, SettingsError};
@@ -44,6 +43,7 @@ use crate::views::history::{HistoryError, HistoryReader, HistorySettings, Histor
 use crate::views::retention::{Retention, RetentionSettings};
 use crate::views::snapshot::{SnapshotFollower, SnapshotHome, SnapshotSettings, Snapshotter};
 use crate::views::stats::{Stats, StatsView};
+use mindos_outgoing::Outgoing;
 
 /// Why upkeep did not start.
 #[derive(Debug, thiserror::Error)]

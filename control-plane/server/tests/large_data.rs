@@ -5,7 +5,7 @@
 mod support;
 
 use http::Method;
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use mindos_proto::blob::v1::blob_service_client::BlobServiceClient;
 use mindos_proto::blob::v1::put_request::Part;
 use mindos_proto::blob::v1::{PutHeader, PutRequest};

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::delivery::v1 as delivery;

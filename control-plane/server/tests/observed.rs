@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use http::Method;
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use serde_json::Value;
 use support::{Agent, Directory, Running, event};
 

@@ -12,7 +12,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use hmac::{KeyInit, Mac};
 use http::{HeaderMap, Method, StatusCode};
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::delivery::v1 as delivery;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_nats::jetstream;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Config, StorageType};
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use support::{Agent, Directory, PATIENCE, Running, event};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use hmac::{KeyInit, Mac};
 use http::{HeaderName, Method};
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
+use mindos_outgoing::{Outgoing, Request, Target};
 use mindos_proto::event::v1::ListRequest;
 use serde_json::{Value, json};
 use support::{Directory, Running};

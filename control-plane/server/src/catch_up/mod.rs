@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::clock::Clock;
 use crate::logging::Chain;
 use crate::metrics::{Exposition, Kind};
-use crate::outgoing::{Answer, Outgoing, OutgoingError, Request};
+use mindos_outgoing::{Answer, Outgoing, OutgoingError, Request};
 use settings::App;
 
 /// Deliveries on one page of the list: the most GitHub gives.
@@ -60,7 +60,7 @@ enum CatchUpError {
     #[error("the list of deliveries is not as documented")]
     List(#[from] serde_json::Error),
     #[error("GitHub's address of the next page is not usable")]
-    Page(#[from] crate::outgoing::TargetError),
+    Page(#[from] mindos_outgoing::TargetError),
 }
 
 /// What was done so far.

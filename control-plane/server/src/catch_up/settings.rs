@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::app_jwt::AppKey;
 use crate::config::span;
-use crate::outgoing::Target;
+use mindos_outgoing::Target;
 
 /// Deliveries that GitHub still has.
 const LOOK_BACK_MAX: Duration = Duration::from_secs(3 * 24 * 3600);

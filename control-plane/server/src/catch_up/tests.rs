@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::app_jwt::AppKey;
 use super::*;
-use crate::outgoing::Target;
+use mindos_outgoing::Target;
 
 /// A GitHub with a list of attempts, newest first, two to a page.
 #[derive(Debug, Default)]

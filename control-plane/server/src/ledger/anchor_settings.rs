@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::ingest::base64;
-use crate::outgoing::Target;
 use crate::sinks::Post;
 use crate::sinks::settings::Format;
+use mindos_outgoing::Target;
 
 /// Anchors at a time.
 const ANCHORS_MAX: usize = 8;

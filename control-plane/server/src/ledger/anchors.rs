@@ -24,7 +24,7 @@ use super::checkpoints::{Checkpoints, Line, Noted};
 use crate::clock::Clock;
 use crate::logging::Chain;
 use crate::metrics::{Exposition, Kind};
-use crate::outgoing::Outgoing;
+use mindos_outgoing::Outgoing;
 
 /// Between two looks for checkpoints.
 const LOOK: Duration = Duration::from_secs(1);

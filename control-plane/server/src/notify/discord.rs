@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::notice::{Notice, Story, cut};
 use super::place::{Notifier, post};
-use crate::outgoing::{Request, Target};
+use mindos_outgoing::{Request, Target};
 
 /// What Discord takes at most.
 const TITLE_MAX: usize = 256;

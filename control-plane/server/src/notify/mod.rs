@@ -29,7 +29,7 @@ use arc_swap::ArcSwap;
 use mindos_model::Seq;
 
 use crate::metrics::{self, Exposition};
-use crate::outgoing::Outgoing;
+use mindos_outgoing::Outgoing;
 
 pub use place::{Paces, Place, Places};
 pub(crate) use sender::told;

@@ -15,7 +15,7 @@ use super::notice::Notice;
 use super::pace::{Bucket, Pace};
 use super::slack::Slack;
 use super::webhook::Webhook;
-use crate::outgoing::{Request, Target};
+use mindos_outgoing::{Request, Target};
 
 /// What makes a request of a notice.
 pub(super) trait Notifier {

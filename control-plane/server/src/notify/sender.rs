@@ -14,7 +14,7 @@ use super::Configured;
 use super::notice::Notice;
 use super::place::{Kind, Paces, Place};
 use crate::logging::Chain;
-use crate::outgoing::{Answer, Outgoing};
+use mindos_outgoing::{Answer, Outgoing};
 
 /// Notices that wait for one notifier; further ones are dropped.
 const QUEUE_MAX: usize = 256;

@@ -23,10 +23,10 @@ use super::pace::Pace;
 use super::place::{Form, Kind, Place, Places};
 use super::slack::Slack;
 use super::webhook::Webhook;
-use crate::outgoing::Target;
 use crate::secret::{SecretAt, Secrets};
 use crate::sinks::settings::scope;
 use mindos_core::access::Scope;
+use mindos_outgoing::Target;
 
 /// Where Discord is, unless the settings say otherwise.
 const DISCORD_API: &str = "https://discord.com/api/v10";

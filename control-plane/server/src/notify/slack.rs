@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::notice::{Notice, Story, cut};
 use super::place::{Notifier, post};
-use crate::outgoing::{Request, Target};
+use mindos_outgoing::{Request, Target};
 
 /// What Slack takes at most before it cuts.
 const TEXT_MAX: usize = 4000;

@@ -223,7 +223,7 @@ fn parked_work_has_a_form_in_every_place() {
     // Work that waits for room comes back by itself.
     assert!(parked(ParkReason::BacklogFull).is_empty());
     let [discord, slack, webhook] = &parked(ParkReason::Poison)[..] else { panic!("one for each place") };
-    let body = |request: &crate::outgoing::Request| serde_json::from_slice::<Value>(&request.body).unwrap();
+    let body = |request: &mindos_outgoing::Request| serde_json::from_slice::<Value>(&request.body).unwrap();
     let embed = &body(discord)["embeds"][0];
     assert_eq!(
         (&embed["title"], &embed["description"]),

@@ -14,7 +14,7 @@ use sha2::Sha256;
 
 use super::notice::{Notice, Story};
 use super::place::{Notifier, post};
-use crate::outgoing::{Request, Target};
+use mindos_outgoing::{Request, Target};
 
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-mindos-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-mindos-signature");

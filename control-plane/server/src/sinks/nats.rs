@@ -23,8 +23,8 @@ use super::message::Message;
 use super::road::Refused;
 use super::subject::Subject;
 use crate::logging::Chain;
-use crate::outgoing::{is_here, tls};
 use crate::secret::{SecretAt, Secrets};
+use mindos_outgoing::{is_here, tls};
 
 /// Servers of one sink.
 const SERVERS_MAX: usize = 16;

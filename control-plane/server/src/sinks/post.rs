@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::message::{Message, base64};
 use super::road::{Refused, judge};
 use super::settings::Format;
-use crate::outgoing::{Answer, Outgoing, Request, Target};
+use mindos_outgoing::{Answer, Outgoing, Request, Target};
 
 /// An address that messages are posted to.
 #[derive(Clone, PartialEq)]

@@ -9,7 +9,7 @@ use super::nats::Nats;
 use super::post::Post;
 use crate::logging::Chain;
 use crate::notify::Place;
-use crate::outgoing::{Answer, OutgoingError};
+use mindos_outgoing::{Answer, OutgoingError};
 
 /// Tries of the first of the notices in a row that a place refuses because of its settings; each behind it has one.
 const NOTICE_TRIES_MAX: u32 = 3;

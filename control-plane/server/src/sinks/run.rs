@@ -28,7 +28,7 @@ use crate::grpc::Context;
 use crate::grpc::watch::{Step, Walk};
 use crate::logging::Chain;
 use crate::notify::Paces;
-use crate::outgoing::{Outgoing, Request};
+use mindos_outgoing::{Outgoing, Request};
 
 /// Events that are remembered; others are looked up.
 const EVENTS_MAX: usize = 16_384;

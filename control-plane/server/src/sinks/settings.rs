@@ -19,8 +19,8 @@ use super::road::Road;
 use crate::config::span;
 use crate::ingest::base64;
 use crate::notify::{Place, Places};
-use crate::outgoing::Target;
 use crate::secret::{SecretAt, Secrets};
+use mindos_outgoing::Target;
 
 /// Sinks at a time.
 pub const SINKS_MAX: usize = 32;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::message::Notice;
 use super::road::{Refused, judge};
 use crate::notify::{Paces, Place, told};
-use crate::outgoing::{Outgoing, Request};
+use mindos_outgoing::{Outgoing, Request};
 
 /// Tells of one delivery that was parked, once the place may be told of anything.
 pub(super) async fn tell(

@@ -24,8 +24,8 @@ use crate::grpc::Context;
 use crate::grpc::watch::{Step, Walk};
 use crate::logging::Chain;
 use crate::metrics::{Exposition, Kind};
-use crate::outgoing::{Outgoing, Request};
 use context::{TraceContext, attempt_span};
+use mindos_outgoing::{Outgoing, Request};
 use settings::Otlp;
 use spans::Spans;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use crate::outgoing::Target;
+use mindos_outgoing::Target;
 
 /// Where spans go, as the settings file names it.
 #[derive(Clone, Deserialize)]

@@ -23,8 +23,8 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use hmac::{KeyInit, Mac};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use mindos_control_plane::outgoing::{Outgoing, Request, Target};
 use mindos_model::Timestamp;
+use mindos_outgoing::{Outgoing, Request, Target};
 use serde_json::{Value, json};
 
 const PUBLIC: &[u8] = include_bytes!("../../src/catch_up/test_key.pub.der");

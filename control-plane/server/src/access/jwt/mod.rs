@@ -37,7 +37,7 @@ use self::token::{Claims, TOKEN_BYTES_MAX, Token, TokenError};
 use crate::clock::Clock;
 use crate::logging::Chain;
 use crate::metrics::{Exposition, Kind};
-use crate::outgoing::Outgoing;
+use mindos_outgoing::Outgoing;
 
 /// Verified tokens that are remembered.
 const SEEN_MAX: usize = 4096;

@@ -17,7 +17,7 @@ use super::keys::{Keys, fresh_for};
 use super::settings::OidcProvider;
 use crate::clock::Clock;
 use crate::logging::Chain;
-use crate::outgoing::{Answer, Outgoing, OutgoingError, Request, Target, TargetError, TrustError};
+use mindos_outgoing::{Answer, Outgoing, OutgoingError, Request, Target, TargetError, TrustError};
 
 /// How long one answer of a provider may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);

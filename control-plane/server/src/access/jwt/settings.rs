@@ -20,8 +20,8 @@ use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 use crate::config::span;
-use crate::outgoing::{Outgoing, Target};
 use crate::secret::Secrets;
+use mindos_outgoing::{Outgoing, Target};
 
 /// Providers in one file.
 const PROVIDERS_MAX: usize = 16;

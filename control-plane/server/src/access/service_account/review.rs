@@ -23,8 +23,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::access::jwt::settings::authorities;
-use crate::outgoing::{Outgoing, OutgoingError, Request, Target};
 use crate::secret::Secrets;
+use mindos_outgoing::{Outgoing, OutgoingError, Request, Target};
 
 /// Clusters in one file.
 const REVIEWS_MAX: usize = 1000;

@@ -109,7 +109,8 @@ impl fmt::Debug for Target {
 }
 
 /// Whether a host is this machine.
-pub(crate) fn is_here(host: &str) -> bool {
+#[must_use]
+pub fn is_here(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -246,18 +247,9 @@ impl Outgoing {
     /// # Errors
     /// When there is no answer, or none within the bounds.
     pub async fn send(&self, request: Request) -> Result<Answer, OutgoingError> {
-        let Request { method, target, headers, body, timeout, answer_max } = request;
-        let origin = target.origin();
-        let mut asked = http::Request::new(Full::new(body));
-        *asked.method_mut() = method;
-        *asked.uri_mut() = target.0;
-        *asked.headers_mut() = headers;
-        let agent = http::HeaderValue::from_static(concat!("mindos/", env!("CARGO_PKG_VERSION")));
-        asked.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+        let (timeout, answer_max, origin) = (request.timeout, request.answer_max, request.target.origin());
         let answered = async {
-            let answer = self.0.request(asked).await;
-            let answer = answer.map_err(|source| OutgoingError::Unreached { origin: origin.clone(), source })?;
-            let (parts, body) = answer.into_parts();
+            let (parts, body) = self.ask(request).await?.into_parts();
             match Limited::new(body, answer_max).collect().await {
                 Ok(body) => Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() }),
                 Err(error) if error.is::<LengthLimitError>() => {
@@ -270,6 +262,97 @@ impl Outgoing {
             Ok(answered) => answered,
             Err(_) => Err(OutgoingError::Timeout { origin: origin.clone(), timeout_ms: timeout.as_millis() }),
         }
+    }
+
+    /// Asks, and hands out the answer while it comes. `timeout` bounds the time until its head and every wait for more of it,
+    /// `answer_max` all of its body.
+    ///
+    /// # Errors
+    /// When no answer begins within the bounds.
+    pub async fn open(&self, request: Request) -> Result<Opened, OutgoingError> {
+        let (timeout, left, origin) = (request.timeout, request.answer_max, request.target.origin());
+        match tokio::time::timeout(timeout, self.ask(request)).await {
+            Ok(answer) => {
+                let (parts, body) = answer?.into_parts();
+                let body = Incoming { body, origin, timeout, left, answer_max: left };
+                Ok(Opened { status: parts.status, headers: parts.headers, body })
+            }
+            Err(_) => Err(OutgoingError::Timeout { origin, timeout_ms: timeout.as_millis() }),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<http::Response<hyper::body::Incoming>, OutgoingError> {
+        let Request { method, target, headers, body, timeout: _, answer_max: _ } = request;
+        let origin = target.origin();
+        let mut asked = http::Request::new(Full::new(body));
+        *asked.method_mut() = method;
+        *asked.uri_mut() = target.0;
+        *asked.headers_mut() = headers;
+        let agent = http::HeaderValue::from_static(concat!("mindos/", env!("CARGO_PKG_VERSION")));
+        asked.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+        self.0.request(asked).await.map_err(|source| OutgoingError::Unreached { origin, source })
+    }
+}
+
+/// An answer that is on its way.
+#[derive(Debug)]
+pub struct Opened {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+}
+
+/// The body of an answer, piece by piece.
+pub struct Incoming {
+    body: hyper::body::Incoming,
+    origin: String,
+    timeout: Duration,
+    left: usize,
+    answer_max: usize,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("origin", &self.origin).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    /// The next piece, `None` at the end.
+    ///
+    /// # Errors
+    /// When it breaks off, is silent for too long, or is longer than was allowed.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, OutgoingError> {
+        loop {
+            let Ok(frame) = tokio::time::timeout(self.timeout, self.body.frame()).await else {
+                return Err(OutgoingError::Timeout {
+                    origin: self.origin.clone(),
+                    timeout_ms: self.timeout.as_millis(),
+                });
+            };
+            let Some(frame) = frame else { return Ok(None) };
+            let frame =
+                frame.map_err(|source| OutgoingError::Broken { origin: self.origin.clone(), source: source.into() })?;
+            // Trailers say nothing that is asked for here.
+            let Ok(data) = frame.into_data() else { continue };
+            let Some(left) = self.left.checked_sub(data.len()) else {
+                return Err(OutgoingError::TooLarge { origin: self.origin.clone(), max: self.answer_max });
+            };
+            self.left = left;
+            return Ok(Some(data));
+        }
+    }
+
+    /// All that is still to come.
+    ///
+    /// # Errors
+    /// As [`Incoming::next`].
+    pub async fn rest(&mut self) -> Result<Bytes, OutgoingError> {
+        let mut whole = bytes::BytesMut::new();
+        while let Some(piece) = self.next().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
     }
 }
 
@@ -313,7 +396,7 @@ async fn dial(uri: Uri, trusted: Option<Arc<ClientConfig>>) -> Result<Stream, Co
 }
 
 /// TLS with what the machine trusts; `None` where it trusts nobody.
-pub(crate) async fn tls() -> Option<Arc<ClientConfig>> {
+pub async fn tls() -> Option<Arc<ClientConfig>> {
     tokio::task::spawn_blocking(|| TLS.clone()).await.ok().flatten()
 }
 
@@ -436,6 +519,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_can_be_read_while_it_comes_within_bounds() {
+        let client = Outgoing::new();
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n";
+        let mut opened = client.open(Request::new(Method::GET, server(Some(chunked)).await)).await.unwrap();
+        assert_eq!((opened.status, &opened.body.rest().await.unwrap()[..]), (StatusCode::OK, &b"onetwo"[..]));
+        let short = Request { answer_max: 5, ..Request::new(Method::GET, server(Some(chunked)).await) };
+        let mut opened = client.open(short).await.unwrap();
+        assert!(matches!(opened.body.rest().await, Err(OutgoingError::TooLarge { max: 5, .. })));
+        let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+        let mut opened = client.open(Request::new(Method::GET, server(Some(cut)).await)).await.unwrap();
+        assert_eq!(opened.body.next().await.unwrap().as_deref(), Some(&b"one"[..]));
+        assert!(matches!(opened.body.next().await, Err(OutgoingError::Broken { .. })));
+        let silent = Request { timeout: Duration::from_millis(50), ..Request::new(Method::GET, server(None).await) };
+        assert!(matches!(client.open(silent).await, Err(OutgoingError::Timeout { .. })));
+    }
+
+    #[tokio::test]
     async fn time_and_size_are_bounded_and_errors_show_the_host_only() {
         let client = Outgoing::new();
         let with = |target: Target| Request {
@@ -451,7 +551,12 @@ mod tests {
         let nobody = Target::parse("http://127.0.0.1:1/secret-path", false).unwrap();
         let unreached = client.send(with(nobody)).await.unwrap_err();
         for error in [slow, long, unreached] {
-            let shown = format!("{error:?} {}", crate::logging::Chain(&error));
+            let mut shown = format!("{error:?} {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                shown.push_str(&cause.to_string());
+                source = cause.source();
+            }
             assert!(!shown.contains("secret-path"), "{shown}");
         }
     }
