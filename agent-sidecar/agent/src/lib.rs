@@ -14,7 +14,6 @@ mod http_adapter;
 mod joining;
 pub mod logs;
 mod model_metrics;
-mod provider_limit;
 mod ready;
 mod run;
 
