@@ -44,7 +44,7 @@ def git_handler(stub):
             return asker.login if asker.may(found, "contents", "write" if writes else "read") else None
 
         def before(self, path, writes):
-            self.fault = stub.faults.take("GIT", path)
+            self.fault = stub.faults.take("GIT", path, "git")
             stub.faults.before(self.fault, "GIT", path)
             with stub.log_lock:
                 stub.counter += 1

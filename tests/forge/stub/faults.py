@@ -12,23 +12,26 @@ class Dropped(Exception):
 
 
 class Fault:
-    """One fault: what it is for (`method`, `path` as an expression, skipping the first `skip`), what it does, and how often."""
+    """One fault: what it is for (`method`, `path` as an expression, `template` of a route, skipping the first `skip`), what it does, and how
+    often."""
 
     def __init__(self, number, wanted):
-        accepted = {"method", "path", "skip", "times", "do", "ms", "status", "headers", "body"}
+        accepted = {"method", "path", "template", "skip", "times", "do", "ms", "status", "headers", "body"}
         if unknown := set(wanted) - accepted:
             raise ValueError(f"unknown members {sorted(unknown)}; accepted: {sorted(accepted)}")
         self.number, self.do = number, wanted["do"]
         if self.do not in ("drop_before", "drop_after", "hold_before", "hold_after", "slow", "status"):
             raise ValueError(f"`do` is {self.do}")
         self.method, self.path = wanted.get("method"), re.compile(wanted.get("path", ""))
+        self.template = wanted.get("template")
         self.skip, self.times = wanted.get("skip", 0), wanted.get("times", 1)
         self.ms, self.status = wanted.get("ms", 1000), wanted.get("status", 502)
         self.headers, self.body = wanted.get("headers", {}), wanted.get("body")
         self.go, self.drop = threading.Event(), True
 
-    def fits(self, method, path):
-        return self.times > 0 and self.method in (None, method) and self.path.search(path) is not None
+    def fits(self, method, path, template):
+        same = self.method in (None, method) and self.template in (None, template)
+        return self.times > 0 and same and self.path.search(path) is not None
 
 
 class Faults:
@@ -54,11 +57,11 @@ class Faults:
         fault.drop = drop
         fault.go.set()
 
-    def take(self, method, path):
+    def take(self, method, path, template=None):
         """The fault that this request meets, if any."""
         with self.lock:
             for fault in self.all:
-                if fault.fits(method, path):
+                if fault.fits(method, path, template):
                     if fault.skip > 0:
                         fault.skip -= 1
                         continue

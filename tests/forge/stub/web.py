@@ -152,9 +152,12 @@ class Stub:
         return found
 
 
-def counts(method, raw):
-    """Whether a request counts as a write of content."""
-    return any(wanted == method and pattern.match(raw) and counted for wanted, pattern, _, _, counted, _ in ROUTES)
+def found(method, raw):
+    """The template of the route that a request takes, and whether it counts as a write of content."""
+    for wanted, pattern, template, _, counted, _ in ROUTES:
+        if wanted == method and pattern.match(raw):
+            return template, counted
+    return None, False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -213,7 +216,7 @@ class Handler(BaseHTTPRequestHandler):
     def dispatch(self, entry, method, raw, query, data):
         stub, limit = self.stub, {}
         try:
-            fault = stub.faults.take(method, raw)
+            fault = stub.faults.take(method, raw, found(method, raw)[0])
             if stands_in := stub.faults.before(fault, method, raw):
                 status, headers, body = stands_in
                 return status, body if body is not None else {"message": "Server Error"}, headers
@@ -235,7 +238,7 @@ class Handler(BaseHTTPRequestHandler):
                 if used > most:
                     entry["refused"] = "primary"
                     raise ApiError(403, f"API rate limit exceeded for {key.replace('/', ' ID ')}. If you reach out to GitHub Support for help, please include the request ID {entry['request']}.")
-                content = counts(method, raw)
+                _, content = found(method, raw)
                 entry["content"] = content
                 away = stub.limits.secondary(key, content, 1 if method == "GET" else 5)
                 if away is not None:
