@@ -11,6 +11,7 @@
 mod analysis;
 pub mod command;
 mod event;
+pub mod model;
 pub mod options;
 mod profile;
 mod report;
