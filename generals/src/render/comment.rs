@@ -10,8 +10,8 @@ use super::{Shown, safe};
 use crate::intent::Intent;
 use crate::report::Severity;
 
-/// Longest comment, in bytes; GitHub takes 65,536 letters.
-const COMMENT_MAX: usize = 60_000;
+/// Longest comment, in bytes: with what JSON adds, it has to fit into an intent's 64 KiB. GitHub takes 65,536 letters.
+const COMMENT_MAX: usize = 50_000;
 /// Most findings that are shown in full.
 const ITEMS_MAX: usize = 20;
 /// Most findings in a list that is folded up.
