@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::command::{self, ACCESS_VARIABLE, CommandError};
 use crate::run::Brain;
@@ -73,7 +72,7 @@ pub fn start(options: Options) -> Result<(), StartError> {
     if !specialization.is_empty() {
         profile.specializations = specialization;
     }
-    let served = Served { profile: Arc::new(profile), brain: Brain::none() };
+    let served = Served::new(profile, Brain::none());
     // One thread: a general waits for others nearly all its time; what computes for long has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     if stdin {

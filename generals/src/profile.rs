@@ -13,7 +13,7 @@ use crate::report::Severity;
 
 mod wants;
 
-pub use wants::{Budget, EffectKind, Tool, Workflow, default_schema};
+pub use wants::{Budget, EffectKind, Lookup, Workflow, default_schema};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,7 +56,7 @@ pub struct Profile {
     pub budget: Budget,
     /// What a model may look things up with, where the repository can be read.
     #[serde(default)]
-    pub tools: Vec<Tool>,
+    pub lookups: Vec<Lookup>,
     /// What may come of the work on a forge. Empty: nothing but the report.
     #[serde(default)]
     pub effects: Vec<EffectKind>,

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use mindos_model::{FailureKind, Timestamp};
+use mindos_outgoing::Outgoing;
 use mindos_sdk::{Ceilings, Failure, General, ModelLoad, Output, RepositoryAccess, Work};
 use serde_json::Value;
 
@@ -17,13 +18,21 @@ use crate::{Event, Profile, Report};
 pub struct Served {
     pub profile: Arc<Profile>,
     pub brain: Brain,
+    /// What asks forges, for all runs.
+    pub outgoing: Outgoing,
 }
 
 impl Served {
+    /// A general of a profile with models.
+    #[must_use]
+    pub fn new(profile: Profile, brain: Brain) -> Served {
+        Served { profile: Arc::new(profile), brain, outgoing: Outgoing::new() }
+    }
+
     /// A general of a profile that asks no model.
     #[must_use]
     pub fn without_model(profile: Profile) -> Served {
-        Served { profile: Arc::new(profile), brain: Brain::none() }
+        Served::new(profile, Brain::none())
     }
 
     /// Works on an event that came by itself, within these ceilings.
@@ -37,7 +46,8 @@ impl Served {
     }
 
     fn run(&self, event: Event, access: Option<RepositoryAccess>, meter: Meter, steps: Steps) -> Run {
-        Run { profile: self.profile.clone(), event, access, brain: self.brain.clone(), meter, steps, now: now() }
+        let Served { profile, brain, outgoing } = self.clone();
+        Run { profile, event: Arc::new(event), outgoing, access, brain, meter, steps, now: now() }
     }
 
     /// Works on a delivery of the stream.

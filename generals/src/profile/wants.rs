@@ -33,7 +33,7 @@ pub struct Budget {
     pub cost_micros: Option<u64>,
     /// Tokens of context: what a model is shown at most. 1,000 to 1,000,000.
     pub context_tokens: u64,
-    /// Calls of a model, 1 to 24: in all but the last it may ask for tools.
+    /// Calls of a model, 1 to 24: in all but the last it may look things up.
     pub rounds: u32,
 }
 
@@ -43,23 +43,23 @@ impl Default for Budget {
     }
 }
 
-/// A tool that a model may ask for. All of them read, at the head of the change.
+/// What a model may look things up with. All of them read, at the head of the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tool {
+pub enum Lookup {
     ReadFile,
     ListFiles,
     Search,
 }
 
-impl Tool {
+impl Lookup {
     /// The name a model knows it by.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Tool::ReadFile => "read_file",
-            Tool::ListFiles => "list_files",
-            Tool::Search => "search",
+            Lookup::ReadFile => "read_file",
+            Lookup::ListFiles => "list_files",
+            Lookup::Search => "search",
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::change::Tree;
 use crate::model::{Schema, ToolSpec};
-use crate::profile::Tool;
+use crate::profile::Lookup;
 
 /// Longest output of one look, in bytes.
 const OUTPUT_MAX: usize = 16 * 1024;
@@ -22,22 +22,22 @@ const SEARCHED_MAX: usize = 64 << 20;
 const WANTED_MAX: usize = 200;
 
 /// The tools as a model is told of them.
-pub(super) fn specs(tools: &[Tool]) -> Vec<ToolSpec> {
+pub(super) fn specs(tools: &[Lookup]) -> Vec<ToolSpec> {
     let text = |about: &str| json!({"type": "string", "description": about});
     let number = |about: &str| json!({"type": "integer", "minimum": 1, "description": about});
-    let spec = |tool: &Tool| {
+    let spec = |tool: &Lookup| {
         let (description, properties, required) = match tool {
-            Tool::ReadFile => (
+            Lookup::ReadFile => (
                 "Lines of a file of the repository, at the head of the change.",
                 json!({"path": text("path from the root"), "start": number("first line, 1 by default"), "end": number("last line")}),
                 json!(["path"]),
             ),
-            Tool::ListFiles => (
+            Lookup::ListFiles => (
                 "Names of the files below a folder, with their sizes in bytes.",
                 json!({"folder": text("path from the root; empty for all")}),
                 json!([]),
             ),
-            Tool::Search => (
+            Lookup::Search => (
                 "Lines that hold a text, letter by letter, without regard to case.",
                 json!({"text": text("what to look for, 2 to 200 bytes"), "folder": text("only below this folder")}),
                 json!(["text"]),
@@ -51,7 +51,7 @@ pub(super) fn specs(tools: &[Tool]) -> Vec<ToolSpec> {
 }
 
 /// The output of a look; what is wrong with it is an output too.
-pub(super) fn look(tools: &[Tool], tree: &Tree, name: &str, arguments: &Value) -> String {
+pub(super) fn look(tools: &[Lookup], tree: &Tree, name: &str, arguments: &Value) -> String {
     let Some(tool) = tools.iter().find(|tool| tool.name() == name) else {
         let known: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
         return format!("there is no such tool; there are {}", known.join(", "));
@@ -59,9 +59,9 @@ pub(super) fn look(tools: &[Tool], tree: &Tree, name: &str, arguments: &Value) -
     let text = |name: &str| arguments.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| arguments.get(name).and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
     let mut output = match tool {
-        Tool::ReadFile => read(tree, text("path").trim_start_matches("./"), number("start"), number("end")),
-        Tool::ListFiles => list(tree, text("folder")),
-        Tool::Search => search(tree, text("text"), text("folder")),
+        Lookup::ReadFile => read(tree, text("path").trim_start_matches("./"), number("start"), number("end")),
+        Lookup::ListFiles => list(tree, text("folder")),
+        Lookup::Search => search(tree, text("text"), text("folder")),
     };
     if output.len() > OUTPUT_MAX {
         let mut end = OUTPUT_MAX;
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn looks_read_and_stay_within_the_tree() {
-        let all = [Tool::ReadFile, Tool::ListFiles, Tool::Search];
+        let all = [Lookup::ReadFile, Lookup::ListFiles, Lookup::Search];
         assert_eq!(specs(&all).len(), 3);
         let look = |name: &str, arguments: Value| look(&all, &tree(), name, &arguments);
         assert_eq!(look("read_file", json!({"path": "src/a.rs", "start": 2})), "2: fn Bee() {}\n");

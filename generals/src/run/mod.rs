@@ -18,6 +18,7 @@ mod think;
 use std::sync::Arc;
 
 use mindos_model::Timestamp;
+use mindos_outgoing::Outgoing;
 use mindos_sdk::{Failure, RepositoryAccess};
 
 pub(crate) use answer::Answer;
@@ -30,10 +31,11 @@ use crate::profile::Workflow;
 use crate::{Event, Profile, Report};
 
 /// Everything that one run has.
-#[derive(Debug)]
 pub struct Run {
     pub profile: Arc<Profile>,
-    pub event: Event,
+    pub event: Arc<Event>,
+    /// What asks the forge.
+    pub outgoing: Outgoing,
     /// The repository of the event, where it can be read.
     pub access: Option<RepositoryAccess>,
     /// The models, where there are any.

@@ -1,6 +1,7 @@
 //! Looking at an event: what can be computed, what a model makes of it, and what is shown of both.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use mindos_sdk::{Failure, Usage};
 use serde_json::json;
@@ -11,12 +12,12 @@ use super::{Answer, Run};
 use crate::intent::{self, Intent};
 use crate::model::Schema;
 use crate::profile::EffectKind;
-use crate::prompt::{Pack, injection, system};
+use crate::prompt::injection::{self, Suspicion};
+use crate::prompt::{Pack, system};
 use crate::render::safe::Allowed;
 use crate::render::{self, Item, Labelled, PastFinding, Shown};
 use crate::report::{Finding, Report, Severity, recommendations};
-use crate::tools::examine;
-use crate::{NO_MODEL, summary};
+use crate::{NO_MODEL, examine, summary};
 
 /// Most bytes of one file's diff that a model is shown.
 const DIFF_FILE_TOKENS: u64 = 4_000;
@@ -25,9 +26,14 @@ const HALVINGS: u32 = 2;
 
 pub(super) async fn go(run: &Run) -> Result<Report, Failure> {
     let context = gather(run).await?;
+    look_at(run, context).await
+}
+
+/// Looks at what was read.
+pub(super) async fn look_at(run: &Run, context: Context) -> Result<Report, Failure> {
     run.steps.begin("examining").await;
-    let mut findings = examined(run, &context);
-    let mut suspicions = context.suspicions(&run.event);
+    let context = Arc::new(context);
+    let (mut findings, mut suspicions) = examined(run, &context).await?;
     let thought = match run.asks() && !context.own_echo {
         true => asked(run, &context, &findings, &suspicions).await?,
         false => Thought { without: Some("no model was asked"), ..Thought::default() },
@@ -39,16 +45,26 @@ pub(super) async fn go(run: &Run) -> Result<Report, Failure> {
     Ok(reported(run, &context, findings, answer.as_ref(), &thought))
 }
 
-/// What can be computed, of the event and of what was read.
-fn examined(run: &Run, context: &Context) -> Vec<Finding> {
-    examine(&run.profile, &run.event, context.change.as_ref(), context.tree.as_ref())
+/// What can be computed, of the event and of what was read, and what of it tries to steer.
+async fn examined(run: &Run, context: &Arc<Context>) -> Result<(Vec<Finding>, Vec<Suspicion>), Failure> {
+    let (profile, event, read) = (run.profile.clone(), run.event.clone(), context.clone());
+    let examine = move || {
+        let findings = examine(&profile, &event, read.change.as_ref(), read.tree.as_ref());
+        (findings, read.suspicions(&event))
+    };
+    if context.change.is_none() && context.tree.is_none() {
+        return Ok(examine());
+    }
+    // A large change takes long, and others wait on this thread.
+    let examined = tokio::task::spawn_blocking(examine).await;
+    examined.map_err(|_| Failure::transient("examining the change broke off"))
 }
 
 /// Asks, with less context where it was too long.
-async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &[injection::Suspicion]) -> Result<Thought, Failure> {
+async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Suspicion]) -> Result<Thought, Failure> {
     let schema = Schema::new(run.profile.schema.clone())
         .map_err(|error| Failure::poison(format!("the schema of profile {}: {error}", run.profile.general_type)))?;
-    let has_tools = context.tree.is_some() && !run.profile.tools.is_empty();
+    let has_tools = context.tree.is_some() && !run.profile.lookups.is_empty();
     let system = system(&run.profile, run.steps.fence(), has_tools);
     let mut room = run.profile.budget.context_tokens;
     let mut halvings = 0;
@@ -70,7 +86,7 @@ async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &
 }
 
 /// The user's side of the prompt: data behind fences, with words of ours between.
-fn question(run: &Run, context: &Context, findings: &[Finding], suspicions: &[injection::Suspicion], room: u64) -> String {
+fn question(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Suspicion], room: u64) -> String {
     let Run { profile, event, steps, .. } = run;
     let mut pack = Pack::new(steps.fence(), room);
     pack.say("What happened:");

@@ -83,7 +83,7 @@ impl Kept {
 pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: String, tree: Option<&Tree>) -> Result<Thought, NoThought> {
     let Run { profile, steps, brain, meter, .. } = run;
     let budget = profile.budget;
-    let tools = if tree.is_some() { look::specs(&profile.tools) } else { Vec::new() };
+    let tools = if tree.is_some() { look::specs(&profile.lookups) } else { Vec::new() };
     let mut thought = Thought::default();
     let mut messages = vec![Message::User(user)];
     let (mut tokens, mut cost, mut repaired) = (0u64, 0u64, false);
@@ -117,7 +117,7 @@ pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: Stri
             steps.begin("looking things up").await;
             for (number, call) in said.calls.iter().enumerate() {
                 let output = if number < LOOKS_MAX {
-                    look::look(&profile.tools, tree, &call.name, &call.arguments)
+                    look::look(&profile.lookups, tree, &call.name, &call.arguments)
                 } else {
                     "too many looks in one round".to_owned()
                 };
