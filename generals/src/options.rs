@@ -4,8 +4,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use mindos_outgoing::Outgoing;
 
 use crate::command::{self, ACCESS_VARIABLE, CommandError};
+use crate::model::{ModelOptions, ModelSettings, ModelSettingsError, Models, environment};
 use crate::run::Brain;
 use crate::serve::Served;
 use crate::server::{Config, RunError, run};
@@ -35,6 +39,9 @@ pub struct Options {
     pub stdin: bool,
 
     #[command(flatten)]
+    pub models: ModelOptions,
+
+    #[command(flatten)]
     pub stream: StreamOptions,
 }
 
@@ -45,6 +52,8 @@ pub enum StartError {
     ReadProfile { path: String, error: io::Error },
     #[error("--profile or --type: {0}")]
     Profile(#[from] ProfileError),
+    #[error("{0}")]
+    Models(#[from] ModelSettingsError),
     #[error("{0}")]
     Run(#[from] RunError),
     #[error("{0}")]
@@ -60,7 +69,7 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin, stream } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, stream } = options;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,
         Some(path) => {
@@ -72,7 +81,13 @@ pub fn start(options: Options) -> Result<(), StartError> {
     if !specialization.is_empty() {
         profile.specializations = specialization;
     }
-    let served = Served::new(profile, Brain::none());
+    let settings = ModelSettings::read(&models, &environment)?;
+    let outgoing = Outgoing::new();
+    let models = Models::by(&settings, &outgoing).preferring(&profile.models);
+    for model in models.unpriced() {
+        eprintln!("mindos-general: the price of {model} is not known, so its use counts as free: see --model-prices");
+    }
+    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing };
     // One thread: a general waits for others nearly all its time; what computes for long has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     if stdin {

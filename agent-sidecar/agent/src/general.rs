@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use mindos_sdk::model::{ClusterName, FailureKind};
-use mindos_sdk::{Failure, General, ModelLoad, Output, RepositoryAccess, Work};
+use mindos_sdk::{Failure, General, ModelLoad, Output, ProviderLimits, RepositoryAccess, Work};
 use serde::Serialize;
 
 use crate::command::Command;
 use crate::http_adapter::Http;
 use crate::model_metrics::Scraper;
-use crate::provider_limit::Limits;
 
 /// What the sidecar says about itself and the general with each piece of work.
 #[derive(Clone, Debug)]
@@ -88,14 +87,14 @@ impl General for Adapter {
     async fn models(&self) -> Vec<ModelLoad> {
         let limits = match &self.reached {
             Reached::Http(http) => http.limits(),
-            Reached::Command(_) => Limits::default(),
+            Reached::Command(_) => ProviderLimits::default(),
         };
         let scraped = match &self.scraper {
             Some(scraper) => scraper.scrape().await,
             None => None,
         };
-        let Limits { requests, tokens } = limits;
-        let known = scraped.is_some() || limits != Limits::default();
+        let ProviderLimits { requests, tokens } = limits;
+        let known = scraped.is_some() || limits != ProviderLimits::default();
         known.then(|| ModelLoad { requests, tokens, ..scraped.unwrap_or_default() }).into_iter().collect()
     }
 

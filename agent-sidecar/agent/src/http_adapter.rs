@@ -28,14 +28,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mindos_sdk::model::Timestamp;
-use mindos_sdk::{Ceilings, Clock, Failure, Output, RepositoryAccess, Work};
+use mindos_sdk::{Ceilings, Clock, Failure, Output, ProviderLimits, RepositoryAccess, Work, retry_after};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::answer::{self, Answer};
 use crate::cloudevent;
 use crate::general::{About, AccessMember, excerpt};
-use crate::provider_limit::{Limits, retry_after};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a connection is kept for the next piece of work.
@@ -55,7 +54,7 @@ pub(crate) struct Http {
     about: About,
     clock: Clock,
     /// What the provider behind it allows, as its answers say.
-    limits: Mutex<Limits>,
+    limits: Mutex<ProviderLimits>,
 }
 
 /// The body of `POST /process`.
@@ -145,8 +144,8 @@ impl Http {
             |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let (parts, body) = response.into_parts();
-        let heard = Limits::read(&parts.headers, self.clock.now());
-        if heard != Limits::default() {
+        let heard = ProviderLimits::read(&parts.headers, self.clock.now());
+        if heard != ProviderLimits::default() {
             let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
             *limits = heard.or(*limits);
         }
@@ -180,7 +179,7 @@ impl Http {
     }
 
     /// What the provider behind it allows still, as far as answers said.
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> ProviderLimits {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).at(self.clock.now())
     }
 
@@ -236,7 +235,7 @@ fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp)
     match status {
         StatusCode::TOO_MANY_REQUESTS => {
             let until = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
-            let until = until.or_else(|| Limits::read(headers, now).used_up_until());
+            let until = until.or_else(|| ProviderLimits::read(headers, now).used_up_until());
             Failure::rate_limited(until.unwrap_or(now + RATE_LIMIT_WAIT), message)
         }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Failure::transient(message),

@@ -15,7 +15,6 @@ mod http_adapter;
 pub mod joining;
 pub mod logs;
 mod model_metrics;
-mod provider_limit;
 pub mod ready;
 mod run;
 

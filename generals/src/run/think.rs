@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Run, look};
 use crate::change::Tree;
-use crate::model::{Ask, Message, ModelFailure, Said, Schema, Stop, ToolCall};
+use crate::model::{Ask, Message, ModelFailure, Said, Schema, Stop, ToolCall, read};
 use crate::prompt::injection::{Suspicion, suspicions};
 
 /// Most looks in one round.
@@ -73,9 +73,15 @@ impl Kept {
         (kept, vec![usage])
     }
 
-    fn message(&self) -> Message {
+    fn said(&self) -> Said {
         let call = |KeptCall { id, name, arguments, signature }| ToolCall { id, name, arguments, signature };
-        Message::Assistant { text: self.text.clone(), calls: self.calls.iter().cloned().map(call).collect() }
+        Said {
+            text: self.text.clone(),
+            calls: self.calls.iter().cloned().map(call).collect(),
+            stop: if self.cut { Stop::Length } else { Stop::End },
+            usage: Usage::default(),
+            model: self.model.clone(),
+        }
     }
 }
 
@@ -112,7 +118,7 @@ pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: Stri
         tokens = tokens.saturating_add(said.output_tokens);
         cost = cost.saturating_add(said.cost_micros);
         thought.model.clone_from(&said.model);
-        messages.push(said.message());
+        messages.push(Message::said(&said.said()));
         if let (false, Some(tree), true) = (said.calls.is_empty(), tree, may_look) {
             steps.begin("looking things up").await;
             for (number, call) in said.calls.iter().enumerate() {
@@ -127,7 +133,7 @@ pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: Stri
             }
             continue;
         }
-        let faults = match read(&said.text, schema) {
+        let faults = match read::<Value>(&said.said(), schema) {
             Ok(answer) => {
                 thought.answer = Some(answer);
                 return Ok(thought);
@@ -142,8 +148,7 @@ pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: Stri
             let output = "no more looks: answer now".to_owned();
             messages.push(Message::Tool { call: call.id.clone(), name: call.name.clone(), output });
         }
-        let faults = if said.cut { "it was cut; make it shorter".to_owned() } else { faults.join("\n") };
-        let faults = steps.fence().around("faults", "", &faults);
+        let faults = steps.fence().around("faults", "", &faults.join("\n"));
         messages.push(Message::User(format!("Your answer does not fit the schema. Answer again, with the JSON object alone.\n{faults}")));
     }
     thought.without = Some("the model gave no answer that fits the schema");
@@ -176,17 +181,4 @@ fn question(ask: &Ask) -> Value {
         "tools": ask.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(),
         "schema": ask.schema.as_ref().map(Schema::value),
     })
-}
-
-/// The object in a model's text, where it fits; else what is wrong.
-fn read(text: &str, schema: &Schema) -> Result<Value, Vec<String>> {
-    let text = text.trim();
-    // Many models put JSON into a fence, whatever they are told.
-    let inner = match (text.find('{'), text.rfind('}')) {
-        (Some(begin), Some(end)) if begin < end => &text[begin..=end],
-        _ => return Err(vec!["there is no JSON object in it".to_owned()]),
-    };
-    let value: Value = serde_json::from_str(inner).map_err(|error| vec![format!("it is not JSON: {error}")])?;
-    schema.check(&value)?;
-    Ok(value)
 }
