@@ -9,18 +9,27 @@
 //! profile, event and time alone; texts of the event are data, quoted and clipped, and never steer what is done.
 
 mod analysis;
+pub mod change;
 pub mod command;
 mod event;
+mod evidence;
+pub mod forge;
 pub mod options;
 mod profile;
 mod report;
 mod request;
+pub mod select;
 mod server;
 mod summary;
 mod text;
+mod tools;
 
+pub use change::{Change, FileChange, Tree};
 pub use event::Event;
+pub use evidence::examine;
+pub use forge::{Forge, ForgeFailure, RepositoryAccess};
 pub use profile::{Profile, ProfileError, SecretPattern};
-pub use report::{Finding, NO_MODEL, Report, Severity, analyse};
+pub use report::{Finding, NO_MODEL, Place, Report, Severity, analyse};
 pub use request::{RequestError, decode};
+pub use select::{Selected, select};
 pub use server::{BODY_MAX, Bound, Config, RunError, bind, run};

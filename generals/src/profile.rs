@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::analysis;
+use crate::analysis::{self, Analysis};
+use crate::tools;
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +23,9 @@ pub struct Profile {
     pub title: String,
     /// The analyses it runs, in order.
     pub analyses: Vec<String>,
+    /// The tools it runs over a change, in order.
+    #[serde(default)]
+    pub tools: Vec<String>,
     /// Numbers the analyses compare with, each documented by its name and unit.
     #[serde(default)]
     pub thresholds: BTreeMap<String, u64>,
@@ -55,10 +59,10 @@ pub struct SecretPattern {
 pub enum ProfileError {
     #[error("the profile is not usable: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("profile {profile}: there is no analysis `{name}`; there are {known}")]
-    UnknownAnalysis { profile: String, name: String, known: String },
-    #[error("profile {profile}: analysis `{analysis}` needs {what} `{name}`")]
-    MissingSetting { profile: String, analysis: String, what: &'static str, name: &'static str },
+    #[error("profile {profile}: there is no {kind} `{name}`; there are {known}")]
+    Unknown { profile: String, kind: &'static str, name: String, known: String },
+    #[error("profile {profile}: {kind} `{analysis}` needs {what} `{name}`")]
+    MissingSetting { profile: String, kind: &'static str, analysis: String, what: &'static str, name: &'static str },
     #[error("there is no general of type `{name}`; there are {known}")]
     UnknownType { name: String, known: String },
 }
@@ -113,26 +117,35 @@ impl Profile {
     /// What is missing, unknown or not JSON.
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {
         let profile: Profile = serde_json::from_str(json)?;
-        for name in &profile.analyses {
-            let analysis = analysis::find(name).ok_or_else(|| ProfileError::UnknownAnalysis {
-                profile: profile.general_type.clone(),
+        profile.check("analysis", &profile.analyses, analysis::ALL)?;
+        profile.check("tool", &profile.tools, tools::ALL)?;
+        Ok(profile)
+    }
+
+    /// Whether all that is named exists and has the settings it needs.
+    fn check(&self, kind: &'static str, names: &[String], all: &[Analysis]) -> Result<(), ProfileError> {
+        for name in names {
+            let found = all.iter().find(|one| one.name == name).ok_or_else(|| ProfileError::Unknown {
+                profile: self.general_type.clone(),
+                kind,
                 name: name.clone(),
-                known: analysis::ALL.iter().map(|analysis| analysis.name).collect::<Vec<_>>().join(", "),
+                known: all.iter().map(|one| one.name).collect::<Vec<_>>().join(", "),
             })?;
             let missing = |what, name| ProfileError::MissingSetting {
-                profile: profile.general_type.clone(),
-                analysis: analysis.name.to_owned(),
+                profile: self.general_type.clone(),
+                kind,
+                analysis: found.name.to_owned(),
                 what,
                 name,
             };
-            if let Some(name) = analysis.thresholds.iter().find(|name| !profile.thresholds.contains_key(**name)) {
+            if let Some(name) = found.thresholds.iter().find(|name| !self.thresholds.contains_key(**name)) {
                 return Err(missing("the threshold", name));
             }
-            if let Some(name) = analysis.words.iter().find(|name| !profile.words.contains_key(**name)) {
+            if let Some(name) = found.words.iter().find(|name| !self.words.contains_key(**name)) {
                 return Err(missing("the words", name));
             }
         }
-        Ok(profile)
+        Ok(())
     }
 
     pub(crate) fn threshold(&self, name: &str) -> u64 {
@@ -184,7 +197,7 @@ mod tests {
                 r#"{{"type":"x","specializations":[],"title":"X","analyses":["{analysis}"],"advice":{{}},"otherwise":"-"}}"#
             ))
         };
-        assert!(matches!(with("nothing"), Err(ProfileError::UnknownAnalysis { .. })));
+        assert!(matches!(with("nothing"), Err(ProfileError::Unknown { kind: "analysis", .. })));
         let error = with("size").unwrap_err().to_string();
         assert_eq!(error, "profile x: analysis `size` needs the threshold `small_lines`");
         assert!(with("trust").is_ok());
@@ -198,6 +211,7 @@ mod tests {
                 .analyses
                 .iter()
                 .filter_map(|name| analysis::find(name))
+                .chain(profile.tools.iter().filter_map(|name| tools::find(name)))
                 .flat_map(|analysis| analysis.codes.iter().copied())
                 .collect();
             for code in profile.advice.keys() {
