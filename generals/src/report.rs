@@ -7,9 +7,8 @@ use mindos_sdk::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::analysis;
 use crate::intent::Intent;
-use crate::{Event, Profile, summary};
+use crate::{Event, Profile, examine, summary};
 
 /// What a report states where there was nothing but the event.
 pub const NO_MODEL: &str = "Computed from the event alone; no model was asked.";
@@ -18,6 +17,8 @@ pub const NO_MODEL: &str = "Computed from the event alone; no model was asked.";
 const RECOMMENDATIONS_MAX: usize = 10;
 /// Most findings in one report.
 const FINDINGS_MAX: usize = 100;
+/// Most findings of one analysis, so that none crowds out the others.
+const FINDINGS_EACH: usize = 25;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -29,7 +30,17 @@ pub enum Severity {
     Critical,
 }
 
-/// One thing that is true of the event.
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// The file's name now; for one that is gone, the name it had.
+    pub path: String,
+    /// From 1; unset for the file as a whole. For a line that is gone, the number it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+}
+
+/// One thing that is true of the event or of the change behind it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     /// What kind of thing, such as `size.large`.
@@ -39,23 +50,14 @@ pub struct Finding {
     pub text: String,
     /// The same for programs.
     pub data: Value,
-    /// Where in the repository, where it is somewhere.
+    /// Where in the change it is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
 }
 
-/// A place in the repository.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Place {
-    pub path: String,
-    /// From 1, in the new state.
-    pub line: Option<u32>,
-}
-
 impl Finding {
     /// A finding about the whole.
-    #[must_use]
-    pub fn of(severity: Severity, code: &'static str, text: String, data: Value) -> Finding {
+    pub(crate) fn of(severity: Severity, code: &'static str, text: String, data: Value) -> Finding {
         Finding { code, severity, text, data, place: None }
     }
 }
@@ -110,24 +112,52 @@ impl From<Usage> for Used {
 
 /// Where analyses put what they find.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Vec<Finding>);
+pub(crate) struct Findings {
+    all: Vec<Finding>,
+    /// How many there were when the analysis at hand began.
+    before: usize,
+}
 
 impl Findings {
+    /// Says that another analysis begins.
+    pub(crate) fn begin(&mut self) {
+        self.before = self.all.len();
+    }
+
     pub(crate) fn add(&mut self, severity: Severity, code: &'static str, text: String, data: Value) {
-        if self.0.len() < FINDINGS_MAX {
-            self.0.push(Finding::of(severity, code, text, data));
+        self.push(Finding { code, severity, text, data, place: None });
+    }
+
+    /// Adds what is true of one file or line of it.
+    pub(crate) fn add_at(&mut self, place: Place, severity: Severity, code: &'static str, text: String, data: Value) {
+        self.push(Finding { code, severity, text, data, place: Some(place) });
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if self.all.len() < FINDINGS_MAX && self.all.len() - self.before < FINDINGS_EACH {
+            self.all.push(finding);
         }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Finding> {
+        self.all
+    }
+}
+
+impl Place {
+    pub(crate) fn file(path: &str) -> Place {
+        Place { path: path.to_owned(), line: None }
+    }
+
+    pub(crate) fn line(path: &str, line: u32) -> Place {
+        Place { path: path.to_owned(), line: Some(line) }
     }
 }
 
 /// Runs the profile's analyses over the event. `now` only stamps the report.
 #[must_use]
 pub fn analyse(profile: &Profile, event: &Event, now: Timestamp) -> Report {
-    let mut findings = Findings::default();
-    for analysis in profile.analyses.iter().filter_map(|name| analysis::find(name)) {
-        (analysis.run)(profile, event, &mut findings);
-    }
-    let Findings(findings) = findings;
+    let findings = examine(profile, event, None, None);
     let mut sentences = vec![format!("{}: {}", profile.title, summary::of(event))];
     sentences.extend(findings.iter().map(|finding| finding.text.clone()));
     Report {

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use crate::model::Schema;
+
 /// Most rounds of one run: calls of a model that may end with a wish to use a tool.
 pub const ROUNDS_MAX: u32 = 24;
 /// Longest instructions, in bytes.
@@ -98,8 +100,8 @@ pub(super) fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Err
 
 /// What a model answers where the profile does not say: a summary, a verdict and findings.
 #[must_use]
-pub fn default_schema() -> Value {
-    json!({
+pub fn default_schema() -> Schema {
+    let schema = json!({
         "type": "object",
         "additionalProperties": false,
         "required": ["summary", "verdict", "findings"],
@@ -119,7 +121,8 @@ pub fn default_schema() -> Value {
                 }
             }}
         }
-    })
+    });
+    Schema::new(schema).expect("a fixed schema, which a test reads")
 }
 
 /// What is wrong with a schema for answers, if anything.

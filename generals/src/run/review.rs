@@ -10,7 +10,6 @@ use super::context::{Context, gather};
 use super::think::{NoThought, Thought, think};
 use super::{Answer, Run};
 use crate::intent::{self, Intent};
-use crate::model::Schema;
 use crate::profile::EffectKind;
 use crate::prompt::injection::{self, Suspicion};
 use crate::prompt::{Pack, system};
@@ -40,7 +39,7 @@ pub(super) async fn look_at(run: &Run, context: Context) -> Result<Report, Failu
     };
     suspicions.extend(thought.suspicions.iter().cloned());
     findings.extend(injection::findings(&suspicions));
-    let answer = thought.answer.as_ref().map(|value| Answer::read(value, &run.profile.schema));
+    let answer = thought.answer.as_ref().map(|value| Answer::read(value, run.profile.schema.value()));
     run.steps.begin("writing the report").await;
     Ok(reported(run, &context, findings, answer.as_ref(), &thought))
 }
@@ -62,15 +61,13 @@ async fn examined(run: &Run, context: &Arc<Context>) -> Result<(Vec<Finding>, Ve
 
 /// Asks, with less context where it was too long.
 async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Suspicion]) -> Result<Thought, Failure> {
-    let schema = Schema::new(run.profile.schema.clone())
-        .map_err(|error| Failure::poison(format!("the schema of profile {}: {error}", run.profile.general_type)))?;
     let has_tools = context.tree.is_some() && !run.profile.lookups.is_empty();
     let system = system(&run.profile, run.steps.fence(), has_tools);
     let mut room = run.profile.budget.context_tokens;
     let mut halvings = 0;
     loop {
         let user = question(run, context, findings, suspicions, room);
-        match think(run, &schema, system.clone(), user, context.tree.as_ref().filter(|_| has_tools)).await {
+        match think(run, system.clone(), user, context.tree.as_ref().filter(|_| has_tools)).await {
             Ok(thought) => return Ok(thought),
             Err(NoThought::TooLong(_)) if halvings < HALVINGS => {
                 halvings += 1;

@@ -86,9 +86,9 @@ impl Kept {
 }
 
 /// Asks until there is an answer, or no more may be asked. Without a tree nothing can be looked up.
-pub(super) async fn think(run: &Run, schema: &Schema, system: String, user: String, tree: Option<&Tree>) -> Result<Thought, NoThought> {
+pub(super) async fn think(run: &Run, system: String, user: String, tree: Option<&Tree>) -> Result<Thought, NoThought> {
     let Run { profile, steps, brain, meter, .. } = run;
-    let budget = profile.budget;
+    let (budget, schema) = (profile.budget, &profile.schema);
     let tools = if tree.is_some() { look::specs(&profile.lookups) } else { Vec::new() };
     let mut thought = Thought::default();
     let mut messages = vec![Message::User(user)];
