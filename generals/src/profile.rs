@@ -14,7 +14,7 @@ use crate::tools;
 
 mod wants;
 
-pub use wants::{Budget, EffectKind, Lookup, Workflow, default_schema};
+pub use wants::{Budget, EffectKind, Lookup, Workflow};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]

@@ -272,6 +272,7 @@ fn changelog(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     #[test]
     fn versions_have_three_numbers() {

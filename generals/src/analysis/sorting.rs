@@ -205,6 +205,7 @@ fn urgency(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn level(data: serde_json::Value) -> String {
         let profile = Profile::stock("priority-general").unwrap();

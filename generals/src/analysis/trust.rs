@@ -174,6 +174,7 @@ fn paths(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn event(text: &str) -> Event {
         Event { data: json!({"comment": {"body": text}, "issue": {"number": 1}}), ..Event::default() }

@@ -70,8 +70,7 @@ pub(super) async fn gather(run: &Run) -> Result<Context, Failure> {
     run.steps.begin("reading the event").await;
     let event = &*run.event;
     let mut context = of_event(event, run.access.as_ref());
-    let Some(access) = &run.access else { return Ok(context) };
-    let forge = forge(run, access)?;
+    let Some(forge) = run.forge()? else { return Ok(context) };
     if let Some(number) = context.number {
         let pull = if is_pull(event) { pull(run, &forge, number, &mut context).await? } else { None };
         comments(run, &forge, number, event, &mut context).await?;
@@ -90,13 +89,6 @@ pub(super) async fn gather(run: &Run) -> Result<Context, Failure> {
         files(run, &forge, &mut context).await?;
     }
     Ok(context)
-}
-
-/// A client of the forge for one repository.
-pub(super) fn forge(run: &Run, access: &RepositoryAccess) -> Result<Forge, Failure> {
-    let RepositoryAccess { repository, api_url, clone_url, token, expires_at: _, author } = access.clone();
-    let access = crate::forge::RepositoryAccess { repository, api_url, clone_url, token, author };
-    Forge::new(run.outgoing.clone(), access).map_err(Failure::from)
 }
 
 /// What the event alone says.

@@ -15,6 +15,7 @@ mod review;
 mod steps;
 mod think;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use mindos_model::Timestamp;
@@ -24,8 +25,9 @@ use mindos_sdk::{Failure, RepositoryAccess};
 pub(crate) use answer::Answer;
 pub use brain::Brain;
 pub use steps::{CHECKPOINT_MAX, Steps};
-pub(crate) use steps::add as add_usage;
 
+use crate::forge::Forge;
+use crate::intent::Intent;
 use crate::model::Meter;
 use crate::profile::Workflow;
 use crate::{Event, Profile, Report};
@@ -58,6 +60,37 @@ impl Run {
             Workflow::Coding => coding(&self).await,
         };
         went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
+    }
+
+    /// What reads the event's repository, where it can be read.
+    ///
+    /// # Errors
+    /// When what it is to be read with is not usable.
+    pub fn forge(&self) -> Result<Option<Forge>, Failure> {
+        let Some(access) = self.access.clone() else { return Ok(None) };
+        let RepositoryAccess { repository, api_url, clone_url, token, expires_at: _, author } = access;
+        let access = crate::forge::RepositoryAccess { repository, api_url, clone_url, token, author };
+        Ok(Some(Forge::new(self.outgoing.clone(), access)?))
+    }
+
+    /// The report of this run, with what there is to say and to do.
+    #[must_use]
+    pub fn report(&self, analysis: String, recommendations: Vec<String>, statement: String, effects: Vec<Intent>) -> Report {
+        Report {
+            general: self.profile.general_type.clone(),
+            event_type: self.event.event_type.clone(),
+            status: "processed",
+            timestamp: self.now.to_string(),
+            analysis,
+            recommendations,
+            findings: Vec::new(),
+            model: Cow::Borrowed("none"),
+            statement: Cow::Owned(statement),
+            job_id: self.event.job_id.clone(),
+            answer: None,
+            usage: self.meter.used().into_iter().map(Into::into).collect(),
+            effects,
+        }
     }
 
     /// Whether a model is to be asked: there is one, and the profile says what for.

@@ -157,7 +157,7 @@ fn diff(file: &crate::change::FileChange) -> String {
 }
 
 fn reported(run: &Run, context: &Context, findings: Vec<Finding>, answer: Option<&Answer>, thought: &Thought) -> Report {
-    let Run { profile, event, steps, meter, now, .. } = run;
+    let Run { profile, event, steps, .. } = run;
     let about = format!("{}: {}", profile.title, summary::of(event));
     let statement = statement(context, thought, &steps.used_in_all());
     let advice = recommendations(profile, &findings);
@@ -187,19 +187,10 @@ fn reported(run: &Run, context: &Context, findings: Vec<Finding>, answer: Option
     }
     let model = if thought.model.is_empty() { Cow::Borrowed("none") } else { Cow::Owned(thought.model.clone()) };
     Report {
-        general: profile.general_type.clone(),
-        event_type: event.event_type.clone(),
-        status: "processed",
-        timestamp: now.to_string(),
-        analysis: sentences.join(" "),
-        recommendations: advice,
         findings: findings.into_iter().chain(remarks(&items)).collect(),
         model,
-        statement: Cow::Owned(statement),
-        job_id: event.job_id.clone(),
         answer: thought.answer.clone(),
-        usage: meter.used().into_iter().map(Into::into).collect(),
-        effects,
+        ..run.report(sentences.join(" "), advice, statement, effects)
     }
 }
 
