@@ -32,6 +32,7 @@ mod identity;
 mod plane_clock;
 mod provider_limit;
 mod publish;
+mod repository;
 mod retry;
 mod serve;
 mod tasks;
@@ -56,6 +57,7 @@ pub use mindos_sidecar_core::{Ceilings, Config, Counts, GeneralConfig, GeneralIn
 pub use plane_clock::PlaneClock;
 pub use provider_limit::{ProviderLimits, retry_after};
 pub use publish::{Published, PublishedDelivery, Publisher};
+pub use repository::RepositoryAccess;
 pub use retry::Retry;
 pub use serve::{Options, general_config, serve, serve_all};
 pub use tls::{Roots, Tls, TlsError};
