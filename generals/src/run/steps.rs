@@ -214,26 +214,26 @@ impl From<KeptUsage> for Usage {
     }
 }
 
-/// For tests that kill a run at each of its steps, in builds with debug assertions alone: `MINDOS_STEPS_FILE` gets the name of each step,
-/// and at the step `MINDOS_HOLD_AT` the run writes its process id to `MINDOS_HOLD_DIR/<step>` and waits for `MINDOS_HOLD_DIR/go`.
+/// For tests that kill a run at each of its steps, in builds with debug assertions alone. Where `MINDOS_HOLD_DIR` names a folder, its file
+/// `steps` gets the name of each step, and a run whose step stands in its file `at` makes `held` and waits until `at` names another or is gone.
 #[cfg(debug_assertions)]
 mod hold {
+    use std::fs;
     use std::io::Write;
     use std::path::Path;
     use std::time::Duration;
 
     pub(super) async fn at(name: &str) {
-        if let Some(file) = std::env::var_os("MINDOS_STEPS_FILE")
-            && let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(file)
-        {
+        let Some(folder) = std::env::var_os("MINDOS_HOLD_DIR") else { return };
+        let folder = Path::new(&folder);
+        if let Ok(mut file) = fs::OpenOptions::new().create(true).append(true).open(folder.join("steps")) {
             let _ = file.write_all(format!("{name}\n").as_bytes());
         }
-        let is_it = std::env::var("MINDOS_HOLD_AT").is_ok_and(|at| at == name);
-        if let Some(folder) = std::env::var_os("MINDOS_HOLD_DIR").filter(|_| is_it) {
-            let folder = Path::new(&folder);
-            let _ = std::fs::write(folder.join(name), std::process::id().to_string());
-            while !folder.join("go").exists() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let is_it = || fs::read_to_string(folder.join("at")).is_ok_and(|at| at == name);
+        if is_it() {
+            let _ = fs::write(folder.join("held"), name);
+            while is_it() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     }
