@@ -85,6 +85,23 @@ pub(super) async fn page(
     Ok((page.drain(..).map(|(_, effect)| effect).collect(), next))
 }
 
+/// What a delivery's result wanted done, in its order; without the parameters.
+pub(super) async fn of_delivery(
+    context: &Scoped,
+    delivery: DeliveryId,
+) -> Result<Vec<mindos_proto::delivery::v1::Effect>, Status> {
+    let query = EffectQuery { delivery: Some(delivery), ..EffectQuery::default() };
+    let (effects, _) = page(context, query, Seq(u64::MAX), mindos_model::limits::EFFECTS_MAX).await?;
+    let shown = effects.into_iter().rev().map(|effect| mindos_proto::delivery::v1::Effect {
+        key: effect.key,
+        kind: effect.kind,
+        target: effect.target,
+        parameters_json: String::new(),
+        effect_id: effect.effect_id,
+    });
+    Ok(shown.collect())
+}
+
 /// Adds what only the plane knows, where the ledger does not tell of a later end.
 fn merge(effect: &mut wire::Effect, view: &EffectView) {
     let open = effects::of_view(view);
@@ -225,7 +242,7 @@ fn one(context: &Scoped, effect: EffectId, at: Seq) -> Result<One, Status> {
 /// Reads the journal; what has left it is not there.
 fn read(context: &Scoped, from: Seq, visit: &mut dyn FnMut(&Entry) -> bool) -> Result<(), Status> {
     match context.source.read(from, visit) {
-        Ok(()) | Err(JournalError::Dropped { .. } | JournalError::PastEnd { .. }) => Ok(()),
+        Ok(()) | Err(JournalError::Dropped { .. }) => Ok(()),
         Err(error) => Err(super::failed("journal was not read", &error)),
     }
 }
