@@ -31,21 +31,21 @@ pub struct Stands {
 /// When the forge does not answer.
 pub async fn stands(team: &Team, name: &str, issue: u64) -> Result<Stands> {
     let (at, forge) = (repository(name), &team.forge);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let ends = format!("issue-{issue}");
-    let branches = forge.list(&format!("{at}/branches")).await?.iter().map(|one| text(&one["name"])).filter(|name| name.ends_with(&ends)).collect();
+    let branches = forge.list(&format!("{at}/branches")).await?.iter().map(|one| word(&one["name"])).filter(|name| name.ends_with(&ends)).collect();
     let pulls: Vec<Value> =
-        forge.list(&format!("{at}/pulls?state=all")).await?.into_iter().filter(|one| text(&one["head"]["ref"]).ends_with(&ends)).collect();
+        forge.list(&format!("{at}/pulls?state=all")).await?.into_iter().filter(|one| word(&one["head"]["ref"]).ends_with(&ends)).collect();
     let (mut labels, mut commits) = (Vec::new(), 0);
     if let Some(number) = pulls.first().and_then(|one| one["number"].as_u64()) {
-        labels = forge.list(&format!("{at}/issues/{number}/labels")).await?.iter().map(|one| text(&one["name"])).collect();
+        labels = forge.list(&format!("{at}/issues/{number}/labels")).await?.iter().map(|one| word(&one["name"])).collect();
         labels.sort();
         commits = forge.list(&format!("{at}/pulls/{number}/commits")).await?.len();
     }
     let comments = forge.list(&format!("{at}/issues/{issue}/comments")).await?;
     Ok(Stands {
         branches,
-        pulls: pulls.iter().map(|one| (one["number"].as_u64().unwrap_or(0), one["draft"] == true, text(&one["title"]))).collect(),
+        pulls: pulls.iter().map(|one| (one["number"].as_u64().unwrap_or(0), one["draft"] == true, word(&one["title"]))).collect(),
         labels,
         comments: comments.iter().filter(|one| one["user"]["login"] == BOT).count(),
         commits,
@@ -133,22 +133,30 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     let after = forge.get(&format!("{at}/pulls/{pull}")).await?;
     ensure!(after["commits"].as_u64() > Some(1) && after["changed_files"].as_u64() >= Some(1), "no commit after /approve: {after}\n{}", team.logs());
     ensure!(reactions(team, name, approval).await?.contains(&"eyes".to_owned()), "no receipt of /approve");
-    let fines = file(team, name, "ai-agent%2Fissue-1", "shelf%2Ffines.py").await;
-    let _ = fines;
+    let branch = format!("ai-agent%2Fissue-{issue}");
+    ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("def sundays"), "the plan is implemented");
 
     let known = events(team).await?;
     let wish = comment(team, name, pull, "/refine Name the day in a constant").await?;
     team.rest(known + 1).await?;
     let refined = forge.get(&format!("{at}/pulls/{pull}")).await?;
     ensure!(refined["commits"].as_u64() > after["commits"].as_u64(), "no commit after /refine: {refined}\n{}", team.logs());
+    ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("SUNDAY"), "the request is carried out");
     let given = reactions(team, name, wish).await?;
     ensure!(given.contains(&"eyes".to_owned()) && given.contains(&"rocket".to_owned()), "reactions to /refine: {given:?}");
     ensure!(stands(team, name, issue).await?.pulls.len() == 1, "one pull request in the end");
     Ok(json!({"plan": pull, "headings": HEADINGS.len(), "commits_after_approve": after["commits"], "commits_after_refine": refined["commits"]}))
 }
 
-async fn file(team: &Team, name: &str, branch: &str, path: &str) -> Result<Value> {
-    team.forge.get(&format!("{}/contents/{path}?ref={branch}", repository(name))).await
+/// The text of a file of a branch; both with `%2F` for slashes.
+async fn text(team: &Team, name: &str, branch: &str, path: &str) -> Result<String> {
+    let found = team.forge.get(&format!("{}/contents/{path}?ref={}", repository(name), branch.replace("%2F", "/"))).await?;
+    let encoded: String = found["content"].as_str().unwrap_or_default().split_whitespace().collect();
+    let output = std::process::Command::new("python3")
+        .args(["-c", "import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.argv[1]))", &encoded])
+        .output()
+        .context("failed to start python3")?;
+    String::from_utf8(output.stdout).context("a text")
 }
 
 /// Runs a quick fix.

@@ -33,9 +33,8 @@ pub async fn sticky(team: &Team, name: &str, number: u64) -> Result<std::collect
             continue;
         }
         let body = comment["body"].as_str().unwrap_or_default();
-        let mark = body.split("<!-- mindos:general=").nth(1).and_then(|rest| rest.split([' ', '-', '>']).next().map(|_| rest));
-        let general = mark.and_then(|rest| rest.split(" -->").next()).and_then(|rest| rest.split(' ').next());
-        let general = general.with_context(|| format!("a comment without a mark: {body}"))?.to_owned();
+        let marked = body.split_once("<!-- mindos:general=").and_then(|(_, rest)| rest.split_whitespace().next());
+        let general = marked.with_context(|| format!("a comment without a mark: {body}"))?.to_owned();
         ensure!(found.insert(general.clone(), comment.clone()).is_none(), "two comments of {general} on #{number}");
     }
     Ok(found)
