@@ -51,7 +51,13 @@ async fn flows(scale: u32) -> Result<Value> {
     }))
 }
 
-async fn ward(name: &str, scale: u32, sidecar: bool, victims: &[Victim], wanted: impl Fn(&Stop) -> bool) -> Result<Came> {
+async fn ward(
+    name: &str,
+    scale: u32,
+    sidecar: bool,
+    victims: &[Victim],
+    wanted: impl Fn(&Stop) -> bool,
+) -> Result<Came> {
     let mut ward = Ward::start(name, scale, sidecar).await?;
     ward.run(victims, wanted).await.with_context(|| format!("in the world `{name}`"))
 }
@@ -63,7 +69,10 @@ async fn kills(scale: u32) -> Result<Value> {
         ward("kills-general", scale, true, &[Victim::General], every),
         ward("kills-sidecar", scale, true, &[Victim::Sidecar], every),
         ward("kills-plane", scale, true, &[Victim::ControlPlane], every),
-        ward("kills-stream", scale, false, &[Victim::General, Victim::ControlPlane], |stop| matches!(stop, Stop::Step(_))),
+        ward("kills-stream", scale, false, &[Victim::General, Victim::ControlPlane], |stop| matches!(
+            stop,
+            Stop::Step(_)
+        )),
     )?;
     Ok(json!({
         "steps": plane.steps, "general": general.figures(), "sidecar": sidecar.figures(), "control_plane": plane.figures(),

@@ -102,7 +102,8 @@ impl Ward {
         // The first fetches tokens that are then kept; the second shows what every run does.
         self.plan_of(None).await?;
         let steps = self.holds.join("steps");
-        std::fs::remove_file(&steps).context("the general writes its steps down: is it a build with debug assertions?")?;
+        std::fs::remove_file(&steps)
+            .context("the general writes its steps down: is it a build with debug assertions?")?;
         let before = self.team.forge.log().await?.len();
         let asked = self.team.forge.journal().await?.len();
         self.plan_of(None).await?;
@@ -178,7 +179,8 @@ impl Ward {
                 Ok(0)
             }
             Stop::Request { place, method, template, skip, after } => {
-                let mut wanted = json!({"method": method, "skip": skip, "do": if *after { "hold_after" } else { "hold_before" }});
+                let mut wanted =
+                    json!({"method": method, "skip": skip, "do": if *after { "hold_after" } else { "hold_before" }});
                 if !template.is_empty() {
                     wanted["template"] = json!(template);
                 }
@@ -197,7 +199,9 @@ impl Ward {
                 }
                 Ok(())
             }
-            Stop::Request { place, .. } => self.team.forge.holds(*place, held, STOP_MAX).await.map(|_| ()).with_context(|| stop.to_string()),
+            Stop::Request { place, .. } => {
+                self.team.forge.holds(*place, held, STOP_MAX).await.map(|_| ()).with_context(|| stop.to_string())
+            }
         }
     }
 
@@ -264,7 +268,10 @@ impl Ward {
     /// What the ledger has and what the model server counted. The ledger never has more: money is counted once.
     async fn money(&self) -> Result<(money::Used, Counted)> {
         let (used, counted) = (money::used(&self.team.export()?)?, self.team.forge.counted().await?);
-        ensure!(used.input <= counted.input && used.output <= counted.output, "the ledger counts twice: {used:?} of {counted:?}");
+        ensure!(
+            used.input <= counted.input && used.output <= counted.output,
+            "the ledger counts twice: {used:?} of {counted:?}"
+        );
         Ok((used, counted))
     }
 }
@@ -273,7 +280,8 @@ impl Came {
     /// Its figures.
     #[must_use]
     pub fn figures(&self) -> Value {
-        let kills: serde_json::Map<String, Value> = self.kills.iter().map(|(who, count)| (format!("{who:?}"), json!(count))).collect();
+        let kills: serde_json::Map<String, Value> =
+            self.kills.iter().map(|(who, count)| (format!("{who:?}"), json!(count))).collect();
         json!({
             "steps": self.steps.len(), "kills": kills, "tokens_of_the_ledger": self.used.input + self.used.output,
             "tokens_counted_by_the_model_server": self.counted.input + self.counted.output, "calls_lost_with_their_run": self.lost,

@@ -48,7 +48,9 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
     let (full, channel) = (format!("{OWNER}/{name}"), team.world.channel()?);
     team.forge.repository(&full).await?;
     for number in 0..ISSUES {
-        team.forge.by("bob", "POST", &format!("{}/issues", repository(name)), json!({"title": format!("Issue {number}")})).await?;
+        team.forge
+            .by("bob", "POST", &format!("{}/issues", repository(name)), json!({"title": format!("Issue {number}")}))
+            .await?;
     }
     team.forge.look("settled").await?;
     let route = Route {
@@ -66,7 +68,8 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
     let before = super::reviews::events(team).await?;
     for number in 0..RESULTS {
         let mut event = client::event("/wishes", &number.to_string(), "wish", &format!("wish-{number}"));
-        let text = mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(full.clone());
+        let text =
+            mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(full.clone());
         let value = mindos_proto::cloudevents::v1::cloud_event::CloudEventAttributeValue { attr: Some(text) };
         event.attributes.insert("repository".to_owned(), value);
         client::publish(&channel, event, Duration::from_secs(20)).await?;
@@ -85,7 +88,11 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
         }
     }
     let twice = wishes.values().filter(|count| **count > 1).count();
-    ensure!(wishes.len() == usize::try_from(INTENTS)? && twice == 0, "{} of {INTENTS} were carried out, {twice} twice", wishes.len());
+    ensure!(
+        wishes.len() == usize::try_from(INTENTS)? && twice == 0,
+        "{} of {INTENTS} were carried out, {twice} twice",
+        wishes.len()
+    );
     team.nothing_refused().await?;
     let peaks = team.forge.look("peaks").await?;
     let content = team.forge.log().await?.iter().filter(|one| one["content"] == true).count();

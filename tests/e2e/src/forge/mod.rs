@@ -99,7 +99,8 @@ impl Forge {
     /// # Errors
     /// When a part does not start: `python3` and `git` are needed.
     pub async fn start(folder: &Path, scale: u32) -> Result<Forge> {
-        let (files, python, node) = (files(), Path::new("/usr/bin/env"), std::env::var_os("MINDOS_FORGE_NODE").map(PathBuf::from));
+        let (files, python, node) =
+            (files(), Path::new("/usr/bin/env"), std::env::var_os("MINDOS_FORGE_NODE").map(PathBuf::from));
         let (stub, front, models) = (free_address()?, free_address()?, free_address()?);
         let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
         let api = if node.is_some() { format!("http://{front}") } else { format!("http://{stub}") };
@@ -111,8 +112,10 @@ impl Forge {
         };
         let bare = folder.join("repositories").display().to_string();
         std::fs::create_dir_all(&bare).context("failed to make a folder")?;
-        let mut github =
-            run("github", &["--folder", &bare, "--port", &port(&stub), "--scale", &scale, "--primary", "1000000", "--api-url", &api])?;
+        let mut github = run(
+            "github",
+            &["--folder", &bare, "--port", &port(&stub), "--scale", &scale, "--primary", "1000000", "--api-url", &api],
+        )?;
         answers(&stub, &mut github).await?;
         let fixtures = files.join("fixtures").display().to_string();
         let mut processes = vec![github];
@@ -120,7 +123,17 @@ impl Forge {
         let upstream = if let Some(node) = &node {
             counter = free_address()?;
             let program = |path: &str| node.join("node_modules").join(path).display().to_string();
-            let aimock = ["node", &program("@copilotkit/aimock/dist/cli.js"), "-p", &port(&counter), "-f", &fixtures, "--strict", "--journal-max", "0"];
+            let aimock = [
+                "node",
+                &program("@copilotkit/aimock/dist/cli.js"),
+                "-p",
+                &port(&counter),
+                "-f",
+                &fixtures,
+                "--strict",
+                "--journal-max",
+                "0",
+            ];
             let mut aimock = Process::start_program(python, folder, "aimock", &words(&aimock))?;
             answers(&counter, &mut aimock).await?;
             let trimmed = node.join("github-trimmed.json").display().to_string();
@@ -187,7 +200,8 @@ impl Forge {
     /// # Errors
     /// When it is refused.
     pub async fn by(&self, login: &str, method: &str, path: &str, body: Value) -> Result<Value> {
-        let mut answer = self.admin("as", json!({"login": login, "method": method, "path": path, "body": body})).await?;
+        let mut answer =
+            self.admin("as", json!({"login": login, "method": method, "path": path, "body": body})).await?;
         Ok(answer["body"].take())
     }
 
@@ -224,8 +238,16 @@ impl Forge {
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn push(&self, login: &str, repository: &str, branch: &str, files: Value, message: &str) -> Result<String> {
-        let body = json!({"login": login, "repository": repository, "branch": branch, "files": files, "message": message});
+    pub async fn push(
+        &self,
+        login: &str,
+        repository: &str,
+        branch: &str,
+        files: Value,
+        message: &str,
+    ) -> Result<String> {
+        let body =
+            json!({"login": login, "repository": repository, "branch": branch, "files": files, "message": message});
         let made = self.admin("push", body).await?;
         Ok(made["sha"].as_str().context("a push makes a commit")?.to_owned())
     }
@@ -244,8 +266,11 @@ impl Forge {
     /// When it does not answer.
     pub async fn refusals(&self) -> Result<Vec<String>> {
         let log = self.log().await?;
-        let mut bad: Vec<String> =
-            log.iter().filter(|one| !one["refused"].is_null() || one["status"].as_u64() == Some(500)).map(Value::to_string).collect();
+        let mut bad: Vec<String> = log
+            .iter()
+            .filter(|one| !one["refused"].is_null() || one["status"].as_u64() == Some(500))
+            .map(Value::to_string)
+            .collect();
         if let Some(path) = &self.prism_log {
             let text = std::fs::read_to_string(path).unwrap_or_default();
             let signs = ["Violation:", "VIOLATIONS", "NO_PATH_MATCHED", "UNPROCESSABLE"];
@@ -329,7 +354,8 @@ impl Forge {
         for call in self.journal().await?.iter().filter(|call| call["response"]["status"] == 200) {
             let usage = &call["response"]["fixture"]["response"]["usage"];
             counted.calls += 1;
-            counted.input += usage["input_tokens"].as_u64().with_context(|| format!("an answer that is not counted: {call}"))?;
+            counted.input +=
+                usage["input_tokens"].as_u64().with_context(|| format!("an answer that is not counted: {call}"))?;
             counted.output += usage["output_tokens"].as_u64().context("an answer that is not counted")?;
         }
         Ok(counted)
@@ -342,7 +368,8 @@ async fn exchange(address: &str, method: &str, path: &str, body: &Value) -> Resu
     // Chunks, where the answer comes in some.
     let answer = unchunked(answer);
     ensure!(status == 200, "{method} {path} answered {status}: {}", String::from_utf8_lossy(&answer));
-    serde_json::from_slice(&answer).with_context(|| format!("{method} {path} answered no JSON: {}", String::from_utf8_lossy(&answer)))
+    serde_json::from_slice(&answer)
+        .with_context(|| format!("{method} {path} answered no JSON: {}", String::from_utf8_lossy(&answer)))
 }
 
 /// The body behind the sizes of chunks; itself where there are none.

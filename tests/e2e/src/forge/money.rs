@@ -121,12 +121,19 @@ pub async fn ceiling(scale: u32) -> Result<Value> {
         if !account.parked.is_empty() || used.calls > 1 {
             break (account.parked.len(), used);
         }
-        ensure!(begun.elapsed() < super::team::REST_MAX, "the run did not stop: {:?}\n{}", account.attempts_ended, team.logs());
+        ensure!(
+            begun.elapsed() < super::team::REST_MAX,
+            "the run did not stop: {:?}\n{}",
+            account.attempts_ended,
+            team.logs()
+        );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
     let counted = team.forge.counted().await?;
     ensure!(parked == 1 && counted.calls == 1, "{parked} parked after {counted:?}; {used:?}\n{}", team.logs());
     agrees(used, counted)?;
     ensure!(used.cost > 0 && used.cost <= ceiling, "{} spent under a ceiling of {ceiling}", used.cost);
-    Ok(json!({"ceiling_micros": ceiling, "spent_micros": used.cost, "calls": counted.calls, "calls_over_the_ceiling": 0}))
+    Ok(
+        json!({"ceiling_micros": ceiling, "spent_micros": used.cost, "calls": counted.calls, "calls_over_the_ceiling": 0}),
+    )
 }

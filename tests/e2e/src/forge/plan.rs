@@ -8,7 +8,8 @@ use super::team::{Team, repository};
 use super::{BOT, OWNER};
 
 /// Headings that a plan has.
-pub const HEADINGS: [&str; 5] = ["Summary", "Files to Modify", "Implementation Steps", "Potential Risks", "Testing Strategy"];
+pub const HEADINGS: [&str; 5] =
+    ["Summary", "Files to Modify", "Implementation Steps", "Potential Risks", "Testing Strategy"];
 
 /// What stands at the forge for one issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,19 +34,33 @@ pub async fn stands(team: &Team, name: &str, issue: u64) -> Result<Stands> {
     let (at, forge) = (repository(name), &team.forge);
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let ends = format!("issue-{issue}");
-    let branches = forge.list(&format!("{at}/branches")).await?.iter().map(|one| word(&one["name"])).filter(|name| name.ends_with(&ends)).collect();
-    let pulls: Vec<Value> =
-        forge.list(&format!("{at}/pulls?state=all")).await?.into_iter().filter(|one| word(&one["head"]["ref"]).ends_with(&ends)).collect();
+    let branches = forge
+        .list(&format!("{at}/branches"))
+        .await?
+        .iter()
+        .map(|one| word(&one["name"]))
+        .filter(|name| name.ends_with(&ends))
+        .collect();
+    let pulls: Vec<Value> = forge
+        .list(&format!("{at}/pulls?state=all"))
+        .await?
+        .into_iter()
+        .filter(|one| word(&one["head"]["ref"]).ends_with(&ends))
+        .collect();
     let (mut labels, mut commits) = (Vec::new(), 0);
     if let Some(number) = pulls.first().and_then(|one| one["number"].as_u64()) {
-        labels = forge.list(&format!("{at}/issues/{number}/labels")).await?.iter().map(|one| word(&one["name"])).collect();
+        labels =
+            forge.list(&format!("{at}/issues/{number}/labels")).await?.iter().map(|one| word(&one["name"])).collect();
         labels.sort();
         commits = forge.list(&format!("{at}/pulls/{number}/commits")).await?.len();
     }
     let comments = forge.list(&format!("{at}/issues/{issue}/comments")).await?;
     Ok(Stands {
         branches,
-        pulls: pulls.iter().map(|one| (one["number"].as_u64().unwrap_or(0), one["draft"] == true, word(&one["title"]))).collect(),
+        pulls: pulls
+            .iter()
+            .map(|one| (one["number"].as_u64().unwrap_or(0), one["draft"] == true, word(&one["title"])))
+            .collect(),
         labels,
         comments: comments.iter().filter(|one| one["user"]["login"] == BOT).count(),
         commits,
@@ -67,7 +82,9 @@ pub async fn open(team: &Team, name: &str, title: &str) -> Result<u64> {
 /// # Errors
 /// When the forge refuses.
 pub async fn label(team: &Team, name: &str, issue: u64) -> Result<()> {
-    team.forge.by(OWNER, "POST", &format!("{}/issues/{issue}/labels", repository(name)), json!({"labels": ["ai-help"]})).await?;
+    team.forge
+        .by(OWNER, "POST", &format!("{}/issues/{issue}/labels", repository(name)), json!({"labels": ["ai-help"]}))
+        .await?;
     team.forge.look("settled").await?;
     Ok(())
 }
@@ -99,7 +116,8 @@ async fn comment(team: &Team, name: &str, number: u64, body: &str) -> Result<u64
 
 async fn reactions(team: &Team, name: &str, comment: u64) -> Result<Vec<String>> {
     let given = team.forge.list(&format!("{}/issues/comments/{comment}/reactions", repository(name))).await?;
-    let mut given: Vec<String> = given.iter().map(|one| one["content"].as_str().unwrap_or_default().to_owned()).collect();
+    let mut given: Vec<String> =
+        given.iter().map(|one| one["content"].as_str().unwrap_or_default().to_owned()).collect();
     given.sort();
     Ok(given)
 }
@@ -120,18 +138,30 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     let whole = forge.get(&format!("{at}/pulls/{pull}")).await?;
     let body = whole["body"].as_str().unwrap_or_default();
     for heading in HEADINGS {
-        ensure!(body.lines().any(|line| line.trim_start_matches('#').trim() == heading && line.starts_with('#')), "no heading {heading}: {body}");
+        ensure!(
+            body.lines().any(|line| line.trim_start_matches('#').trim() == heading && line.starts_with('#')),
+            "no heading {heading}: {body}"
+        );
     }
     ensure!(body.contains("/approve") && body.contains(title), "the plan says how it is approved: {body}");
     ensure!(whole["changed_files"] == 0, "the commit of a plan is empty: {}", whole["changed_files"]);
     let said = forge.list(&format!("{at}/issues/{issue}/comments")).await?;
-    ensure!(said.iter().any(|one| one["body"].as_str().is_some_and(|text| text.contains(&format!("#{pull}")) || text.contains(&format!("pull/{pull}")))), "{said:?}");
+    ensure!(
+        said.iter().any(|one| one["body"]
+            .as_str()
+            .is_some_and(|text| text.contains(&format!("#{pull}")) || text.contains(&format!("pull/{pull}")))),
+        "{said:?}"
+    );
 
     let known = events(team).await?;
     let approval = comment(team, name, pull, "/approve").await?;
     team.rest(known + 1).await?;
     let after = forge.get(&format!("{at}/pulls/{pull}")).await?;
-    ensure!(after["commits"].as_u64() > Some(1) && after["changed_files"].as_u64() >= Some(1), "no commit after /approve: {after}\n{}", team.logs());
+    ensure!(
+        after["commits"].as_u64() > Some(1) && after["changed_files"].as_u64() >= Some(1),
+        "no commit after /approve: {after}\n{}",
+        team.logs()
+    );
     ensure!(reactions(team, name, approval).await?.contains(&"eyes".to_owned()), "no receipt of /approve");
     let branch = format!("ai-agent%2Fissue-{issue}");
     ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("def sundays"), "the plan is implemented");
@@ -140,17 +170,27 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     let wish = comment(team, name, pull, "/refine Name the day in a constant").await?;
     team.rest(known + 1).await?;
     let refined = forge.get(&format!("{at}/pulls/{pull}")).await?;
-    ensure!(refined["commits"].as_u64() > after["commits"].as_u64(), "no commit after /refine: {refined}\n{}", team.logs());
+    ensure!(
+        refined["commits"].as_u64() > after["commits"].as_u64(),
+        "no commit after /refine: {refined}\n{}",
+        team.logs()
+    );
     ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("SUNDAY"), "the request is carried out");
     let given = reactions(team, name, wish).await?;
-    ensure!(given.contains(&"eyes".to_owned()) && given.contains(&"rocket".to_owned()), "reactions to /refine: {given:?}");
+    ensure!(
+        given.contains(&"eyes".to_owned()) && given.contains(&"rocket".to_owned()),
+        "reactions to /refine: {given:?}"
+    );
     ensure!(stands(team, name, issue).await?.pulls.len() == 1, "one pull request in the end");
-    Ok(json!({"plan": pull, "headings": HEADINGS.len(), "commits_after_approve": after["commits"], "commits_after_refine": refined["commits"]}))
+    Ok(
+        json!({"plan": pull, "headings": HEADINGS.len(), "commits_after_approve": after["commits"], "commits_after_refine": refined["commits"]}),
+    )
 }
 
 /// The text of a file of a branch; both with `%2F` for slashes.
 async fn text(team: &Team, name: &str, branch: &str, path: &str) -> Result<String> {
-    let found = team.forge.get(&format!("{}/contents/{path}?ref={}", repository(name), branch.replace("%2F", "/"))).await?;
+    let found =
+        team.forge.get(&format!("{}/contents/{path}?ref={}", repository(name), branch.replace("%2F", "/"))).await?;
     let encoded: String = found["content"].as_str().unwrap_or_default().split_whitespace().collect();
     let output = std::process::Command::new("python3")
         .args(["-c", "import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.argv[1]))", &encoded])

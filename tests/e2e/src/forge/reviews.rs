@@ -64,7 +64,12 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     team.forge.look("settled").await?;
     team.rest(before + 1).await?;
     let first = sticky(team, name, number).await?;
-    ensure!(first.keys().eq(["architecture-general", "code-review-general", "security-general"].iter()), "comments of {:?}\n{}", first.keys(), team.logs());
+    ensure!(
+        first.keys().eq(["architecture-general", "code-review-general", "security-general"].iter()),
+        "comments of {:?}\n{}",
+        first.keys(),
+        team.logs()
+    );
     for step in 1..=PUSHES {
         let known = events(team).await?;
         team.forge.push("bob", &full, "feature/weeks", change(step), &format!("fines: step {step}")).await?;

@@ -184,7 +184,18 @@ impl Team {
         let plane = format!("http://{}", self.world.agents());
         let general = format!("name={type},type={type},slots=8,url=http://{listen}");
         let instance = format!("{type}-0");
-        let words = ["sidecar", "--control-plane", &plane, "--cluster", "east", "--instance", &instance, "--repository-access", "--general", &general];
+        let words = [
+            "sidecar",
+            "--control-plane",
+            &plane,
+            "--cluster",
+            "east",
+            "--instance",
+            &instance,
+            "--repository-access",
+            "--general",
+            &general,
+        ];
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let name = sidecar_name(r#type);
         let started = Process::start(self.world.folder(), &name, &words)?;
@@ -241,7 +252,13 @@ impl Team {
             }
             let waiting: Vec<_> = effects.iter().filter(|one| one.status() == EffectStatus::Waiting).collect();
             if waiting.is_empty() && account.open() == 0 {
-                ensure!(account.parked.is_empty(), "parked: {:?}\n{:?}\n{}", account.parked, account.attempts_ended, self.logs());
+                ensure!(
+                    account.parked.is_empty(),
+                    "parked: {:?}\n{:?}\n{}",
+                    account.parked,
+                    account.attempts_ended,
+                    self.logs()
+                );
                 return Ok(account);
             }
             ensure!(begun.elapsed() < REST_MAX, "effects wait: {waiting:?}\n{}", self.logs());
@@ -252,7 +269,8 @@ impl Team {
     /// The ends of all logs.
     #[must_use]
     pub fn logs(&self) -> String {
-        let mut text = self.world.plane().map(|plane| format!("control plane:\n{}\n", plane.log_end())).unwrap_or_default();
+        let mut text =
+            self.world.plane().map(|plane| format!("control plane:\n{}\n", plane.log_end())).unwrap_or_default();
         for (name, program) in &self.programs {
             text.push_str(&format!("{name}:\n{}\n", program.log_end()));
         }
