@@ -10,7 +10,9 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{access, agent, blob, budget, delivery, effect, event, fleet, identity, journal, ledger, replay, route};
+pub use mindos::{
+    access, agent, blob, budget, delivery, effect, event, fleet, identity, journal, ledger, replay, route,
+};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));

@@ -7,7 +7,8 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase, Setback};
 use crate::input::{Query, RequestId};
 use crate::output::{
-    ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, PayloadOf, Rejection, Reply, Totals,
+    ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, PayloadOf, Rejection, Reply,
+    Totals,
 };
 use crate::pool::Pool;
 use crate::record::Load;
@@ -66,7 +67,9 @@ impl Durable {
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {
                 let old = self.events.iter().filter(|(_, event)| event.payload.seq < before && !event.is_redacted());
-                let payloads = old.map(|(seq, event)| (PayloadOf::Event(seq), event.payload)).chain(self.effects.before_record(before));
+                let payloads = old
+                    .map(|(seq, event)| (PayloadOf::Event(seq), event.payload))
+                    .chain(self.effects.before_record(before));
                 Ok(Reply::Payloads(payloads.take((limit as usize).min(ROWS_MAX)).collect()))
             }
         };

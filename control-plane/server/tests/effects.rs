@@ -132,10 +132,10 @@ async fn effects_of_a_result_are_named_shown_tried_again_and_cancelled() {
     let refused = effects(&server).await.retry_effect(retry(second)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     let refused = effects(&server).await.retry_effect(retry(first)).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (
-        Code::FailedPrecondition,
-        format!("effect {first} is done: it cannot be tried again any more").as_str()
-    ));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::FailedPrecondition, format!("effect {first} is done: it cannot be tried again any more").as_str())
+    );
     let cancel = |id: &str| CancelEffectRequest { effect_id: id.to_owned() };
     let cancelled = effects(&server).await.cancel_effect(cancel(second)).await.unwrap().into_inner().effect_ids;
     assert_eq!(cancelled, [second.clone(), third.clone()]);
@@ -235,7 +235,8 @@ async fn effects_of_another_tenant_are_not_there() {
     let text = |text: &str| Arc::<str>::from(text);
     let intents = vec![Intent { key: text("k"), kind: text("reaction"), target: text(TARGET), parameters }];
     let part = GeneralName::new("intake").unwrap();
-    let intend = |tenant: TenantName| Input::Intend { tenant, event: Seq(1), part: part.clone(), intents: intents.clone() };
+    let intend =
+        |tenant: TenantName| Input::Intend { tenant, event: Seq(1), part: part.clone(), intents: intents.clone() };
     let acme = TenantName::new("acme").unwrap();
     server.plane.send(&mut vec![intend(acme), intend(TenantName::default_tenant())]).await.unwrap();
     let own = tokio::time::timeout(PATIENCE, async {

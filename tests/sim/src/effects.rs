@@ -14,8 +14,12 @@ use crate::ledger::{Broken, Ledger};
 /// Where an effect stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stands {
-    Waiting { not_before: Timestamp },
-    Failed { since: Timestamp },
+    Waiting {
+        not_before: Timestamp,
+    },
+    Failed {
+        since: Timestamp,
+    },
     /// Done, or only looked at.
     Succeeded,
     Cancelled,
@@ -76,9 +80,8 @@ impl Ledger {
         let effect = EffectId(seq);
         if let Some(delivery) = delivery {
             let settled = self.effects.settled;
-            let behind = settled.is_some_and(|(of, by, at)| {
-                (of, by) == (*delivery, *token) && seq.0 == at.0 + 1 + u64::from(*ordinal)
-            });
+            let behind = settled
+                .is_some_and(|(of, by, at)| (of, by) == (*delivery, *token) && seq.0 == at.0 + 1 + u64::from(*ordinal));
             if !behind {
                 return Err(format!("intents_stand_behind_their_settlement: {effect} of {delivery} {token}"));
             }
@@ -111,7 +114,8 @@ impl Ledger {
     }
 
     fn open_effect(&mut self, effect: EffectId) -> Result<&mut EffectFacts, Broken> {
-        let facts = self.effects.known.get_mut(&effect).ok_or_else(|| format!("records_name_known_effects: {effect}"))?;
+        let facts =
+            self.effects.known.get_mut(&effect).ok_or_else(|| format!("records_name_known_effects: {effect}"))?;
         match facts.is_open() {
             true => Ok(facts),
             false => Err(format!("one_end_per_effect: {effect} is {:?}", facts.stands)),

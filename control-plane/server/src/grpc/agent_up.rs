@@ -18,8 +18,8 @@ use mindos_proto::agent::v1::agent_message::Message;
 use mindos_proto::convert::{Invalid, duration, failure_kind, lease, parsed};
 use mindos_proto::delivery::v1 as outcome;
 
-use crate::access::{Principal, PrincipalKind};
 use super::agent_effects;
+use crate::access::{Principal, PrincipalKind};
 use crate::ingest::event::salt;
 
 /// Versions of the protocol that are spoken here.

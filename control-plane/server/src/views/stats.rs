@@ -294,8 +294,7 @@ impl StatsView {
 
 /// Kinds of effects that are counted apart: generals may ask for any.
 fn effect_kind(kind: &str) -> &'static str {
-    const KINDS: [&str; 8] =
-        ["comment", "review", "check", "labels", "reaction", "branch", "pull_request", "issue"];
+    const KINDS: [&str; 8] = ["comment", "review", "check", "labels", "reaction", "branch", "pull_request", "issue"];
     KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
 }
 

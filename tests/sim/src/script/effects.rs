@@ -83,8 +83,7 @@ impl Words<'_> {
 
 /// `effects=..` of a result.
 pub(super) fn print_intents(intents: &[Intent]) -> String {
-    let item =
-        |intent: &Intent| format!("{}:{}:{}", intent.kind, intent.target.replace('#', "!"), intent.key);
+    let item = |intent: &Intent| format!("{}:{}:{}", intent.kind, intent.target.replace('#', "!"), intent.key);
     let items: Vec<_> = intents.iter().map(item).collect();
     if items.is_empty() { String::new() } else { format!(" effects={}", items.join(",")) }
 }

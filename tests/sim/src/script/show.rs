@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use mindos_core::BreakerState;
 use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published, Reply, SettledVerdict,
+    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published,
+    Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, Degraded, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,

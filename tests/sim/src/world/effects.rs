@@ -130,9 +130,7 @@ impl World {
     /// What failed is tried again until it is done.
     pub(super) fn heal_effects(&mut self) {
         let open = self.ledger.effects.open.iter().copied();
-        let failed = |effect: &EffectId| {
-            matches!(self.ledger.effects.known[effect].stands, Stands::Failed { .. })
-        };
+        let failed = |effect: &EffectId| matches!(self.ledger.effects.known[effect].stands, Stands::Failed { .. });
         for effect in open.filter(failed).collect::<Vec<_>>() {
             self.change_effect(effect, EffectChange::Retry);
         }

@@ -193,8 +193,7 @@ impl World {
             }
             self.heal_effects();
             let settled = self.ledger.open.is_empty() && self.ledger.effects.open.is_empty();
-            if settled && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2
-            {
+            if settled && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2 {
                 self.ended = true;
                 self.done_effects_are_there()?;
                 return self.last_checks();

@@ -127,9 +127,8 @@ impl HistoryReader {
             let last: Option<i64> = connection.query_row("SELECT max(id) FROM effects", [], |row| row.get(0))?;
             let mut high = end.min(Seq(last.unwrap_or(0).unsigned_abs()).next());
             let (conditions, values) = conditions(query, tenant);
-            let text = format!(
-                "SELECT id, shown FROM effects WHERE id >= ? AND id < ?{conditions} ORDER BY id DESC LIMIT ?"
-            );
+            let text =
+                format!("SELECT id, shown FROM effects WHERE id >= ? AND id < ?{conditions} ORDER BY id DESC LIMIT ?");
             let mut select = connection.prepare(&text)?;
             let low = file.first.max(floor);
             while high > low {
