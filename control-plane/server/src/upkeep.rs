@@ -304,6 +304,7 @@ impl Upkeep {
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
+        let _ = context.effects.set(Arc::clone(&self.in_force.effects));
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
@@ -330,7 +331,7 @@ impl Upkeep {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
         tasks.spawn(self.readers.clone().watch(context.draining.clone()));
-        // BROKER
+        tasks.spawn(self.effects.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =

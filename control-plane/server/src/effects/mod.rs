@@ -9,7 +9,9 @@
 //! made again; a mark counts only under our own author; of order nothing is decided here, that is the core's.
 
 mod accounts;
+mod attempt;
 mod branch;
+mod broker;
 mod check;
 mod comment;
 mod diff;

@@ -8,6 +8,7 @@ mod access_self;
 mod access_words;
 mod agent;
 mod agent_down;
+mod agent_effects;
 mod agent_pace;
 mod agent_up;
 mod authority;
@@ -18,6 +19,8 @@ mod delivery_filter;
 mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
+mod effect;
+mod effect_list;
 mod event;
 mod explain;
 mod feedback;
@@ -60,6 +63,7 @@ use mindos_proto::agent::v1::repository_service_server::RepositoryServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
+use mindos_proto::effect::v1::effect_service_server::EffectServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
@@ -76,7 +80,7 @@ use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
-use crate::effects::Readers;
+use crate::effects::{self, Readers};
 use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::keys::LedgerKeys;
 use crate::ledger::redactions::Redactions;
@@ -126,6 +130,8 @@ pub struct Context {
     pub(crate) event_tenants: EventTenants,
     /// Where the ports are encrypted.
     pub tls: OnceLock<Arc<Tls>>,
+    /// Whether effects are carried out.
+    pub effects: OnceLock<effects::settings::Configured>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -202,6 +208,7 @@ impl Context {
             slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
+            effects: OnceLock::new(),
         }
     }
 
@@ -221,6 +228,11 @@ impl Context {
         tokio::task::spawn_blocking(read).await.map_err(|error| failed("a read panicked", &error))
     }
 
+    /// Whether effects stay open, whatever they are.
+    pub(crate) fn effects_are_off(&self) -> bool {
+        self.effects.get().is_none_or(|configured| configured.load().mode == effects::settings::Mode::Off)
+    }
+
     /// Completes when the server drains.
     pub(crate) async fn drained(&self) {
         // The sender lives as long as the server.
@@ -235,6 +247,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let fleet = fleet::Fleet { context: Arc::clone(context) };
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
+    let effects = effect::EffectApi { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
     let access = access::AccessApi { context: Arc::clone(context) };
     routes
@@ -246,6 +259,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
+        .add_service(EffectServiceServer::new(effects).max_encoding_message_size(usize::MAX))
         .add_service(ReplayServiceServer::new(replays))
         .add_service(AccessServiceServer::new(access))
         .add_service(RouteServiceServer::new(table));
