@@ -9,6 +9,7 @@
 //! profile, event and time alone; texts of the event are data, quoted and clipped, and never steer what is done.
 
 mod analysis;
+pub mod coding;
 pub mod command;
 mod event;
 pub mod options;

@@ -1,0 +1,3 @@
+//! The coding agent: from an issue to a plan, from an approved plan to code.
+
+pub mod sandbox;
