@@ -12,6 +12,7 @@ mod analysis;
 pub mod coding;
 pub mod command;
 mod event;
+pub mod model;
 pub mod options;
 mod profile;
 mod report;

@@ -1,6 +1,6 @@
 //! Reports: what a general has to say about an event.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use mindos_model::Timestamp;
@@ -17,7 +17,7 @@ const RECOMMENDATIONS_MAX: usize = 10;
 const FINDINGS_MAX: usize = 100;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Info,

@@ -206,7 +206,7 @@ fn structured(mut body: Value) -> Result<Event, RequestError> {
 }
 
 /// Decodes padded or unpadded standard base64.
-fn base64_decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {
     let (mut decoded, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0u32);
     for digit in text.trim_end_matches('=').bytes() {
         let value = match digit {

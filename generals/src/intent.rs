@@ -1,0 +1,37 @@
+//! Intents: what a general wants done outside. The control plane carries them out, or does not.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Most intents of one run.
+pub const INTENTS_MAX: usize = 64;
+/// Most bytes of all parameters of one run's intents together.
+pub const PARAMETERS_MAX: usize = 256 * 1024;
+
+/// One thing to do outside, as `effects` in the answer to `POST /process` holds it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Intent {
+    /// Two intents of one key are one effect; unset: the place in the delivery is the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Such as `comment` or `pull_request`.
+    pub kind: &'static str,
+    /// `owner/repo`, `owner/repo#7` or `owner/repo@<40 hex digits>`.
+    pub target: String,
+    pub parameters: Value,
+}
+
+impl Intent {
+    /// An intent whose key is its place in the delivery.
+    #[must_use]
+    pub fn new(kind: &'static str, target: impl Into<String>, parameters: Value) -> Intent {
+        Intent { key: None, kind, target: target.into(), parameters }
+    }
+}
+
+/// Whether so many intents of such parameters are taken.
+#[must_use]
+pub fn fit(intents: &[Intent]) -> bool {
+    let bytes: usize = intents.iter().map(|intent| intent.parameters.to_string().len()).sum();
+    intents.len() <= INTENTS_MAX && bytes <= PARAMETERS_MAX
+}
