@@ -1,12 +1,9 @@
 //! Intents: what a general wants done outside. The control plane carries them out, or does not.
 
+use mindos_model::limits;
+use mindos_sdk::Effect;
 use serde::Serialize;
 use serde_json::Value;
-
-/// Most intents of one run.
-pub const INTENTS_MAX: usize = 64;
-/// Most bytes of all parameters of one run's intents together.
-pub const PARAMETERS_MAX: usize = 256 * 1024;
 
 /// One thing to do outside, as `effects` in the answer to `POST /process` holds it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,9 +26,19 @@ impl Intent {
     }
 }
 
+impl From<Intent> for Effect {
+    fn from(intent: Intent) -> Effect {
+        let Intent { key, kind, target, parameters } = intent;
+        let effect = Effect::new(kind, target, parameters.to_string().into_bytes());
+        Effect { key: key.unwrap_or_default(), ..effect }
+    }
+}
+
 /// Whether so many intents of such parameters are taken.
 #[must_use]
 pub fn fit(intents: &[Intent]) -> bool {
-    let bytes: usize = intents.iter().map(|intent| intent.parameters.to_string().len()).sum();
-    intents.len() <= INTENTS_MAX && bytes <= PARAMETERS_MAX
+    let sizes = || intents.iter().map(|intent| intent.parameters.to_string().len());
+    intents.len() <= limits::EFFECTS_MAX
+        && sizes().all(|size| size <= limits::EFFECT_PARAMETERS_MAX)
+        && sizes().sum::<usize>() <= limits::EFFECTS_PARAMETERS_MAX
 }

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::analysis;
+use crate::analysis::{self, Analysis};
+use crate::model::Schema;
 use crate::report::Severity;
+use crate::tools;
 
 mod wants;
 
-pub use wants::{Budget, EffectKind, Tool, Workflow, default_schema};
+pub use wants::{Budget, EffectKind, Lookup, Workflow, default_schema};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Profile {
     pub title: String,
     /// The analyses it runs, in order.
     pub analyses: Vec<String>,
+    /// The tools it runs over a change, in order.
+    #[serde(default)]
+    pub tools: Vec<String>,
     /// Numbers the analyses compare with, each documented by its name and unit.
     #[serde(default)]
     pub thresholds: BTreeMap<String, u64>,
@@ -47,7 +51,7 @@ pub struct Profile {
     /// JSON Schema of what a model has to answer. Members with a meaning (`summary`, `verdict`, `findings`, `labels`, `priority`,
     /// `past`) become effects; any other is shown under its `title`.
     #[serde(default = "wants::default_schema")]
-    pub schema: Value,
+    pub schema: Schema,
     /// Models in the order to ask them, as `provider:name`, among those that are configured. Empty: in the order of the settings.
     #[serde(default)]
     pub models: Vec<String>,
@@ -56,7 +60,7 @@ pub struct Profile {
     pub budget: Budget,
     /// What a model may look things up with, where the repository can be read.
     #[serde(default)]
-    pub tools: Vec<Tool>,
+    pub lookups: Vec<Lookup>,
     /// What may come of the work on a forge. Empty: nothing but the report.
     #[serde(default)]
     pub effects: Vec<EffectKind>,
@@ -89,10 +93,10 @@ pub struct SecretPattern {
 pub enum ProfileError {
     #[error("the profile is not usable: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("profile {profile}: there is no analysis `{name}`; there are {known}")]
-    UnknownAnalysis { profile: String, name: String, known: String },
-    #[error("profile {profile}: analysis `{analysis}` needs {what} `{name}`")]
-    MissingSetting { profile: String, analysis: String, what: &'static str, name: &'static str },
+    #[error("profile {profile}: there is no {kind} `{name}`; there are {known}")]
+    Unknown { profile: String, kind: &'static str, name: String, known: String },
+    #[error("profile {profile}: {kind} `{analysis}` needs {what} `{name}`")]
+    MissingSetting { profile: String, kind: &'static str, analysis: String, what: &'static str, name: &'static str },
     #[error("profile {profile}: {fault}")]
     Wrong { profile: String, fault: String },
     #[error("there is no general of type `{name}`; there are {known}")]
@@ -152,26 +156,35 @@ impl Profile {
         if let Some(fault) = profile.fault() {
             return Err(ProfileError::Wrong { profile: profile.general_type, fault });
         }
-        for name in &profile.analyses {
-            let analysis = analysis::find(name).ok_or_else(|| ProfileError::UnknownAnalysis {
-                profile: profile.general_type.clone(),
+        profile.check("analysis", &profile.analyses, analysis::ALL)?;
+        profile.check("tool", &profile.tools, tools::ALL)?;
+        Ok(profile)
+    }
+
+    /// Whether all that is named exists and has the settings it needs.
+    fn check(&self, kind: &'static str, names: &[String], all: &[Analysis]) -> Result<(), ProfileError> {
+        for name in names {
+            let found = all.iter().find(|one| one.name == name).ok_or_else(|| ProfileError::Unknown {
+                profile: self.general_type.clone(),
+                kind,
                 name: name.clone(),
-                known: analysis::ALL.iter().map(|analysis| analysis.name).collect::<Vec<_>>().join(", "),
+                known: all.iter().map(|one| one.name).collect::<Vec<_>>().join(", "),
             })?;
             let missing = |what, name| ProfileError::MissingSetting {
-                profile: profile.general_type.clone(),
-                analysis: analysis.name.to_owned(),
+                profile: self.general_type.clone(),
+                kind,
+                analysis: found.name.to_owned(),
                 what,
                 name,
             };
-            if let Some(name) = analysis.thresholds.iter().find(|name| !profile.thresholds.contains_key(**name)) {
+            if let Some(name) = found.thresholds.iter().find(|name| !self.thresholds.contains_key(**name)) {
                 return Err(missing("the threshold", name));
             }
-            if let Some(name) = analysis.words.iter().find(|name| !profile.words.contains_key(**name)) {
+            if let Some(name) = found.words.iter().find(|name| !self.words.contains_key(**name)) {
                 return Err(missing("the words", name));
             }
         }
-        Ok(profile)
+        Ok(())
     }
 
     /// What is wrong with what it says of models and effects.
@@ -186,7 +199,7 @@ impl Profile {
         {
             return Some("`labels` takes up to 200 of 1 to 50 bytes".to_owned());
         }
-        let fault = wants::schema_fault(&self.schema);
+        let fault = wants::schema_fault(self.schema.value());
         let fault = fault.or_else(|| wants::budget_fault(&self.budget)).or_else(|| wants::models_fault(&self.models));
         fault.map(str::to_owned)
     }
@@ -246,7 +259,7 @@ mod tests {
                 r#"{{"type":"x","specializations":[],"title":"X","analyses":["{analysis}"],"advice":{{}},"otherwise":"-"}}"#
             ))
         };
-        assert!(matches!(with("nothing"), Err(ProfileError::UnknownAnalysis { .. })));
+        assert!(matches!(with("nothing"), Err(ProfileError::Unknown { kind: "analysis", .. })));
         let error = with("size").unwrap_err().to_string();
         assert_eq!(error, "profile x: analysis `size` needs the threshold `small_lines`");
         assert!(with("trust").is_ok());
@@ -260,6 +273,7 @@ mod tests {
                 .analyses
                 .iter()
                 .filter_map(|name| analysis::find(name))
+                .chain(profile.tools.iter().filter_map(|name| tools::find(name)))
                 .flat_map(|analysis| analysis.codes.iter().copied())
                 .collect();
             for code in profile.advice.keys() {

@@ -113,6 +113,11 @@ impl Hold {
     pub(crate) fn known(&mut self, usage: Usage) {
         self.known = Some(usage);
     }
+
+    /// The call used nothing after all.
+    pub(crate) fn nothing(&mut self) {
+        self.known = None;
+    }
 }
 
 impl Drop for Hold {

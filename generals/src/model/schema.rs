@@ -236,7 +236,7 @@ fn check(schema: &Value, value: &Value, place: &mut Place, faults: &mut Vec<Stri
         }
     }
     let bound = |word: &str| members.get(word).and_then(Value::as_u64);
-    let mut sized = |count: usize, least: &str, most: &str, what: &str, faults: &mut Vec<String>| {
+    let sized = |count: usize, least: &str, most: &str, what: &str, faults: &mut Vec<String>| {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         if let Some(least) = bound(least).filter(|least| count < *least) {
             fault(faults, place, format!("has {count} {what}, expected at least {least}"));

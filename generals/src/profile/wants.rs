@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use crate::model::Schema;
+
 /// Most rounds of one run: calls of a model that may end with a wish to use a tool.
 pub const ROUNDS_MAX: u32 = 24;
 /// Longest instructions, in bytes.
@@ -33,7 +35,7 @@ pub struct Budget {
     pub cost_micros: Option<u64>,
     /// Tokens of context: what a model is shown at most. 1,000 to 1,000,000.
     pub context_tokens: u64,
-    /// Calls of a model, 1 to 24: in all but the last it may ask for tools.
+    /// Calls of a model, 1 to 24: in all but the last it may look things up.
     pub rounds: u32,
 }
 
@@ -43,23 +45,23 @@ impl Default for Budget {
     }
 }
 
-/// A tool that a model may ask for. All of them read, at the head of the change.
+/// What a model may look things up with. All of them read, at the head of the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tool {
+pub enum Lookup {
     ReadFile,
     ListFiles,
     Search,
 }
 
-impl Tool {
+impl Lookup {
     /// The name a model knows it by.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Tool::ReadFile => "read_file",
-            Tool::ListFiles => "list_files",
-            Tool::Search => "search",
+            Lookup::ReadFile => "read_file",
+            Lookup::ListFiles => "list_files",
+            Lookup::Search => "search",
         }
     }
 }
@@ -98,8 +100,8 @@ pub(super) fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Err
 
 /// What a model answers where the profile does not say: a summary, a verdict and findings.
 #[must_use]
-pub fn default_schema() -> Value {
-    json!({
+pub fn default_schema() -> Schema {
+    let schema = json!({
         "type": "object",
         "additionalProperties": false,
         "required": ["summary", "verdict", "findings"],
@@ -119,7 +121,8 @@ pub fn default_schema() -> Value {
                 }
             }}
         }
-    })
+    });
+    Schema::new(schema).expect("a fixed schema, which a test reads")
 }
 
 /// What is wrong with a schema for answers, if anything.

@@ -10,8 +10,8 @@ use super::{Shown, safe};
 use crate::intent::Intent;
 use crate::report::Severity;
 
-/// Longest comment, in bytes; GitHub takes 65,536 letters.
-const COMMENT_MAX: usize = 60_000;
+/// Longest comment, in bytes: with what JSON adds, it has to fit into an intent's 64 KiB. GitHub takes 65,536 letters.
+const COMMENT_MAX: usize = 50_000;
 /// Most findings that are shown in full.
 const ITEMS_MAX: usize = 20;
 /// Most findings in a list that is folded up.
@@ -61,7 +61,7 @@ fn body(shown: &Shown<'_>) -> String {
     folded(&mut text, "Also computed", light.iter().map(|item| in_short(item, allowed)));
     let at = head.map(|head| format!(" at {}", safe::code(head.get(..7).unwrap_or(head), 40))).unwrap_or_default();
     let footer = format!("<sub>{}{at}. {}</sub>\n", safe::line(&profile.general_type, allowed, 80), safe::line(statement, allowed, 600));
-    let end = format!("{footer}\n{}\n", hidden(items, past));
+    let end = format!("{footer}\n{}\n", hidden(&profile.general_type, items, past));
     let room = COMMENT_MAX.saturating_sub(end.len());
     if text.len() > room {
         text = cut(&text, room);

@@ -26,7 +26,10 @@ pub(crate) struct Labelled<'a> {
     pub(crate) carried: &'a [&'a str],
 }
 
-/// The labels to put on, if any. None is ever taken off.
+/// What labels of priority begin with: of those that the profile names, a subject carries one.
+const PRIORITY: &str = "priority: ";
+
+/// The labels to put on, if any. None is taken off but a priority that another one replaces.
 pub(crate) fn labels(labelled: &Labelled<'_>, target: &str) -> Option<Intent> {
     let Labelled { profile, findings, answer, repository, carried } = *labelled;
     let mut wanted: Vec<String> = Vec::new();
@@ -34,13 +37,15 @@ pub(crate) fn labels(labelled: &Labelled<'_>, target: &str) -> Option<Intent> {
         Some(answer) => {
             wanted.extend(answer.labels.iter().cloned());
             if let Some(level) = answer.priority {
-                let forms = [format!("priority: {level}"), format!("priority/{level}"), format!("priority:{level}")];
+                let forms = [format!("{PRIORITY}{level}"), format!("priority/{level}"), format!("priority:{level}")];
                 wanted.extend(forms);
             }
         }
         None => {
             let suggested = findings.iter().filter(|finding| finding.code == "labels.suggested");
             wanted.extend(suggested.filter_map(|finding| Some(finding.data.get("label")?.as_str()?.to_owned())));
+            let urgency = findings.iter().find(|finding| finding.code.starts_with("urgency."));
+            wanted.extend(urgency.and_then(|finding| Some(format!("{PRIORITY}{}", finding.data.get("level")?.as_str()?))));
         }
     }
     let mut add: Vec<&str> = Vec::new();
@@ -54,7 +59,16 @@ pub(crate) fn labels(labelled: &Labelled<'_>, target: &str) -> Option<Intent> {
             add.push(label);
         }
     }
-    (!add.is_empty()).then(|| Intent::new("labels", target, json!({"add": add, "remove": []})))
+    let chosen = wanted.iter().find(|name| name.starts_with(PRIORITY) && profile.labels.contains(name));
+    let remove: Vec<&str> = match chosen {
+        Some(chosen) => {
+            let ours = |label: &&str| label.starts_with(PRIORITY) && *label != chosen && profile.labels.iter().any(|it| it == label);
+            carried.iter().copied().filter(ours).collect()
+        }
+        None => Vec::new(),
+    };
+    let changes = !add.is_empty() || !remove.is_empty();
+    changes.then(|| Intent::new("labels", target, json!({"add": add, "remove": remove})))
 }
 
 /// Whether a label's name sounds as if something happened by it.
@@ -79,6 +93,16 @@ mod tests {
         let labelled = Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &repository, carried };
         let intent = labels(&labelled, "o/r#1");
         intent.map(|it| serde_json::from_value(it.parameters["add"].clone()).unwrap()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_priority_takes_the_place_of_another() {
+        let profile = Profile::stock("priority").unwrap();
+        let answer = Answer { priority: Some("high"), ..Answer::default() };
+        let carried = ["priority: low", "priority: mine", "bug"];
+        let labelled = Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &[], carried: &carried };
+        let parameters = labels(&labelled, "o/r#1").unwrap().parameters;
+        assert_eq!(parameters, json!({"add": ["priority: high"], "remove": ["priority: low"]}));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::item::{Item, word};
 use crate::run::Answer;
 
+/// Begins the hidden text; the general's type and a colon follow.
 const BEGIN: &str = "<!-- mindos:findings=";
 const END: &str = " -->";
 /// Most findings that are left.
@@ -42,10 +43,11 @@ pub(crate) struct PastFinding {
     pub(crate) state: State,
 }
 
-/// What a comment of ours says was found.
-pub(crate) fn read_past(body: &str) -> Vec<PastFinding> {
+/// What a comment of ours says that a general found.
+pub(crate) fn read_past(body: &str, general: &str) -> Vec<PastFinding> {
     // The last one: what stands before it may quote one.
     let Some((_, rest)) = body.rsplit_once(BEGIN) else { return Vec::new() };
+    let Some(rest) = rest.strip_prefix(general).and_then(|rest| rest.strip_prefix(':')) else { return Vec::new() };
     let Some((encoded, _)) = rest.split_once(END).filter(|(encoded, _)| encoded.len() <= HIDDEN_MAX) else { return Vec::new() };
     let json = URL_SAFE_NO_PAD.decode(encoded.trim()).unwrap_or_default();
     let mut past: Vec<PastFinding> = serde_json::from_slice(&json).unwrap_or_default();
@@ -73,7 +75,7 @@ pub(crate) fn compared(past: Vec<PastFinding>, items: &[Item], answer: Option<&A
 }
 
 /// The hidden text for the next run: what is found, and what was found and is not known to be resolved.
-pub(super) fn hidden(items: &[Item], past: &[PastFinding]) -> String {
+pub(super) fn hidden(general: &str, items: &[Item], past: &[PastFinding]) -> String {
     let found = items.iter().filter(|item| item.severity > crate::Severity::Info).map(|item| PastFinding {
         id: item.id.clone(),
         severity: word(item.severity).to_owned(),
@@ -85,5 +87,36 @@ pub(super) fn hidden(items: &[Item], past: &[PastFinding]) -> String {
     let open = past.iter().filter(|finding| finding.state != State::Resolved && !items.iter().any(|item| item.id == finding.id));
     let left: Vec<PastFinding> = found.chain(open.cloned()).take(LEFT_MAX).collect();
     let json = serde_json::to_vec(&left).unwrap_or_default();
-    format!("{BEGIN}{}{END}", URL_SAFE_NO_PAD.encode(json))
+    format!("{BEGIN}{general}:{}{END}", URL_SAFE_NO_PAD.encode(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Finding, Severity};
+    use serde_json::json;
+
+    fn found(codes: &[&'static str]) -> Vec<Item> {
+        let finding = |code: &&'static str| Finding::of(Severity::Warning, code, format!("about {code} -->"), json!({}));
+        super::super::items(&codes.iter().map(finding).collect::<Vec<_>>(), None)
+    }
+
+    #[test]
+    fn what_was_found_is_left_and_compared_with_what_is_found() {
+        let first = format!("text <!-- mindos:findings=a:xx --> text\n{}", hidden("a", &found(&["x", "y"]), &[]));
+        let past = read_past(&first, "a");
+        assert_eq!(past.len(), 2);
+        assert_eq!(past[0].title, "about x -->", "it cannot end its own comment");
+        assert_eq!((read_past(&first, "b").len(), read_past("<!-- mindos:findings=a:?? -->", "a").len()), (0, 0));
+
+        let items = found(&["y", "z"]);
+        let states: Vec<State> = compared(past.clone(), &items, None).into_iter().map(|it| it.state).collect();
+        assert_eq!(states, [State::Resolved, State::StillThere]);
+        let mut said = past;
+        said.iter_mut().for_each(|it| it.by_model = true);
+        let compared_with = |answer: Option<&Answer>| compared(said.clone(), &[], answer).into_iter().map(|it| it.state).collect::<Vec<_>>();
+        assert_eq!(compared_with(None), [State::NotLookedAt; 2]);
+        let answer = Answer { past: vec![(said[0].id.clone(), true), (said[1].id.clone(), false)], ..Answer::default() };
+        assert_eq!(compared_with(Some(&answer)), [State::Resolved, State::StillThere]);
+    }
 }

@@ -1,5 +1,6 @@
 //! A review: line comments on what the change shows, new ones only. Never a verdict but "comment".
 
+use mindos_model::limits;
 use serde_json::{Value, json};
 
 use super::item::{Item, headline, word};
@@ -18,7 +19,7 @@ const BODY_MAX: usize = 2_000;
 /// Its key names the head: a head is reviewed once, however often an event about it is delivered.
 pub(crate) fn review(shown: &Shown<'_>, change: &Change, target: &str, head: &str) -> Option<Intent> {
     let known = |item: &Item| shown.past.iter().any(|past| past.id == item.id);
-    let comments: Vec<Value> = shown
+    let mut comments: Vec<Value> = shown
         .items
         .iter()
         // What a model says of a line it may say there; of what was computed only what is grave.
@@ -27,6 +28,10 @@ pub(crate) fn review(shown: &Shown<'_>, change: &Change, target: &str, head: &st
         .filter_map(|item| on_line(item, change, shown.allowed))
         .take(COMMENTS_MAX)
         .collect();
+    // Room for the rest of the parameters.
+    while comments.iter().map(|comment| comment.to_string().len()).sum::<usize>() > limits::EFFECT_PARAMETERS_MAX - 2_048 {
+        comments.pop();
+    }
     if comments.is_empty() {
         return None;
     }
