@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mindos_outgoing::Outgoing;
 
+use crate::coding::{Coding, CodingOptions, Hands, SetupError};
 use crate::command::{self, ACCESS_VARIABLE, CommandError};
 use crate::model::{ModelOptions, ModelSettings, ModelSettingsError, Models, environment};
 use crate::run::Brain;
@@ -42,6 +43,9 @@ pub struct Options {
     pub models: ModelOptions,
 
     #[command(flatten)]
+    pub coding: CodingOptions,
+
+    #[command(flatten)]
     pub stream: StreamOptions,
 }
 
@@ -59,6 +63,8 @@ pub enum StartError {
     #[error("{0}")]
     Command(#[from] CommandError),
     #[error("{0}")]
+    Coding(#[from] SetupError),
+    #[error("{0}")]
     Stream(#[from] StreamError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -69,7 +75,7 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin, models, stream } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream } = options;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,
         Some(path) => {
@@ -87,7 +93,8 @@ pub fn start(options: Options) -> Result<(), StartError> {
     for model in models.unpriced() {
         eprintln!("mindos-general: the price of {model} is not known, so its use counts as free: see --model-prices");
     }
-    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing };
+    let hands = Hands { coding: Some(Arc::new(Coding::read(&coding)?)), blobs: None };
+    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing, hands };
     // One thread: a general waits for others nearly all its time; what computes for long has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     if stdin {

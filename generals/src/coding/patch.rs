@@ -115,6 +115,65 @@ impl Clone {
         Ok(changes)
     }
 
+    /// Writes the files as the commit has them to a folder that is not there yet.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn export(&self, to: &Path) -> Result<(), PatchError> {
+        std::fs::create_dir_all(to)
+            .map_err(|error| PatchError::Failed { what: "export".to_owned(), why: error.to_string() })?;
+        // An index of its own, so that the clone's stays as it is.
+        for arguments in [["read-tree", "HEAD"], ["checkout-index", "--all"]] {
+            let mut command = self.command(to, &arguments);
+            command.env("GIT_INDEX_FILE", self.git.join("export-index"));
+            run(command, arguments[0]).await?;
+        }
+        Ok(())
+    }
+
+    /// A file as the commit has it; none where there is none, or it is no text.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn committed(&self, path: &str) -> Result<Option<String>, PatchError> {
+        let listed = self.git(&self.folder, &["ls-tree", "-z", "HEAD", "--", path]).await?;
+        let listed = String::from_utf8_lossy(&listed);
+        // `<mode> blob <object> TAB <path>`; a link names another file, and is not followed.
+        let words: Vec<&str> = listed.split(['\t', ' ']).collect();
+        let &[mode, "blob", blob, ..] = words.as_slice() else { return Ok(None) };
+        if !mode.starts_with("100") {
+            return Ok(None);
+        }
+        Ok(String::from_utf8(self.git(&self.folder, &["cat-file", "blob", blob]).await?).ok())
+    }
+
+    /// Makes the clone's files what a list says.
+    ///
+    /// # Errors
+    /// When one of them may not be written, or cannot.
+    pub fn write(&self, entries: &[FileEntry], rules: &Rules) -> Result<(), PatchError> {
+        use std::os::unix::fs::PermissionsExt;
+        for FileEntry { path, mode, content, content_base64, delete } in entries {
+            let place =
+                paths::place(&self.folder, path, rules).map_err(|error| PatchError::Forbidden(error.to_string()))?;
+            let bytes = match (content, content_base64) {
+                (Some(text), _) => text.clone().into_bytes(),
+                (None, Some(text)) => crate::request::base64_decode(text).unwrap_or_default(),
+                (None, None) => Vec::new(),
+            };
+            let written = if *delete == Some(true) {
+                std::fs::remove_file(&place).or_else(|error| if place.exists() { Err(error) } else { Ok(()) })
+            } else {
+                let made =
+                    place.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&place, bytes));
+                let bits = if mode.as_deref() == Some("100755") { 0o755 } else { 0o644 };
+                made.and_then(|()| std::fs::set_permissions(&place, std::fs::Permissions::from_mode(bits)))
+            };
+            written.map_err(|error| PatchError::Failed { what: "write".to_owned(), why: error.to_string() })?;
+        }
+        Ok(())
+    }
+
     /// What the index has that the commit has not.
     async fn staged(&self, rules: &Rules) -> Result<Vec<FileEntry>, PatchError> {
         let arguments = ["diff", "--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "HEAD"];
@@ -161,9 +220,13 @@ impl Clone {
 
     /// Runs git on this clone with the files of a folder.
     async fn git(&self, files: &Path, arguments: &[&str]) -> Result<Vec<u8>, PatchError> {
+        run(self.command(files, arguments), arguments.first().copied().unwrap_or_default()).await
+    }
+
+    fn command(&self, files: &Path, arguments: &[&str]) -> Command {
         let mut command = bare();
         command.arg("--git-dir").arg(&self.git).arg("--work-tree").arg(files).args(arguments).current_dir(files);
-        run(command, arguments.first().copied().unwrap_or_default()).await
+        command
     }
 }
 
@@ -315,6 +378,18 @@ mod tests {
         assert_eq!(names(&changes), expected);
         assert_eq!((changes[0].content_base64.as_deref(), changes[1].delete), (Some("/wA="), Some(true)));
         assert_eq!((changes[2].mode.as_deref(), changes[3].mode.as_deref()), (Some("100755"), Some("100644")));
+        // The commit is as it was, and a list makes a clone what another one is.
+        let before = _folder.path().join("before");
+        clone.export(&before).await.unwrap();
+        assert_eq!(fs::read_to_string(before.join("src/a.rs")).unwrap(), "a\n");
+        assert!(before.join("old").exists() && !before.join("bin").exists());
+        assert_eq!(clone.committed("src/a.rs").await.unwrap().as_deref(), Some("a\n"));
+        for path in ["none", "src", "link", "bin"] {
+            assert_eq!(clone.committed(path).await.unwrap(), None, "{path}");
+        }
+        clone.reset().await.unwrap();
+        clone.write(&changes, &RULES).unwrap();
+        assert_eq!(clone.changes(&["target/wanted".to_owned()], &RULES).await.unwrap(), changes);
         clone.reset().await.unwrap();
         assert!(!root.join("target").exists() && root.join("old").exists());
         assert!(clone.changes(&[], &RULES).await.unwrap().is_empty());

@@ -99,14 +99,19 @@ pub(super) fn question(context: &Context<'_>, fence: &Fence, tokens_max: u64) ->
 /// Asks for a plan once more.
 #[must_use]
 pub(super) fn plan_again(missing: &[&str]) -> String {
-    format!("These headings are missing, or have nothing below them: {}. Write the whole plan again, with all five.", missing.join(", "))
+    format!(
+        "These headings are missing, or have nothing below them: {}. Write the whole plan again, with all five.",
+        missing.join(", ")
+    )
 }
 
 /// Asks for edits once more.
 #[must_use]
 pub(super) fn edits_again(faults: &[String], fence: &Fence) -> String {
     let faults = fence.around("faults", "", &faults.join("\n"));
-    format!("Nothing was applied, for this is wrong with the edits:\n{faults}Answer again with all edits, as the one JSON object.")
+    format!(
+        "Nothing was applied, for this is wrong with the edits:\n{faults}Answer again with all edits, as the one JSON object."
+    )
 }
 
 /// Asks for edits on top of the edits that were applied.
@@ -116,6 +121,15 @@ pub(super) fn correct(output: &str, fence: &Fence) -> String {
     format!(
         "Your edits were applied. The repository's checks then failed, and did not before:\n{output}\
          Answer with further edits that mend this, on top of those applied, as the one JSON object."
+    )
+}
+
+/// What a command is told besides its task, when checks fail after its edits.
+#[must_use]
+pub(super) fn correct_by_command(output: &str, fence: &Fence) -> String {
+    let output = fence.around("output of checks", "", output);
+    format!(
+        "Your edits are in this folder. The repository's checks then failed, and did not before; mend that:\n{output}"
     )
 }
 

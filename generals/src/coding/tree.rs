@@ -65,6 +65,16 @@ impl Workspace {
         Ok(to)
     }
 
+    /// As [`Workspace::copy`], on a thread where it keeps nobody waiting.
+    ///
+    /// # Errors
+    /// As [`Workspace::copy`].
+    pub async fn copied(&self, from: &Path, name: &str) -> io::Result<PathBuf> {
+        let (from, to) = (from.to_owned(), self.folder.join(name));
+        let copied = move || remove(&to).and_then(|()| copy(&from, &to)).map(|()| to);
+        tokio::task::spawn_blocking(copied).await.map_err(io::Error::other)?
+    }
+
     /// Removes it, and says whether that went well. Dropping does the same in silence.
     ///
     /// # Errors

@@ -23,9 +23,10 @@ use mindos_sdk::{Failure, RepositoryAccess};
 
 pub(crate) use answer::Answer;
 pub use brain::Brain;
-pub use steps::{CHECKPOINT_MAX, Steps};
 pub(crate) use steps::add as add_usage;
+pub use steps::{CHECKPOINT_MAX, Steps};
 
+use crate::coding::Hands;
 use crate::model::Meter;
 use crate::profile::Workflow;
 use crate::{Event, Profile, Report};
@@ -43,6 +44,8 @@ pub struct Run {
     /// What may be used of them.
     pub meter: Meter,
     pub steps: Steps,
+    /// What the workflow `coding` works with.
+    pub hands: Hands,
     pub now: Timestamp,
 }
 
@@ -55,9 +58,11 @@ impl Run {
         let meter = self.meter.clone();
         let went = match self.profile.workflow {
             Workflow::Review => review::go(&self).await,
-            Workflow::Coding => coding(&self).await,
+            Workflow::Coding => crate::coding::go(&self).await,
         };
-        went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
+        went.map_err(
+            |failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure },
+        )
     }
 
     /// Whether a model is to be asked: there is one, and the profile says what for.
@@ -67,18 +72,14 @@ impl Run {
     }
 }
 
-async fn coding(run: &Run) -> Result<Report, Failure> {
-    let message = format!("the profile {} asks for the workflow `coding`, which this program does not have", run.profile.general_type);
-    Err(Failure::poison(message))
-}
-
 /// 128 random bits for a run's fence.
 ///
 /// # Errors
 /// When the system gives none: a fence that can be guessed is none.
 pub fn fence_bits() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
     Ok(u128::from_le_bytes(bytes))
 }
 

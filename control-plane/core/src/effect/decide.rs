@@ -225,4 +225,3 @@ fn bounded(outcome: EffectOutcome) -> EffectOutcome {
         EffectOutcome::Cancelled { why, by } => EffectOutcome::Cancelled { why: shorten(&why), by },
     }
 }
-

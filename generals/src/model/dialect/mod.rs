@@ -12,7 +12,6 @@ pub(crate) mod gemini;
 pub(crate) mod ollama;
 pub(crate) mod open_ai;
 
-
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use mindos_sdk::model::Secret;
