@@ -14,7 +14,7 @@ use crate::tools;
 
 mod wants;
 
-pub use wants::{Budget, EffectKind, Lookup, Workflow, default_schema};
+pub use wants::{Budget, EffectKind, Lookup, Workflow};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -195,8 +195,7 @@ impl Profile {
         if self.instructions.len() > wants::INSTRUCTIONS_MAX {
             return Some("`instructions` have more than 32 KiB".to_owned());
         }
-        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50)
-        {
+        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50) {
             return Some("`labels` takes up to 200 of 1 to 50 bytes".to_owned());
         }
         let fault = wants::schema_fault(self.schema.value());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, ParkReason, Priority,
-    Region, RouteName, Seq, Status, TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region,
+    RouteName, Seq, Status, TenantName, Timestamp, Token,
 };
 
 use crate::access::{AccessChange, Join, Scope};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, EffectId, EffectStatus, GeneralType, ParkReason, Region, RouteName,
-    Seq, Status, Strategy, TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, EffectStatus, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy,
+    TenantName, Timestamp, Token,
 };
 
 use crate::access::{AccessError, Identity, JoinRefused, TokenId};
@@ -243,9 +243,7 @@ pub enum Rejection {
     Redaction { field: &'static str, reason: String },
     #[error("effect {effect} is not known or has ended")]
     UnknownEffect { effect: EffectId },
-    #[error(
-        "effect {effect} is {status} and not put off: only failed ones and those that wait for their next try can be tried again"
-    )]
+    #[error("effect {effect} is {status} and not put off: only failed ones and those that wait for their next try can be tried again")]
     EffectNotFailed { effect: EffectId, status: EffectStatus },
     #[error(transparent)]
     Access(#[from] AccessError),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, InstanceId,
-    ParkReason, Priority, Region, RouteName, Seq, Strategy, TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason,
+    Priority, Region, RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
 use smallvec::SmallVec;

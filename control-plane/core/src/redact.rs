@@ -81,10 +81,7 @@ impl Durable {
             open = open.saturating_add(self.effects.open_of(*seq));
         }
         match open > SELECTED_MAX {
-            true => refused(
-                "events",
-                format!("they have {open} open deliveries and effects: expected at most {SELECTED_MAX}"),
-            ),
+            true => refused("events", format!("they have {open} open deliveries and effects: expected at most {SELECTED_MAX}")),
             false => Ok(()),
         }
     }

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::Analysis;
-use crate::Profile;
 use crate::event::Topic;
-use crate::evidence::Evidence;
 use crate::report::{Findings, Severity};
 use crate::text::{clipped, count, mentions, references, span};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 const DAY: u64 = 86_400;
@@ -205,6 +205,7 @@ fn urgency(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn level(data: serde_json::Value) -> String {
         let profile = Profile::stock("priority-general").unwrap();

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Analysis;
-use crate::Profile;
-use crate::evidence::Evidence;
 use crate::profile::SecretPattern;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, path_fits};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -174,6 +174,7 @@ fn paths(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn event(text: &str) -> Event {
         Event { data: json!({"comment": {"body": text}, "issue": {"number": 1}}), ..Event::default() }

@@ -5,6 +5,8 @@ pub const OWNERS_MAX: usize = 3 << 20;
 /// Most rules kept.
 const RULES_MAX: usize = 10_000;
 
+
+
 /// The rules of a CODEOWNERS file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners(Vec<(String, Vec<String>)>);

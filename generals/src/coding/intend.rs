@@ -10,7 +10,7 @@ use super::task::{Mode, Task};
 use super::texts;
 use super::work::Job;
 use crate::Report;
-use crate::intent::{Intent, PARAMETERS_MAX, fit};
+use crate::intent::{Intent, fit};
 use crate::prompt::injection;
 use crate::render::safe::{self, Allowed};
 use crate::report::{Finding, Severity};
@@ -28,7 +28,7 @@ impl Job<'_> {
         };
         let (said, effects) = self.wishes(&statement, &allowed).await?;
         if !fit(&effects) {
-            return Err(Failure::too_large(format!("what is to be done has more than {PARAMETERS_MAX} bytes")));
+            return Err(Failure::too_large(format!("what is to be done takes more bytes than the control plane takes")));
         }
         let Job { run, task, .. } = self;
         let mut findings = injection::findings(&self.suspicions);

@@ -33,19 +33,8 @@ use super::{Ask, Message};
 const PROMPT_FILE: &str = "{prompt_file}";
 /// What any program gets of the environment.
 const BASE: [&str; 13] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "XDG_CONFIG_HOME",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
 ];
 
 /// The variables that a program needs.
@@ -54,12 +43,7 @@ pub(crate) fn environment(program: &str) -> Vec<&'static str> {
         "claude" => &["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"],
         "gemini" => &["GEMINI_API_KEY", "GEMINI_MODEL", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT"],
         "aider" => &[
-            "OPENAI_API_KEY",
-            "OPENAI_API_BASE",
-            "ANTHROPIC_API_KEY",
-            "GEMINI_API_KEY",
-            "OLLAMA_API_BASE",
-            "AIDER_MODEL",
+            "OPENAI_API_KEY", "OPENAI_API_BASE", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_BASE", "AIDER_MODEL",
         ],
         _ => &[],
     };
@@ -80,10 +64,9 @@ fn arguments(program: &str, given: &[String]) -> Vec<String> {
     let (before, after): (&[&str], &[&str]) = match program {
         "claude" => (&["-p", "--output-format", "json"], &[]),
         "gemini" => (&["--output-format", "json"], &[]),
-        "aider" => (
-            &["--yes-always", "--no-detect-urls", "--no-check-update", "--no-pretty"],
-            &["--message-file", PROMPT_FILE],
-        ),
+        "aider" => {
+            (&["--yes-always", "--no-detect-urls", "--no-check-update", "--no-pretty"], &["--message-file", PROMPT_FILE])
+        }
         _ => (&[], &[]),
     };
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -180,11 +163,7 @@ impl Program<'_> {
         };
         let said = async {
             let mut bytes = Vec::new();
-            stdout
-                .take(HEARD_MAX as u64 + 1)
-                .read_to_end(&mut bytes)
-                .await
-                .map_err(|error| failed("not read", error))?;
+            stdout.take(HEARD_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(|error| failed("not read", error))?;
             match bytes.len() > HEARD_MAX {
                 true => Err(Fault::protocol(format!("the answer has more than {HEARD_MAX} bytes"))),
                 false => Ok(bytes),

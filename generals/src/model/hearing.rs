@@ -253,7 +253,8 @@ fn hear(dialect: Dialect, heard: &mut Heard, data: &[u8]) -> Result<(), Fault> {
         heard.ended = true;
         return Ok(());
     }
-    let value: Value = serde_json::from_slice(data).map_err(|_| Fault::protocol("a part of the answer is not JSON"))?;
+    let value: Value =
+        serde_json::from_slice(data).map_err(|_| Fault::protocol("a part of the answer is not JSON"))?;
     match dialect {
         Dialect::OpenAi => open_ai::hear(heard, &value),
         Dialect::Anthropic => anthropic::hear(heard, &value),

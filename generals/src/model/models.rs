@@ -239,3 +239,4 @@ fn together(failures: Vec<ModelFailure>) -> ModelFailure {
     }
     failure
 }
+

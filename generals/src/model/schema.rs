@@ -334,19 +334,18 @@ mod tests {
     #[test]
     fn faults_are_told_with_their_places() {
         let schema = json!({
-        "type": "object", "required": ["files", "risk"], "additionalProperties": false,
-        "properties": {
-            "files": {"type": "array", "minItems": 1, "maxItems": 2, "items": {
-                "type": "object", "required": ["path"], "properties": {"path": {"type": "string", "minLength": 1, "maxLength": 3}}}},
-            "risk": {"enum": ["low", "high"]},
-            "line": {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
-            "side": {"const": "RIGHT"},
-            "who": {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
-        }});
+            "type": "object", "required": ["files", "risk"], "additionalProperties": false,
+            "properties": {
+                "files": {"type": "array", "minItems": 1, "maxItems": 2, "items": {
+                    "type": "object", "required": ["path"], "properties": {"path": {"type": "string", "minLength": 1, "maxLength": 3}}}},
+                "risk": {"enum": ["low", "high"]},
+                "line": {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
+                "side": {"const": "RIGHT"},
+                "who": {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
+            }});
         let good = json!({"files": [{"path": "a"}], "risk": "low", "line": 3.0, "side": "RIGHT", "who": {"name": 1}});
         assert_eq!(faults(schema.clone(), good), [""; 0]);
-        let bad =
-            json!({"files": [{"path": "abcd"}, {}, {"path": 1}], "risk": "mid", "line": 1.5, "side": "LEFT", "who": 3});
+        let bad = json!({"files": [{"path": "abcd"}, {}, {"path": 1}], "risk": "mid", "line": 1.5, "side": "LEFT", "who": 3});
         assert_eq!(
             faults(schema.clone(), bad),
             [

@@ -88,25 +88,15 @@ impl fmt::Debug for ModelSetting {
 /// How a model is reached.
 #[derive(Clone)]
 pub enum Reached {
-    Http {
-        dialect: Dialect,
-        base: Target,
-        key: Option<Secret>,
-    },
+    Http { dialect: Dialect, base: Target, key: Option<Secret> },
     /// Program, arguments and environment.
-    Command {
-        program: String,
-        arguments: Vec<String>,
-        environment: BTreeMap<String, Secret>,
-    },
+    Command { program: String, arguments: Vec<String>, environment: BTreeMap<String, Secret> },
 }
 
 /// Why a setting is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelSettingsError {
-    #[error(
-        "--model `{0}`: expected PROVIDER:NAME with openai, anthropic, ollama, gemini or command, such as openai:gpt-4o-mini"
-    )]
+    #[error("--model `{0}`: expected PROVIDER:NAME with openai, anthropic, ollama, gemini or command, such as openai:gpt-4o-mini")]
     Model(String),
     #[error("--model `{model}`: `{item}` is not known: expected url=, key-env=, context= or concurrency=")]
     Item { model: String, item: String },
@@ -331,13 +321,12 @@ impl Reader<'_> {
         }
         let url = url.unwrap_or_else(|| dialect.home().to_owned());
         // Servers of one's own are often reached within a cluster by http; where no key is sent, that is taken.
-        let base =
-            Target::parse(url.trim().trim_end_matches('/'), self.insecure || key.is_none()).map_err(|source| {
-                match source {
-                    TargetError::Plain => ModelSettingsError::Insecure { provider, source },
-                    source => ModelSettingsError::Address { provider, source },
-                }
-            })?;
+        let base = Target::parse(url.trim().trim_end_matches('/'), self.insecure || key.is_none()).map_err(|source| {
+            match source {
+                TargetError::Plain => ModelSettingsError::Insecure { provider, source },
+                source => ModelSettingsError::Address { provider, source },
+            }
+        })?;
         Ok((base, key))
     }
 
@@ -382,8 +371,9 @@ mod tests {
             model_timeout: 300,
             ..ModelOptions::default()
         };
-        let variable =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
         ModelSettings::read(&options, &variable)
     }
 

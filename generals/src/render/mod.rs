@@ -13,7 +13,7 @@ pub mod safe;
 
 pub(crate) use check::check;
 pub(crate) use comment::comment;
-pub(crate) use item::{Item, headline, items};
+pub(crate) use item::{Item, items};
 pub(crate) use labels::{Labelled, labels};
 pub(crate) use past::{PastFinding, compared, read_past};
 pub(crate) use review::review;

@@ -42,6 +42,16 @@ impl Brain {
         }
     }
 
+    /// The models themselves.
+    #[must_use]
+    pub fn models(&self) -> Models {
+        match self {
+            Brain::Models(models) => models.clone(),
+            #[cfg(test)]
+            Brain::Fake(_) => Models::none(),
+        }
+    }
+
     /// How busy the models are.
     #[must_use]
     pub fn loads(&self) -> Vec<ModelLoad> {

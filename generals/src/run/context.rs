@@ -8,7 +8,6 @@ use std::time::Duration;
 use mindos_sdk::{Failure, RepositoryAccess};
 
 use super::Run;
-use crate::Event;
 use crate::change::{Change, Tree};
 use crate::event::Topic;
 use crate::forge::{Clone, CloneWish, Comment, Forge, ForgeFailure, PullRequest, Wanted};
@@ -16,15 +15,11 @@ use crate::profile::EffectKind;
 use crate::prompt::injection::{Suspicion, suspicions};
 use crate::render::{PastFinding, read_past};
 use crate::text::clipped;
+use crate::Event;
 
 /// Where guidelines stand, in the order they are shown.
-const GUIDELINES: [&str; 5] = [
-    "AGENTS.md",
-    "CONTRIBUTING.md",
-    ".github/CONTRIBUTING.md",
-    "docs/CONTRIBUTING.md",
-    ".github/copilot-instructions.md",
-];
+const GUIDELINES: [&str; 5] =
+    ["AGENTS.md", "CONTRIBUTING.md", ".github/CONTRIBUTING.md", "docs/CONTRIBUTING.md", ".github/copilot-instructions.md"];
 /// Most guidelines that are read.
 const GUIDELINES_MAX: usize = 2;
 /// Most comments of others that are shown, the newest.
@@ -75,8 +70,7 @@ pub(super) async fn gather(run: &Run) -> Result<Context, Failure> {
     run.steps.begin("reading the event").await;
     let event = &*run.event;
     let mut context = of_event(event, run.access.as_ref());
-    let Some(access) = &run.access else { return Ok(context) };
-    let forge = forge(run, access)?;
+    let Some(forge) = run.forge()? else { return Ok(context) };
     if let Some(number) = context.number {
         let pull = if is_pull(event) { pull(run, &forge, number, &mut context).await? } else { None };
         comments(run, &forge, number, event, &mut context).await?;
@@ -97,13 +91,6 @@ pub(super) async fn gather(run: &Run) -> Result<Context, Failure> {
     Ok(context)
 }
 
-/// A client of the forge for one repository.
-pub(super) fn forge(run: &Run, access: &RepositoryAccess) -> Result<Forge, Failure> {
-    let RepositoryAccess { repository, api_url, clone_url, token, expires_at: _, author } = access.clone();
-    let access = crate::forge::RepositoryAccess { repository, api_url, clone_url, token, author };
-    Forge::new(run.outgoing.clone(), access).map_err(Failure::from)
-}
-
 /// What the event alone says.
 pub(super) fn of_event(event: &Event, access: Option<&RepositoryAccess>) -> Context {
     let claimed = event.repository().filter(|name| is_repository(name)).map(str::to_owned);
@@ -115,8 +102,7 @@ pub(super) fn of_event(event: &Event, access: Option<&RepositoryAccess>) -> Cont
         host: host.and_then(host_of).unwrap_or_default(),
         number: number(event),
         head: head(event),
-        own_echo: !author.is_empty()
-            && event.text("sender.login").is_some_and(|login| login.eq_ignore_ascii_case(author)),
+        own_echo: !author.is_empty() && event.text("sender.login").is_some_and(|login| login.eq_ignore_ascii_case(author)),
         carried: event.labels().into_iter().map(str::to_owned).collect(),
         ..Context::default()
     }
@@ -153,21 +139,14 @@ fn number(event: &Event) -> Option<u64> {
 fn head(event: &Event) -> Option<String> {
     const PLACES: [&str; 5] =
         ["pull_request.head.sha", "check_run.head_sha", "workflow_run.head_sha", "after", "metadata.commit_sha"];
-    let is_commit = |sha: &&str| {
-        sha.len() == 40 && sha.bytes().all(|it| it.is_ascii_hexdigit()) && sha.bytes().any(|it| it != b'0')
-    };
+    let is_commit = |sha: &&str| sha.len() == 40 && sha.bytes().all(|it| it.is_ascii_hexdigit()) && sha.bytes().any(|it| it != b'0');
     PLACES.iter().find_map(|place| event.text(place).filter(is_commit)).map(str::to_owned)
 }
 
 /// Whether its number is a pull request's.
 fn is_pull(event: &Event) -> bool {
     match event.topic() {
-        Topic::PullRequest
-        | Topic::Review
-        | Topic::ReviewComment
-        | Topic::CheckRun
-        | Topic::WorkflowRun
-        | Topic::Plain => true,
+        Topic::PullRequest | Topic::Review | Topic::ReviewComment | Topic::CheckRun | Topic::WorkflowRun | Topic::Plain => true,
         Topic::IssueComment | Topic::Issue => event.at("issue.pull_request").is_some(),
         Topic::Push | Topic::Release | Topic::Deployment | Topic::Installation | Topic::Ping | Topic::Other => false,
     }
@@ -193,15 +172,9 @@ async fn pull(run: &Run, forge: &Forge, number: u64, context: &mut Context) -> R
 async fn comments(run: &Run, forge: &Forge, number: u64, event: &Event, context: &mut Context) -> Result<(), Failure> {
     run.steps.begin("reading comments").await;
     let Some(comments) = optional(forge.comments(number).await)? else { return Ok(()) };
-    let is_ours =
-        |comment: &&Comment| !forge.author().is_empty() && comment.author.eq_ignore_ascii_case(forge.author());
+    let is_ours = |comment: &&Comment| !forge.author().is_empty() && comment.author.eq_ignore_ascii_case(forge.author());
     let general = &run.profile.general_type;
-    context.past = comments
-        .iter()
-        .filter(is_ours)
-        .map(|comment| read_past(&comment.body, general))
-        .rfind(|it| !it.is_empty())
-        .unwrap_or_default();
+    context.past = comments.iter().filter(is_ours).map(|comment| read_past(&comment.body, general)).rfind(|it| !it.is_empty()).unwrap_or_default();
     let said = event.text("comment.body");
     let others = comments.iter().filter(|comment| !is_ours(comment) && Some(comment.body.as_str()) != said);
     let others: Vec<(String, String)> =
@@ -248,9 +221,7 @@ async fn files(run: &Run, forge: &Forge, context: &mut Context) -> Result<(), Fa
                 context._clone = Some(clone);
                 return Ok(());
             }
-            Err(failure @ (ForgeFailure::Unreachable { .. } | ForgeFailure::RateLimited { .. })) => {
-                return Err(failure.into());
-            }
+            Err(failure @ (ForgeFailure::Unreachable { .. } | ForgeFailure::RateLimited { .. })) => return Err(failure.into()),
             // Too large, too slow, no git: then a listing has to do.
             Err(_) => {}
         }
@@ -298,15 +269,7 @@ impl Context {
         for touch in event.files() {
             look("name of a file", touch.path);
         }
-        for path in [
-            "comment.path",
-            "label.name",
-            "label.description",
-            "pull_request.base.ref",
-            "ref",
-            "check_run.name",
-            "workflow_run.name",
-        ] {
+        for path in ["comment.path", "label.name", "label.description", "pull_request.base.ref", "ref", "check_run.name", "workflow_run.name"] {
             look(path, event.text(path).unwrap_or_default());
         }
         for (place, text) in &self.texts {

@@ -15,6 +15,7 @@ mod review;
 mod steps;
 mod think;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use mindos_model::Timestamp;
@@ -23,10 +24,11 @@ use mindos_sdk::{Failure, RepositoryAccess};
 
 pub(crate) use answer::Answer;
 pub use brain::Brain;
-pub(crate) use steps::add as add_usage;
 pub use steps::{CHECKPOINT_MAX, Steps};
 
 use crate::coding::Hands;
+use crate::forge::Forge;
+use crate::intent::Intent;
 use crate::model::Meter;
 use crate::profile::Workflow;
 use crate::{Event, Profile, Report};
@@ -60,9 +62,38 @@ impl Run {
             Workflow::Review => review::go(&self).await,
             Workflow::Coding => crate::coding::go(&self).await,
         };
-        went.map_err(
-            |failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure },
-        )
+        went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
+    }
+
+    /// What reads the event's repository, where it can be read.
+    ///
+    /// # Errors
+    /// When what it is to be read with is not usable.
+    pub fn forge(&self) -> Result<Option<Forge>, Failure> {
+        let Some(access) = self.access.clone() else { return Ok(None) };
+        let RepositoryAccess { repository, api_url, clone_url, token, expires_at: _, author } = access;
+        let access = crate::forge::RepositoryAccess { repository, api_url, clone_url, token, author };
+        Ok(Some(Forge::new(self.outgoing.clone(), access)?))
+    }
+
+    /// The report of this run, with what there is to say and to do.
+    #[must_use]
+    pub fn report(&self, analysis: String, recommendations: Vec<String>, statement: String, effects: Vec<Intent>) -> Report {
+        Report {
+            general: self.profile.general_type.clone(),
+            event_type: self.event.event_type.clone(),
+            status: "processed",
+            timestamp: self.now.to_string(),
+            analysis,
+            recommendations,
+            findings: Vec::new(),
+            model: Cow::Borrowed("none"),
+            statement: Cow::Owned(statement),
+            job_id: self.event.job_id.clone(),
+            answer: None,
+            usage: self.meter.used().into_iter().map(Into::into).collect(),
+            effects,
+        }
     }
 
     /// Whether a model is to be asked: there is one, and the profile says what for.
@@ -78,8 +109,7 @@ impl Run {
 /// When the system gives none: a fence that can be guessed is none.
 pub fn fence_bits() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
     Ok(u128::from_le_bytes(bytes))
 }
 

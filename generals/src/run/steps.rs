@@ -111,12 +111,7 @@ impl Steps {
         F: Future<Output = Result<(T, Vec<Usage>), E>>,
     {
         let input = digest(question);
-        let kept = self
-            .lock()
-            .calls
-            .iter()
-            .find(|call| call.step == step && call.input == input)
-            .map(|call| call.output.clone());
+        let kept = self.lock().calls.iter().find(|call| call.step == step && call.input == input).map(|call| call.output.clone());
         if let Some(output) = kept.and_then(|output| serde_json::from_value(output).ok()) {
             return Ok(output);
         }
@@ -305,12 +300,7 @@ mod tests {
             ask(&after, "c", "q", &mut asked).await;
             assert_eq!(asked, 2);
         });
-        for noise in [
-            &b"{}"[..],
-            b"\xff",
-            b"{\"v\":9,\"fence\":\"0\",\"calls\":[]}",
-            b"{\"v\":1,\"fence\":\"<<x\",\"calls\":[]}",
-        ] {
+        for noise in [&b"{}"[..], b"\xff", b"{\"v\":9,\"fence\":\"0\",\"calls\":[]}", b"{\"v\":1,\"fence\":\"<<x\",\"calls\":[]}"] {
             assert_eq!(steps(noise).fence(), &Fence::of(7));
         }
     }

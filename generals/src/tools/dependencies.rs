@@ -3,7 +3,6 @@ use crate::analysis::Analysis;
 use crate::evidence::Evidence;
 use crate::report::Findings;
 
-pub(super) const DEPENDENCIES: Analysis =
-    Analysis { name: "dependencies", thresholds: &[], words: &[], codes: &[], run };
+pub(super) const DEPENDENCIES: Analysis = Analysis { name: "dependencies", thresholds: &[], words: &[], codes: &[], run };
 
 fn run(_: &Profile, _: &Evidence<'_>, _: &mut Findings) {}

@@ -32,7 +32,11 @@ pub struct Effect {
 
 impl Effect {
     /// An effect under the key of its own result.
-    pub fn new(kind: impl Into<Cow<'static, str>>, target: impl Into<String>, parameters: impl Into<Bytes>) -> Effect {
+    pub fn new(
+        kind: impl Into<Cow<'static, str>>,
+        target: impl Into<String>,
+        parameters: impl Into<Bytes>,
+    ) -> Effect {
         Effect { key: String::new(), kind: kind.into(), target: target.into(), parameters: parameters.into() }
     }
 }

@@ -46,8 +46,7 @@ impl Effects {
         same!(&events, &self.events, "open effects by event");
         same!(&later, &self.later, "effects put off");
         same!(&releases, &self.releases, "failed effects that hold up their targets");
-        let due: BTreeSet<_> =
-            self.open.iter().filter(|(id, open)| self.is_due(**id, open)).map(|(id, _)| *id).collect();
+        let due: BTreeSet<_> = self.open.iter().filter(|(id, open)| self.is_due(**id, open)).map(|(id, _)| *id).collect();
         same!(&due, &self.due, "effects that are due");
         let (mut kept, mut repeats) = (BTreeMap::new(), BTreeSet::new());
         for (first, series) in &self.series {

@@ -225,3 +225,4 @@ fn bounded(outcome: EffectOutcome) -> EffectOutcome {
         EffectOutcome::Cancelled { why, by } => EffectOutcome::Cancelled { why: shorten(&why), by },
     }
 }
+

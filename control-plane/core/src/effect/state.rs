@@ -169,9 +169,7 @@ impl Effects {
     pub(crate) fn deferred(&mut self, record: &EffectDeferred) {
         let EffectDeferred { effect, attempts, counted: _, not_before, why } = record;
         let open = self.open.get_mut(effect).unwrap_or_else(|| panic!("effect {effect} was put off and is not open"));
-        let Phase::Waiting { not_before: before } = open.phase else {
-            panic!("effect {effect} was put off, and had failed")
-        };
+        let Phase::Waiting { not_before: before } = open.phase else { panic!("effect {effect} was put off, and had failed") };
         (open.attempts, open.why) = (*attempts, why.clone());
         open.phase = Phase::Waiting { not_before: *not_before };
         self.later.remove(&(before, *effect));
@@ -281,9 +279,7 @@ impl Effects {
         for of in own.into_iter().chain(self.repeating(effect)) {
             let places = u64::try_from(self.series.get(&of).map_or(0, |series| series.places.len())).unwrap_or(0);
             let end = EffectId(Seq(of.0.0 + places));
-            after.extend(
-                self.open.range(of.max(effect)..end.max(of.max(effect))).map(|(id, _)| *id).filter(|id| *id != effect),
-            );
+            after.extend(self.open.range(of.max(effect)..end.max(of.max(effect))).map(|(id, _)| *id).filter(|id| *id != effect));
         }
         after
     }

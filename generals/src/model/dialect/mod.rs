@@ -12,6 +12,7 @@ pub(crate) mod gemini;
 pub(crate) mod ollama;
 pub(crate) mod open_ai;
 
+
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use mindos_sdk::model::Secret;
