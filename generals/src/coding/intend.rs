@@ -16,7 +16,9 @@ use crate::render::safe::{self, Allowed};
 use crate::report::{Finding, Severity};
 
 /// Bytes of a change that goes with the intents; what is more goes as a blob.
-const INLINE_MAX: usize = 200 << 10;
+const INLINE_MAX: usize = 48 << 10;
+// The rest of the intent's parameters needs room beside it.
+const _: () = assert!(INLINE_MAX + (8 << 10) < mindos_model::limits::EFFECT_PARAMETERS_MAX);
 
 impl Job<'_> {
     pub(super) async fn intend(&mut self) -> Result<Report, Failure> {
@@ -28,9 +30,9 @@ impl Job<'_> {
         };
         let (said, effects) = self.wishes(&statement, &allowed).await?;
         if !fit(&effects) {
-            return Err(Failure::too_large(format!("what is to be done takes more bytes than the control plane takes")));
+            return Err(Failure::too_large("what is to be done takes more bytes than the control plane takes"));
         }
-        let Job { run, task, .. } = self;
+        let (run, task) = (self.run, &self.task);
         let mut findings = injection::findings(&self.suspicions);
         findings.extend(self.about());
         let of = if matches!(task.mode, Mode::Plan | Mode::Quickfix) { "issue" } else { "pull request" };

@@ -8,7 +8,7 @@ use crate::render::safe::{self, Allowed};
 /// The headings of the contract, in its order.
 pub const HEADINGS: [&str; 5] =
     ["Summary", "Files to Modify", "Implementation Steps", "Potential Risks", "Testing Strategy"];
-/// Longest section, in letters. Five of them fit into a pull request's text with room for the rest.
+/// Longest section, in bytes. Five of them fit into a pull request's text, and into an intent, with room for the rest.
 const SECTION_MAX: usize = 8_000;
 const BEGIN: &str = "<!-- mindos:plan -->";
 const END: &str = "<!-- mindos:plan-end -->";
@@ -59,9 +59,17 @@ impl Plan {
     pub fn shown(&self, allowed: &Allowed) -> String {
         let Plan(sections) = self;
         let sections = HEADINGS.into_iter().zip(sections);
-        let shown = sections.map(|(name, text)| format!("## {name}\n\n{}\n", safe::text(text, allowed, SECTION_MAX)));
+        let shown = sections.map(|(name, text)| format!("## {name}\n\n{}\n", safe::text(cut(text), allowed, SECTION_MAX)));
         shown.collect::<Vec<_>>().join("\n")
     }
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(SECTION_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Which of the headings a line is, however a model decorates it: `## 2. Files to Modify:`, `**Summary**`.
