@@ -12,6 +12,7 @@
 
 mod analysis;
 pub mod change;
+pub mod coding;
 pub mod command;
 mod event;
 mod evidence;

@@ -10,6 +10,7 @@ use mindos_agent_sidecar::logs::{self, LogConfig};
 use mindos_outgoing::Outgoing;
 use tracing::warn;
 
+use crate::coding::{Coding, CodingOptions, Hands, SetupError};
 use crate::command::{self, ACCESS_VARIABLE, CommandError};
 use crate::model::{ModelOptions, ModelSettings, ModelSettingsError, Models, environment};
 use crate::run::Brain;
@@ -44,6 +45,9 @@ pub struct Options {
     pub models: ModelOptions,
 
     #[command(flatten)]
+    pub coding: CodingOptions,
+
+    #[command(flatten)]
     pub stream: StreamOptions,
 
     #[command(flatten)]
@@ -66,6 +70,8 @@ pub enum StartError {
     #[error("{0}")]
     Command(#[from] CommandError),
     #[error("{0}")]
+    Coding(#[from] SetupError),
+    #[error("{0}")]
     Stream(#[from] StreamError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -76,7 +82,7 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin, models, stream, logs } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream, logs } = options;
     logs::start(&logs).map_err(|error| StartError::Log(error.to_string()))?;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,
@@ -95,7 +101,8 @@ pub fn start(options: Options) -> Result<(), StartError> {
     for model in models.unpriced() {
         warn!(model, "the price of a model is not known, so its use counts as free");
     }
-    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing };
+    let hands = Hands { coding: Some(Arc::new(Coding::read(&coding)?)), blobs: None };
+    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing, hands };
     // One thread: a general waits for others nearly all its time; what computes for long has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
     if stdin {

@@ -127,22 +127,25 @@ stock!(
     "general-purpose",
 );
 
+/// Types that are built in and no part of the stock fleet.
+const FURTHER: &[(&str, &str)] = &[("coding-general", include_str!("../profiles/coding-general.json"))];
+
 impl Profile {
     /// The eleven types of the stock fleet, in the contract's order.
     pub fn types() -> impl Iterator<Item = &'static str> {
         STOCK.iter().map(|(name, _)| *name)
     }
 
-    /// The profile of a stock type, by its name with or without `-general`; `general` is the general-purpose one.
+    /// The profile of a built-in type, by its name with or without `-general`; `general` is the general-purpose one.
     ///
     /// # Errors
     /// `UnknownType`, naming the types there are.
     pub fn stock(general_type: &str) -> Result<Profile, ProfileError> {
         let wanted = if general_type == "general" { "general-purpose" } else { general_type };
-        let found = STOCK.iter().find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
+        let found = STOCK.iter().chain(FURTHER).find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
         let (_, text) = found.ok_or_else(|| ProfileError::UnknownType {
             name: general_type.chars().take(64).collect(),
-            known: Profile::types().collect::<Vec<_>>().join(", "),
+            known: STOCK.iter().chain(FURTHER).map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         })?;
         Profile::parse(text)
     }

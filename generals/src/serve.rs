@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use mindos_model::{FailureKind, Timestamp};
 use mindos_outgoing::Outgoing;
-use mindos_sdk::{Ceilings, Failure, General, ModelLoad, Output, RepositoryAccess, Work};
+use mindos_sdk::{Blobs, Ceilings, Failure, General, ModelLoad, Output, RepositoryAccess, Work};
 use serde_json::Value;
 
+use crate::coding::Hands;
 use crate::model::Meter;
 use crate::run::{Brain, Run, Steps, fence_bits};
 use crate::{Event, Profile, Report};
@@ -20,13 +21,15 @@ pub struct Served {
     pub brain: Brain,
     /// What asks forges, for all runs.
     pub outgoing: Outgoing,
+    /// What the workflow `coding` works with.
+    pub hands: Hands,
 }
 
 impl Served {
     /// A general of a profile with models.
     #[must_use]
     pub fn new(profile: Profile, brain: Brain) -> Served {
-        Served { profile: Arc::new(profile), brain, outgoing: Outgoing::new() }
+        Served { profile: Arc::new(profile), brain, outgoing: Outgoing::new(), hands: Hands::default() }
     }
 
     /// A general of a profile that asks no model.
@@ -42,12 +45,13 @@ impl Served {
     pub async fn once(&self, event: Event, access: Option<RepositoryAccess>, ceilings: Ceilings) -> Result<Report, Failure> {
         let meter = Meter::own(ceilings);
         let steps = Steps::alone(meter.clone(), fence_bits()?);
-        self.run(event, access, meter, steps).go().await
+        self.run(event, access, meter, steps, None).go().await
     }
 
-    fn run(&self, event: Event, access: Option<RepositoryAccess>, meter: Meter, steps: Steps) -> Run {
-        let Served { profile, brain, outgoing } = self.clone();
-        Run { profile, event: Arc::new(event), outgoing, access, brain, meter, steps, now: now() }
+    fn run(&self, event: Event, access: Option<RepositoryAccess>, meter: Meter, steps: Steps, blobs: Option<Blobs>) -> Run {
+        let Served { profile, brain, outgoing, hands } = self.clone();
+        let hands = Hands { blobs, ..hands };
+        Run { profile, event: Arc::new(event), outgoing, access, brain, meter, steps, hands, now: now() }
     }
 
     /// Works on a delivery of the stream.
@@ -56,7 +60,7 @@ impl Served {
         let event = Event::of_work(&work);
         let access = access(&work, &event).await?;
         let steps = Steps::new(Some(work.reporter()), meter.clone(), &work.checkpoint, fence_bits()?);
-        let report = self.run(event, access, meter.clone(), steps).go().await?;
+        let report = self.run(event, access, meter.clone(), steps, Some(work.blobs())).go().await?;
         output(report, &meter)
     }
 }

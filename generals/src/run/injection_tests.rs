@@ -168,6 +168,7 @@ fn run_case(general: &str, case: &Value, by_schema: bool) -> (Report, Vec<Ask>, 
         brain: Brain::Fake(model.clone()),
         steps: Steps::alone(meter.clone(), 0xfeed_beef),
         meter,
+        hands: crate::coding::Hands::default(),
         now: Timestamp(0),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

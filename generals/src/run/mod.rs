@@ -26,6 +26,7 @@ pub(crate) use answer::Answer;
 pub use brain::Brain;
 pub use steps::{CHECKPOINT_MAX, Steps};
 
+use crate::coding::Hands;
 use crate::forge::Forge;
 use crate::intent::Intent;
 use crate::model::Meter;
@@ -45,6 +46,8 @@ pub struct Run {
     /// What may be used of them.
     pub meter: Meter,
     pub steps: Steps,
+    /// What the workflow `coding` works with.
+    pub hands: Hands,
     pub now: Timestamp,
 }
 
@@ -57,7 +60,7 @@ impl Run {
         let meter = self.meter.clone();
         let went = match self.profile.workflow {
             Workflow::Review => review::go(&self).await,
-            Workflow::Coding => coding(&self).await,
+            Workflow::Coding => crate::coding::go(&self).await,
         };
         went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
     }
@@ -98,11 +101,6 @@ impl Run {
     pub fn asks(&self) -> bool {
         !self.brain.is_empty() && !self.profile.instructions.trim().is_empty()
     }
-}
-
-async fn coding(run: &Run) -> Result<Report, Failure> {
-    let message = format!("the profile {} asks for the workflow `coding`, which this program does not have", run.profile.general_type);
-    Err(Failure::poison(message))
 }
 
 /// 128 random bits for a run's fence.

@@ -57,6 +57,7 @@ fn report(general: &str, kind: Option<&str>, name: &str, payload: &Value) -> Rep
         brain: Brain::none(),
         steps: Steps::alone(meter.clone(), 1),
         meter,
+        hands: crate::coding::Hands::default(),
         now: Timestamp(0),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -74,6 +74,7 @@ fn run(profile: Profile, brain: Arc<dyn Fake>, checkpoint: &[u8]) -> Run {
         brain: Brain::Fake(brain),
         steps: Steps::new(None, meter.clone(), checkpoint, 5),
         meter,
+        hands: crate::coding::Hands::default(),
         now: Timestamp(0),
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::agent::Handle;
 use crate::budget::Spending;
 use crate::effect::Effect;
-use crate::{Channel, Event, RepositoryAccess};
+use crate::{Blobs, Channel, Event, RepositoryAccess};
 
 /// An agent of some type, written in Rust. [`serve`](crate::serve()) connects it.
 pub trait General: Send + Sync + 'static {
@@ -158,6 +158,12 @@ impl Work {
     /// repository, or the control plane has no access to give, so that work goes on without or ends.
     pub async fn repository_access(&self) -> Result<RepositoryAccess, Failure> {
         RepositoryAccess::ask(&self.channel, self.delivery, self.token).await
+    }
+
+    /// Where to put what is too large for a message, also after the work itself was taken apart.
+    #[must_use]
+    pub fn blobs(&self) -> Blobs {
+        Blobs(self.channel.clone())
     }
 
     /// Returns when the work is wanted no longer, and how long it may take to end by itself.

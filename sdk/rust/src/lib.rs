@@ -40,7 +40,7 @@ mod tls;
 mod watch;
 
 pub use authorization::{Authorization, TokenError};
-pub use blob::blob_ref;
+pub use blob::{Blobs, blob_ref};
 pub use budget::Spending;
 pub use client::Client;
 pub use clock::Clock;
