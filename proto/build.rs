@@ -12,8 +12,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 /// Areas of the API, each with one version.
-const AREAS: [&str; 12] = [
-    "access", "agent", "blob", "budget", "delivery", "event", "fleet", "identity", "journal", "ledger", "replay",
+const AREAS: [&str; 13] = [
+    "access", "agent", "blob", "budget", "delivery", "effect", "event", "fleet", "identity", "journal", "ledger", "replay",
     "route",
 ];
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use mindos_model::TenantName;
 
 use crate::commands::{
-    agents, auth, authority, budgets, contexts as context_commands, deliveries, events, feedback, fleet, import,
+    agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet, import,
     issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
 };
 use crate::contexts;
@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Look at deliveries, cancel them, put parked ones back.
     #[command(subcommand, after_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Look at what generals want done outside, try again what failed, cancel it.
+    #[command(subcommand, after_help = effects::EXAMPLES)]
+    Effects(effects::EffectsCommand),
     /// Look at generals and hold work back from them.
     #[command(subcommand, after_help = fleet::GENERALS_EXAMPLES)]
     Generals(fleet::GeneralsCommand),

@@ -64,8 +64,8 @@ pub enum Reply {
     },
     Budgets(Vec<BudgetView>),
     Totals(Totals),
-    /// Events and effects by their records, each with where its payload stands.
-    Payloads(Vec<(Seq, PayloadRef)>),
+    /// Where payloads stand.
+    Payloads(Vec<(PayloadOf, PayloadRef)>),
     Effects(Vec<EffectView>),
     /// Effects that were changed, and where the first change stands in the journal.
     EffectsChanged {
@@ -92,6 +92,17 @@ pub struct PublishedDelivery {
     /// Unset when the general is bound at the lease.
     pub general: Option<Arc<GeneralKey>>,
     pub parked: Option<ParkReason>,
+}
+
+/// What a payload belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadOf {
+    Event(Seq),
+    /// Parameters of an effect, which comes from the event.
+    Effect {
+        event: Seq,
+        effect: EffectId,
+    },
 }
 
 /// Where a body stands in the journal.
@@ -394,6 +405,10 @@ pub struct Totals {
     pub lanes: u64,
     pub sessions: u64,
     pub generals: u64,
+    /// Effects that are to be carried out.
+    pub effects_waiting: u64,
+    /// Effects that failed and wait for a person.
+    pub effects_failed: u64,
     pub dedupe_keys: u64,
     /// The oldest key that the core's own window holds.
     pub dedupe_from: Seq,

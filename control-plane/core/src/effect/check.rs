@@ -42,6 +42,8 @@ impl Effects {
                 return Err(format!("effect {effect} does not stand in its series"));
             }
         }
+        let failed = self.open.values().filter(|open| open.failed().is_some()).count() as u64;
+        same!(failed, self.failed, "failed effects");
         same!(&targets, &self.targets, "order on targets");
         same!(&events, &self.events, "open effects by event");
         same!(&later, &self.later, "effects put off");

@@ -9,7 +9,7 @@ use mindos_model::{
 };
 
 use super::keys::{self, EffectKey};
-use super::state::{Effects, Phase, series_of};
+use super::state::{Effects, Open, Phase, series_of};
 use super::{
     EffectChange, EffectDeferred, EffectEnded, EffectIntended, EffectOutcome, EffectReport, EffectRevived, Intent,
 };
@@ -53,7 +53,7 @@ impl Durable {
             if overflow {
                 let message = format!("{} effects of the tenant are open, no more may", limits::EFFECTS_OPEN_MAX);
                 let outcome = EffectOutcome::Failed { message: Arc::from(message) };
-                ends.push(ended(effect, outcome, ""));
+                ends.push(ended((tenant, effect, &kind), outcome, ""));
             } else if first.is_none() {
                 own.insert(hash, effect);
             }
@@ -100,22 +100,24 @@ impl Durable {
         if !matches!(open.phase, Phase::Waiting { .. }) || !is_next {
             return Decision::default();
         }
+        let of = (&open.tenant, effect, &open.kind);
         let record = match report {
             EffectReport::Ended(EffectOutcome::Cancelled { why, by }) => {
                 let records = self.effects.cancelled(effect, open.ordinal, &why, &by, "");
                 return Decision { records: records.into(), ..Decision::default() };
             }
-            EffectReport::Ended(outcome) => ended(effect, bounded(outcome), ""),
+            EffectReport::Ended(outcome) => ended(of, bounded(outcome), ""),
             EffectReport::Defer { until, counted, why } => {
                 let attempts = open.attempts + u32::from(counted);
                 let why = shorten(&why);
                 let now = context.now.max(self.at);
                 let not_before = until.clamp(now + WAIT_MIN, now + limits::EFFECT_WAIT_MAX);
                 if counted && attempts >= limits::EFFECT_ATTEMPTS_MAX {
-                    ended(effect, EffectOutcome::Failed { message: why }, "")
+                    ended(of, EffectOutcome::Failed { message: why }, "")
                 } else {
                     let not_before = if counted { not_before.max(now + backoff(attempts)) } else { not_before };
-                    let record = EffectDeferred { effect, attempts, counted, not_before, why };
+                    let tenant = open.tenant.clone();
+                    let record = EffectDeferred { tenant, effect, attempts, counted, not_before, why };
                     Record::EffectDeferred(Box::new(record))
                 }
             }
@@ -144,7 +146,8 @@ impl Durable {
                 if status == EffectStatus::Waiting && open.not_before() <= context.now {
                     return Decision::reply(request, Err(Rejection::EffectNotFailed { effect, status }));
                 }
-                vec![Record::EffectRevived(Box::new(EffectRevived { effect, by, from }))]
+                let tenant = tenant.clone();
+                vec![Record::EffectRevived(Box::new(EffectRevived { tenant, effect, by, from }))]
             }
             EffectChange::Cancel => self.effects.cancelled(effect, open.ordinal, "somebody asked for it", &by, &from),
         };
@@ -171,12 +174,12 @@ impl Effects {
         let of = series_of(effect, ordinal);
         let places = self.series.get(&of).map_or(0, |series| series.places.len() as u64);
         let own = self.open.range(effect..EffectId(Seq(of.0.0 + places).max(effect.0.next())));
-        let cancel = |(id, _): (&EffectId, _)| {
+        let cancel = |(id, open): (&EffectId, &Open)| {
             let why = match *id == effect {
                 true => shorten(why),
                 false => Arc::from(format!("{effect}, which comes before it, was cancelled")),
             };
-            ended(*id, EffectOutcome::Cancelled { why, by: by.clone() }, from)
+            ended((&open.tenant, *id, &open.kind), EffectOutcome::Cancelled { why, by: by.clone() }, from)
         };
         own.map(cancel).collect()
     }
@@ -191,13 +194,15 @@ impl Effects {
         let open = events.iter().flat_map(|event| self.of_event(*event));
         open.map(move |effect| {
             let why = Arc::from("the payload of its event was redacted");
-            ended(effect, EffectOutcome::Cancelled { why, by: by.clone() }, from)
+            let Open { tenant, kind, .. } = &self.open[&effect];
+            ended((tenant, effect, kind), EffectOutcome::Cancelled { why, by: by.clone() }, from)
         })
     }
 }
 
-fn ended(effect: EffectId, outcome: EffectOutcome, from: &str) -> Record {
-    Record::EffectEnded(Box::new(EffectEnded { effect, outcome, from: Arc::from(from) }))
+fn ended((tenant, effect, kind): (&TenantName, EffectId, &Arc<str>), outcome: EffectOutcome, from: &str) -> Record {
+    let (tenant, kind, from) = (tenant.clone(), kind.clone(), Arc::from(from));
+    Record::EffectEnded(Box::new(EffectEnded { tenant, effect, kind, outcome, from }))
 }
 
 /// The effect that a record of a change is about.

@@ -74,6 +74,7 @@ pub struct EffectIntended {
 /// An effect is to be tried again later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectDeferred {
+    pub tenant: TenantName,
     pub effect: EffectId,
     /// Tries that failed so far.
     pub attempts: u32,
@@ -86,7 +87,10 @@ pub struct EffectDeferred {
 /// An effect came to an end. One that failed stays until a person decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectEnded {
+    pub tenant: TenantName,
     pub effect: EffectId,
+    /// What was to be done, so that ends can be counted by themselves.
+    pub kind: Arc<str>,
     pub outcome: EffectOutcome,
     /// The address that it was asked from; empty where nobody asked.
     pub from: Arc<str>,
@@ -141,6 +145,7 @@ impl EffectOutcome {
 /// A person wants an effect tried again: at once, and with its tries forgiven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectRevived {
+    pub tenant: TenantName,
     pub effect: EffectId,
     pub by: Arc<str>,
     /// The address that it was asked from.

@@ -40,6 +40,8 @@ pub(crate) struct Effects {
     pub(super) later: BTreeSet<(Timestamp, EffectId)>,
     /// When those that failed hold up their targets no longer.
     pub(super) releases: BTreeSet<(Timestamp, EffectId)>,
+    /// Open ones that failed.
+    pub(super) failed: u64,
     /// Timers up to here have fired. Only grows.
     pub(super) fired: Timestamp,
 }
@@ -116,6 +118,7 @@ impl Effects {
             due: BTreeSet::new(),
             later: BTreeSet::new(),
             releases: BTreeSet::new(),
+            failed: 0,
             fired: Timestamp(0),
         }
     }
@@ -167,7 +170,7 @@ impl Effects {
     }
 
     pub(crate) fn deferred(&mut self, record: &EffectDeferred) {
-        let EffectDeferred { effect, attempts, counted: _, not_before, why } = record;
+        let EffectDeferred { tenant: _, effect, attempts, counted: _, not_before, why } = record;
         let open = self.open.get_mut(effect).unwrap_or_else(|| panic!("effect {effect} was put off and is not open"));
         let Phase::Waiting { not_before: before } = open.phase else { panic!("effect {effect} was put off, and had failed") };
         (open.attempts, open.why) = (*attempts, why.clone());
@@ -180,7 +183,7 @@ impl Effects {
     }
 
     pub(crate) fn ended(&mut self, at: Timestamp, record: &EffectEnded) {
-        let EffectEnded { effect, outcome, from: _ } = record;
+        let EffectEnded { tenant: _, effect, kind: _, outcome, from: _ } = record;
         // One for which there was no room is not kept.
         let Some(open) = self.open.get_mut(effect) else { return };
         let before = open.phase;
@@ -190,11 +193,13 @@ impl Effects {
         if let EffectOutcome::Failed { message } = outcome {
             assert!(matches!(before, Phase::Waiting { .. }), "effect {effect} failed twice");
             (open.phase, open.why) = (Phase::Failed { since: at }, message.clone());
+            self.failed += 1;
             self.releases.insert((at + limits::EFFECT_BLOCK_MAX, *effect));
             self.refresh(BTreeSet::from([*effect]));
             return;
         }
         if let Phase::Failed { since } = before {
+            self.failed -= 1;
             self.releases.remove(&(since + limits::EFFECT_BLOCK_MAX, *effect));
         }
         let mut affected = self.after(*effect);
@@ -219,13 +224,16 @@ impl Effects {
     }
 
     pub(crate) fn revived(&mut self, record: &EffectRevived) {
-        let EffectRevived { effect, by: _, from: _ } = record;
+        let EffectRevived { tenant: _, effect, by: _, from: _ } = record;
         let open = self.open.get_mut(effect).unwrap_or_else(|| panic!("effect {effect} was revived and is not open"));
         let before = open.phase;
         open.phase = Phase::Waiting { not_before: Timestamp(0) };
         open.attempts = 0;
         match before {
-            Phase::Failed { since } => self.releases.remove(&(since + limits::EFFECT_BLOCK_MAX, *effect)),
+            Phase::Failed { since } => {
+                self.failed -= 1;
+                self.releases.remove(&(since + limits::EFFECT_BLOCK_MAX, *effect))
+            }
             Phase::Waiting { not_before } => self.later.remove(&(not_before, *effect)),
         };
         self.refresh(BTreeSet::from([*effect]));
@@ -437,6 +445,7 @@ impl Effects {
         }
         let phase = match failed {
             Some(since) => {
+                self.failed += 1;
                 self.releases.insert((since + limits::EFFECT_BLOCK_MAX, effect));
                 Phase::Failed { since }
             }

@@ -7,11 +7,16 @@ use mindos_model::{DeliveryId, EffectId, EffectStatus, Seq, TenantName};
 
 use super::state::{Effects, Open, series_of};
 use super::{EffectFilter, EffectView};
-use crate::output::PayloadRef;
+use crate::output::{PayloadOf, PayloadRef};
 
 impl Effects {
     pub(crate) fn is_open(&self, effect: EffectId) -> bool {
         self.open.contains_key(&effect)
+    }
+
+    /// How many wait, and how many failed.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.open.len() as u64 - self.failed, self.failed)
     }
 
     /// Those that may be carried out now, after the given one.
@@ -52,9 +57,9 @@ impl Effects {
     }
 
     /// Open effects whose parameters stand before a record.
-    pub(crate) fn before_record(&self, before: Seq) -> impl Iterator<Item = (Seq, PayloadRef)> + '_ {
+    pub(crate) fn before_record(&self, before: Seq) -> impl Iterator<Item = (PayloadOf, PayloadRef)> + '_ {
         let old = self.open.iter().filter(move |(_, open)| open.parameters.seq < before);
-        old.map(|(effect, open)| (effect.0, open.parameters))
+        old.map(|(effect, open)| (PayloadOf::Effect { event: open.event, effect: *effect }, open.parameters))
     }
 
     fn view(&self, effect: EffectId, open: &Open) -> EffectView {
