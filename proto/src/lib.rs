@@ -10,7 +10,7 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{access, agent, blob, budget, delivery, event, fleet, identity, journal, ledger, replay, route};
+pub use mindos::{access, agent, blob, budget, delivery, event, fleet, identity, journal, ledger, replay, route, task};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -106,6 +106,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.route.v1");
+        }
+    }
+    /// Tasks of the coding agent.
+    pub mod task {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.task.v1");
         }
     }
 }

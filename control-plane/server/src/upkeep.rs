@@ -35,6 +35,8 @@ use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
 use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
+use crate::tasks::http_counts::TaskCounts;
+use crate::tasks::queue::{self as task_queue, QueueReader};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -99,6 +101,8 @@ pub struct Upkeep {
     anchoring: Option<Anchoring>,
     jwt: Jwt,
     service_accounts: Arc<ServiceAccounts>,
+    tasks: Arc<TaskCounts>,
+    task_queue: QueueReader,
 }
 
 impl Upkeep {
@@ -164,7 +168,7 @@ impl Upkeep {
         let view = RedactorView::open(&config.data_dir, places, ledger.redactions.clone());
         views.start(view.map_err(UpkeepError::Ledger)?, Priority::Low)?;
         let file = config.settings.as_deref();
-        let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
+        let live = LiveSettings::open(&config.webhooks, config.environment(), &config.log, file)?;
         let in_force = live.in_force();
         let client = Outgoing::new();
         let paces = Paces::default();
@@ -234,6 +238,14 @@ impl Upkeep {
         let (states, noted, plane) = (anchoring.states.clone(), ledger.checkpoints.clone(), handle.clone());
         let mut exposed = exposed;
         exposed.push(Exposed::new(move |into| states.expose(&noted, plane.durable_seq(), plane.now(), into)));
+        let tasks = Arc::new(TaskCounts::default());
+        let task_queue =
+            QueueReader { configured: Arc::clone(&in_force.tasks), counts: Arc::new(task_queue::Counts::default()) };
+        let (asked, read) = (Arc::clone(&tasks), Arc::clone(&task_queue.counts));
+        exposed.push(Exposed::new(move |into| {
+            asked.expose(into);
+            read.expose(into);
+        }));
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
@@ -262,6 +274,8 @@ impl Upkeep {
             anchoring: Some(anchoring),
             jwt,
             service_accounts: Arc::new(service_accounts),
+            tasks,
+            task_queue,
         })
     }
 
@@ -321,6 +335,7 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
@@ -402,6 +417,9 @@ impl Upkeep {
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),
                 doors: Arc::clone(&self.in_force.doors),
+                tasks: Arc::clone(&self.in_force.tasks),
+                own_logins: self.in_force.own_logins.clone(),
+                task_counts: Arc::clone(&self.tasks),
                 ..HttpSettings::default()
             },
         })
