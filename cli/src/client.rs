@@ -5,6 +5,7 @@ use mindos_proto::access::v1::access_service_client::AccessServiceClient;
 use mindos_proto::access::v1::authority_service_client::AuthorityServiceClient;
 use mindos_proto::budget::v1::budget_service_client::BudgetServiceClient;
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
+use mindos_proto::effect::v1::effect_service_client::EffectServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
@@ -69,6 +70,10 @@ impl Client {
 
     pub(crate) fn deliveries(&self) -> DeliveryServiceClient<Channel> {
         DeliveryServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn effects(&self) -> EffectServiceClient<Channel> {
+        EffectServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {

@@ -72,6 +72,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Feedback(args) => wait(commands::feedback::run(args, global)),
         Command::Events(command) => wait(commands::events::run(command, global)),
         Command::Deliveries(command) => wait(commands::deliveries::run(command, global)),
+        Command::Effects(command) => wait(commands::effects::run(command, global)),
         Command::Generals(command) => wait(commands::fleet::generals(command, global)),
         Command::Clusters(command) => wait(commands::fleet::clusters(command, global)),
         Command::Instances(command) => wait(commands::fleet::instances(command, global)),

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use mindos_model::TenantName;
 
 use crate::commands::{
-    agents, auth, authority, budgets, contexts as context_commands, deliveries, events, feedback, fleet, import,
-    issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
+    agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
+    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Look at deliveries, cancel them, put parked ones back.
     #[command(subcommand, after_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Look at what generals want done outside, try again what failed, cancel it.
+    #[command(subcommand, after_help = effects::EXAMPLES)]
+    Effects(effects::EffectsCommand),
     /// Ask for plans, changes and refinements of code, and look after them.
     #[command(subcommand, after_help = tasks::EXAMPLES)]
     Tasks(tasks::TasksCommand),

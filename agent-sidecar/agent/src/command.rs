@@ -106,7 +106,7 @@ fn answer(status: ExitStatus, output: Bytes, said: &[u8]) -> Result<Output, Fail
         (Some(0), _) => {
             let json = serde_json::from_slice::<serde::de::IgnoredAny>(&output).is_ok();
             let content_type = Cow::Borrowed(if json { "application/json" } else { "text/plain; charset=utf-8" });
-            Ok(Output { data: output, content_type, usage: Vec::new() })
+            Ok(Output { data: output, content_type, ..Output::default() })
         }
         (Some(EX_DATAERR), _) => Err(Failure::poison(format!("the command ended with {EX_DATAERR}: {said}"))),
         (Some(code), _) => Err(Failure::transient(format!("the command ended with {code}: {said}"))),

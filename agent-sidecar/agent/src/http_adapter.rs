@@ -165,7 +165,7 @@ impl Http {
             other => Cow::Owned(other.chars().take(255).collect()),
         };
         let usage = if content_type.starts_with("application/json") { usage(&data) } else { Vec::new() };
-        Ok(Output { data, content_type, usage })
+        Ok(Output { data, content_type, usage, ..Output::default() })
     }
 
     /// What the provider behind it allows still, as far as answers said.

@@ -6,6 +6,7 @@ pub(crate) mod authority;
 pub(crate) mod budgets;
 pub(crate) mod contexts;
 pub(crate) mod deliveries;
+pub(crate) mod effects;
 pub(crate) mod events;
 pub(crate) mod feedback;
 pub(crate) mod filter;

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, event, fleet, ledger, replay, route, task};
+use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, effect, event, fleet, ledger, replay, route, task};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Field,
@@ -36,6 +36,7 @@ named! {
     route::v1::Route = "mindos.route.v1.Route",
     event::v1::PublishResult = "mindos.event.v1.PublishResult",
     delivery::v1::Delivery = "mindos.delivery.v1.Delivery",
+    effect::v1::Effect = "mindos.effect.v1.Effect",
     delivery::v1::CancelResponse = "mindos.delivery.v1.CancelResponse",
     delivery::v1::RedriveResponse = "mindos.delivery.v1.RedriveResponse",
     fleet::v1::Cluster = "mindos.fleet.v1.Cluster",

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::Event;
 use crate::agent::Handle;
 use crate::budget::Spending;
+use crate::effect::Effect;
 
 /// An agent of some type, written in Rust. [`serve`](crate::serve()) connects it.
 pub trait General: Send + Sync + 'static {
@@ -188,20 +189,22 @@ pub struct Output {
     pub content_type: Cow<'static, str>,
     /// What models were used for.
     pub usage: Vec<Usage>,
+    /// What is to be done outside, in this order; at most 64. Counts in [`WorkMode::Live`] only.
+    pub effects: Vec<Effect>,
 }
 
 impl Output {
     /// An output that is JSON.
     #[must_use]
     pub fn json(data: impl Into<Bytes>) -> Output {
-        Output { data: data.into(), content_type: Cow::Borrowed("application/json"), usage: Vec::new() }
+        Output { data: data.into(), content_type: Cow::Borrowed("application/json"), ..Output::default() }
     }
 
     /// An output that is text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Output {
         let data = text.into().into_bytes().into();
-        Output { data, content_type: Cow::Borrowed("text/plain; charset=utf-8"), usage: Vec::new() }
+        Output { data, content_type: Cow::Borrowed("text/plain; charset=utf-8"), ..Output::default() }
     }
 }
 

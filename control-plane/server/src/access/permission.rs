@@ -64,6 +64,8 @@ pub mod rights {
     pub static EVENTS_PUBLISH: Right = right("events.publish", Roles::PUBLISHER);
     pub static DELIVERIES_READ: Right = right("deliveries.read", VIEW);
     pub static DELIVERIES_CHANGE: Right = right("deliveries.change", CHANGE);
+    pub static EFFECTS_READ: Right = right("effects.read", VIEW);
+    pub static EFFECTS_CHANGE: Right = right("effects.change", CHANGE);
     pub static FLEET_READ: Right = right("fleet.read", VIEW);
     pub static FLEET_HOLD: Right = right("fleet.hold", CHANGE);
     pub static ROUTES_READ: Right = right("routes.read", VIEW);
@@ -92,11 +94,13 @@ pub mod rights {
     pub static AUTHORITY_ROTATE: Right = of_plane("authority.rotate", Roles::NONE);
 
     /// In the order in which people are shown them.
-    pub static ALL: [&Right; 30] = [
+    pub static ALL: [&Right; 32] = [
         &EVENTS_READ,
         &EVENTS_PUBLISH,
         &DELIVERIES_READ,
         &DELIVERIES_CHANGE,
+        &EFFECTS_READ,
+        &EFFECTS_CHANGE,
         &FLEET_READ,
         &FLEET_HOLD,
         &ROUTES_READ,
@@ -142,9 +146,10 @@ pub enum Listener {
 use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
 use rights::{
     AGENTS_DENY, API_TOKENS_MANAGE, AUTHORITY_READ, AUTHORITY_ROTATE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ,
-    BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ,
-    ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_REDACT, LEDGER_VERIFY, METRICS_READ,
-    QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
+    BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EFFECTS_CHANGE, EFFECTS_READ, EVENTS_PUBLISH, EVENTS_READ,
+    FLEET_HOLD, FLEET_READ, ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_REDACT,
+    LEDGER_VERIFY, METRICS_READ, QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ,
+    SINKS_READ, UPGRADE_FINALIZE,
 };
 
 /// RPCs by their full names.
@@ -190,6 +195,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.delivery.v1.DeliveryService/Watch", Needs(&DELIVERIES_READ)),
     ("mindos.delivery.v1.DeliveryService/Cancel", Needs(&DELIVERIES_CHANGE)),
     ("mindos.delivery.v1.DeliveryService/Redrive", Needs(&DELIVERIES_CHANGE)),
+    ("mindos.effect.v1.EffectService/ListEffects", Needs(&EFFECTS_READ)),
+    ("mindos.effect.v1.EffectService/GetEffect", Needs(&EFFECTS_READ)),
+    ("mindos.effect.v1.EffectService/RetryEffect", Needs(&EFFECTS_CHANGE)),
+    ("mindos.effect.v1.EffectService/CancelEffect", Needs(&EFFECTS_CHANGE)),
+    ("mindos.effect.v1.EffectService/WatchEffects", Needs(&EFFECTS_READ)),
     ("mindos.event.v1.EventService/Publish", Needs(&EVENTS_PUBLISH)),
     ("mindos.event.v1.EventService/PublishStream", Needs(&EVENTS_PUBLISH)),
     ("mindos.event.v1.EventService/Get", Needs(&EVENTS_READ)),

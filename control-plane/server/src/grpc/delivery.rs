@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::delivery_filter::Filter;
 use super::watch::{self, Walk, Watched};
-use super::{Context, delivery_fold, delivery_list, delivery_watch, page_size, status, words};
+use super::{Context, delivery_fold, delivery_list, delivery_watch, effect_list, page_size, status, words};
 use crate::access::Scoped;
 
 /// Deliveries of a page that carries the data of outputs.
@@ -44,7 +44,8 @@ impl DeliveryService for Deliveries {
         let context = self.context.of(&request)?;
         let GetRequest { delivery_id: id, include_output } = request.into_inner();
         let id = delivery_id(&id).map_err(|error| Status::from(status::invalid(error)))?;
-        let delivery = context.delivery(id, include_output).await?;
+        let mut delivery = context.delivery(id, include_output).await?;
+        delivery.effects = effect_list::of_delivery(&context, id).await?;
         Ok(Response::new(GetResponse { delivery: Some(delivery) }))
     }
 

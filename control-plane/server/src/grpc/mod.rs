@@ -8,6 +8,7 @@ mod access_self;
 mod access_words;
 mod agent;
 mod agent_down;
+mod agent_effects;
 mod agent_pace;
 mod agent_up;
 mod authority;
@@ -18,6 +19,8 @@ mod delivery_filter;
 mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
+mod effect;
+mod effect_list;
 mod event;
 mod explain;
 mod feedback;
@@ -60,6 +63,7 @@ use mindos_proto::access::v1::authority_service_server::AuthorityServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
+use mindos_proto::effect::v1::effect_service_server::EffectServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
@@ -235,6 +239,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let fleet = fleet::Fleet { context: Arc::clone(context) };
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
+    let effects = effect::EffectApi { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
     let access = access::AccessApi { context: Arc::clone(context) };
     let tasks = task::Tasks { context: Arc::clone(context) };
@@ -247,6 +252,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
+        .add_service(EffectServiceServer::new(effects).max_encoding_message_size(usize::MAX))
         .add_service(ReplayServiceServer::new(replays))
         .add_service(AccessServiceServer::new(access))
         .add_service(TaskServiceServer::new(tasks).max_encoding_message_size(usize::MAX))

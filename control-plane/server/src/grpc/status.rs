@@ -114,6 +114,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
         // Who could not join is told no more than the reason's word.
         Rejection::JoinUnknown => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
         Rejection::JoinRefused(_) => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
+        Rejection::UnknownEffect { effect } => new(Code::NotFound, message)
+            .with_reason("EFFECT_UNKNOWN", [("effect_id", effect.to_string())])
+            .with(resource("effect", effect.to_string())),
+        Rejection::EffectNotFailed { effect, status } => new(Code::FailedPrecondition, message)
+            .with_reason("EFFECT_NOT_FAILED", [("effect_id", effect.to_string()), ("status", status.to_string())])
+            .with(precondition("EFFECT_STATUS", effect.to_string(), "has to have failed, or to wait for its next try")),
         Rejection::Redaction { field, reason: _ } => new(Code::InvalidArgument, message.clone())
             .with_reason("REDACTION_INVALID", [("field", (*field).to_owned())])
             .with(bad_field((*field).to_owned(), message)),

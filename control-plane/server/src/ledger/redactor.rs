@@ -120,8 +120,10 @@ impl RedactorView {
         let is_redacted = |event: &Seq| self.events.contains(event);
         match record {
             Record::PayloadCarried(carried) if is_redacted(&carried.event) => {
-                Some((dataref(&carried.payload.bytes).map(|blob| (blob, carried.event)), true))
+                let of_event = carried.effect.is_none().then(|| dataref(&carried.payload.bytes)).flatten();
+                Some((of_event.map(|blob| (blob, carried.event)), true))
             }
+            Record::EffectIntended(intended) if is_redacted(&intended.event) => Some((None, true)),
             Record::DeliverySettled(settled) if is_redacted(&settled.delivery.event) => {
                 let blob = settled.output_ref.map(|digest| (BlobRef(digest), settled.delivery.event));
                 Some((blob, settled.output.is_some()))

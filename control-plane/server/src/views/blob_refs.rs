@@ -270,7 +270,7 @@ mod tests {
 
     fn naming(records: &Records, text: String) -> Seq {
         let payload = Payload { salt: [0; 16], bytes: Bytes::from(text) };
-        records.push(Record::PayloadCarried(PayloadCarried { event: Seq(1), payload }))
+        records.push(Record::PayloadCarried(PayloadCarried { event: Seq(1), effect: None, payload }))
     }
 
     #[test]

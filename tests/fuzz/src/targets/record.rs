@@ -190,7 +190,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             ..pb::RoutesApplied::default()
         }),
         Record::RouteAsked(pb::RouteAsked { route: Some(asked), tenant: text("default"), ..pb::RouteAsked::default() }),
-        Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7 }),
+        Record::PayloadCarried(pb::PayloadCarried { event: 7, from_seq: 7, effect: 0 }),
         Record::PrefixDropped(pb::PrefixDropped { through: 6, link: vec![4; 32].into() }),
         Record::JournalTruncated(pb::JournalTruncated { kept_through: 6, lost_through: 8, by: text("me"), bytes: 100 }),
         Record::UpgradeFinalized(pb::UpgradeFinalized {
