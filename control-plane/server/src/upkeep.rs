@@ -19,6 +19,8 @@ use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
+use crate::feedback::publish::Publisher;
+use crate::feedback::view::FeedbackView;
 use crate::grpc::{self, Context, LedgerParts};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::ledger::anchors::{AnchorStates, Anchoring};
@@ -64,6 +66,8 @@ pub enum UpkeepError {
     Board(#[from] BoardError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("failed to open the index of feedback")]
+    Feedback(#[from] rusqlite::Error),
     #[error("failed to open the keys of the ledger")]
     Keys(#[from] KeyringError),
     #[error("failed to open the ledger's checkpoints or redactions")]
@@ -103,6 +107,7 @@ pub struct Upkeep {
     service_accounts: Arc<ServiceAccounts>,
     tasks: Arc<TaskCounts>,
     task_queue: QueueReader,
+    publisher: Publisher,
 }
 
 impl Upkeep {
@@ -174,6 +179,10 @@ impl Upkeep {
         let paces = Paces::default();
         let (view, senders, notices) = notify::start(&in_force.notify, &paces, &client, handle.durable_seq().next());
         views.start(view, Priority::Low)?;
+        let path = config.data_dir.join("feedback.db");
+        let view = FeedbackView::open(&path, Arc::clone(&blobs), in_force.own_logins.clone())?;
+        let publisher = Publisher { path, said: view.said(), counts: Arc::default() };
+        views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
         let home: Arc<dyn SnapshotHome> = Arc::clone(reads) as Arc<dyn SnapshotHome>;
@@ -241,10 +250,11 @@ impl Upkeep {
         let tasks = Arc::new(TaskCounts::default());
         let task_queue =
             QueueReader { configured: Arc::clone(&in_force.tasks), counts: Arc::new(task_queue::Counts::default()) };
-        let (asked, read) = (Arc::clone(&tasks), Arc::clone(&task_queue.counts));
+        let (asked, read, heard) = (Arc::clone(&tasks), Arc::clone(&task_queue.counts), Arc::clone(&publisher.counts));
         exposed.push(Exposed::new(move |into| {
             asked.expose(into);
             read.expose(into);
+            heard.expose(into);
         }));
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
@@ -276,6 +286,7 @@ impl Upkeep {
             service_accounts: Arc::new(service_accounts),
             tasks,
             task_queue,
+            publisher,
         })
     }
 
@@ -336,6 +347,7 @@ impl Upkeep {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
         tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
+        tasks.spawn(self.publisher.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =

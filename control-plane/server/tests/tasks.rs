@@ -1,5 +1,5 @@
 //! Tasks through every door: labels and comments of GitHub, HTTP and gRPC. Each is one event, however often and by whichever door it
-//! is asked for.
+//! is asked for. And what GitHub says of what came of them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,14 +8,19 @@ mod support;
 use std::fmt::Write as _;
 
 use hmac::{KeyInit, Mac};
+use mindos_core::input::{EffectReport, Input};
+use mindos_core::record::EffectOutcome;
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::cloudevents::v1::cloud_event::Data;
+use mindos_proto::delivery::v1 as delivery;
+use mindos_proto::effect::v1::effect_service_client::EffectServiceClient;
+use mindos_proto::effect::v1::{EffectFilter, ListEffectsRequest};
 use mindos_proto::event::v1::{EventFilter, ListRequest};
 use mindos_proto::rpc;
 use mindos_proto::task::v1::task_service_client::TaskServiceClient;
 use mindos_proto::task::v1::{self as task, Mode, TaskSpec};
 use serde_json::{Value, json};
-use support::{Agent, Directory, Running, hello, http};
+use support::{Agent, Directory, PATIENCE, Running, hello, http};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -281,5 +286,109 @@ async fn a_task_over_grpc_is_worked_on_and_shown_with_its_result() {
     let key = Some(task::get_task_request::Key::Id("o/n#1/plan".to_owned()));
     let none = client.get_task(task::GetTaskRequest { key, include_output: false }).await.unwrap_err();
     assert_eq!(none.code(), Code::NotFound);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_comment_that_was_taken_gets_one_receipt() {
+    let directory = Directory::new();
+    let server = server(&directory, "tasks: {}").await;
+    for guid in ["c1", "c1", "c2"] {
+        let (code, _) = deliver(&server, "issue_comment", guid, &commented(31, "/approve", "OWNER")).await;
+        assert_eq!(code, 202);
+    }
+    deliver(&server, "issues", "g1", &labelled("ada")).await;
+    let mut effects = EffectServiceClient::<Channel>::new(server.channel().await);
+    let filter = EffectFilter { kind: "reaction".to_owned(), ..EffectFilter::default() };
+    let request = ListEffectsRequest { filter: Some(filter), ..ListEffectsRequest::default() };
+    let found = effects.list_effects(request).await.unwrap().into_inner().effects;
+    let first: Vec<_> = found.iter().filter(|effect| effect.repeats.is_empty()).collect();
+    assert_eq!(first.len(), 1, "{found:?}");
+    assert_eq!((first[0].target.as_str(), first[0].key.as_str()), ("o/n#9", "intake/issue/31/eyes"));
+    assert_eq!(first[0].general.as_ref().unwrap().name, "intake");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_merge_and_a_revert_of_our_pull_request_come_back_as_feedback_once_each() {
+    const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
+    let directory = Directory::new();
+    let server = server(&directory, "tasks: {}").await;
+    let (_, asked) = deliver(&server, "issues", "g1", &labelled("ada")).await;
+    let mut agent = coder(&server).await;
+    let assign = agent.assignment().await;
+    let wanted = |key: &str, kind: &str| delivery::Effect {
+        key: key.to_owned(),
+        kind: kind.to_owned(),
+        target: "o/n".to_owned(),
+        parameters_json: "{}".to_owned(),
+        ..delivery::Effect::default()
+    };
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
+        effects: vec![wanted("k1", "branch"), wanted("k2", "pull_request")],
+        ..Default::default()
+    };
+    agent.say(agent::agent_message::Message::Result(result)).await;
+    let effects = agent.settled().await.effect_ids;
+    assert_eq!(effects.len(), 2);
+    // What the broker reports once GitHub has answered it.
+    for (effect, observed) in
+        effects.iter().zip([json!({"sha": SHA, "branch": "b"}), json!({"number": 9, "id": 3, "sha": SHA})])
+    {
+        let report = EffectReport::Ended(EffectOutcome::Done { observed: observed.to_string().into() });
+        server.handle.offer([Input::Effect { effect: effect.parse().unwrap(), report }]).unwrap();
+    }
+    let merged = json!({
+        "action": "closed", "number": 9, "sender": {"login": "ada", "type": "User"},
+        "repository": {"full_name": "o/n", "html_url": "https://github.com/o/n", "url": "https://api.github.com/repos/o/n"},
+        "pull_request": {"number": 9, "merged": true, "merge_commit_sha": "f".repeat(40), "base": {"repo": {"id": 1}}, "head": {"repo": {"id": 1}}},
+    });
+    let reverted = json!({
+        "ref": "refs/heads/main", "sender": {"login": "bob", "type": "User"},
+        "repository": {"full_name": "o/n", "default_branch": "main", "url": "https://api.github.com/repos/o/n"},
+        "commits": [{"id": "1".repeat(40), "message": format!("Revert\n\nThis reverts commit {}.", "f".repeat(40))}],
+    });
+    // A pull request of somebody else, and one of the same number elsewhere.
+    let mut other = merged.clone();
+    other["pull_request"]["number"] = json!(10);
+    let mut elsewhere = merged.clone();
+    elsewhere["repository"]["full_name"] = json!("else/where");
+    for (guid, event, payload) in [
+        ("m0", "pull_request", &other),
+        ("m1", "pull_request", &elsewhere),
+        ("m2", "pull_request", &merged),
+        ("m2", "pull_request", &merged),
+        ("m3", "pull_request", &merged),
+        ("p1", "push", &reverted),
+    ] {
+        assert_eq!(deliver(&server, event, guid, payload).await.0, 202);
+    }
+    let filter = EventFilter { source: "/github/feedback".to_owned(), ..EventFilter::default() };
+    let began = std::time::Instant::now();
+    let found = loop {
+        let request = ListRequest { filter: Some(filter.clone()), ..ListRequest::default() };
+        let events = server.events().await.list(request).await.unwrap().into_inner().events;
+        if events.len() >= 2 {
+            break events;
+        }
+        assert!(began.elapsed() < PATIENCE, "{events:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let mut said: Vec<_> =
+        found.iter().map(|event| event.event.clone().unwrap()).map(|it| (it.r#type, it.id)).collect();
+    said.sort();
+    let expected = [
+        ("dev.mindos.feedback.accepted".to_owned(), "pull/o/n#9/merged".to_owned()),
+        ("dev.mindos.feedback.reverted".to_owned(), format!("commit/{}/reverted/{}", "f".repeat(40), "1".repeat(40))),
+    ];
+    assert_eq!(said, expected);
+    let subject = format!("d{}.1", asked["task"]["event"]);
+    assert!(found.iter().all(|event| event.event.as_ref().unwrap().attributes["subject"].attr.as_ref().is_some_and(|attr| {
+        matches!(attr, mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(text) if *text == subject)
+    })));
+    assert!(found.iter().all(|event| event.deliveries.is_empty()), "nobody is asked to work on it");
     server.stop().await;
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use mindos_model::Seq;
 use tracing::debug;
 
 use super::Http;
@@ -17,6 +18,7 @@ use crate::ingest::github::{Delivered, GithubError, Normalised, Secrets, read};
 use crate::ingest::github_trust::Logins;
 use crate::net::Connection;
 use crate::tasks::github::{Found, find};
+use crate::tasks::receipt::receipt;
 use crate::tasks::settings::TaskSettings;
 use crate::trace::context::adopt;
 
@@ -69,6 +71,7 @@ async fn receive(
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
     let sent_with = headers.clone();
     let (tasks, own) = (http.settings.tasks.load_full(), http.settings.own_logins.load());
+    let wants_receipt = tasks.rules.as_ref().is_some_and(|rules| rules.receipt);
     let understood = if held.bytes.len() <= INLINE_READ_MAX {
         understand(&headers, &held.bytes, secrets, &tasks, &own)
     } else {
@@ -112,6 +115,14 @@ async fn receive(
                 task => task?,
             };
             http.settings.task_counts.taken(task["duplicate"] == true);
+            // Also of one that was there: whoever took it may have ended before the receipt.
+            if wants_receipt
+                && let Some(event) = task["event"].as_u64()
+                && let Some(receipt) = receipt(&tenant, Seq(event), &wanted.task)
+                && http.context.handle.offer([receipt]).is_err()
+            {
+                debug!("a receipt found no room");
+            }
             published["task"] = task;
         }
     }

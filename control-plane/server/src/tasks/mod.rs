@@ -6,6 +6,7 @@ pub mod github;
 pub mod http_counts;
 pub mod queue;
 pub mod queue_settings;
+pub mod receipt;
 mod repository;
 pub mod settings;
 pub mod task;
