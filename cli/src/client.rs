@@ -11,6 +11,7 @@ use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::replay::v1::replay_service_client::ReplayServiceClient;
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
+use mindos_proto::task::v1::task_service_client::TaskServiceClient;
 use mindos_sdk::{Channel, DialError};
 
 use crate::failure::Failure;
@@ -93,6 +94,10 @@ impl Client {
 
     pub(crate) fn ledger(&self) -> LedgerServiceClient<Channel> {
         LedgerServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// What an error of a call means, to be used with `map_err`.

@@ -78,6 +78,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Instances(command) => wait(commands::fleet::instances(command, global)),
         Command::Routes(command) => wait(commands::routes::run(command, global)),
         Command::Budgets(command) => wait(commands::budgets::run(command, global)),
+        Command::Tasks(command) => wait(commands::tasks::run(command, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),

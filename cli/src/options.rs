@@ -7,7 +7,7 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
+    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -95,6 +95,9 @@ pub(crate) enum Command {
     /// Look at what generals want done outside, try again what failed, cancel it.
     #[command(subcommand, after_help = effects::EXAMPLES)]
     Effects(effects::EffectsCommand),
+    /// Ask for plans, changes and refinements of code, and look after them.
+    #[command(subcommand, after_help = tasks::EXAMPLES)]
+    Tasks(tasks::TasksCommand),
     /// Look at generals and hold work back from them.
     #[command(subcommand, after_help = fleet::GENERALS_EXAMPLES)]
     Generals(fleet::GeneralsCommand),

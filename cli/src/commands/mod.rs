@@ -27,6 +27,7 @@ mod routes_scorecard;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod sinks;
+pub(crate) mod tasks;
 pub(crate) mod tokens;
 mod words;
 

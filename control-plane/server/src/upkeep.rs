@@ -20,6 +20,8 @@ use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::effects::{Effects, Readers};
+use crate::feedback::publish::Publisher;
+use crate::feedback::view::FeedbackView;
 use crate::grpc::{self, Context, LedgerParts};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::ledger::anchors::{AnchorStates, Anchoring};
@@ -36,6 +38,8 @@ use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
 use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
+use crate::tasks::http_counts::TaskCounts;
+use crate::tasks::queue::{self as task_queue, QueueReader};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -63,6 +67,8 @@ pub enum UpkeepError {
     Board(#[from] BoardError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("failed to open the index of feedback")]
+    Feedback(#[from] rusqlite::Error),
     #[error("failed to open the keys of the ledger")]
     Keys(#[from] KeyringError),
     #[error("failed to open the ledger's checkpoints or redactions")]
@@ -102,6 +108,9 @@ pub struct Upkeep {
     service_accounts: Arc<ServiceAccounts>,
     effects: Effects,
     readers: Readers,
+    tasks: Arc<TaskCounts>,
+    task_queue: QueueReader,
+    publisher: Publisher,
 }
 
 impl Upkeep {
@@ -167,11 +176,15 @@ impl Upkeep {
         let view = RedactorView::open(&config.data_dir, places, ledger.redactions.clone());
         views.start(view.map_err(UpkeepError::Ledger)?, Priority::Low)?;
         let file = config.settings.as_deref();
-        let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
+        let live = LiveSettings::open(&config.webhooks, config.environment(), &config.log, file)?;
         let in_force = live.in_force();
         let client = Outgoing::new();
         let paces = Paces::default();
         let (view, senders, notices) = notify::start(&in_force.notify, &paces, &client, handle.durable_seq().next());
+        views.start(view, Priority::Low)?;
+        let path = config.data_dir.join("feedback.db");
+        let view = FeedbackView::open(&path, Arc::clone(&blobs), in_force.own_logins.clone())?;
+        let publisher = Publisher { path, said: view.said(), counts: Arc::default() };
         views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
@@ -240,6 +253,15 @@ impl Upkeep {
         let mut exposed = exposed;
         exposed.push(Exposed::new(move |into| counts.expose(into)));
         exposed.push(Exposed::new(move |into| states.expose(&noted, plane.durable_seq(), plane.now(), into)));
+        let tasks = Arc::new(TaskCounts::default());
+        let task_queue =
+            QueueReader { configured: Arc::clone(&in_force.tasks), counts: Arc::new(task_queue::Counts::default()) };
+        let (asked, read, heard) = (Arc::clone(&tasks), Arc::clone(&task_queue.counts), Arc::clone(&publisher.counts));
+        exposed.push(Exposed::new(move |into| {
+            asked.expose(into);
+            read.expose(into);
+            heard.expose(into);
+        }));
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
@@ -270,6 +292,9 @@ impl Upkeep {
             service_accounts: Arc::new(service_accounts),
             readers: effects.readers(),
             effects,
+            tasks,
+            task_queue,
+            publisher,
         })
     }
 
@@ -332,6 +357,8 @@ impl Upkeep {
         }
         tasks.spawn(self.readers.clone().watch(context.draining.clone()));
         tasks.spawn(self.effects.clone().run(Arc::clone(context)));
+        tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
+        tasks.spawn(self.publisher.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
@@ -414,6 +441,9 @@ impl Upkeep {
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),
                 doors: Arc::clone(&self.in_force.doors),
+                tasks: Arc::clone(&self.in_force.tasks),
+                own_logins: self.in_force.own_logins.clone(),
+                task_counts: Arc::clone(&self.tasks),
                 ..HttpSettings::default()
             },
         })

@@ -235,6 +235,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.route.v1.RouteService/Apply", Needs(&ROUTES_APPLY)),
     ("mindos.route.v1.RouteService/Explain", Needs(&ROUTES_READ)),
     ("mindos.route.v1.RouteService/Scorecards", Needs(&ROUTES_READ)),
+    // A task is an event of the source `/tasks`, and what it leads to.
+    ("mindos.task.v1.TaskService/CreateTask", Needs(&EVENTS_PUBLISH)),
+    ("mindos.task.v1.TaskService/GetTask", Needs(&DELIVERIES_READ)),
+    ("mindos.task.v1.TaskService/ListTasks", Needs(&DELIVERIES_READ)),
+    ("mindos.task.v1.TaskService/CancelTask", Needs(&DELIVERIES_CHANGE)),
 ];
 
 /// Paths of HTTP, as they are routed.
@@ -244,6 +249,10 @@ pub static PATHS: &[(Listener, Method, &str, Permission)] = &[
     (Listener::Api, Method::GET, "/metrics", Needs(&METRICS_READ)),
     (Listener::Api, Method::GET, "/sinks", Needs(&SINKS_READ)),
     (Listener::Api, Method::POST, "/events", Needs(&EVENTS_PUBLISH)),
+    (Listener::Api, Method::POST, "/api/v1/tasks", Needs(&EVENTS_PUBLISH)),
+    (Listener::Api, Method::GET, "/api/v1/tasks", Needs(&DELIVERIES_READ)),
+    (Listener::Api, Method::GET, "/api/v1/tasks/{task}", Needs(&DELIVERIES_READ)),
+    (Listener::Api, Method::DELETE, "/api/v1/tasks/{task}", Needs(&DELIVERIES_CHANGE)),
     (Listener::Api, Method::POST, "/upgrade/finalize", Needs(&UPGRADE_FINALIZE)),
     (Listener::Api, Method::POST, "/webhooks/github", Webhook),
     (Listener::Api, Method::POST, "/webhooks/gitlab", Webhook),

@@ -194,6 +194,34 @@ async fn cancel_ended(context: &Scoped, id: DeliveryId) -> Result<CancelResponse
     Err(Status::failed_precondition(format!("delivery {id} has succeeded: it cannot be cancelled any more")))
 }
 
+/// What became of a delivery that was to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    AtOnce,
+    /// Its general was told to stop.
+    Requested,
+    /// It had ended, or its general was told before.
+    Unchanged,
+}
+
+/// Cancels one open delivery.
+pub(super) async fn cancel_one(context: &Scoped, view: &DeliveryView) -> Result<Cancelled, Status> {
+    let becomes = match view.status {
+        Phase::Succeeded | Phase::Cancelled => return Ok(Cancelled::Unchanged),
+        Phase::Leased if view.cancel.is_some() => return Ok(Cancelled::Unchanged),
+        Phase::Leased => Cancelled::Requested,
+        Phase::Waiting | Phase::Parked => Cancelled::AtOnce,
+    };
+    let target = Target::One(view.delivery);
+    let changed = change(context, &target, vec![view.delivery], |request, tenant, select, by| Input::Cancel {
+        request,
+        tenant,
+        select,
+        by,
+    });
+    Ok(if changed.await?.is_empty() { Cancelled::Unchanged } else { becomes })
+}
+
 /// Has the plane change the deliveries; returns those that it did change.
 async fn change(
     context: &Scoped,

@@ -42,6 +42,7 @@ mod route_policy;
 mod route_table;
 mod scorecards;
 pub mod status;
+mod task;
 pub(crate) mod watch;
 mod words;
 
@@ -50,6 +51,7 @@ use std::sync::{Arc, OnceLock};
 pub use authority::Authorities;
 pub use identity::{Identities, IdentityParts};
 pub(crate) use route_table::{read as read_routes, write as write_routes};
+pub(crate) use task::TaskKey;
 
 use arc_swap::ArcSwap;
 use mindos_core::Limits;
@@ -69,6 +71,7 @@ use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use mindos_proto::replay::v1::replay_service_server::ReplayServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
+use mindos_proto::task::v1::task_service_server::TaskServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
 use tokio::sync::{Semaphore, watch as signal};
@@ -250,6 +253,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let effects = effect::EffectApi { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
     let access = access::AccessApi { context: Arc::clone(context) };
+    let tasks = task::Tasks { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -262,6 +266,7 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(EffectServiceServer::new(effects).max_encoding_message_size(usize::MAX))
         .add_service(ReplayServiceServer::new(replays))
         .add_service(AccessServiceServer::new(access))
+        .add_service(TaskServiceServer::new(tasks).max_encoding_message_size(usize::MAX))
         .add_service(RouteServiceServer::new(table));
 }
 
