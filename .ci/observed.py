@@ -4,7 +4,7 @@
     .ci/observed.py target/debug/mindos
 
 1. `promtool check rules` and `promtool test rules` on deploy/prometheus.
-2. A control plane with work that succeeds, fails and is parked, webhooks good and forged, and a sink; a Prometheus that scrapes it.
+2. A control plane with work that succeeds, fails and is parked, webhooks good and forged, a sink, and a queue of tasks that is not there; a Prometheus that scrapes it.
 3. Every rule is loaded and healthy. Every expression of rules and dashboard is evaluated without an error or a warning, and each
    selector in it has series: none names a metric or a label that nobody shows. What a panel asks for has a result.
 4. The dashboard is what Grafana's schema wants, as far as that is known here: there is no Grafana to load it.
@@ -151,6 +151,7 @@ def run(mindos, folder, started):
 
     (folder / "settings.yaml").write_text(
         f"github_secret: {SECRET}\nsinks: {{ci: {{url: 'http://127.0.0.1:{nobody}/'}}}}\n"
+        f"tasks: {{rabbitmq: {{port: {nobody}}}}}\n"
         f"anchors: [{{file: {folder / 'anchor.jsonl'}}}]\n"
         "quotas: [{name: all, source: '*', events: 1000000, per: 1s}]\n"
     )

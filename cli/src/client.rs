@@ -5,11 +5,13 @@ use mindos_proto::access::v1::access_service_client::AccessServiceClient;
 use mindos_proto::access::v1::authority_service_client::AuthorityServiceClient;
 use mindos_proto::budget::v1::budget_service_client::BudgetServiceClient;
 use mindos_proto::delivery::v1::delivery_service_client::DeliveryServiceClient;
+use mindos_proto::effect::v1::effect_service_client::EffectServiceClient;
 use mindos_proto::event::v1::event_service_client::EventServiceClient;
 use mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::replay::v1::replay_service_client::ReplayServiceClient;
 use mindos_proto::route::v1::route_service_client::RouteServiceClient;
+use mindos_proto::task::v1::task_service_client::TaskServiceClient;
 use mindos_sdk::{Channel, DialError};
 
 use crate::failure::Failure;
@@ -70,6 +72,10 @@ impl Client {
         DeliveryServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    pub(crate) fn effects(&self) -> EffectServiceClient<Channel> {
+        EffectServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
     pub(crate) fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
@@ -88,6 +94,10 @@ impl Client {
 
     pub(crate) fn ledger(&self) -> LedgerServiceClient<Channel> {
         LedgerServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// What an error of a call means, to be used with `map_err`.

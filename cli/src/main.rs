@@ -64,7 +64,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::ControlPlane(args) => commands::run::control_plane(*args),
         Command::Sidecar(args) => commands::run::sidecar(*args),
         Command::General(args) => {
-            mindos_generals::options::start(args).map_err(|error| Failure::world(error.to_string()))
+            mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
         }
         Command::Up(args) => wait_local(up::run(args, global)),
         Command::Send(args) => wait(commands::send::run(args, global)),
@@ -72,11 +72,13 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Feedback(args) => wait(commands::feedback::run(args, global)),
         Command::Events(command) => wait(commands::events::run(command, global)),
         Command::Deliveries(command) => wait(commands::deliveries::run(command, global)),
+        Command::Effects(command) => wait(commands::effects::run(command, global)),
         Command::Generals(command) => wait(commands::fleet::generals(command, global)),
         Command::Clusters(command) => wait(commands::fleet::clusters(command, global)),
         Command::Instances(command) => wait(commands::fleet::instances(command, global)),
         Command::Routes(command) => wait(commands::routes::run(command, global)),
         Command::Budgets(command) => wait(commands::budgets::run(command, global)),
+        Command::Tasks(command) => wait(commands::tasks::run(command, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use mindos_model::TenantName;
 
 use crate::commands::{
-    agents, auth, authority, budgets, contexts as context_commands, deliveries, events, feedback, fleet, import,
-    issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
+    agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
+    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Sidecar(Box<run::SidecarArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
-    General(mindos_generals::options::Options),
+    General(Box<mindos_generals::options::Options>),
     /// Publish an event, and wait for its results if asked to.
     #[command(after_help = send::EXAMPLES)]
     Send(send::SendArgs),
@@ -92,6 +92,12 @@ pub(crate) enum Command {
     /// Look at deliveries, cancel them, put parked ones back.
     #[command(subcommand, after_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Look at what generals want done outside, try again what failed, cancel it.
+    #[command(subcommand, after_help = effects::EXAMPLES)]
+    Effects(effects::EffectsCommand),
+    /// Ask for plans, changes and refinements of code, and look after them.
+    #[command(subcommand, after_help = tasks::EXAMPLES)]
+    Tasks(tasks::TasksCommand),
     /// Look at generals and hold work back from them.
     #[command(subcommand, after_help = fleet::GENERALS_EXAMPLES)]
     Generals(fleet::GeneralsCommand),
@@ -189,7 +195,10 @@ SIGTERM and SIGINT drain it: no new work, what runs may finish, the rest is hand
 const GENERAL_EXAMPLES: &str = "\
 Examples:
   mindos general --type security-general --listen 127.0.0.1:8080
-  mindos general --type triage-general --stdin < event.json";
+  mindos general --type triage-general --stdin < event.json
+  OPENAI_API_KEY=... mindos general --type code-review-general --model openai:gpt-4o-mini
+  mindos general --profile my-general.json --control-plane https://mindos.example.com:8091 --ca ca.pem --cluster eu --instance mine-0 \\
+    --slots 8";
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   mindos completions bash > ~/.local/share/bash-completion/completions/mindos

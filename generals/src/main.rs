@@ -14,6 +14,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(ended) = mindos_generals::coding::sandbox::entered() {
+        return ended;
+    }
     let Arguments { options } = Arguments::parse();
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,

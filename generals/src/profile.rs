@@ -7,7 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::analysis;
+use crate::analysis::{self, Analysis};
+use crate::model::Schema;
+use crate::report::Severity;
+use crate::tools;
+
+mod wants;
+
+pub use wants::{Budget, EffectKind, Lookup, Workflow};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +29,9 @@ pub struct Profile {
     pub title: String,
     /// The analyses it runs, in order.
     pub analyses: Vec<String>,
+    /// The tools it runs over a change, in order.
+    #[serde(default)]
+    pub tools: Vec<String>,
     /// Numbers the analyses compare with, each documented by its name and unit.
     #[serde(default)]
     pub thresholds: BTreeMap<String, u64>,
@@ -35,6 +45,34 @@ pub struct Profile {
     pub advice: BTreeMap<String, String>,
     /// The advice where no finding asks for one.
     pub otherwise: String,
+    /// What a model is told to do, as one text or a list of lines. Empty: no model is asked, also where there is one.
+    #[serde(default, deserialize_with = "wants::lines")]
+    pub instructions: String,
+    /// JSON Schema of what a model has to answer. Members with a meaning (`summary`, `verdict`, `findings`, `labels`, `priority`,
+    /// `past`) become effects; any other is shown under its `title`.
+    #[serde(default = "wants::default_schema")]
+    pub schema: Schema,
+    /// Models in the order to ask them, as `provider:name`, among those that are configured. Empty: in the order of the settings.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// What one run may use.
+    #[serde(default)]
+    pub budget: Budget,
+    /// What a model may look things up with, where the repository can be read.
+    #[serde(default)]
+    pub lookups: Vec<Lookup>,
+    /// What may come of the work on a forge. Empty: nothing but the report.
+    #[serde(default)]
+    pub effects: Vec<EffectKind>,
+    /// Labels that may be put on, besides those that the repository is known to have.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// From which severity of what was computed a check run fails; unset: it never does.
+    #[serde(default)]
+    pub check_fails_at: Option<Severity>,
+    /// How the work is done.
+    #[serde(default)]
+    pub workflow: Workflow,
 }
 
 /// A credential: a prefix and at least so many further letters of an alphabet.
@@ -55,10 +93,12 @@ pub struct SecretPattern {
 pub enum ProfileError {
     #[error("the profile is not usable: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("profile {profile}: there is no analysis `{name}`; there are {known}")]
-    UnknownAnalysis { profile: String, name: String, known: String },
-    #[error("profile {profile}: analysis `{analysis}` needs {what} `{name}`")]
-    MissingSetting { profile: String, analysis: String, what: &'static str, name: &'static str },
+    #[error("profile {profile}: there is no {kind} `{name}`; there are {known}")]
+    Unknown { profile: String, kind: &'static str, name: String, known: String },
+    #[error("profile {profile}: {kind} `{analysis}` needs {what} `{name}`")]
+    MissingSetting { profile: String, kind: &'static str, analysis: String, what: &'static str, name: &'static str },
+    #[error("profile {profile}: {fault}")]
+    Wrong { profile: String, fault: String },
     #[error("there is no general of type `{name}`; there are {known}")]
     UnknownType { name: String, known: String },
 }
@@ -87,22 +127,25 @@ stock!(
     "general-purpose",
 );
 
+/// Types that are built in and no part of the stock fleet.
+const FURTHER: &[(&str, &str)] = &[("coding-general", include_str!("../profiles/coding-general.json"))];
+
 impl Profile {
     /// The eleven types of the stock fleet, in the contract's order.
     pub fn types() -> impl Iterator<Item = &'static str> {
         STOCK.iter().map(|(name, _)| *name)
     }
 
-    /// The profile of a stock type, by its name with or without `-general`; `general` is the general-purpose one.
+    /// The profile of a built-in type, by its name with or without `-general`; `general` is the general-purpose one.
     ///
     /// # Errors
     /// `UnknownType`, naming the types there are.
     pub fn stock(general_type: &str) -> Result<Profile, ProfileError> {
         let wanted = if general_type == "general" { "general-purpose" } else { general_type };
-        let found = STOCK.iter().find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
+        let found = STOCK.iter().chain(FURTHER).find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
         let (_, text) = found.ok_or_else(|| ProfileError::UnknownType {
             name: general_type.chars().take(64).collect(),
-            known: Profile::types().collect::<Vec<_>>().join(", "),
+            known: STOCK.iter().chain(FURTHER).map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
         })?;
         Profile::parse(text)
     }
@@ -113,26 +156,60 @@ impl Profile {
     /// What is missing, unknown or not JSON.
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {
         let profile: Profile = serde_json::from_str(json)?;
-        for name in &profile.analyses {
-            let analysis = analysis::find(name).ok_or_else(|| ProfileError::UnknownAnalysis {
-                profile: profile.general_type.clone(),
+        if let Some(fault) = profile.fault() {
+            return Err(ProfileError::Wrong { profile: profile.general_type, fault });
+        }
+        profile.check("analysis", &profile.analyses, analysis::ALL)?;
+        profile.check("tool", &profile.tools, tools::ALL)?;
+        Ok(profile)
+    }
+
+    /// Whether all that is named exists and has the settings it needs.
+    fn check(&self, kind: &'static str, names: &[String], all: &[Analysis]) -> Result<(), ProfileError> {
+        for name in names {
+            let found = all.iter().find(|one| one.name == name).ok_or_else(|| ProfileError::Unknown {
+                profile: self.general_type.clone(),
+                kind,
                 name: name.clone(),
-                known: analysis::ALL.iter().map(|analysis| analysis.name).collect::<Vec<_>>().join(", "),
+                known: all.iter().map(|one| one.name).collect::<Vec<_>>().join(", "),
             })?;
             let missing = |what, name| ProfileError::MissingSetting {
-                profile: profile.general_type.clone(),
-                analysis: analysis.name.to_owned(),
+                profile: self.general_type.clone(),
+                kind,
+                analysis: found.name.to_owned(),
                 what,
                 name,
             };
-            if let Some(name) = analysis.thresholds.iter().find(|name| !profile.thresholds.contains_key(**name)) {
+            if let Some(name) = found.thresholds.iter().find(|name| !self.thresholds.contains_key(**name)) {
                 return Err(missing("the threshold", name));
             }
-            if let Some(name) = analysis.words.iter().find(|name| !profile.words.contains_key(**name)) {
+            if let Some(name) = found.words.iter().find(|name| !self.words.contains_key(**name)) {
                 return Err(missing("the words", name));
             }
         }
-        Ok(profile)
+        Ok(())
+    }
+
+    /// What is wrong with what it says of models and effects.
+    fn fault(&self) -> Option<String> {
+        if mindos_model::GeneralType::new(&self.general_type).is_err() {
+            return Some("`type` has to be 1 to 63 lower case letters, digits and hyphens".to_owned());
+        }
+        if self.instructions.len() > wants::INSTRUCTIONS_MAX {
+            return Some("`instructions` have more than 32 KiB".to_owned());
+        }
+        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50) {
+            return Some("`labels` takes up to 200 of 1 to 50 bytes".to_owned());
+        }
+        let fault = wants::schema_fault(self.schema.value());
+        let fault = fault.or_else(|| wants::budget_fault(&self.budget)).or_else(|| wants::models_fault(&self.models));
+        fault.map(str::to_owned)
+    }
+
+    /// Whether a kind of effect may come of its work.
+    #[must_use]
+    pub fn may(&self, kind: EffectKind) -> bool {
+        self.effects.contains(&kind)
     }
 
     pub(crate) fn threshold(&self, name: &str) -> u64 {
@@ -184,7 +261,7 @@ mod tests {
                 r#"{{"type":"x","specializations":[],"title":"X","analyses":["{analysis}"],"advice":{{}},"otherwise":"-"}}"#
             ))
         };
-        assert!(matches!(with("nothing"), Err(ProfileError::UnknownAnalysis { .. })));
+        assert!(matches!(with("nothing"), Err(ProfileError::Unknown { kind: "analysis", .. })));
         let error = with("size").unwrap_err().to_string();
         assert_eq!(error, "profile x: analysis `size` needs the threshold `small_lines`");
         assert!(with("trust").is_ok());
@@ -198,6 +275,7 @@ mod tests {
                 .analyses
                 .iter()
                 .filter_map(|name| analysis::find(name))
+                .chain(profile.tools.iter().filter_map(|name| tools::find(name)))
                 .flat_map(|analysis| analysis.codes.iter().copied())
                 .collect();
             for code in profile.advice.keys() {

@@ -10,7 +10,9 @@ pub mod wire;
 
 pub use google::rpc;
 pub use io::cloudevents;
-pub use mindos::{access, agent, blob, budget, delivery, event, fleet, identity, journal, ledger, replay, route};
+pub use mindos::{
+    access, agent, blob, budget, delivery, effect, event, fleet, identity, journal, ledger, replay, route, task,
+};
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mindos.binpb"));
@@ -57,6 +59,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.delivery.v1");
+        }
+    }
+    /// What is done outside, and what came of it.
+    pub mod effect {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.effect.v1");
         }
     }
     /// Publishing events and looking at them.
@@ -108,6 +117,13 @@ mod mindos {
             generated!("mindos.route.v1");
         }
     }
+    /// Tasks of the coding agent.
+    pub mod task {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.task.v1");
+        }
+    }
 }
 
 #[allow(clippy::all, missing_docs)]
@@ -146,10 +162,12 @@ mod tests {
             ("access", "AccessService"),
             ("access", "AuthorityService"),
             ("agent", "AgentService"),
+            ("agent", "RepositoryService"),
             ("blob", "BlobService"),
             ("replay", "ReplayService"),
             ("budget", "BudgetService"),
             ("delivery", "DeliveryService"),
+            ("effect", "EffectService"),
             ("event", "EventService"),
             ("fleet", "FleetService"),
             ("identity", "IdentityService"),

@@ -5,8 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use mindos_proto::convert;
 use mindos_proto::delivery::v1::{self as delivery, Degraded, Delivery, DeliveryFilter, DeliveryStatus};
+use mindos_proto::effect::v1::EffectFilter;
 use serde_json::json;
 
+use super::effects;
 use super::events::{print_one, short_reason};
 use super::filter::{DeliveryFilterArgs, PageArgs, ago, span};
 use crate::client::Client;
@@ -229,6 +231,14 @@ async fn get(args: GetArgs, global: &Global, client: &Client) -> Result<(), Fail
     if !attempts.is_empty() {
         render::print("");
         render::print(&attempts.text());
+    }
+    if !delivery.effects.is_empty() {
+        let filter = EffectFilter { delivery_id: delivery.delivery_id.clone(), ..EffectFilter::default() };
+        let mut wanted = effects::table();
+        let all = effects::fetch(client, &filter, PageArgs { limit: 0 }).await?;
+        all.iter().rev().for_each(|effect| wanted.row(effects::row(effect)));
+        render::print("");
+        render::print(&wanted.text());
     }
     let output = &value["output"]["data"];
     if !output.is_null() {

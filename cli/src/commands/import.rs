@@ -389,7 +389,7 @@ commands: { enabled: true }
         ];
         assert_eq!(lost, expected);
         assert_eq!(imported.routes["routes"][0]["targets"]["clusters"], json!(["dev", "prod-us"]));
-        assert_eq!(imported.routes["routes"].as_array().map(Vec::len), Some(7));
+        assert_eq!(imported.routes["routes"].as_array().map(Vec::len), Some(8));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod authority;
 pub(crate) mod budgets;
 pub(crate) mod contexts;
 pub(crate) mod deliveries;
+pub(crate) mod effects;
 pub(crate) mod events;
 pub(crate) mod feedback;
 pub(crate) mod filter;
@@ -26,6 +27,7 @@ mod routes_scorecard;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod sinks;
+pub(crate) mod tasks;
 pub(crate) mod tokens;
 mod words;
 

@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, event, fleet, ledger, replay, route};
+use mindos_proto::{FILE_DESCRIPTOR_SET, cloudevents, delivery, effect, event, fleet, ledger, replay, route, task};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value as Field,
@@ -36,6 +36,7 @@ named! {
     route::v1::Route = "mindos.route.v1.Route",
     event::v1::PublishResult = "mindos.event.v1.PublishResult",
     delivery::v1::Delivery = "mindos.delivery.v1.Delivery",
+    effect::v1::Effect = "mindos.effect.v1.Effect",
     delivery::v1::CancelResponse = "mindos.delivery.v1.CancelResponse",
     delivery::v1::RedriveResponse = "mindos.delivery.v1.RedriveResponse",
     fleet::v1::Cluster = "mindos.fleet.v1.Cluster",
@@ -49,6 +50,9 @@ named! {
     mindos_proto::journal::v1::Entry = "mindos.journal.v1.Entry",
     route::v1::RouteTable = "mindos.route.v1.RouteTable",
     route::v1::ApplyResponse = "mindos.route.v1.ApplyResponse",
+    task::v1::Task = "mindos.task.v1.Task",
+    task::v1::CreateTaskResponse = "mindos.task.v1.CreateTaskResponse",
+    task::v1::CancelTaskResponse = "mindos.task.v1.CancelTaskResponse",
 }
 
 fn pool() -> &'static DescriptorPool {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy,
-    TenantName, Timestamp, Token,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, EffectStatus, GeneralType, ParkReason, Region, RouteName,
+    Seq, Status, Strategy, TenantName, Timestamp, Token,
 };
 
 use crate::access::{AccessError, Identity, JoinRefused, TokenId};
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
+pub use crate::effect::{Earlier, EffectView};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
@@ -63,7 +64,14 @@ pub enum Reply {
     },
     Budgets(Vec<BudgetView>),
     Totals(Totals),
-    Payloads(Vec<(Seq, PayloadRef)>),
+    /// Where payloads stand.
+    Payloads(Vec<(PayloadOf, PayloadRef)>),
+    Effects(Vec<EffectView>),
+    /// Effects that were changed, and where the first change stands in the journal.
+    EffectsChanged {
+        effects: Vec<EffectId>,
+        at: Seq,
+    },
 }
 
 /// The answer to a publish.
@@ -84,6 +92,17 @@ pub struct PublishedDelivery {
     /// Unset when the general is bound at the lease.
     pub general: Option<Arc<GeneralKey>>,
     pub parked: Option<ParkReason>,
+}
+
+/// What a payload belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadOf {
+    Event(Seq),
+    /// Parameters of an effect, which comes from the event.
+    Effect {
+        event: Seq,
+        effect: EffectId,
+    },
 }
 
 /// Where a body stands in the journal.
@@ -121,6 +140,9 @@ pub enum PlaneMessage {
         delivery: DeliveryId,
         token: Token,
         verdict: SettledVerdict,
+        /// The effects of its intents, in their order. Empty where there were none, or where a result is repeated and all of its effects
+        /// have ended.
+        effects: Vec<EffectId>,
     },
     Reconciled {
         verdicts: Vec<(DeliveryId, Token, Claim)>,
@@ -230,6 +252,12 @@ pub enum Rejection {
     JoinRefused(Box<JoinRefused>),
     #[error("{field}: {reason}")]
     Redaction { field: &'static str, reason: String },
+    #[error("effect {effect} is not known or has ended")]
+    UnknownEffect { effect: EffectId },
+    #[error(
+        "effect {effect} is {status} and not put off: only failed ones and those that wait for their next try can be tried again"
+    )]
+    EffectNotFailed { effect: EffectId, status: EffectStatus },
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]
@@ -379,6 +407,10 @@ pub struct Totals {
     pub lanes: u64,
     pub sessions: u64,
     pub generals: u64,
+    /// Effects that are to be carried out.
+    pub effects_waiting: u64,
+    /// Effects that failed and wait for a person.
+    pub effects_failed: u64,
     pub dedupe_keys: u64,
     /// The oldest key that the core's own window holds.
     pub dedupe_from: Seq,

@@ -242,12 +242,14 @@ impl RouteTable {
         }
     }
 
-    /// The stock table of the GitLens contract.
+    /// The stock table: that of the GitLens contract, and before its last row the one for tasks.
     ///
     /// # Panics
     /// Never: the table is checked by a test.
     #[must_use]
     pub fn stock() -> RouteTable {
+        /// Place of the route for tasks.
+        const TASK: usize = 6;
         let stock = |name: &str, kinds: &[&str], types: &[&str], strategy| {
             let kinds = kinds.iter().map(|kind| Pattern(Arc::from(*kind))).collect();
             let types = types.iter().map(|ty| GeneralType::new(ty).expect("stock types are names")).collect();
@@ -255,7 +257,7 @@ impl RouteTable {
             let matches = Match { kinds, ..Match::default() };
             Route::new(name, matches, Targets { types, ..Targets::default() }, strategy)
         };
-        let routes = vec![
+        let mut routes = vec![
             stock(
                 "pr-created",
                 &["pr_created"],
@@ -282,8 +284,11 @@ impl RouteTable {
             ),
             stock("pr-merged", &["pr_merged"], &["deployment-general", "documentation-general"], Strategy::RoundRobin),
             stock("commit-graph", &["commit_graph"], &["analytics-general", "metrics-general"], Strategy::RoundRobin),
+            stock("task", &["task"], &["coding-general"], Strategy::LoadBalanced),
             stock("default", &[], &["general-purpose-general"], Strategy::RoundRobin),
         ];
+        // What is asked for is done once.
+        routes[TASK].count = 1;
         RouteTable { routes, trust: None }
     }
 }
@@ -358,8 +363,8 @@ mod tests {
     #[test]
     fn a_route_behind_the_default_is_refused() {
         let mut table = RouteTable::stock();
-        table.routes.swap(5, 6);
-        assert!(matches!(table.check(), Err(RouteError::Unreachable { index: 6, .. })));
+        table.routes.swap(6, 7);
+        assert!(matches!(table.check(), Err(RouteError::Unreachable { index: 7, .. })));
     }
 
     #[test]

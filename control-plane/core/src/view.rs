@@ -7,7 +7,8 @@ use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase, Setback};
 use crate::input::{Query, RequestId};
 use crate::output::{
-    ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, Rejection, Reply, Totals,
+    ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, PayloadOf, Rejection, Reply,
+    Totals,
 };
 use crate::pool::Pool;
 use crate::record::Load;
@@ -55,10 +56,20 @@ impl Durable {
                 Ok(Reply::Routes { table: in_force.table.clone(), at: in_force.at })
             }
             Query::Budgets => Ok(Reply::Budgets(self.budget_views(tenant, context))),
+            Query::EffectsDue { after, limit } => {
+                let due = self.effects.due_views(after);
+                Ok(Reply::Effects(due.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
+            Query::Effects { filter, after, limit } => {
+                let fitting = self.effects.fitting(tenant, &filter, after);
+                Ok(Reply::Effects(fitting.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {
                 let old = self.events.iter().filter(|(_, event)| event.payload.seq < before && !event.is_redacted());
-                let payloads = old.map(|(seq, event)| (seq, event.payload));
+                let payloads = old
+                    .map(|(seq, event)| (PayloadOf::Event(seq), event.payload))
+                    .chain(self.effects.before_record(before));
                 Ok(Reply::Payloads(payloads.take((limit as usize).min(ROWS_MAX)).collect()))
             }
         };
@@ -172,7 +183,10 @@ impl Durable {
         let leased = generals().map(|general| u64::from(general.leased)).sum();
         let lanes = generals().map(|general| general.queue.len()).sum::<usize>()
             + routes().map(|rule| rule.queue.len()).sum::<usize>();
+        let (effects_waiting, effects_failed) = self.effects.counts();
         Totals {
+            effects_waiting,
+            effects_failed,
             events_open: self.events.len() as u64,
             waiting,
             leased,

@@ -130,7 +130,13 @@ impl World {
     fn finish(&mut self) {
         let (session, assign) = self.running.pop_front().unwrap();
         let outcome = ReportedOutcome::Succeeded { output: None, output_type: None, output_ref: None };
-        let report = ResultReport { delivery: assign.delivery, token: assign.token, outcome, usage: Vec::new() };
+        let report = ResultReport {
+            delivery: assign.delivery,
+            token: assign.token,
+            outcome,
+            usage: Vec::new(),
+            effects: Vec::new(),
+        };
         let message = AgentMessage::Result(Box::new(report));
         self.plane.offer(Input::Agent { session, message }, self.now, Entropy(1));
         self.turn();

@@ -14,6 +14,7 @@ use mindos_model::Seq;
 use crate::ahead::{Ahead, read_ahead};
 use crate::chain::{self, Link};
 use crate::disk::Disk;
+use crate::encode::effect::KeyBlock;
 use crate::encode::seen_block::SeenBlock;
 use crate::encode::{self, DecodeError, Names};
 use crate::error::JournalError;
@@ -179,7 +180,7 @@ impl<D: Disk> Ledger<D> {
         let mut epoch = 0;
         let mut writer = None;
         let mut bytes = Vec::new();
-        let mut seen = SeenBlock::default();
+        let (mut seen, mut keys) = (SeenBlock::default(), KeyBlock::default());
         for item in items {
             if let Item::Header { epoch: of, .. } = &item {
                 epoch = *of;
@@ -188,21 +189,23 @@ impl<D: Disk> Ledger<D> {
                 Some(writer) => writer,
                 None => writer.insert(self.reader.write_snapshot(at, self.link_at(at)?, epoch)?),
             };
-            if seen.takes(&item) {
+            if seen.takes(&item) || keys.takes(&item) {
                 continue;
             }
-            if let Some(block) = seen.take() {
+            for block in [seen.take(), keys.take()].into_iter().flatten() {
                 writer.push(&block)?;
-                if seen.takes(&item) {
-                    continue;
-                }
+            }
+            if seen.takes(&item) || keys.takes(&item) {
+                continue;
             }
             bytes.clear();
             encode::state::encode(&item, &mut bytes);
             writer.push(&bytes)?;
         }
         if let Some(mut writer) = writer {
-            seen.take().map_or(Ok(()), |block| writer.push(&block))?;
+            for block in [seen.take(), keys.take()].into_iter().flatten() {
+                writer.push(&block)?;
+            }
             writer.finish()?;
         }
         Ok(())

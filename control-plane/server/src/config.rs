@@ -12,7 +12,8 @@ use crate::amount;
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
 use crate::secure::{Listeners, SecureConfig, SecureError};
-use crate::settings::WebhookConfig;
+use crate::settings::{Environment, WebhookConfig};
+use crate::tasks::queue_settings::RabbitConfig;
 
 /// What the control plane is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -189,6 +190,10 @@ pub struct Config {
     #[command(flatten)]
     pub webhooks: WebhookConfig,
 
+    /// Where the queue of tasks is.
+    #[command(flatten)]
+    pub rabbitmq: RabbitConfig,
+
     /// File with settings that are read again when it changes: secrets of webhooks, level of the log.
     #[arg(long, env = "MINDOS_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
@@ -210,7 +215,12 @@ const AGGREGATOR: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALH
 pub struct Port(Option<u16>);
 
 impl Port {
-    fn read(text: &str) -> Result<Port, String> {
+    /// The number, where it is one.
+    pub(crate) fn number(&self) -> Option<u16> {
+        self.0
+    }
+
+    pub(crate) fn read(text: &str) -> Result<Port, String> {
         if text.starts_with("tcp://") {
             return Ok(Port(None));
         }
@@ -223,7 +233,12 @@ impl Port {
 pub struct Secret(String);
 
 impl Secret {
-    fn read(text: &str) -> Result<Secret, String> {
+    /// The text.
+    pub(crate) fn show(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn read(text: &str) -> Result<Secret, String> {
         Ok(Secret(text.trim().to_owned()))
     }
 }
@@ -302,11 +317,12 @@ impl Config {
         self.aggregator_address.is_some() || self.aggregator_port.is_some()
     }
 
-    /// What the environment says of Discord.
+    /// What the environment says by names of earlier systems: of Discord, and of the queue of tasks.
     #[must_use]
-    pub fn discord(&self) -> DiscordEnv {
+    pub fn environment(&self) -> Environment {
         let token = self.discord_token.as_ref().map(|Secret(token)| token.clone());
-        DiscordEnv { token, prs_channel: self.prs_channel_id.clone() }
+        let discord = DiscordEnv { token, prs_channel: self.prs_channel_id.clone() };
+        Environment { discord, rabbitmq: self.rabbitmq.clone() }
     }
 
     /// Bounds and intervals of the plane.

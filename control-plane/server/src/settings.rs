@@ -7,6 +7,8 @@
 //! alertmanager: {secret: "the credentials of its authorization"}
 //! ingest: {..}                                  # see `ingest::generic`
 //! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
+//! tasks: {label: ai-help}                       # see `tasks::settings`
+//! feedback: {reactions: true}                   # see `feedback::settings`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
@@ -21,7 +23,7 @@
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
-//! Beside these stand `gitlens` and `notify`, each described in its own module.
+//! Beside these stand `gitlens`, `notify`, `effects` and `github`, each described in its own module.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all; once it was read, storing
 //! what came of it is all that is left, and cannot fail.
 
@@ -39,6 +41,8 @@ use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
+use crate::effects::settings::{self as effect_settings, EffectSettings, EffectsSection, GithubSection};
+use crate::feedback::settings::{Configured as FeedbackConfigured, FeedbackSection, FeedbackSettings};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
@@ -51,12 +55,16 @@ use crate::ledger::changes::SettingsDigest;
 use crate::limits::{Limits, LimitsSetting};
 use crate::logging::{self, Filter};
 use crate::notify::{self, DiscordEnv, NotifySection, Places};
+use crate::own_logins::OwnLogins;
 use crate::prices::Prices;
 use crate::reload::{ReloadError, Reloaded};
 use crate::secret::Secrets;
 use crate::sinks::settings::{Sink, SinkSetting};
 use crate::sinks::{self, Configured};
 use crate::surface::gitlens::{GitlensSection, GitlensSettings};
+use crate::tasks::queue::Configured as TasksConfigured;
+use crate::tasks::queue_settings::RabbitConfig;
+use crate::tasks::settings::{TaskSection, TaskSettings};
 use crate::trace;
 use crate::trace::settings::{Otlp, OtlpSetting};
 
@@ -144,6 +152,13 @@ struct Settings {
     oidc: Vec<OidcSetting>,
     #[serde(default)]
     token_review: Vec<TokenReviewSetting>,
+    #[serde(default)]
+    effects: EffectsSection,
+    #[serde(default, rename = "github")]
+    forge: GithubSection,
+    tasks: Option<TaskSection>,
+    #[serde(default)]
+    feedback: FeedbackSection,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -151,7 +166,15 @@ struct Settings {
 struct Base {
     github: GithubAccess,
     log: Filter,
-    discord: DiscordEnv,
+    environment: Environment,
+}
+
+/// What the environment says by names of earlier systems.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub discord: DiscordEnv,
+    /// Where the queue of tasks is.
+    pub rabbitmq: RabbitConfig,
 }
 
 /// What a file and the command line come to.
@@ -172,6 +195,9 @@ struct Checked {
     digest: SettingsDigest,
     oidc: Arc<Vec<OidcProvider>>,
     token_review: Arc<Vec<TokenReview>>,
+    effects: Arc<EffectSettings>,
+    tasks: Arc<TaskSettings>,
+    feedback: Arc<FeedbackSettings>,
 }
 
 impl Checked {
@@ -200,6 +226,10 @@ impl Checked {
             redact,
             oidc,
             token_review,
+            effects,
+            forge,
+            tasks,
+            feedback,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -208,14 +238,17 @@ impl Checked {
             (None, None) => base.github.clone(),
         };
         let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest, &webhook_tenants)?;
-        let notify = notify.places(&base.discord, secrets)?;
+        let app = github_app.as_ref().map(AppSetting::app).transpose()?;
+        let own = doors.tenant("github");
+        let effects = EffectSettings::new(&effects, &forge, app.as_ref(), &own, secrets)?;
+        let notify = notify.places(&base.environment.discord, secrets)?;
         let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
         sinks.extend(sinks::settings::notices(&notify));
         let log = log.map(|log| Filter::parse(&log)).transpose().map_err(|error| error.to_string())?;
         Ok(Checked {
             github: Arc::new(github),
             doors: Arc::new(Doors { unsigned: matches!(base.github, GithubAccess::Unsigned), ..doors }),
-            app: github_app.as_ref().map(AppSetting::app).transpose()?.map(Arc::new),
+            app: app.map(Arc::new),
             quotas: Arc::new(Quotas::new(&quotas)?),
             sinks: Arc::new(sinks),
             otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
@@ -229,6 +262,9 @@ impl Checked {
             digest: SettingsDigest::of(text),
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
             token_review: Arc::new(token_reviews(&token_review, secrets)?),
+            effects: Arc::new(effects),
+            tasks: Arc::new(TaskSettings::new(tasks.as_ref(), &base.environment.rabbitmq, secrets)?),
+            feedback: Arc::new(FeedbackSettings::new(&feedback)?),
         })
     }
 }
@@ -239,7 +275,7 @@ impl Checked {
 /// Says what is not accepted.
 pub fn check(text: &str) -> Result<(), String> {
     let log = Filter::parse("info").map_err(|error| error.to_string())?;
-    let base = Base { github: GithubAccess::Closed, log, discord: DiscordEnv::default() };
+    let base = Base { github: GithubAccess::Closed, log, environment: Environment::default() };
     Checked::read(text, &base, Secrets::Assumed).map(drop)
 }
 
@@ -278,6 +314,14 @@ pub struct InForce {
     pub oidc: jwt::settings::Configured,
     /// Which clusters are asked about tokens.
     pub token_review: ReviewConfigured,
+    /// Whether and as whom effects are carried out.
+    pub effects: effect_settings::Configured,
+    /// What is a task, and where they come from.
+    pub tasks: TasksConfigured,
+    /// How GitHub is asked for reactions.
+    pub feedback: FeedbackConfigured,
+    /// Whom we are on GitHub.
+    pub own_logins: OwnLogins,
 }
 
 impl InForce {
@@ -297,6 +341,10 @@ impl InForce {
             digest,
             oidc,
             token_review,
+            effects,
+            tasks,
+            feedback,
+            own_logins: _,
         } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
@@ -316,6 +364,9 @@ impl InForce {
         redact::set_rules(&checked.redact);
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
+        effects.store(Arc::clone(&checked.effects));
+        tasks.store(Arc::clone(&checked.tasks));
+        feedback.store(Arc::clone(&checked.feedback));
         logging::set_filter(&checked.log);
     }
 }
@@ -334,7 +385,7 @@ impl LiveSettings {
     /// Names the option or file that is not accepted.
     pub fn open(
         webhooks: &WebhookConfig,
-        discord: DiscordEnv,
+        environment: Environment,
         log: &str,
         file: Option<&Path>,
     ) -> Result<LiveSettings, SettingsError> {
@@ -361,7 +412,7 @@ impl LiveSettings {
             None => GithubAccess::Closed,
         };
         let log = Filter::parse(log).map_err(|error| SettingsError::Invalid(error.to_string()))?;
-        let base = Base { github, log, discord };
+        let base = Base { github, log, environment };
         let in_force = InForce::default();
         let file = match file {
             None => {
@@ -426,7 +477,7 @@ mod tests {
 
     #[test]
     fn webhooks_are_closed_unless_something_opens_them() {
-        let open = |config: WebhookConfig| LiveSettings::open(&config, DiscordEnv::default(), "info", None);
+        let open = |config: WebhookConfig| LiveSettings::open(&config, Environment::default(), "info", None);
         assert_eq!(kind(&open(WebhookConfig::default()).unwrap()), "closed");
         let secret = WebhookConfig { github_secret: Some("s".into()), ..Default::default() };
         assert_eq!(kind(&open(secret).unwrap()), "signed");
@@ -444,8 +495,8 @@ mod tests {
         let path = dir.path().join("settings.yaml");
         let open = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            let (config, discord) = (WebhookConfig::default(), DiscordEnv::default());
-            LiveSettings::open(&config, discord, "info", Some(&path)).map(|live| kind(&live))
+            let (config, environment) = (WebhookConfig::default(), Environment::default());
+            LiveSettings::open(&config, environment, "info", Some(&path)).map(|live| kind(&live))
         };
         assert_eq!(open("").unwrap(), "closed");
         assert_eq!(open("github_secret: abc\nlog: debug\n").unwrap(), "signed");
@@ -461,8 +512,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, secret) = (dir.path().join("settings.yaml"), dir.path().join("secret"));
         std::fs::write(&path, "").unwrap();
-        let (config, discord) = (WebhookConfig::default(), DiscordEnv::default());
-        let mut live = LiveSettings::open(&config, discord, "info", Some(&path)).unwrap();
+        let (config, environment) = (WebhookConfig::default(), Environment::default());
+        let mut live = LiveSettings::open(&config, environment, "info", Some(&path)).unwrap();
         let in_force = live.in_force();
         let file = live.file.as_mut().unwrap();
         let mut look = |text: &str| {

@@ -19,6 +19,9 @@ use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
+use crate::effects::{Effects, Readers};
+use crate::feedback::publish::Publisher;
+use crate::feedback::view::FeedbackView;
 use crate::grpc::{self, Context, LedgerParts};
 use crate::http::{self, Exposed, HttpParts, HttpSettings, Scraped};
 use crate::ledger::anchors::{AnchorStates, Anchoring};
@@ -35,6 +38,8 @@ use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
 use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
+use crate::tasks::http_counts::TaskCounts;
+use crate::tasks::queue::{self as task_queue, QueueReader};
 use crate::trace::{self, Tracer};
 use crate::views::blob_refs::{BlobRefs, BlobRefsView, RefsError};
 use crate::views::dedupe::{DedupeError, DedupeIndex, DedupeWriter, Horizon};
@@ -62,6 +67,8 @@ pub enum UpkeepError {
     Board(#[from] BoardError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("failed to open the index of feedback")]
+    Feedback(#[from] rusqlite::Error),
     #[error("failed to open the keys of the ledger")]
     Keys(#[from] KeyringError),
     #[error("failed to open the ledger's checkpoints or redactions")]
@@ -99,6 +106,11 @@ pub struct Upkeep {
     anchoring: Option<Anchoring>,
     jwt: Jwt,
     service_accounts: Arc<ServiceAccounts>,
+    effects: Effects,
+    readers: Readers,
+    tasks: Arc<TaskCounts>,
+    task_queue: QueueReader,
+    publisher: Publisher,
 }
 
 impl Upkeep {
@@ -164,11 +176,15 @@ impl Upkeep {
         let view = RedactorView::open(&config.data_dir, places, ledger.redactions.clone());
         views.start(view.map_err(UpkeepError::Ledger)?, Priority::Low)?;
         let file = config.settings.as_deref();
-        let live = LiveSettings::open(&config.webhooks, config.discord(), &config.log, file)?;
+        let live = LiveSettings::open(&config.webhooks, config.environment(), &config.log, file)?;
         let in_force = live.in_force();
         let client = Outgoing::new();
         let paces = Paces::default();
         let (view, senders, notices) = notify::start(&in_force.notify, &paces, &client, handle.durable_seq().next());
+        views.start(view, Priority::Low)?;
+        let path = config.data_dir.join("feedback.db");
+        let view = FeedbackView::open(&path, Arc::clone(&blobs), in_force.own_logins.clone())?;
+        let publisher = Publisher { path, said: view.said(), counts: Arc::default() };
         views.start(view, Priority::Low)?;
         let Views { followers, progress, .. } = views;
 
@@ -232,8 +248,20 @@ impl Upkeep {
             dir: config.data_dir.join("anchors"),
         };
         let (states, noted, plane) = (anchoring.states.clone(), ledger.checkpoints.clone(), handle.clone());
+        let effects = Effects::new(&in_force.effects, sinks.client.clone(), handle);
+        let counts = effects.counts();
         let mut exposed = exposed;
+        exposed.push(Exposed::new(move |into| counts.expose(into)));
         exposed.push(Exposed::new(move |into| states.expose(&noted, plane.durable_seq(), plane.now(), into)));
+        let tasks = Arc::new(TaskCounts::default());
+        let task_queue =
+            QueueReader { configured: Arc::clone(&in_force.tasks), counts: Arc::new(task_queue::Counts::default()) };
+        let (asked, read, heard) = (Arc::clone(&tasks), Arc::clone(&task_queue.counts), Arc::clone(&publisher.counts));
+        exposed.push(Exposed::new(move |into| {
+            asked.expose(into);
+            read.expose(into);
+            heard.expose(into);
+        }));
         let (reads, settings) = (Arc::clone(reads), Some(live));
         Ok(Upkeep {
             dedupe,
@@ -262,6 +290,11 @@ impl Upkeep {
             anchoring: Some(anchoring),
             jwt,
             service_accounts: Arc::new(service_accounts),
+            readers: effects.readers(),
+            effects,
+            tasks,
+            task_queue,
+            publisher,
         })
     }
 
@@ -296,6 +329,7 @@ impl Upkeep {
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
+        let _ = context.effects.set(Arc::clone(&self.in_force.effects));
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
@@ -321,6 +355,10 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.readers.clone().watch(context.draining.clone()));
+        tasks.spawn(self.effects.clone().run(Arc::clone(context)));
+        tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
+        tasks.spawn(self.publisher.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =
@@ -383,6 +421,7 @@ impl Upkeep {
     /// The services that agents need beside their stream: payloads and outputs too large for it.
     pub fn agent_services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
         grpc::blobs(context, Arc::clone(&self.blobs), routes);
+        grpc::repositories(context, self.readers.clone(), routes);
     }
 
     /// What answers HTTP.
@@ -402,6 +441,9 @@ impl Upkeep {
             settings: HttpSettings {
                 github: Arc::clone(&self.in_force.github),
                 doors: Arc::clone(&self.in_force.doors),
+                tasks: Arc::clone(&self.in_force.tasks),
+                own_logins: self.in_force.own_logins.clone(),
+                task_counts: Arc::clone(&self.tasks),
                 ..HttpSettings::default()
             },
         })

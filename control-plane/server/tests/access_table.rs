@@ -65,7 +65,7 @@ async fn call(channel: &Channel, name: &str, credential: &Credential) -> Option<
 }
 
 async fn ask(at: std::net::SocketAddr, method: &str, path: &str, credential: &Credential) -> (u16, Option<String>) {
-    let path = path.replace("{cluster}", "c1").replace("{name}", "g1");
+    let path = path.replace("{cluster}", "c1").replace("{name}", "g1").replace("{task}", "1");
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     if let Some(token) = &credential.token {
         let _ = write!(head, "authorization: Bearer {token}\r\n");

@@ -8,7 +8,8 @@ use super::Analysis;
 use crate::event::Topic;
 use crate::report::{Findings, Severity};
 use crate::text::{clipped, count, span};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -30,7 +31,7 @@ pub(super) const COMMITS: Analysis = Analysis {
     run: commits,
 };
 
-fn commits(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn commits(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if event.topic() != Topic::Push {
         return change_numbers(event, findings);
     }
@@ -44,21 +45,14 @@ fn commits(profile: &Profile, event: &Event, findings: &mut Findings) {
             findings.add(severity, code, format!("{name} was {word}."), json!({"ref": name}));
         }
     }
-    let commits = event.commits();
+    let commits = event.history();
     if commits.is_empty() {
         return findings.add(Severity::Info, "push.empty", "No commits came with it.".to_owned(), json!({"ref": name}));
     }
-    let text_of = |commit: &Value, path: &str| commit.pointer(path).and_then(Value::as_str).map(str::to_owned);
-    let authors: BTreeSet<String> = commits
-        .iter()
-        .filter_map(|it| text_of(it, "/author/username").or_else(|| text_of(it, "/author/email")))
-        .collect();
-    let distinct = commits.iter().filter(|it| it.get("distinct") == Some(&Value::Bool(true))).count() as u64;
-    // A push does not list parents; git's own words for a merge are the sign of one.
-    let merges = commits
-        .iter()
-        .filter(|it| it.get("message").and_then(Value::as_str).is_some_and(|text| text.starts_with("Merge ")))
-        .count() as u64;
+    let authors: BTreeSet<&str> = commits.iter().map(|it| it.author.as_str()).filter(|it| !it.is_empty()).collect();
+    let listed = event.commits().iter();
+    let distinct = listed.filter(|it| it.get("distinct") == Some(&Value::Bool(true))).count() as u64;
+    let merges = commits.iter().filter(|it| it.is_merge()).count() as u64;
     let total = commits.len() as u64;
     let counted = format!("{} by {}", count(total, "commit"), count(authors.len() as u64, "author"));
     findings.add(
@@ -79,7 +73,7 @@ fn commits(profile: &Profile, event: &Event, findings: &mut Findings) {
     files(profile, event, findings);
 }
 
-fn files(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn files(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let files = event.files();
     if files.is_empty() {
         return;
@@ -93,12 +87,9 @@ fn files(profile: &Profile, event: &Event, findings: &mut Findings) {
         json!({"added": added, "modified": modified, "removed": removed}),
     );
     let mut touched: BTreeMap<&str, u64> = BTreeMap::new();
-    for commit in event.commits() {
-        let in_commit: BTreeSet<&str> = ["added", "modified", "removed"]
-            .iter()
-            .flat_map(|how| commit.get(*how).and_then(Value::as_array).into_iter().flatten())
-            .filter_map(Value::as_str)
-            .collect();
+    let commits = event.history();
+    for commit in commits.iter() {
+        let in_commit: BTreeSet<&str> = commit.touched.iter().map(|it| it.path.as_str()).collect();
         for path in in_commit {
             *touched.entry(path).or_default() += 1;
         }
@@ -117,7 +108,7 @@ fn files(profile: &Profile, event: &Event, findings: &mut Findings) {
     }
 }
 
-fn change_numbers(event: &Event, findings: &mut Findings) {
+fn change_numbers(event: &Evidence<'_>, findings: &mut Findings) {
     let names = ["commits", "additions", "deletions", "changed_files", "comments", "review_comments"];
     let numbers: Map<String, Value> = names
         .iter()
@@ -160,7 +151,7 @@ const MEASURES: [(&str, &str, &str, &str); 13] = [
     ("from the newest commit to the push", "head_commit.timestamp", "repository.pushed_at", ""),
 ];
 
-fn timings(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn timings(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     for (name, from, to, kind) in MEASURES {
         // A pull request that was merged was closed at the same moment.
         if name == "from opening to close" && event.at("pull_request.merged_at").is_some() {
@@ -194,7 +185,7 @@ pub(super) const INVENTORY: Analysis = Analysis {
     run: inventory,
 };
 
-fn inventory(_: &Profile, event: &Event, findings: &mut Findings) {
+fn inventory(_: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let mut people = BTreeSet::new();
     let mut nodes = 0;
     walk(&event.data, 0, &mut nodes, &mut people);

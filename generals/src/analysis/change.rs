@@ -7,7 +7,8 @@ use serde_json::json;
 use super::Analysis;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -19,7 +20,7 @@ pub(super) const SIZE: Analysis = Analysis {
     run: size,
 };
 
-fn size(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn size(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if !event.is_change() {
         return;
     }
@@ -74,7 +75,7 @@ pub(super) const DESCRIPTION: Analysis = Analysis {
     run: description,
 };
 
-fn description(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn description(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if !event.is_change() && event.at("issue").is_none() {
         return;
     }
@@ -121,7 +122,7 @@ pub(super) const BRANCH: Analysis = Analysis {
     run: branch,
 };
 
-fn branch(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn branch(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let Some(head) = event.head() else { return };
     let name = clipped(head, NAME_MAX);
     let data = json!({"branch": name});
@@ -155,7 +156,7 @@ pub(super) const SHAPE: Analysis = Analysis {
     run: shape,
 };
 
-fn shape(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn shape(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let limit = |name: &str| profile.threshold(name);
     if let Some(files) = event.number("pull_request.changed_files") {
         let lines = event
@@ -202,7 +203,7 @@ fn shape(profile: &Profile, event: &Event, findings: &mut Findings) {
     }
 }
 
-fn directories(event: &Event, scattered: u64, findings: &mut Findings) {
+fn directories(event: &Evidence<'_>, scattered: u64, findings: &mut Findings) {
     let files = event.files();
     if files.is_empty() {
         return;

@@ -6,7 +6,8 @@ use super::Analysis;
 use crate::event::Topic;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions, path_fits};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 const TITLE_MAX: usize = 120;
@@ -36,7 +37,7 @@ fn is_release_branch(profile: &Profile, name: &str) -> bool {
     })
 }
 
-fn readiness(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn readiness(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if event.topic() == Topic::Push {
         return pushed(profile, event, findings);
     }
@@ -79,7 +80,7 @@ fn readiness(profile: &Profile, event: &Event, findings: &mut Findings) {
     }
 }
 
-fn pushed(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn pushed(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let Some(name) = event.text("ref") else { return };
     let deleted = event.flag("deleted") == Some(true);
     if let Some(tag) = name.strip_prefix("refs/tags/") {
@@ -103,7 +104,7 @@ pub(super) const DEPLOYMENT: Analysis = Analysis {
     run: deployment,
 };
 
-fn deployment(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn deployment(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if event.topic() != Topic::Deployment {
         return;
     }
@@ -141,7 +142,7 @@ pub(super) const RELEASE: Analysis = Analysis {
     run: release,
 };
 
-fn release(_: &Profile, event: &Event, findings: &mut Findings) {
+fn release(_: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if event.topic() != Topic::Release {
         return;
     }
@@ -185,7 +186,7 @@ pub(super) const DOCS: Analysis = Analysis {
     run: docs,
 };
 
-fn docs(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn docs(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let files = event.files();
     if !files.is_empty() {
         let docs: Vec<String> = files
@@ -234,7 +235,7 @@ pub(super) const CHANGELOG: Analysis = Analysis {
 };
 
 /// Drafts an entry from the title: its section by the prefix or first word, its text without the prefix.
-fn changelog(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn changelog(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if !event.is_change() || event.topic() == Topic::ReviewComment {
         return;
     }
@@ -271,6 +272,7 @@ fn changelog(profile: &Profile, event: &Event, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     #[test]
     fn versions_have_three_numbers() {

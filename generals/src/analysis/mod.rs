@@ -1,6 +1,6 @@
 //! The analyses: each looks at one side of an event and states what is true of it.
 //!
-//! An analysis that does not apply to an event says nothing. It declares the settings it uses and the codes of the findings it
+//! An analysis that does not apply to what it is given says nothing. It declares the settings it uses and the codes of the findings it
 //! can make, so that a profile can be checked before anything runs.
 
 mod activity;
@@ -10,8 +10,9 @@ mod quality;
 mod sorting;
 mod trust;
 
+use crate::Profile;
+use crate::evidence::Evidence;
 use crate::report::Findings;
-use crate::{Event, Profile};
 
 /// One analysis, by the name profiles use.
 pub(crate) struct Analysis {
@@ -23,7 +24,7 @@ pub(crate) struct Analysis {
     /// Findings it can make.
     #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) codes: &'static [&'static str],
-    pub(crate) run: fn(&Profile, &Event, &mut Findings),
+    pub(crate) run: fn(&Profile, &Evidence<'_>, &mut Findings),
 }
 
 /// Every analysis there is.

@@ -6,7 +6,8 @@ use super::Analysis;
 use crate::event::Topic;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions, path_fits};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -27,7 +28,7 @@ pub(super) const REVIEW: Analysis = Analysis {
     run: review,
 };
 
-fn review(_: &Profile, event: &Event, findings: &mut Findings) {
+fn review(_: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if !event.is_change() || event.topic() == Topic::Plain {
         return;
     }
@@ -49,7 +50,7 @@ fn review(_: &Profile, event: &Event, findings: &mut Findings) {
     }
 }
 
-fn state(event: &Event, findings: &mut Findings) {
+fn state(event: &Evidence<'_>, findings: &mut Findings) {
     let by = clipped(event.text("review.user.login").unwrap_or("an unnamed person"), NAME_MAX);
     let data = json!({"reviewer": by});
     let (severity, code, text) = match event.text("review.state").unwrap_or_default().to_lowercase().as_str() {
@@ -92,7 +93,7 @@ pub(super) const TESTS: Analysis = Analysis {
     run: tests,
 };
 
-fn tests(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn tests(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let files = event.files();
     if !files.is_empty() {
         let tests = files.iter().filter(|touch| path_fits(touch.path, profile.words("test_paths"))).count() as u64;
@@ -152,7 +153,7 @@ pub(super) const CHECKS: Analysis = Analysis {
     run: checks,
 };
 
-fn checks(_: &Profile, event: &Event, findings: &mut Findings) {
+fn checks(_: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let (member, unnamed) = match event.topic() {
         Topic::CheckRun => ("check_run", "(unnamed)"),
         Topic::WorkflowRun => ("workflow_run", "(unnamed workflow)"),

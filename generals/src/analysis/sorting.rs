@@ -6,7 +6,8 @@ use super::Analysis;
 use crate::event::Topic;
 use crate::report::{Findings, Severity};
 use crate::text::{clipped, count, mentions, references, span};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 const DAY: u64 = 86_400;
@@ -20,13 +21,13 @@ pub(super) const LABELS: Analysis = Analysis {
 };
 
 /// Texts to sort by: title, description, and what is just being said.
-fn texts(event: &Event) -> Vec<&str> {
+fn texts<'a>(event: &'a Evidence<'_>) -> Vec<&'a str> {
     let said = ["comment.body", "review.body", "check_run.output.title", "check_run.name", "workflow_run.name"];
     let said = said.iter().filter_map(|path| event.text(path));
     [event.title(), event.description()].into_iter().flatten().chain(said).collect()
 }
 
-fn labels(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn labels(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let texts = texts(event);
     if texts.is_empty() {
         return;
@@ -66,7 +67,7 @@ pub(super) const RELATED: Analysis = Analysis {
     run: related,
 };
 
-fn related(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn related(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let mut numbers: Vec<u64> = Vec::new();
     let mut duplicate = false;
     for text in texts(event) {
@@ -103,7 +104,7 @@ fn related(profile: &Profile, event: &Event, findings: &mut Findings) {
 pub(super) const AGE: Analysis =
     Analysis { name: "age", thresholds: &["stale_days"], words: &[], codes: &["age.stale", "age.fresh"], run: age };
 
-fn age(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn age(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let pairs = [("issue.created_at", "issue.updated_at"), ("pull_request.created_at", "pull_request.updated_at")];
     let Some(seconds) = pairs.iter().find_map(|(from, to)| event.between(from, to)) else { return };
     let data = json!({"seconds": seconds, "days": seconds / DAY});
@@ -137,7 +138,7 @@ pub(super) const URGENCY: Analysis = Analysis {
 };
 
 /// Adds up points, each with its reason.
-fn urgency(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn urgency(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let mut reasons: Vec<(u64, String)> = Vec::new();
     let points = |name: &str| profile.threshold(name);
     let in_list = |list: &str, text: &str| profile.words(list).iter().find(|word| mentions(text, word)).cloned();
@@ -204,6 +205,7 @@ fn urgency(profile: &Profile, event: &Event, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn level(data: serde_json::Value) -> String {
         let profile = Profile::stock("priority-general").unwrap();

@@ -8,7 +8,8 @@ use super::Analysis;
 use crate::profile::SecretPattern;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, path_fits};
-use crate::{Event, Profile};
+use crate::Profile;
+use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -20,7 +21,7 @@ pub(super) const TRUST: Analysis = Analysis {
     run: trust,
 };
 
-fn trust(_: &Profile, event: &Event, findings: &mut Findings) {
+fn trust(_: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if let (Some(head), Some(base)) =
         (event.number("pull_request.head.repo.id"), event.number("pull_request.base.repo.id"))
         && head != base
@@ -62,7 +63,7 @@ fn trust(_: &Profile, event: &Event, findings: &mut Findings) {
 }
 
 /// An app installation that may write.
-fn permissions(event: &Event, findings: &mut Findings) {
+fn permissions(event: &Evidence<'_>, findings: &mut Findings) {
     let Some(granted) = event.at("installation.permissions").and_then(|it| it.as_object()) else { return };
     let strong = |level: &str| matches!(level, "write" | "admin");
     let writes: Vec<String> = granted
@@ -84,7 +85,7 @@ pub(super) const SECRETS: Analysis =
     Analysis { name: "secrets", thresholds: &[], words: &[], codes: &["secrets.found", "secrets.none"], run: secrets };
 
 /// Says what kind of credential stands where, never the credential.
-fn secrets(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn secrets(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let writings = event.writings();
     let mut found: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for &(place, text) in &writings {
@@ -145,7 +146,7 @@ pub(super) const PATHS: Analysis = Analysis {
     run: paths,
 };
 
-fn paths(profile: &Profile, event: &Event, findings: &mut Findings) {
+fn paths(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let files = event.files();
     if files.is_empty() {
         if event.is_change() {
@@ -173,6 +174,7 @@ fn paths(profile: &Profile, event: &Event, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     fn event(text: &str) -> Event {
         Event { data: json!({"comment": {"body": text}, "issue": {"number": 1}}), ..Event::default() }

@@ -1,9 +1,9 @@
 //! Words of the model and the enum values that stand for them.
 
-use mindos_model::{ParkReason, Priority, Status, Strategy};
+use mindos_model::{EffectStatus, ParkReason, Priority, Status, Strategy};
 
 use super::Invalid;
-use crate::{delivery, route};
+use crate::{delivery, effect, route};
 
 /// Both ways between a word and its enum value, and from the number on the wire.
 macro_rules! word {
@@ -33,6 +33,7 @@ word!(Status, delivery::v1::DeliveryStatus, "status", { Waiting, Leased, Parked,
 word!(ParkReason, delivery::v1::ParkReason, "park_reason", {
     Poison, TooLarge, AttemptsExhausted, Blocked, BacklogFull, OverBudget, Delayed, Guarded
 });
+word!(EffectStatus, effect::v1::EffectStatus, "status", { Waiting, Failed, Done, DryRun, Cancelled, Repeated });
 word!(Strategy, route::v1::Strategy, "strategy", {
     Broadcast, RoundRobin, LoadBalanced, Sticky, Failover, Race, Split, Shadow
 });

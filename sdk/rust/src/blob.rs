@@ -1,13 +1,14 @@
 //! Large payloads, by their digest.
 
 use bytes::{Bytes, BytesMut};
+use mindos_model::FailureKind;
 use mindos_model::limits::BLOB_MAX;
 use mindos_proto::blob::v1::blob_service_client::BlobServiceClient;
 use mindos_proto::blob::v1::put_request::Part;
 use mindos_proto::blob::v1::{GetRequest, PutHeader, PutRequest};
 use sha2::{Digest, Sha256};
 
-use crate::{Channel, Error};
+use crate::{Channel, Error, Failure, Retry};
 
 /// Bytes of one part.
 const CHUNK: usize = 256 * 1024;
@@ -23,6 +24,26 @@ pub fn blob_ref(bytes: &[u8]) -> String {
         }
         text
     })
+}
+
+/// Where work puts what is too large for a message, from a piece of work's [`Work::blobs`](crate::Work::blobs).
+#[derive(Clone, Debug)]
+pub struct Blobs(pub(crate) Channel);
+
+impl Blobs {
+    /// Stores bytes; they are on stable storage when this returns their address, `blob:sha256:<hex>`.
+    ///
+    /// # Errors
+    /// [`FailureKind::Transient`](mindos_model::FailureKind::Transient) when that cannot be done just then, else
+    /// [`FailureKind::Poison`](mindos_model::FailureKind::Poison).
+    pub async fn put(&self, bytes: impl Into<Bytes>, content_type: &str) -> Result<String, Failure> {
+        let bytes = bytes.into();
+        let stored = Retry::default().run(|| put(self.0.clone(), bytes.clone(), content_type)).await;
+        stored.map_err(|error| {
+            let kind = if error.is_temporary() { FailureKind::Transient } else { FailureKind::Poison };
+            Failure::new(kind, format!("a blob cannot be stored: {}", crate::error::chain(&error)))
+        })
+    }
 }
 
 pub(crate) fn is_blob_ref(text: &str) -> bool {

@@ -14,6 +14,7 @@ pub mod attack;
 pub mod chance;
 pub mod client;
 pub mod faketime;
+pub mod forge;
 pub mod general;
 pub mod kills;
 pub mod process;

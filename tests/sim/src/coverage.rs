@@ -90,7 +90,7 @@ const STEPS: [&str; 43] = [
     "cancel_redacted",
 ];
 
-const OTHERS: [&str; 43] = [
+const OTHERS: [&str; 53] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -134,6 +134,16 @@ const OTHERS: [&str; 43] = [
     "AuthorityChanged",
     "CheckpointSigned",
     "PayloadsRedacted",
+    "EffectIntended",
+    "EffectDeferred",
+    "EffectEnded",
+    "EffectRevived",
+    "effect tried in vain",
+    "effect limited",
+    "effect done",
+    "effect looked at",
+    "effect failed",
+    "effect cancelled",
 ];
 
 /// Hits of each (phase, step).
@@ -295,7 +305,11 @@ fn step_of(record: &Record) -> Option<usize> {
         | Record::BudgetAcknowledged(_)
         | Record::BudgetCrossed(_)
         | Record::Access(_)
-        | Record::PayloadsRedacted(_) => return None,
+        | Record::PayloadsRedacted(_)
+        | Record::EffectIntended(_)
+        | Record::EffectDeferred(_)
+        | Record::EffectEnded(_)
+        | Record::EffectRevived(_) => return None,
     })
 }
 
@@ -315,7 +329,12 @@ fn other_of(record: &Record) -> Option<usize> {
         Record::BudgetRemoved(_) => Some(20),
         Record::BudgetAcknowledged(_) => Some(21),
         Record::BudgetCrossed(_) => Some(22),
-        Record::Access(_) | Record::PayloadsRedacted(_) => OTHERS.iter().position(|name| *name == record.kind()),
+        Record::Access(_)
+        | Record::PayloadsRedacted(_)
+        | Record::EffectIntended(_)
+        | Record::EffectDeferred(_)
+        | Record::EffectEnded(_)
+        | Record::EffectRevived(_) => OTHERS.iter().position(|name| *name == record.kind()),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

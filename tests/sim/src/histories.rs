@@ -15,7 +15,7 @@ use crate::ledger::Broken;
 use crate::words;
 
 /// Kinds of records there are.
-pub const KINDS: usize = 42;
+pub const KINDS: usize = 46;
 /// The file that says what the journal leads to.
 pub const STATE: &str = "state.txt";
 
@@ -81,6 +81,16 @@ pub fn summary(durable: &Durable) -> String {
             }
             Item::Over { delivery, account, wanted, .. } => writeln!(text, "over {delivery} {account} {wanted:?}"),
             Item::Access(item) => writeln!(text, "access {item:?}"),
+            Item::EffectSeries(series) => writeln!(text, "effects from {}: {:?}", series.first, series.places),
+            Item::Effect(effect) => {
+                let (target, attempts) = (&effect.target, effect.attempts);
+                let (key, not_before, failed) = (&effect.key, effect.not_before, effect.failed);
+                writeln!(text, "effect {} {key} on {target} attempts {attempts} {not_before} {failed:?}", effect.effect)
+            }
+            Item::EffectKey { key, at, effect } => {
+                writeln!(text, "key {:016x} of {effect} since {at}", words::hash(&[&key]))
+            }
+            Item::EffectObserved { effect, observed } => writeln!(text, "observed of {effect}: {observed}"),
             Item::Opinion { general, version, voices } => writeln!(text, "opinion {general} {version} {voices:?}"),
             Item::Voice { voice, verdict } => {
                 writeln!(text, "voice {:016x} {verdict:?}", words::hash(&[&voice]))

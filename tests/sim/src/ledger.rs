@@ -18,6 +18,7 @@ use crate::access::AccessFacts;
 use crate::budgets::Budgets;
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
+use crate::effects::Effects;
 use crate::placed::Limited;
 use crate::policies::{Plan, Policies};
 
@@ -102,6 +103,7 @@ pub struct Ledger {
     pub(crate) limited: Limited,
     pub policies: Policies,
     pub access: AccessFacts,
+    pub effects: Effects,
     pub coverage: Coverage,
     /// Kinds of records that came.
     pub kinds: BTreeSet<&'static str>,
@@ -130,7 +132,8 @@ impl Ledger {
         self.kinds.insert(record.kind());
         self.budgets.fold(entry)?;
         self.access.fold(entry)?;
-        self.judge(*seq, *at, phase, record)
+        self.judge(*seq, *at, phase, record)?;
+        self.fold_effects(*seq, *at, record)
     }
 
     fn phase(&self, id: DeliveryId) -> Phase {
@@ -248,6 +251,7 @@ impl Ledger {
             Record::RouteAsked(record) => {
                 self.routes.insert(record.route.name.clone(), (*record.route).clone());
             }
+            Record::PayloadCarried(record) if record.effect.is_some() => {}
             Record::PayloadCarried(record) => {
                 if let Some(event) = self.events.get_mut(&record.event) {
                     event.payload_at = seq;
@@ -270,7 +274,11 @@ impl Ledger {
             | Record::BudgetAcknowledged(_)
             | Record::BudgetCrossed(_)
             | Record::Access(_)
-            | Record::PayloadsRedacted(_) => {}
+            | Record::PayloadsRedacted(_)
+            | Record::EffectIntended(_)
+            | Record::EffectDeferred(_)
+            | Record::EffectEnded(_)
+            | Record::EffectRevived(_) => {}
         }
         Ok(())
     }
@@ -539,6 +547,10 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::BudgetAcknowledged(_)
         | Record::BudgetCrossed(_)
         | Record::Access(_)
-        | Record::PayloadsRedacted(_) => None,
+        | Record::PayloadsRedacted(_)
+        | Record::EffectIntended(_)
+        | Record::EffectDeferred(_)
+        | Record::EffectEnded(_)
+        | Record::EffectRevived(_) => None,
     }
 }

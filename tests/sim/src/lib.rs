@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod chance;
 pub mod clocks;
 pub mod coverage;
+pub mod effects;
 pub mod faults;
 pub mod histories;
 pub mod home;

@@ -1,6 +1,6 @@
 //! What leaves the plane, held against what is durable.
 
-use mindos_core::output::{Mode, Output, PlaneMessage, Published, Rejection, Reply, SettledVerdict};
+use mindos_core::output::{Mode, Output, PayloadOf, PlaneMessage, Published, Rejection, Reply, SettledVerdict};
 use mindos_model::{DeliveryId, Seq, Token};
 
 use crate::ledger::{Broken, Facts, Ledger};
@@ -69,10 +69,15 @@ impl Ledger {
             Reply::Budgets(views) => views.iter().try_for_each(|view| self.reached(view.since, "budget")),
             Reply::Routes { table: _, at } => self.reached(*at, "routes"),
             Reply::Totals(totals) => self.reached(totals.seq, "totals"),
-            Reply::Payloads(payloads) => payloads.iter().try_for_each(|(event, at)| {
-                self.has_event(*event)?;
+            Reply::Payloads(payloads) => payloads.iter().try_for_each(|(of, at)| {
+                match of {
+                    PayloadOf::Event(event) => self.has_event(*event)?,
+                    PayloadOf::Effect { effect, .. } => self.reached(effect.0, "effect")?,
+                }
                 self.reached(at.seq, "payload")
             }),
+            Reply::Effects(views) => self.judge_effect_views(views),
+            Reply::EffectsChanged { effects: _, at } => self.reached(*at, "change of effects"),
         }
     }
 
@@ -103,7 +108,10 @@ impl Ledger {
                 }
                 self.reached(assign.payload.seq, "payload")
             }
-            PlaneMessage::Settled { delivery, token, verdict } => self.judge_settled(*delivery, *token, *verdict),
+            PlaneMessage::Settled { delivery, token, verdict, effects } => {
+                self.judge_settled_effects(*delivery, effects)?;
+                self.judge_settled(*delivery, *token, *verdict)
+            }
             PlaneMessage::Cancel { delivery, .. } if !self.cancels.contains(delivery) => {
                 Err(format!("{EARLY}: cancel of {delivery}, durable through {}", self.end))
             }

@@ -87,7 +87,11 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
             // Models whose use varies tenfold, and some that say nothing of it.
             let drawn = words::hash(&[&delivery.event.0.to_le_bytes(), &token.term.to_le_bytes()]);
             let usage = if drawn.is_multiple_of(5) { Vec::new() } else { vec![used(100 + drawn % 901)] };
-            vec![agent(AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage })))]
+            // Some want things done outside, a few of them under keys of their own that come again.
+            let count = if drawn.is_multiple_of(3) { 1 + drawn / 3 % 3 } else { 0 };
+            let of = Some(delivery).filter(|_| !drawn.is_multiple_of(7));
+            let effects = crate::world::intents(&format!("k{}", drawn % 31), of, count);
+            vec![agent(AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage, effects })))]
         }
         Up::Heartbeat { loads, leases: _ } => {
             let loads = config.generals.iter().zip(loads).map(|(general, load)| {
@@ -158,7 +162,7 @@ pub(crate) fn down(message: PlaneMessage, agent: &Agent<(), ()>, now: Timestamp)
             };
             Down::Cancel { delivery, token, reason, grace: GRACE }
         }
-        PlaneMessage::Settled { delivery, token, verdict } => {
+        PlaneMessage::Settled { delivery, token, verdict, effects: _ } => {
             let verdict = match verdict {
                 SettledVerdict::Settled => sidecar::SettledVerdict::Settled,
                 SettledVerdict::Stale { .. } => sidecar::SettledVerdict::Refused,

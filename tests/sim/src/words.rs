@@ -87,12 +87,15 @@ pub fn name_request(input: &mut Input, id: RequestId) {
         | Input::FinalizeUpgrade { request, .. }
         | Input::Access { request, .. }
         | Input::Redact { request, .. }
+        | Input::ChangeEffect { request, .. }
         | Input::Query { request, .. }
         | Input::DropPrefix { request, .. } => *request = id,
         Input::Join(join) => join.request = id,
         Input::Hello(_)
         | Input::Agent { .. }
         | Input::Closed { .. }
+        | Input::Effect { .. }
+        | Input::Intend { .. }
         | Input::Carry { .. }
         | Input::Truncated { .. } => {}
     }

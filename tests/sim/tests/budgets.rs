@@ -153,7 +153,7 @@ impl World {
                 let outcome = ReportedOutcome::Succeeded { output: None, output_type: None, output_ref: None };
                 let usage = usage(job.spent);
                 self.jobs.remove(&(delivery, token));
-                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage, effects: Vec::new() }))
             } else if job.spent + CALL <= job.ceiling {
                 let call = 60 + self.entropy.below(CALL + CALL_OVER - 60 + 1);
                 job.spent += call;
@@ -172,7 +172,7 @@ impl World {
                 let usage = usage(job.spent);
                 self.stopped += 1;
                 self.jobs.remove(&(delivery, token));
-                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage, effects: Vec::new() }))
             };
             self.offer(Input::Agent { session, message });
         }

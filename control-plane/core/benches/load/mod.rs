@@ -91,7 +91,7 @@ pub(crate) fn turn(plane: &mut Plane, batches: &mut dyn FnMut(Batch)) -> u64 {
             PlaneMessage::Assign(assign) => {
                 let outcome = ReportedOutcome::Succeeded { output: None, output_type: None, output_ref: None };
                 let (delivery, token) = (assign.delivery, assign.token);
-                let report = ResultReport { delivery, token, outcome, usage: Vec::new() };
+                let report = ResultReport { delivery, token, outcome, usage: Vec::new(), effects: Vec::new() };
                 let message = AgentMessage::Result(Box::new(report));
                 plane.offer(Input::Agent { session, message }, NOW, Entropy(2));
             }

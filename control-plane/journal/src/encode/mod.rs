@@ -17,6 +17,7 @@ pub mod about;
 mod access;
 pub mod budget;
 mod budget_state;
+pub(crate) mod effect;
 mod fields;
 pub mod guard;
 mod hot;
@@ -89,7 +90,11 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::BudgetAcknowledged(_)
         | Record::BudgetCrossed(_)
         | Record::Access(_)
-        | Record::PayloadsRedacted(_) => {
+        | Record::PayloadsRedacted(_)
+        | Record::EffectIntended(_)
+        | Record::EffectDeferred(_)
+        | Record::EffectEnded(_)
+        | Record::EffectRevived(_) => {
             message(entry).encode(bytes).expect("a vector grows as needed");
         }
     }
@@ -143,6 +148,8 @@ mod access_samples;
 mod access_tests;
 #[cfg(test)]
 mod budget_samples;
+#[cfg(test)]
+mod effect_samples;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

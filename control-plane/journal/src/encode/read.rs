@@ -9,7 +9,7 @@ use mindos_core::record::{
     JournalTruncated, LeaseExtended, Load, Next, Payload, PayloadCarried, PlannedDelivery, PrefixDropped, Record,
     ResultRefused, RouteAsked, RoutesApplied, Terms, UpgradeFinalized, Usage, Weight,
 };
-use mindos_model::{DeliveryId, Seq, Strategy, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, EffectId, Seq, Strategy, TenantName, Timestamp, Token};
 use mindos_proto::convert::{Invalid, parsed, required, word};
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{about, access, budget, guard, route, siting, words};
+use super::{about, access, budget, effect, guard, route, siting, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -67,7 +67,8 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         }
         Kind::PayloadCarried(record) => {
             let payload = required(payload, "payload")?;
-            Record::PayloadCarried(PayloadCarried { event: Seq(record.event), payload })
+            let effect = (record.effect > 0).then_some(EffectId(Seq(record.effect)));
+            Record::PayloadCarried(PayloadCarried { event: Seq(record.event), effect, payload })
         }
         Kind::EpochStarted(record) => Record::EpochStarted(EpochStarted {
             epoch: record.epoch,
@@ -147,6 +148,10 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             tally: budget::tally(record.charged, record.reserved),
         })),
         Kind::PayloadsRedacted(record) => access::redacted(names, record)?,
+        Kind::EffectIntended(record) => effect::read_intended(names, record, payload)?,
+        Kind::EffectDeferred(record) => effect::read_deferred(names, record)?,
+        Kind::EffectEnded(record) => effect::read_ended(names, record)?,
+        Kind::EffectRevived(record) => effect::read_revived(names, record)?,
         kind @ (Kind::ApiTokenCreated(_)
         | Kind::ApiTokenUsed(_)
         | Kind::ApiTokenRevoked(_)

@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, access, budget, guard, route, siting, words};
+use super::{RECORD_FORMAT, about, access, budget, effect, guard, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -85,8 +85,9 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 tenant: tenant(&instance.tenant),
             })
         }
-        Record::PayloadCarried(PayloadCarried { event, payload: _ }) => {
-            Kind::PayloadCarried(pb::PayloadCarried { event: event.0, from_seq: 0 })
+        Record::PayloadCarried(PayloadCarried { event, effect, payload: _ }) => {
+            let effect = effect.map_or(0, |effect| effect.0.0);
+            Kind::PayloadCarried(pb::PayloadCarried { event: event.0, from_seq: 0, effect })
         }
         Record::EpochStarted(EpochStarted { epoch, version, cause }) => Kind::EpochStarted(pb::EpochStarted {
             epoch: *epoch,
@@ -176,6 +177,10 @@ pub(crate) fn to_message(record: &Record) -> Kind {
         }
         Record::Access(record) => access::to_message(record),
         Record::PayloadsRedacted(record) => access::of_redacted(record),
+        Record::EffectIntended(record) => effect::of_intended(record),
+        Record::EffectDeferred(record) => effect::of_deferred(record),
+        Record::EffectEnded(record) => effect::of_ended(record),
+        Record::EffectRevived(record) => effect::of_revived(record),
     }
 }
 

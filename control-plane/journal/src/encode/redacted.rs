@@ -1,6 +1,6 @@
 //! What is read where a payload was redacted.
 //!
-//! An event reads as one without data that says so, and everything else as empty: neither is ever written as it is read. Invariant:
+//! An event reads as one without data that says so, and everything else, parameters of effects too, as empty: neither is ever written as it is read. Invariant:
 //! whatever reads a payload gets one that it can decode.
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(crate) fn stand_in(metadata: &[u8]) -> Payload {
             let subject = Some(event.subject).filter(|subject| !subject.is_empty());
             stand_in_event(event.id, event.source, event.r#type, subject)
         }
-        Some(pb::entry::Record::PayloadCarried(carried)) => {
+        Some(pb::entry::Record::PayloadCarried(carried)) if carried.effect == 0 => {
             stand_in_event(carried.event.to_string(), REDACTED.to_owned(), REDACTED.to_owned(), None)
         }
         _ => Bytes::new(),

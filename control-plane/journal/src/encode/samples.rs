@@ -11,11 +11,13 @@ use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
-use super::{access_samples, budget_samples};
+use super::{access_samples, budget_samples, effect_samples};
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = 30 + access_samples::KINDS;
+pub(crate) const KINDS: u64 = EFFECTS_FROM + effect_samples::KINDS;
+/// Kinds about effects come behind all others.
+const EFFECTS_FROM: u64 = 30 + access_samples::KINDS;
 
 pub(super) fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -42,7 +44,7 @@ pub(super) fn delivery(random: &mut Random) -> DeliveryId {
     DeliveryId::new(seq(random), 1 + random.below(64) as u32)
 }
 
-fn token(random: &mut Random) -> Token {
+pub(super) fn token(random: &mut Random) -> Token {
     Token::new(1 + random.below(1 << 20) as u32, 1 + random.below(100) as u32)
 }
 
@@ -57,13 +59,13 @@ fn instance(random: &mut Random, general: &GeneralKey) -> Arc<InstanceKey> {
     Arc::new(InstanceKey { tenant: general.tenant.clone(), cluster: general.cluster.clone(), instance })
 }
 
-fn payload(random: &mut Random) -> Payload {
+pub(super) fn payload(random: &mut Random) -> Payload {
     let len = random.below(2000);
     let bytes: Vec<u8> = (0..len).map(|_| random.bits() as u8).collect();
     Payload { salt: digest(random), bytes: Bytes::from(bytes) }
 }
 
-fn digest<const N: usize>(random: &mut Random) -> [u8; N] {
+pub(super) fn digest<const N: usize>(random: &mut Random) -> [u8; N] {
     std::array::from_fn(|_| random.bits() as u8)
 }
 
@@ -354,9 +356,10 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             by: text(random, "person"),
             from: Arc::from(""),
         })),
-        16 => Record::PayloadCarried(PayloadCarried { event: seq(random), payload: payload(random) }),
+        16 => Record::PayloadCarried(PayloadCarried { event: seq(random), effect: None, payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
+        EFFECTS_FROM.. => return effect_samples::entry(random, kind - EFFECTS_FROM, at),
         30.. => return access_samples::entry(random, kind - 30, at),
         21.. => return budget_samples::entry(random, kind - 1, at),
         19 => Record::UpgradeFinalized(UpgradeFinalized {
@@ -378,7 +381,8 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
 
 /// A snapshot item of any kind.
 pub(crate) fn item(random: &mut Random) -> Item {
-    match random.below(15) {
+    match random.below(17) {
+        15.. => effect_samples::item(random),
         13.. => Item::Access(access_samples::item(random)),
         9.. => budget_samples::item(random),
         0 => Item::Header { seq: seq(random), at: time(random), epoch: random.below(99) as u32 },

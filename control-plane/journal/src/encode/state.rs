@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, about, access, budget_state, route, seen_block, words};
+use super::{DecodeError, RECORD_FORMAT, about, access, budget_state, effect, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -33,6 +33,7 @@ pub(crate) fn decode(names: &mut Names, bytes: &[u8], visit: &mut dyn FnMut(Item
         pb::SnapshotItem::decode(bytes).map_err(|error| DecodeError::Item { invalid: Invalid::new("item", error) })?;
     let read = required(message.item, "item").and_then(|piece| match piece {
         Piece::DedupeBlock(pb::DedupeBlock { entries }) => seen_block::read(&entries, visit),
+        Piece::EffectKeys(pb::EffectKeyBlock { entries }) => effect::read_keys(&entries, visit),
         piece => from_message(names, piece).map(visit),
     });
     read.map_err(|invalid| DecodeError::Item { invalid })
@@ -69,6 +70,10 @@ fn to_message(item: &Item) -> Piece {
         Item::Opinion { general, version, voices } => about::of_opinion(general, version, *voices),
         Item::Voice { voice, verdict } => about::of_voice(voice, *verdict),
         Item::Access(item) => access::state::to_message(item),
+        Item::EffectSeries(item) => effect::of_series(item),
+        Item::Effect(item) => effect::of_item(item),
+        Item::EffectKey { key, at, effect } => effect::of_key(key, *effect, *at),
+        Item::EffectObserved { effect, observed } => effect::of_observed(*effect, observed),
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
             token: token_to_message(*token),
@@ -189,7 +194,12 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
             at: Timestamp(at_ms),
             seen: Seen { event: Seq(seq), digest: fixed(&content_digest, "content_digest")? },
         },
-        Piece::DedupeBlock(_) => return Err(Invalid::new("dedupe_block", "is many items, not one")),
+        Piece::DedupeBlock(_) | Piece::EffectKeys(_) => {
+            return Err(Invalid::new("item", "is many items, not one"));
+        }
+        Piece::EffectSeries(message) => effect::series(names, message)?,
+        Piece::Effect(message) => effect::item(names, message)?,
+        Piece::EffectObserved(message) => effect::observed(message),
         Piece::Budget(message) => budget_state::budget(names, message)?,
         Piece::Estimate(message) => budget_state::estimate(names, message)?,
         Piece::Spend(message) => budget_state::spend(message)?,

@@ -64,6 +64,8 @@ pub mod rights {
     pub static EVENTS_PUBLISH: Right = right("events.publish", Roles::PUBLISHER);
     pub static DELIVERIES_READ: Right = right("deliveries.read", VIEW);
     pub static DELIVERIES_CHANGE: Right = right("deliveries.change", CHANGE);
+    pub static EFFECTS_READ: Right = right("effects.read", VIEW);
+    pub static EFFECTS_CHANGE: Right = right("effects.change", CHANGE);
     pub static FLEET_READ: Right = right("fleet.read", VIEW);
     pub static FLEET_HOLD: Right = right("fleet.hold", CHANGE);
     pub static ROUTES_READ: Right = right("routes.read", VIEW);
@@ -92,11 +94,13 @@ pub mod rights {
     pub static AUTHORITY_ROTATE: Right = of_plane("authority.rotate", Roles::NONE);
 
     /// In the order in which people are shown them.
-    pub static ALL: [&Right; 30] = [
+    pub static ALL: [&Right; 32] = [
         &EVENTS_READ,
         &EVENTS_PUBLISH,
         &DELIVERIES_READ,
         &DELIVERIES_CHANGE,
+        &EFFECTS_READ,
+        &EFFECTS_CHANGE,
         &FLEET_READ,
         &FLEET_HOLD,
         &ROUTES_READ,
@@ -142,9 +146,10 @@ pub enum Listener {
 use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
 use rights::{
     AGENTS_DENY, API_TOKENS_MANAGE, AUTHORITY_READ, AUTHORITY_ROTATE, BLOBS_READ, BLOBS_WRITE, BUDGETS_READ,
-    BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EVENTS_PUBLISH, EVENTS_READ, FLEET_HOLD, FLEET_READ,
-    ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_REDACT, LEDGER_VERIFY, METRICS_READ,
-    QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ, SINKS_READ, UPGRADE_FINALIZE,
+    BUDGETS_SET, DELIVERIES_CHANGE, DELIVERIES_READ, EFFECTS_CHANGE, EFFECTS_READ, EVENTS_PUBLISH, EVENTS_READ,
+    FLEET_HOLD, FLEET_READ, ISSUERS_MANAGE, ISSUERS_READ, JOIN_TOKENS_MANAGE, LEDGER_READ, LEDGER_REDACT,
+    LEDGER_VERIFY, METRICS_READ, QUOTAS_READ, QUOTAS_SET, REPLAYS_RUN, ROLES_MANAGE, ROUTES_APPLY, ROUTES_READ,
+    SINKS_READ, UPGRADE_FINALIZE,
 };
 
 /// RPCs by their full names.
@@ -176,6 +181,8 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.access.v1.AuthorityService/RotateAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.access.v1.AuthorityService/RetireAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.agent.v1.AgentService/Connect", Agent),
+    // Of the lease that the caller holds.
+    ("mindos.agent.v1.RepositoryService/GetRepositoryAccess", Agent),
     ("mindos.blob.v1.BlobService/Put", Needs(&BLOBS_WRITE)),
     ("mindos.blob.v1.BlobService/Get", Needs(&BLOBS_READ)),
     ("mindos.blob.v1.BlobService/Stat", Needs(&BLOBS_READ)),
@@ -190,6 +197,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.delivery.v1.DeliveryService/Watch", Needs(&DELIVERIES_READ)),
     ("mindos.delivery.v1.DeliveryService/Cancel", Needs(&DELIVERIES_CHANGE)),
     ("mindos.delivery.v1.DeliveryService/Redrive", Needs(&DELIVERIES_CHANGE)),
+    ("mindos.effect.v1.EffectService/ListEffects", Needs(&EFFECTS_READ)),
+    ("mindos.effect.v1.EffectService/GetEffect", Needs(&EFFECTS_READ)),
+    ("mindos.effect.v1.EffectService/RetryEffect", Needs(&EFFECTS_CHANGE)),
+    ("mindos.effect.v1.EffectService/CancelEffect", Needs(&EFFECTS_CHANGE)),
+    ("mindos.effect.v1.EffectService/WatchEffects", Needs(&EFFECTS_READ)),
     ("mindos.event.v1.EventService/Publish", Needs(&EVENTS_PUBLISH)),
     ("mindos.event.v1.EventService/PublishStream", Needs(&EVENTS_PUBLISH)),
     ("mindos.event.v1.EventService/Get", Needs(&EVENTS_READ)),
@@ -223,6 +235,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.route.v1.RouteService/Apply", Needs(&ROUTES_APPLY)),
     ("mindos.route.v1.RouteService/Explain", Needs(&ROUTES_READ)),
     ("mindos.route.v1.RouteService/Scorecards", Needs(&ROUTES_READ)),
+    // A task is an event of the source `/tasks`, and what it leads to.
+    ("mindos.task.v1.TaskService/CreateTask", Needs(&EVENTS_PUBLISH)),
+    ("mindos.task.v1.TaskService/GetTask", Needs(&DELIVERIES_READ)),
+    ("mindos.task.v1.TaskService/ListTasks", Needs(&DELIVERIES_READ)),
+    ("mindos.task.v1.TaskService/CancelTask", Needs(&DELIVERIES_CHANGE)),
 ];
 
 /// Paths of HTTP, as they are routed.
@@ -232,6 +249,10 @@ pub static PATHS: &[(Listener, Method, &str, Permission)] = &[
     (Listener::Api, Method::GET, "/metrics", Needs(&METRICS_READ)),
     (Listener::Api, Method::GET, "/sinks", Needs(&SINKS_READ)),
     (Listener::Api, Method::POST, "/events", Needs(&EVENTS_PUBLISH)),
+    (Listener::Api, Method::POST, "/api/v1/tasks", Needs(&EVENTS_PUBLISH)),
+    (Listener::Api, Method::GET, "/api/v1/tasks", Needs(&DELIVERIES_READ)),
+    (Listener::Api, Method::GET, "/api/v1/tasks/{task}", Needs(&DELIVERIES_READ)),
+    (Listener::Api, Method::DELETE, "/api/v1/tasks/{task}", Needs(&DELIVERIES_CHANGE)),
     (Listener::Api, Method::POST, "/upgrade/finalize", Needs(&UPGRADE_FINALIZE)),
     (Listener::Api, Method::POST, "/webhooks/github", Webhook),
     (Listener::Api, Method::POST, "/webhooks/gitlab", Webhook),

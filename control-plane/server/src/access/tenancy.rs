@@ -49,6 +49,10 @@ pub fn owner(record: &Record) -> Owner<'_> {
         Record::BudgetAcknowledged(record) => Owner::Tenant(&record.tenant),
         Record::BudgetCrossed(record) => Owner::Tenant(&record.tenant),
         Record::PayloadsRedacted(record) => Owner::Tenant(&record.tenant),
+        Record::EffectIntended(record) => Owner::Tenant(&record.tenant),
+        Record::EffectDeferred(record) => Owner::Tenant(&record.tenant),
+        Record::EffectEnded(record) => Owner::Tenant(&record.tenant),
+        Record::EffectRevived(record) => Owner::Tenant(&record.tenant),
         Record::Access(record) => record.tenant().map_or(Owner::Plane, Owner::Tenant),
         Record::EpochStarted(_)
         | Record::PrefixDropped(_)

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mindos_core::access::AccessChange;
-use mindos_core::input::{AgentMessage, Input, ReportedOutcome};
+use mindos_core::input::{AgentMessage, Input, Intent, ReportedOutcome};
 use mindos_model::Seq;
 use tokio::sync::Notify;
 
@@ -197,15 +197,23 @@ pub(crate) enum Refused {
     Stopped,
 }
 
+fn intents(intents: &[Intent]) -> usize {
+    intents.iter().map(|intent| 256 + intent.key.len() + intent.target.len() + intent.parameters.bytes.len()).sum()
+}
+
 /// Bytes that an input holds on to, roughly.
 fn weight(input: &Input) -> usize {
     const BASE: usize = 256;
     let body = match input {
         Input::Publish { event, .. } => event.payload.bytes.len(),
-        Input::Agent { message: AgentMessage::Result(report), .. } => match &report.outcome {
-            ReportedOutcome::Succeeded { output, .. } => output.as_ref().map_or(0, |output| output.bytes.len()),
-            ReportedOutcome::Failed { message, .. } => message.len(),
-        },
+        Input::Agent { message: AgentMessage::Result(report), .. } => {
+            let outcome = match &report.outcome {
+                ReportedOutcome::Succeeded { output, .. } => output.as_ref().map_or(0, |output| output.bytes.len()),
+                ReportedOutcome::Failed { message, .. } => message.len(),
+            };
+            outcome + intents(&report.effects)
+        }
+        Input::Intend { intents: all, .. } => intents(all),
         Input::Agent { message: AgentMessage::Extend(extend), .. } => {
             extend.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.bytes.len())
         }

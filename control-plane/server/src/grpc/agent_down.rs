@@ -156,6 +156,7 @@ impl Down {
                 message: Arc::from("its payload cannot be read from the journal any more"),
             },
             usage: Vec::new(),
+            effects: Vec::new(),
         };
         let message = AgentMessage::Result(Box::new(report));
         // When the inbox is full the lease lapses instead, and another attempt finds the same.
@@ -197,9 +198,15 @@ impl Down {
         let message = match message {
             PlaneMessage::Welcome { epoch, verdicts } => ControlWire::Welcome(self.welcome(epoch, verdicts)),
             PlaneMessage::Assign(assign) => return frame.assign(&self.assignment(&assign, &[], "")),
-            PlaneMessage::Settled { delivery, token, verdict } => {
+            PlaneMessage::Settled { delivery, token, verdict, effects } if effects.is_empty() => {
                 return frame.settled(delivery, token, settle_verdict(verdict));
             }
+            PlaneMessage::Settled { delivery, token, verdict, effects } => ControlWire::Settled(wire::Settled {
+                delivery_id: delivery.to_string(),
+                token: Some(token.into()),
+                verdict: settle_verdict(verdict).into(),
+                effect_ids: effects.iter().map(ToString::to_string).collect(),
+            }),
             PlaneMessage::Extended { delivery, token, ceilings } => {
                 let (delivery_id, token) = (delivery.to_string(), Some(token.into()));
                 let ceilings = ceilings.map(self::ceilings);

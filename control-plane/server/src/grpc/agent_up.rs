@@ -18,6 +18,7 @@ use mindos_proto::agent::v1::agent_message::Message;
 use mindos_proto::convert::{Invalid, duration, failure_kind, lease, parsed};
 use mindos_proto::delivery::v1 as outcome;
 
+use super::agent_effects;
 use crate::access::{Principal, PrincipalKind};
 use crate::ingest::event::salt;
 
@@ -311,6 +312,7 @@ fn decline(decline: wire::Decline, now: Timestamp) -> Result<AgentMessage, Inval
             token,
             outcome: ReportedOutcome::Failed { kind, message },
             usage: Vec::new(),
+            effects: Vec::new(),
         }))),
     }
 }
@@ -353,7 +355,7 @@ fn result(result: wire::Result, now: Timestamp) -> Result<ResultReport, Invalid>
         output_content_type,
         output_ref,
         usage,
-        effects: _,
+        effects,
         duration: _,
         outcome,
     } = result;
@@ -383,7 +385,19 @@ fn result(result: wire::Result, now: Timestamp) -> Result<ResultReport, Invalid>
         },
         None => ReportedOutcome::Failed { kind: FailureKind::Transient, message: Arc::from("no outcome was reported") },
     };
-    Ok(ResultReport { delivery, token, outcome, usage: self::usage(usage)? })
+    let usage = self::usage(usage)?;
+    // A result whose intents make no sense is as bad as none, and no reason to end the stream of all others.
+    let (outcome, effects) = match (outcome, agent_effects::intents(effects)) {
+        (ReportedOutcome::Succeeded { .. }, Err(invalid)) => {
+            let message = format!("its result is not accepted: {invalid}");
+            let message = Arc::from(clipped(&message, MESSAGE_MAX));
+            (ReportedOutcome::Failed { kind: FailureKind::Poison, message }, Vec::new())
+        }
+        (outcome @ ReportedOutcome::Succeeded { .. }, Ok(intents)) => (outcome, intents),
+        // What failed wants nothing done.
+        (outcome @ ReportedOutcome::Failed { .. }, _) => (outcome, Vec::new()),
+    };
+    Ok(ResultReport { delivery, token, outcome, usage, effects })
 }
 
 /// A copy of its own: a slice would keep the whole frame that it came in alive.

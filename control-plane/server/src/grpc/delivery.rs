@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::delivery_filter::Filter;
 use super::watch::{self, Walk, Watched};
-use super::{Context, delivery_fold, delivery_list, delivery_watch, page_size, status, words};
+use super::{Context, delivery_fold, delivery_list, delivery_watch, effect_list, page_size, status, words};
 use crate::access::Scoped;
 
 /// Deliveries of a page that carries the data of outputs.
@@ -44,7 +44,8 @@ impl DeliveryService for Deliveries {
         let context = self.context.of(&request)?;
         let GetRequest { delivery_id: id, include_output } = request.into_inner();
         let id = delivery_id(&id).map_err(|error| Status::from(status::invalid(error)))?;
-        let delivery = context.delivery(id, include_output).await?;
+        let mut delivery = context.delivery(id, include_output).await?;
+        delivery.effects = effect_list::of_delivery(&context, id).await?;
         Ok(Response::new(GetResponse { delivery: Some(delivery) }))
     }
 
@@ -191,6 +192,34 @@ async fn cancel_ended(context: &Scoped, id: DeliveryId) -> Result<CancelResponse
         return Ok(CancelResponse { unchanged: 1, ..CancelResponse::default() });
     }
     Err(Status::failed_precondition(format!("delivery {id} has succeeded: it cannot be cancelled any more")))
+}
+
+/// What became of a delivery that was to be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cancelled {
+    AtOnce,
+    /// Its general was told to stop.
+    Requested,
+    /// It had ended, or its general was told before.
+    Unchanged,
+}
+
+/// Cancels one open delivery.
+pub(super) async fn cancel_one(context: &Scoped, view: &DeliveryView) -> Result<Cancelled, Status> {
+    let becomes = match view.status {
+        Phase::Succeeded | Phase::Cancelled => return Ok(Cancelled::Unchanged),
+        Phase::Leased if view.cancel.is_some() => return Ok(Cancelled::Unchanged),
+        Phase::Leased => Cancelled::Requested,
+        Phase::Waiting | Phase::Parked => Cancelled::AtOnce,
+    };
+    let target = Target::One(view.delivery);
+    let changed = change(context, &target, vec![view.delivery], |request, tenant, select, by| Input::Cancel {
+        request,
+        tenant,
+        select,
+        by,
+    });
+    Ok(if changed.await?.is_empty() { Cancelled::Unchanged } else { becomes })
 }
 
 /// Has the plane change the deliveries; returns those that it did change.

@@ -47,7 +47,11 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::BudgetAcknowledged(_)
         | Record::BudgetCrossed(_)
         | Record::Access(_)
-        | Record::PayloadsRedacted(_) => None,
+        | Record::PayloadsRedacted(_)
+        | Record::EffectIntended(_)
+        | Record::EffectDeferred(_)
+        | Record::EffectEnded(_)
+        | Record::EffectRevived(_) => None,
     }
 }
 

@@ -121,13 +121,13 @@ impl Context {
 }
 
 /// The sequence of an event that its publisher named.
-async fn seq_of(context: &Scoped, source: &str, id: &str) -> Result<Seq, Status> {
+pub(super) async fn seq_of(context: &Scoped, source: &str, id: &str) -> Result<Seq, Status> {
     let seen = context.seen(context.tenant(), key(context.tenant(), source, id)).await?;
     seen.map(|seen| seen.event).ok_or_else(|| status::not_found("event", format!("{source} {id}")).into())
 }
 
 /// One event with its data: from the journal, or what the history kept of it.
-async fn event(context: &Scoped, seq: Seq) -> Result<Event, Status> {
+pub(super) async fn event(context: &Scoped, seq: Seq) -> Result<Event, Status> {
     let found = context.blocking(move |context| {
         let mut found = None;
         let read = context.source.read(seq, &mut |entry| {

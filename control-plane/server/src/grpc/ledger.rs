@@ -224,6 +224,10 @@ const KINDS: &[&str] = &[
     "authority_changed",
     "checkpoint_signed",
     "payloads_redacted",
+    "effect_intended",
+    "effect_deferred",
+    "effect_ended",
+    "effect_revived",
 ];
 
 fn kind(entry: &journal::Entry) -> &'static str {
@@ -273,6 +277,10 @@ fn kind(entry: &journal::Entry) -> &'static str {
         Some(Record::AuthorityChanged(_)) => "authority_changed",
         Some(Record::CheckpointSigned(_)) => "checkpoint_signed",
         Some(Record::PayloadsRedacted(_)) => "payloads_redacted",
+        Some(Record::EffectIntended(_)) => "effect_intended",
+        Some(Record::EffectDeferred(_)) => "effect_deferred",
+        Some(Record::EffectEnded(_)) => "effect_ended",
+        Some(Record::EffectRevived(_)) => "effect_revived",
     }
 }
 

@@ -8,6 +8,7 @@ mod access_self;
 mod access_words;
 mod agent;
 mod agent_down;
+mod agent_effects;
 mod agent_pace;
 mod agent_up;
 mod authority;
@@ -18,6 +19,8 @@ mod delivery_filter;
 mod delivery_fold;
 mod delivery_list;
 mod delivery_watch;
+mod effect;
+mod effect_list;
 mod event;
 mod explain;
 mod feedback;
@@ -33,11 +36,13 @@ mod model_load;
 mod publish;
 mod replay;
 mod replay_request;
+mod repository;
 mod route;
 mod route_policy;
 mod route_table;
 mod scorecards;
 pub mod status;
+mod task;
 pub(crate) mod watch;
 mod words;
 
@@ -46,6 +51,7 @@ use std::sync::{Arc, OnceLock};
 pub use authority::Authorities;
 pub use identity::{Identities, IdentityParts};
 pub(crate) use route_table::{read as read_routes, write as write_routes};
+pub(crate) use task::TaskKey;
 
 use arc_swap::ArcSwap;
 use mindos_core::Limits;
@@ -55,14 +61,17 @@ use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_proto::access::v1::access_service_server::AccessServiceServer;
 use mindos_proto::access::v1::authority_service_server::AuthorityServiceServer;
+use mindos_proto::agent::v1::repository_service_server::RepositoryServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
+use mindos_proto::effect::v1::effect_service_server::EffectServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
 use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use mindos_proto::replay::v1::replay_service_server::ReplayServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
+use mindos_proto::task::v1::task_service_server::TaskServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
 use tokio::sync::{Semaphore, watch as signal};
@@ -74,6 +83,7 @@ use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::effects::{self, Readers};
 use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::keys::LedgerKeys;
 use crate::ledger::redactions::Redactions;
@@ -123,6 +133,8 @@ pub struct Context {
     pub(crate) event_tenants: EventTenants,
     /// Where the ports are encrypted.
     pub tls: OnceLock<Arc<Tls>>,
+    /// Whether effects are carried out.
+    pub effects: OnceLock<effects::settings::Configured>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -199,6 +211,7 @@ impl Context {
             slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
+            effects: OnceLock::new(),
         }
     }
 
@@ -218,6 +231,11 @@ impl Context {
         tokio::task::spawn_blocking(read).await.map_err(|error| failed("a read panicked", &error))
     }
 
+    /// Whether effects stay open, whatever they are.
+    pub(crate) fn effects_are_off(&self) -> bool {
+        self.effects.get().is_none_or(|configured| configured.load().mode == effects::settings::Mode::Off)
+    }
+
     /// Completes when the server drains.
     pub(crate) async fn drained(&self) {
         // The sender lives as long as the server.
@@ -232,8 +250,10 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let fleet = fleet::Fleet { context: Arc::clone(context) };
     let table = route::Routes { context: Arc::clone(context) };
     let budgets = budget::Budgets { context: Arc::clone(context) };
+    let effects = effect::EffectApi { context: Arc::clone(context) };
     let replays = replay::Replays { context: Arc::clone(context) };
     let access = access::AccessApi { context: Arc::clone(context) };
+    let tasks = task::Tasks { context: Arc::clone(context) };
     routes
         .add_service(
             EventServiceServer::new(events)
@@ -243,8 +263,10 @@ pub fn api(context: &Arc<Context>, routes: &mut RoutesBuilder) {
         .add_service(DeliveryServiceServer::new(deliveries).max_encoding_message_size(usize::MAX))
         .add_service(FleetServiceServer::new(fleet))
         .add_service(BudgetServiceServer::new(budgets))
+        .add_service(EffectServiceServer::new(effects).max_encoding_message_size(usize::MAX))
         .add_service(ReplayServiceServer::new(replays))
         .add_service(AccessServiceServer::new(access))
+        .add_service(TaskServiceServer::new(tasks).max_encoding_message_size(usize::MAX))
         .add_service(RouteServiceServer::new(table));
 }
 
@@ -276,6 +298,12 @@ pub fn ledger(context: &Arc<Context>, parts: LedgerParts, routes: &mut RoutesBui
 pub fn blobs(context: &Arc<Context>, store: Arc<BlobStore>, routes: &mut RoutesBuilder) {
     let blobs = blob::Blobs { context: Arc::clone(context), store };
     routes.add_service(BlobServiceServer::new(blobs).max_decoding_message_size(INLINE_MAX + SLACK));
+}
+
+/// The service by which agents read repositories.
+pub fn repositories(context: &Arc<Context>, readers: Readers, routes: &mut RoutesBuilder) {
+    let repositories = repository::Repositories { context: Arc::clone(context), readers };
+    routes.add_service(RepositoryServiceServer::new(repositories));
 }
 
 /// The service of agents.

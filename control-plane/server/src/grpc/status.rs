@@ -17,6 +17,7 @@ use tonic::Code;
 
 use crate::admission::QuotaExceeded;
 use crate::driver::{CallError, Full, Stopped};
+use crate::effects;
 use crate::ingest::event::EventError;
 use crate::limits::Refusal;
 
@@ -114,6 +115,12 @@ pub fn rejection(rejection: &Rejection) -> Status {
         // Who could not join is told no more than the reason's word.
         Rejection::JoinUnknown => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
         Rejection::JoinRefused(_) => new(Code::PermissionDenied, message).with_reason("JOIN_REFUSED", []),
+        Rejection::UnknownEffect { effect } => new(Code::NotFound, message)
+            .with_reason("EFFECT_UNKNOWN", [("effect_id", effect.to_string())])
+            .with(resource("effect", effect.to_string())),
+        Rejection::EffectNotFailed { effect, status } => new(Code::FailedPrecondition, message)
+            .with_reason("EFFECT_NOT_FAILED", [("effect_id", effect.to_string()), ("status", status.to_string())])
+            .with(precondition("EFFECT_STATUS", effect.to_string(), "has to have failed, or to wait for its next try")),
         Rejection::Redaction { field, reason: _ } => new(Code::InvalidArgument, message.clone())
             .with_reason("REDACTION_INVALID", [("field", (*field).to_owned())])
             .with(bad_field((*field).to_owned(), message)),
@@ -265,6 +272,30 @@ pub fn result_not_read(delivery: mindos_model::DeliveryId) -> Status {
     new(Code::Unavailable, format!("the result of delivery {delivery} was not found in time: try again"))
         .with_reason("RESULT_NOT_READ", [("delivery_id", delivery.to_string())])
         .with(retry(RETRY_SOON))
+}
+
+/// No access to a repository.
+#[must_use]
+pub fn repository_access(error: &effects::AccessError) -> Status {
+    use effects::{AccessError, ForgeError};
+    let message = error.to_string();
+    let forge = |code| new(code, message.clone()).with_reason("FORGE_REFUSED", []);
+    match error {
+        AccessError::Unknown(delivery) => not_found("delivery", delivery.to_string()),
+        AccessError::Denied(_) => new(Code::PermissionDenied, message).with_reason("REPOSITORY_DENIED", []),
+        AccessError::None(_) => new(Code::FailedPrecondition, message)
+            .with_reason("NO_REPOSITORY_ACCESS", [])
+            .with(precondition("REPOSITORY_ACCESS", "repository".to_owned(), "the control plane has to have it")),
+        AccessError::Full => new(Code::ResourceExhausted, message)
+            .with_reason("REPOSITORY_ACCESS_FULL", [])
+            .with(retry(RETRY_BACKLOG))
+            .with(quota("plane".to_owned(), "leases with access to repositories")),
+        AccessError::Forge(ForgeError::Limited { .. } | ForgeError::Transient { .. }) => {
+            forge(Code::Unavailable).with(retry(RETRY_BACKLOG))
+        }
+        AccessError::Forge(_) => forge(Code::FailedPrecondition),
+        AccessError::Plane(error) => call(error),
+    }
 }
 
 /// More budgets of replays than may be.

@@ -7,14 +7,19 @@ use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use mindos_model::Seq;
 use tracing::debug;
 
 use super::Http;
 use super::error::HttpError;
 use crate::grpc::status;
 use crate::ingest::event::{accept_incoming, github_event};
-use crate::ingest::github::{GithubError, Secrets, normalise};
+use crate::ingest::github::{Delivered, GithubError, Normalised, Secrets, read};
+use crate::ingest::github_trust::Logins;
 use crate::net::Connection;
+use crate::tasks::github::{Found, find};
+use crate::tasks::receipt::receipt;
+use crate::tasks::settings::TaskSettings;
 use crate::trace::context::adopt;
 
 /// Largest delivery: what GitHub itself sends at most.
@@ -65,14 +70,17 @@ async fn receive(
     http.context.room()?;
     let held = http.bodies.read(&headers, body, BODY_MAX).await?;
     let sent_with = headers.clone();
-    let delivery = if held.bytes.len() <= INLINE_READ_MAX {
-        normalise(&headers, &held.bytes, secrets)
+    let (tasks, own) = (http.settings.tasks.load_full(), http.settings.own_logins.load());
+    let wants_receipt = tasks.rules.as_ref().is_some_and(|rules| rules.receipt);
+    let understood = if held.bytes.len() <= INLINE_READ_MAX {
+        understand(&headers, &held.bytes, secrets, &tasks, &own)
     } else {
         let (secrets, bytes) = (secrets.cloned(), held.bytes.clone());
-        let read = tokio::task::spawn_blocking(move || normalise(&headers, &bytes, secrets.as_ref())).await;
+        let read = move || understand(&headers, &bytes, secrets.as_ref(), &tasks, &own);
+        let read = tokio::task::spawn_blocking(read).await;
         read.map_err(|_| HttpError::from(status::internal("a webhook was not read")))?
     };
-    let delivery = delivery.map_err(|error| refused(&error))?;
+    let (delivery, found) = understood.map_err(|error| refused(&error))?;
     let routed = delivery.routed;
     debug!(id = delivery.id, r#type = delivery.r#type, "webhook received");
     let mut event = github_event(delivery);
@@ -81,11 +89,60 @@ async fn receive(
     let event = http.inline(&tenant, event).await?;
     let event = accept_incoming(&tenant, event).map_err(|error| http.invalid(&error))?;
     let event = mindos_core::input::NewEvent { routed, ..event };
-    let result = http.publish(&tenant, vec![event]).await?.pop();
-    let published = result.unwrap_or_else(|| Err(status::internal("an answer is missing").into()))?;
+    let mut events = vec![event];
+    if let Found::Task(wanted) = &found {
+        let mut task = wanted.task.event(&wanted.origin, None);
+        adopt(&sent_with, &mut task);
+        events.push(accept_incoming(&tenant, task).map_err(|error| http.invalid(&error))?);
+    }
+    // Both or neither are answered for: what GitHub sends again brings what is missing of them.
+    let mut results = http.publish(&tenant, events).await?.into_iter();
+    let mut next = || results.next().unwrap_or_else(|| Err(status::internal("an answer is missing").into()));
+    let mut published = next()?;
+    match found {
+        Found::Nothing => {}
+        Found::Ignored(why) => {
+            debug!(why = why.as_str(), "a task that was asked for on GitHub is not done");
+            http.settings.task_counts.ignored(why);
+            published["task_ignored"] = why.as_str().into();
+        }
+        Found::Task(wanted) => {
+            let task = match next() {
+                // Asked for before, in other words or by somebody else.
+                Err(error) if error.code() == StatusCode::CONFLICT => {
+                    serde_json::json!({ "id": wanted.task.id(None), "duplicate": true })
+                }
+                task => task?,
+            };
+            http.settings.task_counts.taken(task["duplicate"] == true);
+            // Also of one that was there: whoever took it may have ended before the receipt.
+            if wants_receipt
+                && let Some(event) = task["event"].as_u64()
+                && let Some(receipt) = receipt(&tenant, Seq(event), &wanted.task)
+                && http.context.handle.offer([receipt]).is_err()
+            {
+                debug!("a receipt found no room");
+            }
+            published["task"] = task;
+        }
+    }
     // A ping asks whether somebody is there, and is answered so.
     let code = if routed { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((code, Json(published)).into_response())
+}
+
+/// Reads a delivery, and what task it asks for.
+fn understand(
+    headers: &HeaderMap,
+    body: &bytes::Bytes,
+    secrets: Option<&Secrets>,
+    tasks: &TaskSettings,
+    own: &Logins,
+) -> Result<(Normalised, Found), GithubError> {
+    let Delivered { delivery, event, payload } = read(headers, body, secrets, own)?;
+    let rules = tasks.rules.as_ref();
+    let found = rules.map_or(Found::Nothing, |rules| find(&event, &payload, &delivery.origin, own, rules));
+    Ok((delivery, found))
 }
 
 fn refused(error: &GithubError) -> HttpError {

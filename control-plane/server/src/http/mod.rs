@@ -1,4 +1,4 @@
-//! HTTP: events and webhooks in, health and metrics out. Everything else is gRPC.
+//! HTTP: events and webhooks in, tasks, health and metrics out. Everything else is gRPC.
 //!
 //! Invariant: what a request may hold is bounded before its body is read.
 
@@ -10,6 +10,7 @@ mod github;
 mod health;
 mod hook;
 mod scrape;
+mod tasks;
 mod upgrade;
 
 use std::sync::Arc;
@@ -29,7 +30,10 @@ use crate::blobs::BlobStore;
 use crate::grpc::Context;
 use crate::ingest::doors::Doors;
 use crate::net::Connection;
+use crate::own_logins::OwnLogins;
 use crate::surface::gitlens::Gitlens;
+use crate::tasks::http_counts::TaskCounts;
+use crate::tasks::queue::Configured;
 use body::Bodies;
 use counted::Counted;
 
@@ -46,11 +50,24 @@ pub struct HttpSettings {
     pub github: Arc<ArcSwap<GithubAccess>>,
     /// The doors for other webhooks, swapped likewise.
     pub doors: Arc<ArcSwap<Doors>>,
+    /// What of GitHub's is a task, swapped likewise.
+    pub tasks: Configured,
+    /// Whom we are on GitHub.
+    pub own_logins: OwnLogins,
+    /// What was asked for on GitHub.
+    pub task_counts: Arc<TaskCounts>,
 }
 
 impl Default for HttpSettings {
     fn default() -> HttpSettings {
-        HttpSettings { body_timeout: Duration::from_secs(30), github: Arc::default(), doors: Arc::default() }
+        HttpSettings {
+            body_timeout: Duration::from_secs(30),
+            github: Arc::default(),
+            doors: Arc::default(),
+            tasks: Configured::default(),
+            own_logins: OwnLogins::default(),
+            task_counts: Arc::default(),
+        }
     }
 }
 
@@ -130,6 +147,22 @@ pub fn router(parts: HttpParts) -> Router {
             post(async |State(http): Shared, Path(name): Path<String>, request: http::Request<Body>| {
                 http.counted.around("generic", hook::generic(&http, &name, knock(request))).await
             }),
+        )
+        .route(
+            "/api/v1/tasks",
+            post(async |State(http): Shared, request: http::Request<Body>| tasks::create(&http, request).await)
+                .get(async |State(http): Shared, request: http::Request<Body>| tasks::list(&http, request).await),
+        )
+        .route(
+            "/api/v1/tasks/{task}",
+            get(async |State(http): Shared, Path(task): Path<String>, request: http::Request<Body>| {
+                tasks::show(&http, &task, request).await
+            })
+            .delete(
+                async |State(http): Shared, Path(task): Path<String>, request: http::Request<Body>| {
+                    tasks::cancel(&http, &task, request).await
+                },
+            ),
         )
         .route(
             "/upgrade/finalize",

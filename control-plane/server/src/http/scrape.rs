@@ -109,6 +109,8 @@ fn open(totals: &Totals, into: &mut Exposition) {
         lanes,
         sessions: _,
         generals,
+        effects_waiting,
+        effects_failed,
         dedupe_keys,
         dedupe_from,
         seq: _,
@@ -119,6 +121,10 @@ fn open(totals: &Totals, into: &mut Exposition) {
         family.series(&[("status", status)], count);
     }
     into.single("mindos_open_events", Kind::Gauge, "Events with deliveries that have not ended.", events_open);
+    let mut family = into.family("mindos_effects_open", Kind::Gauge, "Effects that have not ended, by status.");
+    for (status, count) in [("waiting", effects_waiting), ("failed", effects_failed)] {
+        family.series(&[("status", status)], count);
+    }
     into.single("mindos_lanes", Kind::Gauge, "Lanes with open deliveries.", lanes);
     into.single("mindos_generals", Kind::Gauge, "Generals known.", generals);
     into.single("mindos_dedupe_core_keys", Kind::Gauge, "Event keys that the core remembers.", dedupe_keys);

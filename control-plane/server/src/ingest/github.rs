@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::github_signature;
 pub use super::github_signature::{EmptySecret, Secrets};
 use super::github_table::{self as table, at, text};
-use super::github_trust::{self, Origin};
+use super::github_trust::{self, Logins, Origin};
 
 /// The longest `X-GitHub-Delivery` accepted, in bytes. GitHub sends a GUID of 36.
 const DELIVERY_MAX: usize = 128;
@@ -51,6 +51,16 @@ pub struct Normalised {
     pub routed: bool,
     /// The payload, JSON (`application/json`).
     pub data: Bytes,
+}
+
+/// A delivery with its payload as it was read, for what else is to be made of it.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    pub delivery: Normalised,
+    /// The event's name, from `X-GitHub-Event`.
+    pub event: String,
+    /// A JSON object.
+    pub payload: Value,
 }
 
 /// Why a delivery was refused.
@@ -94,14 +104,27 @@ const DELIVERY: &str = "X-GitHub-Delivery";
 const SIGNATURE: &str = "X-Hub-Signature-256";
 const CONTENT_TYPE: &str = "Content-Type";
 
-/// Verifies and normalises one delivery.
+/// As [`read`], where it is not known who we are and nothing else is to be made of it.
+///
+/// # Errors
+/// As [`read`].
+pub fn normalise(headers: &HeaderMap, body: &Bytes, secrets: Option<&Secrets>) -> Result<Normalised, GithubError> {
+    Ok(read(headers, body, secrets, &Logins::default())?.delivery)
+}
+
+/// Verifies and normalises one delivery. `own` is whom we write as.
 ///
 /// `secrets` unset means that the operator has switched verification off. The signature is checked before anything of the
 /// body is read.
 ///
 /// # Errors
 /// One of `GithubError`; nothing but a header, the signature or the outer form of the body is ever refused.
-pub fn normalise(headers: &HeaderMap, body: &Bytes, secrets: Option<&Secrets>) -> Result<Normalised, GithubError> {
+pub fn read(
+    headers: &HeaderMap,
+    body: &Bytes,
+    secrets: Option<&Secrets>,
+    own: &Logins,
+) -> Result<Delivered, GithubError> {
     if let Some(secrets) = secrets {
         let presented = github_signature::parse(header(headers, SIGNATURE)?)
             .ok_or(GithubError::BadHeader { name: SIGNATURE, accepted: "sha256= and 64 hexadecimal digits" })?;
@@ -118,11 +141,11 @@ pub fn normalise(headers: &HeaderMap, body: &Bytes, secrets: Option<&Secrets>) -
         return Err(GithubError::BadHeader { name: DELIVERY, accepted: "1 to 128 visible ASCII characters" });
     }
     let data = payload(headers, body)?;
-    let value: Value = serde_json::from_slice(&data).map_err(|error| bad_json(&error))?;
-    if !value.is_object() {
+    let payload: Value = serde_json::from_slice(&data).map_err(|error| bad_json(&error))?;
+    if !payload.is_object() {
         return Err(GithubError::NotAnObject);
     }
-    Ok(describe(event, id, &value, data))
+    Ok(Delivered { delivery: describe(event, id, &payload, data, own), event: event.to_owned(), payload })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, GithubError> {
@@ -178,7 +201,7 @@ fn form_decode(value: &[u8]) -> Option<Vec<u8>> {
     std::str::from_utf8(&decoded).is_ok().then_some(decoded)
 }
 
-fn describe(event: &str, id: &str, payload: &Value, data: Bytes) -> Normalised {
+fn describe(event: &str, id: &str, payload: &Value, data: Bytes, own: &Logins) -> Normalised {
     let adapter = table::adapter(event);
     let repository = repository(payload);
     let source = source(payload, &adapter.source, repository.as_deref());
@@ -198,7 +221,7 @@ fn describe(event: &str, id: &str, payload: &Value, data: Bytes) -> Normalised {
         time: times.iter().chain(&adapter.time).find_map(|path| time(at(payload, path)?)),
         actor: short(text(payload, "sender.login").or_else(|| text(payload, "pusher.name"))),
         kind: table::kind(event, payload),
-        origin: github_trust::origin(payload),
+        origin: github_trust::origin(payload, own),
         routed: table::routed(event),
         repository,
         source,

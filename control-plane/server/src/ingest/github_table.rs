@@ -82,12 +82,12 @@ pub(super) fn routed(event: &str) -> bool {
 }
 
 /// The value at a dotted path of object keys; `None` where it is missing or null.
-pub(super) fn at<'a>(payload: &'a Value, path: &str) -> Option<&'a Value> {
+pub(crate) fn at<'a>(payload: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(payload, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 /// The value at a path as text: a string that is not empty, or an integer.
-pub(super) fn text(payload: &Value, path: &str) -> Option<String> {
+pub(crate) fn text(payload: &Value, path: &str) -> Option<String> {
     match at(payload, path)? {
         Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
         Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),

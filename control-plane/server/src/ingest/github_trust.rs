@@ -1,11 +1,42 @@
 //! What a GitHub payload says of where it comes from, as attributes that the guards of routes look at.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::github_table::{at, text};
 
 /// What stands, hidden, in everything that we write to GitHub.
 pub const MARK: &str = "<!-- mindos:";
+
+/// Logins under which we write to GitHub, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logins(BTreeSet<String>);
+
+impl Logins {
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a login is one of ours. An App writes as `name[bot]` and is called `name`.
+    #[must_use]
+    pub fn has(&self, login: &str) -> bool {
+        self.0.contains(&plain(login))
+    }
+}
+
+impl<T: AsRef<str>> FromIterator<T> for Logins {
+    fn from_iter<I: IntoIterator<Item = T>>(logins: I) -> Logins {
+        Logins(logins.into_iter().map(|login| plain(login.as_ref())).collect())
+    }
+}
+
+fn plain(login: &str) -> String {
+    let lower = login.trim().to_ascii_lowercase();
+    lower.strip_suffix("[bot]").unwrap_or(&lower).to_owned()
+}
 
 /// The origin of a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,17 +45,17 @@ pub struct Origin {
     pub fork: bool,
     /// A program caused it.
     pub bot: bool,
-    /// What was written carries our mark.
+    /// What was written carries our mark, and is of our own author where that is known: a person who quotes us is not us.
     pub echo: bool,
     /// What the author of what was written is to the repository, in GitHub's word.
     pub association: Option<String>,
 }
 
 /// Reads the origin of a delivery from its payload.
-pub(super) fn origin(payload: &Value) -> Origin {
+pub(crate) fn origin(payload: &Value, own: &Logins) -> Origin {
     let sender = text(payload, "sender.login").unwrap_or_default();
     let is_bot = text(payload, "sender.type").as_deref() == Some("Bot") || sender.ends_with("[bot]");
-    Origin { fork: is_fork(payload), bot: is_bot, echo: is_echo(payload), association: association(payload) }
+    Origin { fork: is_fork(payload), bot: is_bot, echo: is_echo(payload, own), association: association(payload) }
 }
 
 /// Of a pull request, or of any of the pull requests that a check or a run is about.
@@ -51,9 +82,13 @@ fn is_fork(payload: &Value) -> bool {
 /// The newest thing that was written decides: a comment before what it stands under.
 const WRITTEN: [&str; 4] = ["comment", "review", "pull_request", "issue"];
 
-fn is_echo(payload: &Value) -> bool {
-    let newest = WRITTEN.iter().find(|part| at(payload, part).is_some());
-    newest.is_some_and(|part| text(payload, &format!("{part}.body")).is_some_and(|body| body.contains(MARK)))
+fn is_echo(payload: &Value, own: &Logins) -> bool {
+    let Some(part) = WRITTEN.iter().find(|part| at(payload, part).is_some()) else { return false };
+    let is_marked = text(payload, &format!("{part}.body")).is_some_and(|body| body.contains(MARK));
+    // Where nobody has said who we are, the mark has to do.
+    let is_ours =
+        || own.is_empty() || text(payload, &format!("{part}.user.login")).is_some_and(|login| own.has(&login));
+    is_marked && is_ours()
 }
 
 fn association(payload: &Value) -> Option<String> {
@@ -72,6 +107,7 @@ mod tests {
     fn a_pull_request_from_elsewhere_is_a_fork() {
         let pull =
             |head: Value| json!({ "pull_request": { "head": { "repo": head }, "base": { "repo": { "id": 1 } } } });
+        let origin = |payload: &Value| origin(payload, &Logins::default());
         assert!(!origin(&pull(json!({ "id": 1 }))).fork);
         assert!(origin(&pull(json!({ "id": 2 }))).fork);
         assert!(origin(&pull(Value::Null)).fork, "the fork was deleted");
@@ -80,6 +116,7 @@ mod tests {
 
     #[test]
     fn bots_and_echoes_are_known_by_what_they_say() {
+        let origin = |payload: &Value| origin(payload, &Logins::default());
         assert!(origin(&json!({ "sender": { "login": "dependabot[bot]", "type": "Bot" } })).bot);
         assert!(!origin(&json!({ "sender": { "login": "ada", "type": "User" } })).bot);
         let ours = json!({ "body": "Looks good.\n<!-- mindos: effect=17 -->", "author_association": "MEMBER" });
@@ -87,5 +124,16 @@ mod tests {
         assert!(origin(&json!({ "comment": ours, "issue": theirs })).echo);
         let answered = origin(&json!({ "comment": theirs, "issue": ours }));
         assert_eq!((answered.echo, answered.association.as_deref()), (false, Some("NONE")));
+    }
+
+    #[test]
+    fn who_quotes_our_mark_is_not_us_where_it_is_known_who_we_are() {
+        let own: Logins = ["Mindos"].into_iter().collect();
+        let by =
+            |login: &str| json!({ "comment": { "body": "> <!-- mindos:general=x -->", "user": { "login": login } } });
+        assert!(origin(&by("mindos[bot]"), &own).echo && origin(&by("MindOS"), &own).echo);
+        assert!(!origin(&by("ada"), &own).echo, "a person quotes");
+        assert!(origin(&by("ada"), &Logins::default()).echo, "nobody said who we are");
+        assert!(!origin(&json!({ "comment": { "body": MARK } }), &own).echo, "nobody wrote it");
     }
 }

@@ -12,7 +12,7 @@ mod event_scan;
 pub mod generic;
 pub mod github;
 mod github_signature;
-mod github_table;
+pub(crate) mod github_table;
 pub mod github_trust;
 pub mod gitlab;
 pub mod hook;

@@ -202,6 +202,8 @@ impl View for BlobRefsView {
         match &entry.record {
             Record::EventAccepted(event) => self.find(&event.payload.bytes, entry.seq),
             Record::PayloadCarried(carried) => self.find(&carried.payload.bytes, entry.seq),
+            // Files of a commit, where they are too many for the parameters.
+            Record::EffectIntended(intended) => self.find(&intended.parameters.bytes, entry.seq),
             Record::DeliverySettled(settled) => {
                 self.pending.extend(settled.output_ref.map(|digest| (BlobRef(digest), entry.seq)));
             }
@@ -270,7 +272,7 @@ mod tests {
 
     fn naming(records: &Records, text: String) -> Seq {
         let payload = Payload { salt: [0; 16], bytes: Bytes::from(text) };
-        records.push(Record::PayloadCarried(PayloadCarried { event: Seq(1), payload }))
+        records.push(Record::PayloadCarried(PayloadCarried { event: Seq(1), effect: None, payload }))
     }
 
     #[test]

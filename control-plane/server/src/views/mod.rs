@@ -4,6 +4,7 @@
 
 pub mod blob_refs;
 pub mod dedupe;
+pub mod effects;
 pub mod follow;
 pub mod history;
 pub mod retention;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_core::input::{Input, Query};
-use mindos_core::output::{PayloadRef, Reply};
+use mindos_core::output::{PayloadOf, PayloadRef, Reply};
 use mindos_core::record::Payload;
 use mindos_journal::{JournalError, Ledger, RealDisk};
 use mindos_model::{Seq, TenantName, Timestamp};
@@ -146,7 +146,7 @@ impl Retention {
     }
 
     /// Payloads that open work needs from `through` or before.
-    async fn payloads_before(&self, through: Seq, limit: u32) -> Result<Vec<(Seq, PayloadRef)>, RetentionError> {
+    async fn payloads_before(&self, through: Seq, limit: u32) -> Result<Vec<(PayloadOf, PayloadRef)>, RetentionError> {
         let query = Query::PayloadsBefore { before: through.next(), limit };
         let ask = |request| Input::Query { request, tenant: TenantName::default_tenant(), query };
         match self.handle.call(ask).await? {
@@ -226,14 +226,18 @@ impl Retention {
     }
 }
 
-fn read(ledger: &Ledger<RealDisk>, (event, at): (Seq, PayloadRef)) -> Result<Input, RetentionError> {
+fn read(ledger: &Ledger<RealDisk>, (of, at): (PayloadOf, PayloadRef)) -> Result<Input, RetentionError> {
+    let (event, effect) = match of {
+        PayloadOf::Event(event) => (event, None),
+        PayloadOf::Effect { event, effect } => (event, Some(effect)),
+    };
     let gone = RetentionError::PayloadGone { event, seq: at.seq };
     if let Some(stored) = ledger.reader().read_payload(at.seq)? {
-        return Ok(Input::Carry { event, payload: Payload { salt: stored.salt, bytes: stored.bytes } });
+        return Ok(Input::Carry { event, effect, payload: Payload { salt: stored.salt, bytes: stored.bytes } });
     }
     // What was redacted is carried as what stands for it.
     let bytes = ledger.payload(at.seq)?.ok_or(gone)?;
-    Ok(Input::Carry { event, payload: Payload { salt: salt(), bytes } })
+    Ok(Input::Carry { event, effect, payload: Payload { salt: salt(), bytes } })
 }
 
 /// The last record of the share that is too much, as if all were of one size.

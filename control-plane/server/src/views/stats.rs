@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mindos_core::record::{Cause, Entry, GeneralKey, Next, Record};
-use mindos_model::{DeliveryId, ParkReason, Seq, TenantName, Timestamp};
+use mindos_model::{DeliveryId, EffectStatus, ParkReason, Seq, TenantName, Timestamp};
 
 use super::follow::{View, ViewError};
 use super::times::Times;
@@ -42,6 +42,8 @@ pub struct Counters {
     pub parked: BTreeMap<ParkReason, u64>,
     pub redriven: u64,
     pub results_refused: u64,
+    /// Effects that ended or failed, by kind and outcome.
+    pub effects: BTreeMap<(&'static str, &'static str), u64>,
     /// Attempts that ended without a result, by cause.
     pub attempts_ended: BTreeMap<&'static str, u64>,
     pub generals: BTreeMap<GeneralLabel, GeneralCounters>,
@@ -256,7 +258,18 @@ impl StatsView {
             Record::DeliveryParked(parked) => self.park(parked.reason),
             Record::DeliveryRedriven(_) => self.pending.redriven += 1,
             Record::ResultRefused(_) => self.pending.results_refused += 1,
+            Record::EffectEnded(ended) => {
+                let outcome = ended.outcome.status().as_str();
+                *self.pending.effects.entry((effect_kind(&ended.kind), outcome)).or_default() += 1;
+            }
+            Record::EffectIntended(intended) if intended.first.is_some() => {
+                let repeated = (effect_kind(&intended.kind), EffectStatus::Repeated.as_str());
+                *self.pending.effects.entry(repeated).or_default() += 1;
+            }
             Record::EpochStarted(_)
+            | Record::EffectIntended(_)
+            | Record::EffectDeferred(_)
+            | Record::EffectRevived(_)
             | Record::CancelRequested(_)
             | Record::LeaseExtended(_)
             | Record::ClusterRegistered(_)
@@ -277,6 +290,12 @@ impl StatsView {
             | Record::PayloadsRedacted(_) => {}
         }
     }
+}
+
+/// Kinds of effects that are counted apart: generals may ask for any.
+fn effect_kind(kind: &str) -> &'static str {
+    const KINDS: [&str; 8] = ["comment", "review", "check", "labels", "reaction", "branch", "pull_request", "issue"];
+    KINDS.into_iter().find(|known| *known == kind).unwrap_or(OTHER)
 }
 
 fn cause(cause: &Cause) -> &'static str {
@@ -355,6 +374,11 @@ impl Counters {
         self.attempts_ended.iter().for_each(|(cause, count)| family.series(&[("cause", cause)], count));
         let help = "Results refused because another token held the delivery.";
         into.single("mindos_results_refused_total", Kind::Counter, help, self.results_refused);
+        let help = "Effects that ended or failed, by kind and outcome.";
+        let mut family = into.family("mindos_effects_total", Kind::Counter, help);
+        for ((kind, outcome), count) in &self.effects {
+            family.series(&[("kind", kind), ("outcome", outcome)], count);
+        }
         let name = "mindos_delivery_settled_seconds";
         let help = "Time from an event's acceptance to each of its results.";
         into.family(name, Kind::Histogram, help).histogram(&[], &self.settled_after);

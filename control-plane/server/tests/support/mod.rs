@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use mindos_control_plane::config::Config;
+use mindos_control_plane::driver::Handle;
 use mindos_control_plane::run::{RunError, Server};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
@@ -65,6 +66,8 @@ pub struct Running {
     pub api: String,
     pub agents: String,
     pub aggregator: Option<std::net::SocketAddr>,
+    /// The plane itself.
+    pub plane: Handle,
     /// Gone with it, where nobody else has it.
     own: Option<Directory>,
     stop: Option<oneshot::Sender<()>>,
@@ -102,12 +105,12 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
-        let aggregator = server.aggregator;
+        let (aggregator, plane) = (server.aggregator, server.handle().clone());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, aggregator, own: None, stop: Some(stop), serving }
+        Running { api, agents, aggregator, plane, own: None, stop: Some(stop), serving }
     }
 
     /// Why a server with these options does not start.

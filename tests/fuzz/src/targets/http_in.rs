@@ -2,8 +2,12 @@
 
 use std::sync::LazyLock;
 
+use mindos_control_plane::ingest::github_trust::Logins;
 use mindos_control_plane::ingest::{cloudevents as ce, event, github as gh};
 use mindos_control_plane::surface::gitlens;
+use mindos_control_plane::tasks::github::{self as tasks, Found};
+use mindos_control_plane::tasks::queue;
+use mindos_control_plane::tasks::settings::TaskRules;
 use mindos_generals::{Profile, analyse, decode};
 use mindos_model::{TenantName, Timestamp};
 use mindos_proto::cloudevents::v1::CloudEvent;
@@ -12,6 +16,8 @@ use prost::Message;
 use crate::{payloads, request};
 
 static TENANT: LazyLock<TenantName> = LazyLock::new(|| "default".parse().expect("a good name"));
+
+static OWN: LazyLock<Logins> = LazyLock::new(|| ["mindos"].into_iter().collect());
 
 /// What was accepted goes to agents as it is, so it has to decode.
 fn accepted(event: mindos_core::input::NewEvent) {
@@ -26,9 +32,30 @@ pub(super) fn github(input: &[u8]) {
     let (headers, body) = request::parse(input);
     let Ok(delivery) = gh::normalise(&headers, &body, None) else { return };
     assert_eq!(gh::normalise(&headers, &body, None).as_ref(), Ok(&delivery), "the same again");
+    if let Ok(gh::Delivered { delivery, event, payload }) = gh::read(&headers, &body, None, &OWN) {
+        let rules = TaskRules::default();
+        if let Found::Task(wanted) = tasks::find(&event, &payload, &delivery.origin, &OWN, &rules) {
+            let task = event::accept_incoming(&TENANT, wanted.task.event(&wanted.origin, None));
+            accepted(task.expect("a task is an event"));
+        }
+    }
     if let Ok(event) = event::accept_github(&TENANT, delivery) {
         accepted(event);
     }
+}
+
+/// Messages of the queue of tasks.
+pub(super) fn task(input: &[u8]) {
+    if let Ok(incoming) = queue::read(input) {
+        accepted(event::accept_incoming(&TENANT, incoming).expect("a task is an event"));
+    }
+}
+
+pub(super) fn task_seeds() -> Vec<Vec<u8>> {
+    let refine = br#"{"repo_url":"https://github.com/o/n.git","mode":"refine","pr_number":"7","pr_branch":"b/c","comment_id":"9","comment_kind":"review","refine_request":"x","comment_url":"u","base_branch":"main","pr_title":"t","trigger_user":"a"}"#;
+    let plan =
+        br#"{"repo_url":"http://h:1/o/n/","mode":"plan_approval","issue_id":7,"trigger_user":"a","pr_number":null}"#;
+    vec![refine.to_vec(), plan.to_vec()]
 }
 
 pub(super) fn github_seeds() -> Vec<Vec<u8>> {
@@ -40,6 +67,8 @@ pub(super) fn github_seeds() -> Vec<Vec<u8>> {
         ]
     };
     let mut seeds: Vec<_> = payloads().iter().map(|(event, body)| request::write(&headers(event), body)).collect();
+    let command = br#"{"action":"created","issue":{"number":7,"state":"open"},"comment":{"id":9,"body":"/plan x","user":{"login":"a"},"author_association":"OWNER"},"repository":{"full_name":"o/n"},"sender":{"login":"a"}}"#;
+    seeds.push(request::write(&headers("issue_comment"), command));
     let form =
         [("X-GitHub-Event", "push"), ("X-GitHub-Delivery", "1"), ("Content-Type", "application/x-www-form-urlencoded")];
     seeds.push(request::write(&form, b"payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D&x=1"));

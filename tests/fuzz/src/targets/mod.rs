@@ -42,7 +42,18 @@ pub const TARGETS: &[Target] = &[
             "refs/heads/x",
             "payload=%7B%7D",
             "closed",
+            "/approve",
+            "/refine ",
+            "author_association",
         ],
+    },
+    // Messages of the coding agent's queue.
+    Target {
+        name: "task",
+        run: http_in::task,
+        seeds: http_in::task_seeds,
+        shape: Shape::Bytes,
+        words: &["quickfix", "implement", "issue_id", "https://", "..", ".git", "@", "null", "18446744073709551616"],
     },
     // Events, webhooks and distributions of the GitLens contract.
     Target {

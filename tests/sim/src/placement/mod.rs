@@ -390,7 +390,7 @@ impl Bench {
             self.figures.settled += 1;
             ReportedOutcome::Succeeded { output: None, output_type: None, output_ref: None }
         };
-        let report = ResultReport { delivery, token: job.token, outcome, usage: Vec::new() };
+        let report = ResultReport { delivery, token: job.token, outcome, usage: Vec::new(), effects: Vec::new() };
         self.say(instance, AgentMessage::Result(Box::new(report)));
         self.begin(instance);
     }

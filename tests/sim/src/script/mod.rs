@@ -5,6 +5,7 @@
 
 mod about;
 pub mod access;
+mod effects;
 pub mod parse;
 mod parse_budget;
 mod policy;

@@ -143,10 +143,13 @@ impl<'a> Words<'a> {
             | "refused" => self.access(verb)?,
             "join" => self.join()?,
             "redact" => self.redact()?,
+            "effect" => self.effect()?,
+            "intend" => self.intend()?,
             "query" => Input::Query { request: RequestId(0), tenant: words::tenant(), query: self.query()? },
             "carry" => {
                 let event = Seq(number(self.next("an event")?)?);
-                Input::Carry { event, payload: words::payload(self.take("data").unwrap_or_default()) }
+                let effect = self.take("effect").map(str::parse).transpose().map_err(text)?;
+                Input::Carry { event, effect, payload: words::payload(self.take("data").unwrap_or_default()) }
             }
             "drop" => {
                 let through = Seq(number(self.next("a sequence")?)?);
@@ -381,7 +384,8 @@ impl<'a> Words<'a> {
                 let (delivery, token) = self.lease()?;
                 let outcome = self.outcome()?;
                 let usage = self.spent()?;
-                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage }))
+                let effects = self.intents(Some(delivery))?;
+                AgentMessage::Result(Box::new(ResultReport { delivery, token, outcome, usage, effects }))
             }
             "heartbeat" => AgentMessage::Heartbeat { loads: self.loads()? },
             "reconcile" => AgentMessage::Reconcile { held: self.list("held", claim)? },
@@ -506,6 +510,7 @@ impl<'a> Words<'a> {
             "fleet" => Query::Fleet,
             "routes" => Query::Routes,
             "budgets" => Query::Budgets,
+            what @ ("due" | "effects") => self.effect_query(what),
             "seen" => {
                 let (source, id) = split(self.next("source and id")?)?;
                 Query::Seen { key: words::dedupe_key(source, id) }

@@ -104,7 +104,11 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             format!("redact {} why={why}{}", events.join(","), by_text(by))
         }
         Input::Query { query, .. } => self::query(query),
-        Input::Carry { event, payload } => format!("carry {event} data={}", data(payload)),
+        Input::Carry { event, effect, payload } => {
+            let effect = effect.map(|effect| format!(" effect={effect}")).unwrap_or_default();
+            format!("carry {event}{effect} data={}", data(payload))
+        }
+        Input::Effect { .. } | Input::ChangeEffect { .. } | Input::Intend { .. } => super::effects::print(input, start),
         Input::DropPrefix { through, .. } => format!("drop {through}"),
         Input::Truncated { kept, dropped_through } => format!("truncated {kept} {dropped_through}"),
     }
@@ -141,7 +145,8 @@ fn agent(session: u64, message: &AgentMessage, start: Timestamp) -> String {
                 }
                 ReportedOutcome::Failed { kind, message } => format!("{}{}", kind.as_str(), note(message)),
             };
-            format!("result s{session} {} {} {outcome}{}", report.delivery, report.token, usage(&report.usage))
+            let effects = super::effects::print_intents(&report.effects);
+            format!("result s{session} {} {} {outcome}{}{effects}", report.delivery, report.token, usage(&report.usage))
         }
         AgentMessage::Heartbeat { loads } => {
             // One line for each general, as if each had come by itself.
@@ -176,6 +181,8 @@ fn query(query: &Query) -> String {
         Query::Routes => "query routes".to_owned(),
         Query::Budgets => "query budgets".to_owned(),
         Query::Totals => "query totals".to_owned(),
+        Query::EffectsDue { .. } => "query due".to_owned(),
+        Query::Effects { .. } => "query effects".to_owned(),
         Query::PayloadsBefore { before, .. } => format!("query payloads {before}"),
     }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use mindos_core::BreakerState;
 use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PlaneMessage, Published, Reply, SettledVerdict,
+    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published,
+    Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, Degraded, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
@@ -113,7 +114,14 @@ fn record(record: &Record, start: Timestamp) -> String {
             let replaces = record.replaces.as_ref().map(|(_, name)| format!(" replaces={name}")).unwrap_or_default();
             write!(out, " {} {}{replaces}", record.route.name, record.route.strategy)
         }
-        Record::PayloadCarried(record) => write!(out, " event={} bytes={}", record.event, record.payload.bytes.len()),
+        Record::PayloadCarried(record) => {
+            let effect = record.effect.map(|effect| format!(" effect={effect}")).unwrap_or_default();
+            write!(out, " event={}{effect} bytes={}", record.event, record.payload.bytes.len())
+        }
+        Record::EffectIntended(record) => write!(out, "{}", super::effects::show_intended(record)),
+        Record::EffectDeferred(record) => write!(out, "{}", super::effects::show_deferred(record, start)),
+        Record::EffectEnded(record) => write!(out, "{}", super::effects::show_ended(record)),
+        Record::EffectRevived(record) => write!(out, "{}", super::effects::show_revived(record)),
         Record::PrefixDropped(record) => write!(out, " through={}", record.through),
         Record::JournalTruncated(record) => {
             write!(out, " kept={} dropped_through={}", record.kept, record.dropped_through)
@@ -294,8 +302,11 @@ fn message(message: &PlaneMessage) -> String {
         PlaneMessage::Cancel { delivery, token, reason } => {
             format!("Cancel {delivery} {token} {}", self::reason(*reason))
         }
-        PlaneMessage::Settled { delivery, token, verdict } => match verdict {
-            SettledVerdict::Settled => format!("Settled {delivery} {token}"),
+        PlaneMessage::Settled { delivery, token, verdict, effects } => match verdict {
+            SettledVerdict::Settled => {
+                let effects: String = effects.iter().map(|effect| format!(" {effect}")).collect();
+                format!("Settled {delivery} {token}{effects}")
+            }
             SettledVerdict::Stale { current } => {
                 format!("Settled {delivery} {token} refused: stale, current is {current}")
             }
@@ -370,8 +381,17 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             totals.epoch
         ),
         Reply::Payloads(payloads) => {
-            let rows: String = payloads.iter().map(|(event, at)| format!(" event={event}@#{}", at.seq)).collect();
+            let row = |(of, at): &(PayloadOf, PayloadRef)| match of {
+                PayloadOf::Event(event) => format!(" event={event}@#{}", at.seq),
+                PayloadOf::Effect { effect, .. } => format!(" effect={effect}@#{}", at.seq),
+            };
+            let rows: String = payloads.iter().map(row).collect();
             format!("payloads{rows}")
+        }
+        Reply::Effects(views) => super::effects::show_views(views, start),
+        Reply::EffectsChanged { effects, at } => {
+            let ids: String = effects.iter().map(|effect| format!(" {effect}")).collect();
+            format!("changed{ids} at #{at}")
         }
     }
 }

@@ -99,7 +99,8 @@ impl World {
         } else {
             ReportedOutcome::Failed { kind: FailureKind::Transient, message: Arc::from("late") }
         };
-        let report = ResultReport { delivery, token, outcome, usage: Vec::new() };
+        let effects = super::intents("late", Some(delivery), self.chance.below(3));
+        let report = ResultReport { delivery, token, outcome, usage: Vec::new(), effects };
         self.input(Input::Agent { session, message: AgentMessage::Result(Box::new(report)) });
     }
 
@@ -190,9 +191,11 @@ impl World {
             for target in held {
                 self.hold(target, Holds::ALL, Holds::NONE);
             }
-            if self.ledger.open.is_empty() && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2
-            {
+            self.heal_effects();
+            let settled = self.ledger.open.is_empty() && self.ledger.effects.open.is_empty();
+            if settled && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2 {
                 self.ended = true;
+                self.done_effects_are_there()?;
                 return self.last_checks();
             }
             // What had no room comes back by itself.

@@ -11,6 +11,7 @@
 mod access;
 mod agents;
 mod budgets;
+mod effects;
 mod faults;
 mod net;
 mod people;
@@ -25,7 +26,7 @@ use mindos_core::output::PlaneMessage;
 use mindos_core::record::{Batch, Entry};
 use mindos_core::route::Pattern;
 use mindos_core::{Durable, Limits, Plane, Weights};
-use mindos_model::{DeliveryId, Seq, Timestamp, Token};
+use mindos_model::{DeliveryId, EffectId, Seq, Timestamp, Token};
 use mindos_sidecar_core::Up;
 
 use crate::chance::Chance;
@@ -35,6 +36,8 @@ use crate::home::Home;
 use crate::ledger::{Broken, Ledger};
 use crate::script::{print, run::START, show};
 use crate::words;
+
+pub(crate) use effects::intents;
 
 /// What a run is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +145,8 @@ enum Event {
         publication: usize,
     },
     Act,
+    /// Effects are looked at.
+    Broker,
     Fault,
     Room,
     Heal,
@@ -179,6 +184,8 @@ struct World {
     next_request: u64,
     asked: HashMap<RequestId, people::Asked>,
     publications: Vec<people::Publication>,
+    /// What is there outside, by key, with the effect that made it.
+    outside: BTreeMap<Arc<str>, EffectId>,
     /// Tokens that agents held once, for late results.
     stale: Vec<(usize, DeliveryId, Token)>,
     mood: faults::Mood,
@@ -287,6 +294,7 @@ impl World {
             next_request: 1,
             asked: HashMap::new(),
             publications: Vec::new(),
+            outside: BTreeMap::new(),
             stale: Vec::new(),
             mood,
             heal_rounds: 0,
@@ -339,8 +347,9 @@ impl World {
             }
             if self.now > heal_by {
                 return Err(format!(
-                    "everything_settles: {} deliveries are open: {}",
+                    "everything_settles: {} deliveries and {} effects are open: {}",
                     self.ledger.open.len(),
+                    self.ledger.effects.open.len(),
                     self.left()
                 ));
             }
@@ -373,6 +382,7 @@ impl World {
             self.at(after, Event::Publish { publisher });
         }
         self.at(1500, Event::Act);
+        self.at(1000, Event::Broker);
         self.at(3000, Event::Fault);
     }
 
@@ -406,6 +416,10 @@ impl World {
             }
             Event::Act => {
                 self.act();
+                Ok(())
+            }
+            Event::Broker => {
+                self.broker();
                 Ok(())
             }
             Event::Fault => self.fault(),

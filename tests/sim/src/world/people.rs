@@ -7,7 +7,7 @@ use mindos_core::affinity::{Affinity, Place, Preference};
 use mindos_core::feedback::FeedbackRule;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{DeliveryFilter, Input, Judged, NewEvent, Query, RequestId, Selector};
-use mindos_core::output::{Rejection, Reply};
+use mindos_core::output::{PayloadOf, Rejection, Reply};
 use mindos_core::record::{About, Feedback, FeedbackVerdict, HoldTarget, Holds, Replay, Role, Variant, VersionWanted};
 use mindos_core::route::{Coalesce, Degrade, Match, NoGeneral, Pattern, Retry, Route, RouteTable, Targets, Weight};
 use mindos_core::{ASKED_MAX, ASKED_PREFIX};
@@ -62,6 +62,8 @@ pub(super) enum Asked {
     Payloads {
         before: Seq,
     },
+    /// Effects that may be carried out.
+    Due,
     Other,
 }
 
@@ -170,10 +172,14 @@ impl World {
             Asked::Publish { publication, data } => self.published(publication, &data, reply),
             Asked::Payloads { before } => {
                 if let Ok(Reply::Payloads(payloads)) = reply {
-                    self.carry(before, &payloads.iter().map(|(event, _)| *event).collect::<Vec<_>>());
+                    self.carry(before, &payloads.iter().map(|(of, _)| *of).collect::<Vec<_>>());
                 }
                 Ok(())
             }
+            Asked::Due => match reply {
+                Ok(Reply::Effects(views)) => self.carry_out_effects(&views),
+                _ => Ok(()),
+            },
             Asked::Other => Ok(()),
         }
     }
@@ -265,7 +271,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(34) {
+        match self.chance.below(40) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -308,7 +314,8 @@ impl World {
                 self.input(Input::Truncated { kept: end, dropped_through: end.next() });
             }
             21..=24 => self.change_budgets(),
-            28.. => self.meddle_with_access(),
+            28..34 => self.meddle_with_access(),
+            34.. => self.meddle_with_effects(),
             _ => self.query(),
         }
     }
@@ -371,9 +378,13 @@ impl World {
         self.input(Input::Query { request, tenant: words::tenant(), query });
     }
 
-    fn carry(&mut self, before: Seq, events: &[Seq]) {
-        for event in events {
-            self.input(Input::Carry { event: *event, payload: words::payload("carried") });
+    fn carry(&mut self, before: Seq, payloads: &[PayloadOf]) {
+        for of in payloads {
+            let (event, effect) = match of {
+                PayloadOf::Event(event) => (*event, None),
+                PayloadOf::Effect { event, effect } => (*event, Some(*effect)),
+            };
+            self.input(Input::Carry { event, effect, payload: words::payload("carried") });
         }
         let request = self.request(Asked::Other);
         self.input(Input::DropPrefix { request, through: Seq(before.0 - 1), link: [1; 32] });

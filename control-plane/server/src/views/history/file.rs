@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::HistoryError;
 
 /// Raised with every change of the tables: files of another version are rebuilt.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -99,6 +99,7 @@ impl HistoryFile {
         let mut file = HistoryFile::with(path, connection, 0)?;
         file.begin()?;
         file.connection.execute_batch(TABLES)?;
+        file.connection.execute_batch(super::effects::TABLE)?;
         file.put_meta("schema", SCHEMA)?;
         file.commit(mark, state)?;
         Ok(file)
@@ -159,7 +160,16 @@ impl HistoryFile {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), HistoryError> {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Rows were written.
+    pub(super) fn count_rows(&mut self, rows: u64) {
+        self.rows += rows;
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), HistoryError> {
         if !self.dirty {
             self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             self.dirty = true;

@@ -1,4 +1,4 @@
-//! The history: every event, and every delivery that has ended or is parked, in SQLite files that are rolled and unlinked whole.
+//! The history: every event, every delivery that has ended or is parked, and every effect, in SQLite files that are rolled and unlinked whole.
 //!
 //! ```text
 //! journal --> rows in an open transaction --> committed every 15,000 rows or 5 s, with the mark of the last record in it
@@ -10,6 +10,7 @@
 //! crash loses rows only with the mark that says they are missing; and since a later state of a delivery never gives way to an
 //! earlier one, writing rows twice changes nothing.
 
+mod effects;
 mod ending;
 mod file;
 mod leases;
@@ -473,6 +474,10 @@ impl HistoryWriter {
                 let ending = Ending { attempts: Some(0), redrives: 1, ..Ending::default() };
                 self.ended(redriven.delivery, seq, at, Status::Waiting, ending)?;
             }
+            Record::EffectIntended(_)
+            | Record::EffectDeferred(_)
+            | Record::EffectEnded(_)
+            | Record::EffectRevived(_) => self.effect(entry)?,
             Record::EpochStarted(_)
             | Record::CancelRequested(_)
             | Record::ResultRefused(_)

@@ -1,0 +1,567 @@
+//! The shell of a task: takes the steps that `steps.rs` names, one after the other, and keeps what they bring.
+//!
+//! Invariants: nothing is written outside of the task's own folder, which is gone when this returns or is dropped; what is to be done on the
+//! forge stands in the report's intents, and nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mindos_model::FailureKind;
+use mindos_sdk::{Failure, RepositoryAccess};
+
+use super::ask::Talk;
+use super::checks::{self, Checked};
+use super::edits::{self, Edits};
+use super::patch::{Clone, FileEntry, PatchError};
+use super::plan::{self, Plan};
+use super::prompts;
+use super::setup::Coding;
+use super::steps::{Came, So, Step, failed, names, next};
+use super::task::{Mode, Task};
+use super::tree::Workspace;
+use super::verify::{self, Before};
+use crate::Report;
+use crate::forge::{self, CloneWish, Forge, ForgeFailure, Issue, PullRequest, Wanted};
+use crate::model::Schema;
+use crate::prompt::injection::{Suspicion, suspicions};
+use crate::run::{Run, fence_bits};
+use crate::select::{FILES_MAX, LINES_MAX, Selected, outline, select, tokens};
+
+/// How deep the tree is shown, and how many of its lines.
+const DEPTH: usize = 3;
+const OUTLINE_MAX: usize = 400;
+/// Folders of a pull request's branch that plans stand on.
+const PLANNED: &str = "ai-agent/issue-";
+
+/// One task at work.
+pub(super) struct Job<'a> {
+    pub(super) run: &'a Run,
+    pub(super) coding: &'a Coding,
+    pub(super) task: Task,
+    pub(super) forge: Forge,
+    pub(super) workspace: Workspace,
+    clone: Option<(forge::Clone, Clone)>,
+    pub(super) issue: Option<Issue>,
+    pub(super) pull: Option<PullRequest>,
+    plan_text: Option<String>,
+    /// The branch that the work starts from, and its commit.
+    pub(super) base: String,
+    pub(super) base_commit: String,
+    outline: String,
+    pub(super) files: Vec<Selected>,
+    question: String,
+    pub(super) talk: Talk,
+    answer: String,
+    pub(super) without_model: bool,
+    pub(super) plan: Option<Plan>,
+    pub(super) summary: String,
+    edited: Vec<String>,
+    pub(super) changes: Vec<FileEntry>,
+    pub(super) checked: Checked,
+    before: Before,
+    pub(super) suspicions: Vec<Suspicion>,
+}
+
+/// Works on the task of a run's event.
+///
+/// # Errors
+/// By kind: what may work next time, what waits, what never will.
+pub(crate) async fn go(run: &Run) -> Result<Report, Failure> {
+    let task = Task::read(&run.event.data).map_err(|error| Failure::poison(error.to_string()))?;
+    let coding = run.hands.coding.clone();
+    let coding = coding.ok_or_else(|| Failure::poison("this program was not set up for coding"))?;
+    let access = run.access.clone().ok_or_else(|| {
+        Failure::poison(format!("{} cannot be read: the control plane gave no access to it", task.repository))
+    })?;
+    if !access.repository.eq_ignore_ascii_case(&task.repository) {
+        return Err(Failure::poison(format!(
+            "`repository` is {}, and access was given to {}",
+            task.repository, access.repository
+        )));
+    }
+    let RepositoryAccess { repository, api_url, clone_url, token, expires_at: _, author } = access;
+    let forge =
+        Forge::new(run.outgoing.clone(), forge::RepositoryAccess { repository, api_url, clone_url, token, author })?;
+    let name = match task.mode {
+        Mode::Plan | Mode::Quickfix => format!("repo-{}", task.number()),
+        Mode::Implement | Mode::Refine => format!("repo-pr-{}", task.number()),
+    };
+    let workspace = Workspace::make(&coding.workspace, &name, fence_bits()?).map_err(|error| {
+        Failure::transient(format!("no folder for the task can be made in {}: {error}", coding.workspace.display()))
+    })?;
+    let mut job = Job {
+        run,
+        coding: &coding,
+        task,
+        forge,
+        workspace,
+        clone: None,
+        issue: None,
+        pull: None,
+        plan_text: None,
+        base: String::new(),
+        base_commit: String::new(),
+        outline: String::new(),
+        files: Vec::new(),
+        question: String::new(),
+        talk: Talk::default(),
+        answer: String::new(),
+        without_model: false,
+        plan: None,
+        summary: String::new(),
+        edited: Vec::new(),
+        changes: Vec::new(),
+        checked: Checked::None,
+        before: Before::new(),
+        suspicions: Vec::new(),
+    };
+    job.go().await
+}
+
+impl Job<'_> {
+    async fn go(&mut self) -> Result<Report, Failure> {
+        let (steps, mode) = (&self.run.steps, self.task.mode);
+        let (mut step, mut so, mut report) = (Step::Begin, So::default(), None);
+        loop {
+            let (began, done) = names(mode, step);
+            if let Some(name) = began {
+                steps.begin(name).await;
+            }
+            so.corrected |= step == Step::Correct;
+            let came = match step {
+                Step::Intend => self.intend().await.map(|made| {
+                    report = Some(made);
+                    Came::Well
+                }),
+                step => self.take(step).await,
+            };
+            let came = match came {
+                Ok(came) => came,
+                Err(failure) => {
+                    let late =
+                        matches!(failure.kind, FailureKind::Transient) && failure.message.contains("took longer than");
+                    steps.begin(failed(mode, step, late)).await;
+                    self.clone = None;
+                    let _ = self.workspace.clean_up();
+                    return Err(failure);
+                }
+            };
+            if let Some(name) = done {
+                steps.begin(name).await;
+            }
+            match next(mode, step, came, so) {
+                Some(following) => step = following,
+                None => return report.ok_or_else(|| Failure::poison("the task came to its end without a report")),
+            }
+        }
+    }
+
+    async fn take(&mut self, step: Step) -> Result<Came, Failure> {
+        match step {
+            Step::Begin | Step::Complete | Step::Intend => Ok(Came::Well),
+            Step::Clone => self.clone().await,
+            Step::Fetch => match self.task.mode {
+                Mode::Plan | Mode::Quickfix => self.fetch_issue().await,
+                Mode::Implement => self.fetch_plan().await,
+                Mode::Refine => self.fetch_pull().await,
+            },
+            Step::Select => self.select().await,
+            Step::Context => Ok(self.context()),
+            Step::Ask => {
+                let words = std::mem::take(&mut self.question);
+                self.planned("plan.1", words).await
+            }
+            Step::Repair if self.task.mode == Mode::Plan => {
+                let words = prompts::plan_again(&self.missing());
+                match self.planned("plan.2", words).await? {
+                    Came::Faulty => {
+                        Err(Failure::poison(format!("the model's plan lacks {}", self.missing().join(", "))))
+                    }
+                    came => Ok(came),
+                }
+            }
+            Step::Edit if self.commanded() => self.command("edit.command", "").await,
+            Step::Edit => {
+                let words = std::mem::take(&mut self.question);
+                self.edit("edit.1", words).await.map(|faults| if faults.is_empty() { Came::Well } else { Came::Faulty })
+            }
+            Step::Repair => {
+                let faults = self.faults().await?;
+                let words = prompts::edits_again(&faults, self.run.steps.fence());
+                let faults = self.edit("edit.2", words).await?;
+                match faults.first() {
+                    None => Ok(Came::Well),
+                    Some(fault) => Err(Failure::poison(format!(
+                        "the model's edits cannot be applied: {}",
+                        crate::text::clipped(fault, 300)
+                    ))),
+                }
+            }
+            Step::Compare => self.compare().await,
+            Step::Check => self.check().await,
+            Step::Correct => self.correct().await,
+            Step::CleanUp => {
+                self.clone = None;
+                let cleaned = self.workspace.clean_up();
+                cleaned
+                    .map(|()| Came::Well)
+                    .map_err(|error| Failure::transient(format!("the task's folder stays: {error}")))
+            }
+        }
+    }
+
+    pub(super) fn commanded(&self) -> bool {
+        self.coding.editor.is_some()
+    }
+
+    fn git(&self) -> &Clone {
+        &self.clone.as_ref().expect("every mode clones before it looks at files").1
+    }
+
+    async fn clone(&mut self) -> Result<Came, Failure> {
+        let at = match &self.pull {
+            Some(pull) => Wanted::Ref(pull.head_ref.clone()),
+            None => Wanted::Default,
+        };
+        let below = Some(self.workspace.folder().to_owned());
+        let wish = CloneWish { at, depth: self.coding.depth, links: true, below, ..CloneWish::default() };
+        let clone = self.forge.clone(wish).await?;
+        self.base = match (&self.pull, &clone.branch) {
+            (Some(pull), _) => pull.head_ref.clone(),
+            (None, Some(branch)) => branch.clone(),
+            (None, None) => return Err(Failure::poison(format!("{} has no default branch", self.task.repository))),
+        };
+        self.base_commit.clone_from(&clone.commit);
+        let git = Clone::at(clone.path());
+        self.clone = Some((clone, git));
+        Ok(Came::Well)
+    }
+
+    async fn fetch_issue(&mut self) -> Result<Came, Failure> {
+        let issue = self.forge.issue(self.task.number()).await?;
+        if issue.is_pull_request {
+            return Err(Failure::poison(format!(
+                "`issue_id` is {}, which is a pull request: {} is for issues",
+                issue.number,
+                self.task.mode.as_str()
+            )));
+        }
+        self.look("issue title", &issue.title);
+        self.look("issue text", &issue.body);
+        self.issue = Some(issue);
+        Ok(Came::Well)
+    }
+
+    /// The pull request that a task names, of this repository and open.
+    async fn open_pull(&self, number: u64) -> Result<PullRequest, Failure> {
+        let pull = self.forge.pull_request(number).await?;
+        let wrong = |why: &str| Err(Failure::poison(format!("pull request #{number} {why}")));
+        if pull.state != "open" {
+            return wrong("is not open");
+        }
+        if pull.is_of_fork(&self.task.repository) {
+            return wrong("comes from another repository, to which nothing is pushed");
+        }
+        if pull.head_ref == self.forge.default_branch().await? {
+            return wrong("comes from the default branch, to which nothing is pushed");
+        }
+        Ok(pull)
+    }
+
+    async fn fetch_pull(&mut self) -> Result<Came, Failure> {
+        let pull = self.open_pull(self.task.number()).await?;
+        if self.task.branch.as_deref() != Some(&pull.head_ref) {
+            let branch = self.task.branch.clone().unwrap_or_default();
+            return Err(Failure::poison(format!(
+                "`pr_branch` is {branch}, and pull request #{} comes from another branch",
+                pull.number
+            )));
+        }
+        let request = self.task.request.clone();
+        self.look("request", &request);
+        self.pull = Some(pull);
+        Ok(Came::Well)
+    }
+
+    async fn fetch_plan(&mut self) -> Result<Came, Failure> {
+        let number = match self.task.pull {
+            Some(number) => number,
+            None => self.linked_plan().await?,
+        };
+        self.task.pull = Some(number);
+        let pull = self.open_pull(number).await?;
+        let author = self.forge.author();
+        if author.is_empty() || !pull.author.eq_ignore_ascii_case(author) {
+            return Err(Failure::poison(format!(
+                "pull request #{number} is not one of ours, so what it says is no plan"
+            )));
+        }
+        let Some(plan) = plan::found(&pull.body) else {
+            return Err(Failure::poison(format!("pull request #{number} holds no plan")));
+        };
+        self.plan_text = Some(plan.to_owned());
+        let issue = pull.head_ref.strip_prefix(PLANNED).and_then(|number| number.parse().ok());
+        if let Some(issue) = issue {
+            self.issue = match self.forge.issue(issue).await {
+                Ok(issue) => Some(issue),
+                // The plan alone has to do.
+                Err(ForgeFailure::NotFound { .. }) => None,
+                Err(failure) => return Err(failure.into()),
+            };
+        }
+        if let Some(Issue { title, body, .. }) = self.issue.clone() {
+            self.look("issue title", &title);
+            self.look("issue text", &body);
+        }
+        self.pull = Some(pull);
+        Ok(Came::Well)
+    }
+
+    /// The pull request that our own comment on the issue links.
+    async fn linked_plan(&self) -> Result<u64, Failure> {
+        let issue = self.task.issue.unwrap_or_default();
+        let author = self.forge.author();
+        let comments = self.forge.comments(issue).await?;
+        let ours = comments.iter().filter(|comment| !author.is_empty() && comment.author.eq_ignore_ascii_case(author));
+        let linked = ours.rev().filter(|comment| comment.body.contains("A plan is ready:")).find_map(|comment| {
+            let (_, rest) = comment.body.split_once("/pull/")?;
+            rest.chars().take_while(char::is_ascii_digit).take(12).collect::<String>().parse().ok()
+        });
+        linked.ok_or_else(|| {
+            Failure::poison(format!("no plan of ours is linked from issue #{issue}: ask for one with /plan"))
+        })
+    }
+
+    fn look(&mut self, place: &str, text: &str) {
+        self.suspicions.extend(suspicions(place, text));
+    }
+
+    /// The words that files are chosen by.
+    fn words(&self) -> String {
+        let issue = self.issue.iter().flat_map(|issue| [issue.title.as_str(), issue.body.as_str()]);
+        let pull = self.pull.iter().filter(|_| self.issue.is_none()).map(|pull| pull.title.as_str());
+        let more = [self.plan_text.as_deref().unwrap_or_default(), &self.task.request];
+        issue.chain(pull).chain(more).collect::<Vec<_>>().join("\n")
+    }
+
+    async fn select(&mut self) -> Result<Came, Failure> {
+        let tree = self.clone.as_ref().expect("cloned before").0.tree()?;
+        let mut named: Vec<String> = Vec::new();
+        if let Some(pull) = self.pull.as_ref().filter(|_| self.task.mode == Mode::Refine) {
+            named.extend(self.forge.files(pull.number).await?.0.into_iter().map(|file| file.path));
+        }
+        let (words, budget) = (self.words(), self.run.profile.budget.context_tokens);
+        let budget = usize::try_from(budget).unwrap_or(usize::MAX) / 3 * 2;
+        let spoken_of = self.plan_text.clone().unwrap_or_default() + &self.task.request;
+        // Thousands of files are read through; that is for a thread that keeps nobody waiting.
+        let chosen = tokio::task::spawn_blocking(move || {
+            named.extend(
+                tree.paths()
+                    .filter(|path| path.len() > 3 && spoken_of.contains(path))
+                    .take(FILES_MAX)
+                    .map(str::to_owned),
+            );
+            let mut chosen: Vec<Selected> = Vec::new();
+            let mut left = budget;
+            for path in named.into_iter().take(2 * FILES_MAX) {
+                let Some(file) = tree.text(&path).map(|text| first_lines(&path, &text)) else { continue };
+                if file.tokens <= left && chosen.iter().all(|known| known.path != path) {
+                    left -= file.tokens;
+                    chosen.push(file);
+                }
+            }
+            let more = select(&tree, &words, left);
+            chosen.extend(more.into_iter().filter(|file| named_not(&chosen, &file.path)).collect::<Vec<_>>());
+            (chosen, outline(&tree, DEPTH, OUTLINE_MAX))
+        });
+        let (files, outline) =
+            chosen.await.map_err(|error| Failure::transient(format!("files could not be chosen: {error}")))?;
+        for file in &files {
+            self.look(&format!("file {}", file.path), &file.text);
+        }
+        (self.files, self.outline) = (files, outline);
+        Ok(Came::Well)
+    }
+
+    fn context(&mut self) -> Came {
+        let Job { run, task, .. } = self;
+        let commands = self.coding.editor.is_some() && task.mode != Mode::Plan;
+        if run.brain.is_empty() && !commands {
+            self.without_model = true;
+            return Came::NoModel;
+        }
+        let fence = run.steps.fence();
+        let context = prompts::Context {
+            task,
+            issue: self.issue.as_ref(),
+            plan: self.plan_text.as_deref(),
+            outline: &self.outline,
+            files: &self.files,
+        };
+        self.question = match commands {
+            true => prompts::for_command(&context, fence),
+            false => prompts::question(&context, fence, run.profile.budget.context_tokens),
+        };
+        let schema = (task.mode != Mode::Plan).then(|| Schema::new(edits::schema()).expect("checked by a test"));
+        self.talk =
+            Talk { system: prompts::system(task.mode, fence, &run.profile.instructions), schema, ..Talk::default() };
+        Came::Well
+    }
+
+    async fn planned(&mut self, step: &str, words: String) -> Result<Came, Failure> {
+        let answer = self.talk.ask(self.run, step, words).await?;
+        self.answer = answer.text;
+        Ok(match Plan::read(&self.answer) {
+            Ok(plan) => {
+                self.plan = Some(plan);
+                Came::Well
+            }
+            Err(_) => Came::Faulty,
+        })
+    }
+
+    fn missing(&self) -> Vec<&'static str> {
+        Plan::read(&self.answer).err().unwrap_or_default()
+    }
+
+    /// Asks for edits and applies them to the clone as the commit has it; says what is wrong with them.
+    async fn edit(&mut self, step: &str, words: String) -> Result<Vec<String>, Failure> {
+        let answer = self.talk.ask(self.run, step, words).await?;
+        self.answer = if answer.cut { "(the answer was cut: make it shorter)".to_owned() } else { answer.text };
+        self.git().reset().await.map_err(of_patch)?;
+        match self.apply() {
+            Ok((summary, edited)) => {
+                (self.summary, self.edited) = (summary, edited);
+                Ok(Vec::new())
+            }
+            Err(faults) => Ok(faults),
+        }
+    }
+
+    /// What is wrong with the last answer.
+    async fn faults(&mut self) -> Result<Vec<String>, Failure> {
+        self.git().reset().await.map_err(of_patch)?;
+        Ok(self.apply().err().unwrap_or_default())
+    }
+
+    fn apply(&self) -> Result<(String, Vec<String>), Vec<String>> {
+        let Edits { summary, edits } = edits::read(&self.answer)?;
+        let shown: BTreeSet<String> =
+            self.files.iter().filter(|file| !file.cut).map(|file| file.path.clone()).collect();
+        let edits = Edits { summary, edits };
+        let edited = edits::apply(self.git().folder(), &edits, &self.coding.rules, &shown)?;
+        Ok((edits.summary, edited))
+    }
+
+    async fn command(&mut self, step: &str, output: &str) -> Result<Came, Failure> {
+        let editor = self.coding.editor.as_ref().expect("asked for only where there is one").name().to_owned();
+        let task = match output.is_empty() {
+            true => self.question.clone(),
+            false => format!("{}\n{}", self.question, prompts::correct_by_command(output, self.run.steps.fence())),
+        };
+        let usage = mindos_sdk::Usage { model: format!("command:{editor}"), calls: 1, ..mindos_sdk::Usage::default() };
+        let asked = (self.base_commit.clone(), task.clone());
+        let call = async {
+            let changes = verify::edit(self.coding, &self.workspace, self.git(), &task).await?;
+            Ok::<_, Failure>((changes, vec![usage]))
+        };
+        let changes = self.run.steps.paid(step, &asked, call).await?;
+        // They may be an earlier attempt's.
+        self.git().reset().await.map_err(of_patch)?;
+        self.git().write(&changes, &self.coding.rules).map_err(of_patch)?;
+        self.edited = changes.into_iter().map(|entry| entry.path).collect();
+        self.talk.model = format!("command:{editor}");
+        self.summary = format!("Edited by the command {editor}, which was given the task.");
+        Ok(Came::Well)
+    }
+
+    async fn compare(&mut self) -> Result<Came, Failure> {
+        self.changes = self.git().changes(&self.edited, &self.coding.rules).await.map_err(of_patch)?;
+        Ok(if self.changes.is_empty() { Came::Unchanged } else { Came::Well })
+    }
+
+    async fn check(&mut self) -> Result<Came, Failure> {
+        let corrected = matches!(self.checked, Checked::Run { .. });
+        let commands = match &self.coding.checks {
+            Some(commands) => Ok(commands.clone()),
+            None => checks::detect(&self.sources().await?),
+        };
+        self.checked = match commands {
+            Err(fault) => Checked::NotRun(fault),
+            Ok(commands) if commands.is_empty() => Checked::None,
+            Ok(commands) => {
+                let mut before = std::mem::take(&mut self.before);
+                let checked = verify::check(self.coding, &self.workspace, self.git(), &commands, &mut before).await;
+                self.before = before;
+                checked?
+            }
+        };
+        if let Checked::Run { corrected: told, .. } = &mut self.checked {
+            *told = corrected;
+        }
+        Ok(if self.checked.is_red() { Came::Red } else { Came::Well })
+    }
+
+    /// What says which checks there are: as the base has it, whatever the branch says.
+    async fn sources(&self) -> Result<BTreeMap<&'static str, String>, Failure> {
+        let mut sources = BTreeMap::new();
+        for name in checks::SOURCES {
+            let text = match &self.pull {
+                None => self.git().committed(name).await.map_err(of_patch)?,
+                Some(pull) => match self.forge.content(name, &pull.base_ref).await {
+                    Ok(bytes) => bytes.and_then(|bytes| String::from_utf8(bytes).ok()),
+                    Err(ForgeFailure::TooLarge { .. } | ForgeFailure::Refused { .. }) => None,
+                    Err(failure) => return Err(failure.into()),
+                },
+            };
+            sources.extend(text.map(|text| (name, text)));
+            // What a repository says itself leaves nothing to be guessed.
+            if sources.contains_key(checks::SETTING) {
+                break;
+            }
+        }
+        Ok(sources)
+    }
+
+    async fn correct(&mut self) -> Result<Came, Failure> {
+        let output = verify::failures(&self.checked);
+        if self.commanded() {
+            return self.command("correct.command", &output).await;
+        }
+        let words = prompts::correct(&output, self.run.steps.fence());
+        let answer = match self.talk.ask(self.run, "correct", words).await {
+            Ok(answer) => answer,
+            // What there is stands, with its checks as they are.
+            Err(Failure { kind: FailureKind::OverBudget | FailureKind::TooLarge, .. }) => return Ok(Came::Well),
+            Err(failure) => return Err(failure),
+        };
+        self.answer = answer.text;
+        // Edits that do not fit leave the first ones as they were.
+        if let Ok((summary, edited)) = self.apply() {
+            self.summary = format!("{}\n\n{summary}", self.summary);
+            self.edited.extend(edited);
+            self.edited.sort();
+            self.edited.dedup();
+        }
+        Ok(Came::Well)
+    }
+}
+
+fn named_not(chosen: &[Selected], path: &str) -> bool {
+    chosen.iter().all(|known| known.path != path)
+}
+
+/// A file that was named, as one that was chosen.
+fn first_lines(path: &str, text: &str) -> Selected {
+    let taken: String = text.split_inclusive('\n').take(LINES_MAX).collect();
+    let (lines, cut) = (taken.lines().count(), taken.len() < text.len());
+    Selected { path: path.to_owned(), score: 0, tokens: tokens(path) + tokens(&taken), text: taken, lines, cut }
+}
+
+pub(super) fn of_patch(error: PatchError) -> Failure {
+    let message = error.to_string();
+    match error {
+        PatchError::TooLarge(_) => Failure::too_large(message),
+        PatchError::Forbidden(_) => Failure::poison(message),
+        PatchError::NoGit(_) | PatchError::TooSlow { .. } | PatchError::Failed { .. } => Failure::transient(message),
+    }
+}

@@ -1,0 +1,103 @@
+//! Five hundred intents at once: all are carried out, once, at a pace that the forge never refuses.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use mindos_proto::route::v1::{Route, RouteTargets, Strategy};
+use mindos_sdk::{Effect, Failure, General, Options, Output, Work, general_config, serve};
+use serde_json::{Value, json};
+
+use super::team::{Team, repository};
+use super::{BOT, OWNER};
+use crate::client;
+
+/// Intents in all, and results that they come in.
+const INTENTS: u64 = 500;
+const RESULTS: u64 = 10;
+/// Issues that they are for.
+const ISSUES: u64 = 50;
+
+/// A general that wants many things.
+struct Wishes {
+    repository: String,
+}
+
+impl General for Wishes {
+    async fn process(&self, work: Work) -> Result<Output, Failure> {
+        let number: u64 = work.event.id().parse().map_err(|_| Failure::poison("an event of the test has a number"))?;
+        let each = INTENTS / RESULTS;
+        let effects = (0..each).map(|at| {
+            let which = number * each + at;
+            let parameters = json!({"body": format!("Wish {which}."), "sticky": false});
+            Effect {
+                key: format!("wish/{which}"),
+                kind: "comment".into(),
+                target: format!("{}#{}", self.repository, which % ISSUES + 1),
+                parameters: parameters.to_string().into(),
+            }
+        });
+        Ok(Output { effects: effects.collect(), ..Output::text("wished") })
+    }
+}
+
+/// Runs it; `scale` is how many times faster than GitHub's the limits pass.
+///
+/// # Errors
+/// When an intent is missing, there twice, or was refused on its way.
+pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
+    let (full, channel) = (format!("{OWNER}/{name}"), team.world.channel()?);
+    team.forge.repository(&full).await?;
+    for number in 0..ISSUES {
+        team.forge
+            .by("bob", "POST", &format!("{}/issues", repository(name)), json!({"title": format!("Issue {number}")}))
+            .await?;
+    }
+    team.forge.look("settled").await?;
+    let route = Route {
+        name: "wishes".to_owned(),
+        r#match: Some(mindos_proto::route::v1::RouteMatch { kinds: vec!["wish".to_owned()], ..Default::default() }),
+        targets: Some(RouteTargets { types: vec!["wishes".to_owned()], ..RouteTargets::default() }),
+        strategy: Strategy::RoundRobin.into(),
+        ..Route::default()
+    };
+    client::apply(&channel, [super::team::routes(), vec![route]].concat()).await?;
+    let options = Options::new(format!("http://{}", team.world.agents()), "east", "wishes-0")?;
+    let wishes = Wishes { repository: full.clone() };
+    let general = tokio::spawn(serve(wishes, general_config("wishes", 10)?, options, std::future::pending::<()>()));
+    let begun = Instant::now();
+    let before = super::reviews::events(team).await?;
+    for number in 0..RESULTS {
+        let mut event = client::event("/wishes", &number.to_string(), "wish", &format!("wish-{number}"));
+        let text =
+            mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(full.clone());
+        let value = mindos_proto::cloudevents::v1::cloud_event::CloudEventAttributeValue { attr: Some(text) };
+        event.attributes.insert("repository".to_owned(), value);
+        client::publish(&channel, event, Duration::from_secs(20)).await?;
+    }
+    team.rest(before + usize::try_from(RESULTS)?).await?;
+    let took = begun.elapsed();
+    general.abort();
+    let mut wishes = std::collections::BTreeMap::<String, u64>::new();
+    for number in 1..=ISSUES {
+        for comment in team.forge.list(&format!("{}/issues/{number}/comments", repository(name))).await? {
+            let body = comment["body"].as_str().unwrap_or_default();
+            if comment["user"]["login"] == BOT && body.starts_with("Wish ") {
+                let wish = body.split('.').next().context("a wish has a number")?;
+                *wishes.entry(wish.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    let twice = wishes.values().filter(|count| **count > 1).count();
+    ensure!(
+        wishes.len() == usize::try_from(INTENTS)? && twice == 0,
+        "{} of {INTENTS} were carried out, {twice} twice",
+        wishes.len()
+    );
+    team.nothing_refused().await?;
+    let peaks = team.forge.look("peaks").await?;
+    let content = team.forge.log().await?.iter().filter(|one| one["content"] == true).count();
+    Ok(json!({
+        "intents": INTENTS, "executed": wishes.len(), "twice": twice, "refusals": 0, "scale": scale, "seconds": took.as_secs_f64(),
+        "content_writes": content, "most_in_a_scaled_minute": peaks["content_minute"], "most_in_a_scaled_hour": peaks["content_hour"],
+    }))
+}

@@ -1,0 +1,139 @@
+//! Tokens and money: what the ledger says was used, against what the model server counted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::team::{General, Setup, Team};
+use super::{Counted, OWNER, reviews};
+use crate::process;
+
+/// What one lease used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Lease {
+    extended: Used,
+    ended: Option<Used>,
+}
+
+/// Calls, tokens and money.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Calls of models.
+    pub calls: u64,
+    /// Tokens asked.
+    pub input: u64,
+    /// Tokens answered.
+    pub output: u64,
+    /// Millionths.
+    pub cost: u64,
+}
+
+impl Used {
+    fn of(usage: &Value) -> Used {
+        let mut used = Used::default();
+        for one in usage.as_array().into_iter().flatten() {
+            let number = |name: &str| one[name].as_u64().or_else(|| one[name].as_str()?.parse().ok()).unwrap_or(0);
+            used.calls += number("calls");
+            used.input += number("input_tokens");
+            used.output += number("output_tokens");
+            used.cost += number("cost_micros");
+        }
+        used
+    }
+
+    fn add(&mut self, other: Used) {
+        self.calls += other.calls;
+        self.input += other.input;
+        self.output += other.output;
+        self.cost += other.cost;
+    }
+}
+
+/// What every lease of an export used in the end: by its result, or where nobody answered by its last report. Each counts once.
+///
+/// # Errors
+/// When the export is not one.
+pub fn used(export: &str) -> Result<Used> {
+    let mut leases: BTreeMap<String, Lease> = BTreeMap::new();
+    for line in export.lines() {
+        let record: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let Some(entry) = record["entry"].as_object() else { continue };
+        for (kind, fields) in entry.iter().filter(|(_, fields)| fields.is_object()) {
+            let job = || format!("{}-{}", fields["delivery"], fields["token"]);
+            match kind.as_str() {
+                "lease_extended" if !fields["usage"].is_null() => {
+                    let lease = leases.entry(job()).or_default();
+                    let said = Used::of(&fields["usage"]);
+                    if said.calls >= lease.extended.calls {
+                        lease.extended = said;
+                    }
+                }
+                "delivery_settled" | "attempt_ended" => {
+                    let lease = leases.entry(job()).or_default();
+                    ensure!(lease.ended.is_none(), "a lease ended twice: {line}");
+                    let said = Used::of(&fields["usage"]);
+                    lease.ended = Some(if said.output >= lease.extended.output { said } else { lease.extended });
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut sum = Used::default();
+    for lease in leases.values() {
+        sum.add(lease.ended.unwrap_or(lease.extended));
+    }
+    Ok(sum)
+}
+
+/// That the ledger has exactly what the model server counted, less `lost` calls of which nobody heard the end.
+///
+/// # Errors
+/// With both sides.
+pub fn agrees(used: Used, counted: Counted) -> Result<()> {
+    let Used { calls, input, output, cost: _ } = used;
+    ensure!(
+        (input, output) == (counted.input, counted.output),
+        "the ledger has {input} and {output} tokens in {calls} calls, the model server counted {counted:?}"
+    );
+    Ok(())
+}
+
+/// A run that would go over its ceiling: it asks once, and stops before it asks again.
+///
+/// # Errors
+/// When it spends more than its ceiling and one call.
+pub async fn ceiling(scale: u32) -> Result<Value> {
+    let mut team = Team::start(&Setup { name: "ceiling", scale, settings: "" }).await?;
+    // The first call costs 206 millionths and the second would cost 344.
+    let server = team.world.server();
+    let ceiling = 300;
+    process::json(&["budgets", "set", "small", "--cost", "0.0003", "--time", "1h", "--server", &server])?;
+    team.general(&General::stream("code-review-general")).await?;
+    team.forge.repository(&format!("{OWNER}/shelf")).await?;
+    reviews::open(&team, "shelf", "Whole weeks cost half").await?;
+    team.forge.look("settled").await?;
+    let begun = std::time::Instant::now();
+    let (parked, used) = loop {
+        let account = team.world.account().await?;
+        let used = used(&team.export()?)?;
+        // Two more generals are asked for that are not there; one delivery is the review's.
+        if !account.parked.is_empty() || used.calls > 1 {
+            break (account.parked.len(), used);
+        }
+        ensure!(
+            begun.elapsed() < super::team::REST_MAX,
+            "the run did not stop: {:?}\n{}",
+            account.attempts_ended,
+            team.logs()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let counted = team.forge.counted().await?;
+    ensure!(parked == 1 && counted.calls == 1, "{parked} parked after {counted:?}; {used:?}\n{}", team.logs());
+    agrees(used, counted)?;
+    ensure!(used.cost > 0 && used.cost <= ceiling, "{} spent under a ceiling of {ceiling}", used.cost);
+    Ok(
+        json!({"ceiling_micros": ceiling, "spent_micros": used.cost, "calls": counted.calls, "calls_over_the_ceiling": 0}),
+    )
+}
