@@ -72,6 +72,13 @@ impl World {
     ) -> agent::Assign {
         self.server.publish(about(id, repository)).await.unwrap();
         let assign = agent.assignment().await;
+        // As the SDK names what has no key.
+        let named = |(effect, at): (delivery::Effect, usize)| delivery::Effect {
+            key: format!("{}/{at}", assign.delivery_id),
+            ..effect
+        };
+        let effects: Vec<_> = effects.into_iter().zip(0..).map(named).collect();
+        let count = effects.len();
         let result = agent::Result {
             delivery_id: assign.delivery_id.clone(),
             token: assign.token,
@@ -80,7 +87,7 @@ impl World {
             ..Default::default()
         };
         agent.say(Up::Result(result)).await;
-        agent.settled().await;
+        assert_eq!(agent.settled().await.effect_ids.len(), count);
         assign
     }
 
