@@ -116,6 +116,9 @@ pub fn fence_bits() -> Result<u128, Failure> {
 }
 
 #[cfg(test)]
+#[path = "forge_tests.rs"]
+mod forge_tests;
+#[cfg(test)]
 #[path = "injection_tests.rs"]
 mod injection_tests;
 #[cfg(test)]
