@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use mindos_model::TenantName;
 
 use crate::commands::{
-    agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet, import,
-    issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
+    agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
+    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;

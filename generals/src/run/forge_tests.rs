@@ -38,8 +38,10 @@ async fn api(paths: Paths) -> String {
             let answer = service_fn(move |request: Request<Incoming>| {
                 assert_eq!(request.headers()["authorization"], "Bearer t0k");
                 assert_eq!(request.method(), "GET", "nothing is written");
-                let (status, body) = paths.lock().unwrap().get(request.uri().path()).cloned().unwrap_or((404, json!({})));
-                let response = Response::builder().status(status).body(Full::new(Bytes::from(body.to_string()))).unwrap();
+                let (status, body) =
+                    paths.lock().unwrap().get(request.uri().path()).cloned().unwrap_or((404, json!({})));
+                let response =
+                    Response::builder().status(status).body(Full::new(Bytes::from(body.to_string()))).unwrap();
                 async move { Ok::<_, Infallible>(response) }
             });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), answer));
@@ -61,7 +63,10 @@ fn paths() -> Paths {
         (repo("/pulls/7/commits"), commits),
         (repo("/issues/7/comments"), json!([])),
         (repo("/labels"), json!([{"name": "area: core", "description": ""}])),
-        (repo(&format!("/git/trees/{HEAD}")), json!({"tree": [{"path": "src/a.rs", "type": "blob", "size": 20}], "truncated": false})),
+        (
+            repo(&format!("/git/trees/{HEAD}")),
+            json!({"tree": [{"path": "src/a.rs", "type": "blob", "size": 20}], "truncated": false}),
+        ),
     ];
     Arc::new(Mutex::new(paths.into_iter().map(|(path, body)| (path, (200, body))).collect()))
 }
@@ -73,7 +78,14 @@ impl Fake for Model {
         self.0.lock().unwrap().push(ask.clone());
         let finding = json!({"severity": "warning", "title": "b is not used", "body": "", "path": "src/a.rs", "line": 2, "suggestion": null});
         let answer = json!({"summary": "one remark", "verdict": "minor", "findings": [finding], "past": []});
-        let usage = Usage { model: "fake:m".into(), input_tokens: 1000, output_tokens: 20, cost_micros: 1_500, calls: 1, ..Usage::default() };
+        let usage = Usage {
+            model: "fake:m".into(),
+            input_tokens: 1000,
+            output_tokens: 20,
+            cost_micros: 1_500,
+            calls: 1,
+            ..Usage::default()
+        };
         let said = Said { text: answer.to_string(), calls: Vec::new(), stop: Stop::End, usage, model: "fake:m".into() };
         Box::pin(std::future::ready(Ok(said)))
     }
@@ -123,7 +135,10 @@ fn a_change_is_read_shown_to_the_model_and_remarked_on() {
     let kinds: Vec<_> = report.effects.iter().map(|it| it.kind).collect();
     assert_eq!(kinds, ["comment", "review", "check"]);
     let review = &report.effects[1].parameters;
-    assert_eq!((&review["commit"], &review["comments"][0]["line"], &review["comments"][0]["path"]), (&json!(HEAD), &json!(2), &json!("src/a.rs")));
+    assert_eq!(
+        (&review["commit"], &review["comments"][0]["line"], &review["comments"][0]["path"]),
+        (&json!(HEAD), &json!(2), &json!("src/a.rs"))
+    );
     assert!(body(&report).contains("**warning** `src/a.rs:2` b is not used"), "{}", body(&report));
     assert!(body(&report).contains("fake:m asked 1 times: 1000 tokens read, 20 written") || report.usage.is_empty());
     assert!(report.statement.starts_with("Computed from the event and the repository"), "{}", report.statement);
@@ -140,7 +155,11 @@ fn a_change_is_read_shown_to_the_model_and_remarked_on() {
     let kinds: Vec<_> = again.effects.iter().map(|it| it.kind).collect();
     assert_eq!(kinds, ["comment", "check"], "what was said on a line is not said again");
     let without = go(&paths, Brain::none(), "ann").unwrap();
-    assert!(body(&without).contains("Found before, not looked at again") && body(&without).contains("b is not used"), "{}", body(&without));
+    assert!(
+        body(&without).contains("Found before, not looked at again") && body(&without).contains("b is not used"),
+        "{}",
+        body(&without)
+    );
     say("mallory");
     let without = go(&paths, Brain::none(), "ann").unwrap();
     assert!(!body(&without).contains("b is not used"), "{}", body(&without));

@@ -59,7 +59,9 @@ impl Run {
             Workflow::Review => review::go(&self).await,
             Workflow::Coding => coding(&self).await,
         };
-        went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
+        went.map_err(
+            |failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure },
+        )
     }
 
     /// What reads the event's repository, where it can be read.
@@ -75,7 +77,13 @@ impl Run {
 
     /// The report of this run, with what there is to say and to do.
     #[must_use]
-    pub fn report(&self, analysis: String, recommendations: Vec<String>, statement: String, effects: Vec<Intent>) -> Report {
+    pub fn report(
+        &self,
+        analysis: String,
+        recommendations: Vec<String>,
+        statement: String,
+        effects: Vec<Intent>,
+    ) -> Report {
         Report {
             general: self.profile.general_type.clone(),
             event_type: self.event.event_type.clone(),
@@ -101,7 +109,10 @@ impl Run {
 }
 
 async fn coding(run: &Run) -> Result<Report, Failure> {
-    let message = format!("the profile {} asks for the workflow `coding`, which this program does not have", run.profile.general_type);
+    let message = format!(
+        "the profile {} asks for the workflow `coding`, which this program does not have",
+        run.profile.general_type
+    );
     Err(Failure::poison(message))
 }
 
@@ -111,7 +122,8 @@ async fn coding(run: &Run) -> Result<Report, Failure> {
 /// When the system gives none: a fence that can be guessed is none.
 pub fn fence_bits() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
     Ok(u128::from_le_bytes(bytes))
 }
 
