@@ -149,7 +149,9 @@ pub(super) async fn think(run: &Run, system: String, user: String, tree: Option<
             messages.push(Message::Tool { call: call.id.clone(), name: call.name.clone(), output });
         }
         let faults = steps.fence().around("faults", "", &faults.join("\n"));
-        messages.push(Message::User(format!("Your answer does not fit the schema. Answer again, with the JSON object alone.\n{faults}")));
+        messages.push(Message::User(format!(
+            "Your answer does not fit the schema. Answer again, with the JSON object alone.\n{faults}"
+        )));
     }
     thought.without = Some("the model gave no answer that fits the schema");
     Ok(thought)
