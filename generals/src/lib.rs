@@ -28,7 +28,7 @@ pub use change::{Change, FileChange, Tree};
 pub use event::Event;
 pub use evidence::examine;
 pub use forge::{Forge, ForgeFailure, RepositoryAccess};
-pub use profile::{Profile, ProfileError, SecretPattern};
+pub use profile::{Letters, Profile, ProfileError, SecretPattern};
 pub use report::{Finding, NO_MODEL, Place, Report, Severity, analyse};
 pub use request::{RequestError, decode};
 pub use select::{Selected, select};
