@@ -5,6 +5,7 @@
 
 mod dependencies;
 mod drift;
+mod files;
 mod history;
 mod interfaces;
 mod licences;
