@@ -402,8 +402,9 @@ impl Job<'_> {
             false => prompts::question(&context, fence, run.profile.budget.context_tokens),
         };
         let schema = (task.mode != Mode::Plan).then(|| Schema::new(edits::schema()).expect("checked by a test"));
-        self.talk =
-            Talk { system: prompts::system(task.mode, fence, &run.profile.instructions), schema, ..Talk::default() };
+        self.talk = Talk::default();
+        self.talk.system = prompts::system(task.mode, fence, &run.profile.instructions);
+        self.talk.schema = schema;
         Came::Well
     }
 

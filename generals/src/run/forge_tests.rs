@@ -115,6 +115,7 @@ fn go(paths: &Paths, brain: Brain, sender: &str) -> Result<Report, mindos_sdk::F
             brain,
             steps: Steps::alone(meter.clone(), 3),
             meter,
+            hands: crate::coding::Hands::default(),
             now: Timestamp(0),
         };
         run.go().await
