@@ -197,11 +197,11 @@ impl Account {
     /// A token that reads one repository, for a general; of an App it is a new one each time, that can be revoked alone.
     pub(super) async fn reader(&self, repository: &Repository) -> Result<Token, ForgeError> {
         match (&self.github.credentials, &self.github.read_token) {
-            (_, Some(token)) => Ok(Token { secret: token.clone(), expires: None }),
-            (Some(Credentials::App { .. }), None) => {
+            (Some(Credentials::App { .. }), _) => {
                 let installation = self.installation(repository).await?;
                 self.new_token(repository, &installation, Need::Read).await
             }
+            (_, Some(token)) => Ok(Token { secret: token.clone(), expires: None }),
             _ => Err(ForgeError::refused(
                 0,
                 "generals read with a token of their own: expected `github.read_token_file` or `github_app`",

@@ -206,8 +206,16 @@ impl Broker {
         self.counts.trying.store(self.trying.len() as u64, Ordering::Relaxed);
         let attempt = Arc::clone(&self.attempt);
         self.tries.spawn(async move {
-            let verdict = tokio::time::timeout(TRY_MAX, attempt.run(view)).await;
-            (effect, verdict.unwrap_or_else(|_| Verdict::later(attempt.context.handle.now(), "it took too long")))
+            let clock = attempt.context.handle.clock();
+            // In a task of its own, which ends with this one, so that what panics is told of like all else.
+            let mut tried = JoinSet::new();
+            tried.spawn(async move { attempt.run(view).await });
+            let verdict = match tokio::time::timeout(TRY_MAX, tried.join_next()).await {
+                Ok(Some(Ok(verdict))) => verdict,
+                Ok(_) => Verdict::later(clock.now(), "its try ended without a word"),
+                Err(_) => Verdict::later(clock.now(), "it took too long"),
+            };
+            (effect, verdict)
         });
     }
 
@@ -216,17 +224,8 @@ impl Broker {
         &mut self,
         tried: Result<(EffectId, Verdict), tokio::task::JoinError>,
     ) -> Result<(), crate::driver::Stopped> {
-        let (effect, verdict) = match tried {
-            Ok(tried) => tried,
-            Err(error) => {
-                warn!(%error, "an effect's try ended without a word");
-                // Its effect stays due; it is begun again when all others have ended.
-                if self.tries.is_empty() {
-                    self.trying.clear();
-                }
-                return Ok(());
-            }
-        };
+        // It panics nowhere: what it runs has a task of its own.
+        let Ok((effect, verdict)) = tried else { return Ok(()) };
         let Verdict { report, hold } = verdict;
         note(&self.counts, &report);
         let owner = self.trying.remove(&effect);
