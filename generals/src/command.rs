@@ -69,7 +69,9 @@ mod tests {
         runtime.block_on(run(&served, &event[..], &mut out, 1024, None)).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((&report["status"], &report["job_id"]), (&"processed".into(), &"7".into()));
-        let mut failed = |event: &[u8], body_max, access| runtime.block_on(run(&served, event, &mut out, body_max, access)).unwrap_err();
+        let mut failed = |event: &[u8], body_max, access| {
+            runtime.block_on(run(&served, event, &mut out, body_max, access)).unwrap_err()
+        };
         assert!(matches!(failed(&event[..], 9, None), CommandError::TooLong { limit: 9 }));
         assert!(matches!(failed(&b"{}"[..], 9, None), CommandError::Request(_)));
         assert!(matches!(failed(&event[..], 99, Some("{\"token\":1}")), CommandError::Access(_)));

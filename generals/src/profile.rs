@@ -198,7 +198,8 @@ impl Profile {
         if self.instructions.len() > wants::INSTRUCTIONS_MAX {
             return Some("`instructions` have more than 32 KiB".to_owned());
         }
-        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50) {
+        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50)
+        {
             return Some("`labels` takes up to 200 of 1 to 50 bytes".to_owned());
         }
         let fault = wants::schema_fault(self.schema.value());

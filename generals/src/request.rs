@@ -187,7 +187,8 @@ fn access(value: Value) -> Result<RepositoryAccess, RequestError> {
         #[serde(default)]
         author: String,
     }
-    const ACCESS: &str = "an object with the texts repository, api_url, clone_url, token, and perhaps expires_at and author";
+    const ACCESS: &str =
+        "an object with the texts repository, api_url, clone_url, token, and perhaps expires_at and author";
     let bad = || RequestError::Bad { field: "repository_access", accepted: ACCESS };
     let Member { repository, api_url, clone_url, token, expires_at, author } =
         serde_json::from_value(value).map_err(|_| bad())?;
@@ -334,7 +335,12 @@ mod tests {
         let error = read(&HeaderMap::new(), wrong.as_bytes()).unwrap_err();
         assert_eq!(error.field(), "repository_access");
         assert!(!error.to_string().contains("t0k"));
-        assert!(read(&HeaderMap::new(), br#"{"event_type":"x","data":{},"repository_access":null}"#).unwrap().access.is_none());
+        assert!(
+            read(&HeaderMap::new(), br#"{"event_type":"x","data":{},"repository_access":null}"#)
+                .unwrap()
+                .access
+                .is_none()
+        );
     }
 
     #[test]

@@ -42,7 +42,12 @@ impl Served {
     ///
     /// # Errors
     /// By kind.
-    pub async fn once(&self, event: Event, access: Option<RepositoryAccess>, ceilings: Ceilings) -> Result<Report, Failure> {
+    pub async fn once(
+        &self,
+        event: Event,
+        access: Option<RepositoryAccess>,
+        ceilings: Ceilings,
+    ) -> Result<Report, Failure> {
         let meter = Meter::own(ceilings);
         let steps = Steps::alone(meter.clone(), fence_bits()?);
         self.run(event, access, meter, steps, None).go().await
@@ -101,7 +106,8 @@ async fn access(work: &Work, event: &Event) -> Result<Option<RepositoryAccess>, 
 fn output(report: Report, meter: &Meter) -> Result<Output, Failure> {
     let mut report = report;
     let effects = std::mem::take(&mut report.effects).into_iter().map(Into::into).collect();
-    let json = serde_json::to_vec(&report).map_err(|error| Failure::poison(format!("the report is not to be written: {error}")))?;
+    let json = serde_json::to_vec(&report)
+        .map_err(|error| Failure::poison(format!("the report is not to be written: {error}")))?;
     Ok(Output { effects, usage: meter.used(), ..Output::json(Bytes::from(json)) })
 }
 

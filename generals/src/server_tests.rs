@@ -52,7 +52,11 @@ fn the_contracts_three_paths_answer_as_promised() {
         assert!(report["timestamp"].as_str().unwrap().ends_with('Z') && report["analysis"].is_string());
         assert!(!report["recommendations"].as_array().unwrap().is_empty());
         assert_eq!((&report["model"], &report["statement"]), (&json!("none"), &json!(crate::NO_MODEL)));
-        assert_eq!((&report["usage"], &report["effects"]), (&json!([]), &json!([])), "no repository, so nothing to write on");
+        assert_eq!(
+            (&report["usage"], &report["effects"]),
+            (&json!([]), &json!([])),
+            "no repository, so nothing to write on"
+        );
     });
 }
 

@@ -85,14 +85,17 @@ pub(crate) fn usage(data: &[u8]) -> Vec<Usage> {
         Some(Usages::One(one)) => vec![one],
         Some(Usages::Many(many)) => many,
     };
-    let one = |AnswerUsage { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls }: AnswerUsage| Usage {
-        model: if model.is_empty() { of.clone() } else { model },
-        input_tokens,
-        cached_input_tokens,
-        output_tokens,
-        cost_micros,
-        calls,
-    };
+    let one =
+        |AnswerUsage { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls }: AnswerUsage| {
+            Usage {
+                model: if model.is_empty() { of.clone() } else { model },
+                input_tokens,
+                cached_input_tokens,
+                output_tokens,
+                cost_micros,
+                calls,
+            }
+        };
     usages.into_iter().take(USAGE_MAX).map(one).collect()
 }
 
@@ -131,9 +134,13 @@ mod tests {
 
     #[test]
     fn an_answer_says_what_was_used_in_its_own_words_or_a_providers() {
-        let known =
-            usage(br#"{"analysis":"x","usage":[{"model":"m","input_tokens":7,"output_tokens":3,"cost_micros":9,"calls":2}]}"#);
-        assert_eq!((known[0].model.as_str(), known[0].input_tokens, known[0].cost_micros, known[0].calls), ("m", 7, 9, 2));
+        let known = usage(
+            br#"{"analysis":"x","usage":[{"model":"m","input_tokens":7,"output_tokens":3,"cost_micros":9,"calls":2}]}"#,
+        );
+        assert_eq!(
+            (known[0].model.as_str(), known[0].input_tokens, known[0].cost_micros, known[0].calls),
+            ("m", 7, 9, 2)
+        );
         let provider =
             usage(br#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}}"#);
         assert_eq!(
@@ -150,7 +157,10 @@ mod tests {
         let answer = br#"{"effects":[{"kind":"comment","target":"o/r#7","parameters":{"body": "x"}},
             {"key":"mine","kind":"labels","target":"o/r#7"}]}"#;
         let effects = read(answer).unwrap().effects;
-        assert_eq!((&*effects[0].kind, &effects[0].parameters[..], effects[0].key.as_str()), ("comment", &br#"{"body": "x"}"#[..], ""));
+        assert_eq!(
+            (&*effects[0].kind, &effects[0].parameters[..], effects[0].key.as_str()),
+            ("comment", &br#"{"body": "x"}"#[..], "")
+        );
         assert_eq!((effects[1].key.as_str(), &effects[1].parameters[..]), ("mine", &b"{}"[..]));
         for none in [&b"{}"[..], b"[1]", b"text", br#"{"effects":null}"#, br#"{"effects":[]}"#, b"{broken"] {
             assert_eq!(read(none).unwrap().effects, []);
@@ -161,7 +171,10 @@ mod tests {
     fn effects_that_are_not_understood_are_refused_by_their_place() {
         let message = |answer: &[u8]| read(answer).unwrap_err().message;
         assert!(message(br#"{"effects":"none"}"#).contains("`effects`"));
-        assert!(message(br#"{"effects":[{"kind":"a","target":"b"},{"kind":"a"}]}"#).contains("`effects[1]`: missing field `target`"));
+        assert!(
+            message(br#"{"effects":[{"kind":"a","target":"b"},{"kind":"a"}]}"#)
+                .contains("`effects[1]`: missing field `target`")
+        );
         assert!(message(br#"{"effects":[{"kind":"a","target":"b","parameters":[1]}]}"#).contains("no object"));
         assert!(message(br#"{"effects":[{"kind":"a","target":"b","more":1}]}"#).contains("unknown field `more`"));
     }

@@ -314,12 +314,16 @@ async fn effects_and_usage_in_an_answer_go_along_and_access_comes_where_it_is_wa
     session.send(assign("d1.1", 1, "sec", event.clone()));
     let result = session.result().await;
 
-    let effects: Vec<_> = result.effects.iter().map(|it| (it.key.as_str(), it.kind.as_str(), it.parameters_json.as_str())).collect();
+    let effects: Vec<_> =
+        result.effects.iter().map(|it| (it.key.as_str(), it.kind.as_str(), it.parameters_json.as_str())).collect();
     assert_eq!(effects, [("d1.1/0", "comment", "{\"body\":\"x\"}"), ("k", "labels", "{}")]);
     assert_eq!(result.usage[0].input_tokens, 7);
     let (_, body) = general.asked.lock().unwrap().remove(0);
     let access = &body["repository_access"];
-    assert_eq!((&access["repository"], &access["token"], &access["author"]), (&"octo/hello".into(), &"hush".into(), &"mindos[bot]".into()));
+    assert_eq!(
+        (&access["repository"], &access["token"], &access["author"]),
+        (&"octo/hello".into(), &"hush".into(), &"mindos[bot]".into())
+    );
 
     // Refused for another delivery: the general has to do without.
     *general.answer.lock().unwrap() = Some(json());
@@ -328,12 +332,18 @@ async fn effects_and_usage_in_an_answer_go_along_and_access_comes_where_it_is_wa
     assert_eq!(general.asked.lock().unwrap().remove(0).1.get("repository_access"), None);
 
     // Not asked for where nobody said so, and an effect that is none is refused by its place.
-    let bad = Response::builder().header("content-type", "application/json").body(Full::from("{\"effects\":[{\"kind\":1}]}"));
+    let bad =
+        Response::builder().header("content-type", "application/json").body(Full::from("{\"effects\":[{\"kind\":1}]}"));
     *general.answer.lock().unwrap() = Some(bad.unwrap());
     let mut plane = Plane::start().await;
     let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
     session.granted().await;
-    session.send(assign("d1.1", 1, "sec", Event::new("s", "e", "t").repository("octo/hello").json("{}").into_message()));
+    session.send(assign(
+        "d1.1",
+        1,
+        "sec",
+        Event::new("s", "e", "t").repository("octo/hello").json("{}").into_message(),
+    ));
     let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!("it was taken") };
     assert!(failure.message.contains("`effects[0]`"), "{}", failure.message);
     assert_eq!(general.asked.lock().unwrap().remove(0).1.get("repository_access"), None);

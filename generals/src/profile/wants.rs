@@ -151,7 +151,8 @@ pub(super) fn budget_fault(budget: &Budget) -> Option<&'static str> {
 /// What is wrong with a preference of models, if anything.
 pub(super) fn models_fault(models: &[String]) -> Option<&'static str> {
     let fits = |model: &String| {
-        model.len() <= 256 && model.split_once(':').is_some_and(|(provider, name)| !provider.is_empty() && !name.is_empty())
+        model.len() <= 256
+            && model.split_once(':').is_some_and(|(provider, name)| !provider.is_empty() && !name.is_empty())
     };
     (models.len() > 16 || !models.iter().all(fits)).then_some("`models` takes up to 16 of `provider:name`")
 }

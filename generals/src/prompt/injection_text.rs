@@ -68,7 +68,11 @@ pub(super) fn folded(text: &str) -> String {
         'ⅼ' => 'l',
         other => other,
     };
-    text.chars().filter(|letter| !matches!(letter, '\u{300}'..='\u{36f}')).map(fold).flat_map(char::to_lowercase).collect()
+    text.chars()
+        .filter(|letter| !matches!(letter, '\u{300}'..='\u{36f}'))
+        .map(fold)
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// The text with its HTML entities decoded; `None` where it has none.
@@ -121,7 +125,18 @@ pub(super) fn base64_texts(text: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let mut decoded = 0;
     for run in text.split(|letter| !is_digit(letter)).filter(|run| run.len() >= BASE64_MIN) {
-        let run: String = run.chars().map(|it| if it == '-' { '+' } else if it == '_' { '/' } else { it }).collect();
+        let run: String = run
+            .chars()
+            .map(|it| {
+                if it == '-' {
+                    '+'
+                } else if it == '_' {
+                    '/'
+                } else {
+                    it
+                }
+            })
+            .collect();
         // Whatever stands before it, such as `key=`, is not part of it.
         let run = run.trim_end_matches('=');
         let run = run.rsplit('=').next().unwrap_or_default();

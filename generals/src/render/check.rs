@@ -26,7 +26,8 @@ pub(crate) fn check(shown: &Shown<'_>, repository: &str, head: &str) -> Intent {
         Some(summary) => safe::text(summary, shown.allowed, TEXT_MAX),
         None => safe::line(shown.about, shown.allowed, TEXT_MAX),
     };
-    let annotations: Vec<Value> = items.iter().filter_map(|item| annotation(item, shown.allowed)).take(ANNOTATIONS_MAX).collect();
+    let annotations: Vec<Value> =
+        items.iter().filter_map(|item| annotation(item, shown.allowed)).take(ANNOTATIONS_MAX).collect();
     let statement = safe::line(shown.statement, shown.allowed, TEXT_MAX);
     let parameters = json!({
         "name": format!("Mind OS / {}", shown.profile.title),

@@ -41,7 +41,11 @@ fn body(shown: &Shown<'_>) -> String {
         paragraph(&mut text, &finding(item, allowed));
     }
     if grave.len() > ITEMS_MAX {
-        folded(&mut text, &format!("{} more", grave.len() - ITEMS_MAX), grave.iter().skip(ITEMS_MAX).map(|item| in_short(item, allowed)));
+        folded(
+            &mut text,
+            &format!("{} more", grave.len() - ITEMS_MAX),
+            grave.iter().skip(ITEMS_MAX).map(|item| in_short(item, allowed)),
+        );
     }
     for section in answer.iter().flat_map(|answer| &answer.sections) {
         let _ = write!(text, "<details><summary>{}</summary>\n\n", safe::line(&section.title, allowed, 100));
@@ -60,7 +64,11 @@ fn body(shown: &Shown<'_>) -> String {
     folded(&mut text, "Found before and still there", again.map(told));
     folded(&mut text, "Also computed", light.iter().map(|item| in_short(item, allowed)));
     let at = head.map(|head| format!(" at {}", safe::code(head.get(..7).unwrap_or(head), 40))).unwrap_or_default();
-    let footer = format!("<sub>{}{at}. {}</sub>\n", safe::line(&profile.general_type, allowed, 80), safe::line(statement, allowed, 600));
+    let footer = format!(
+        "<sub>{}{at}. {}</sub>\n",
+        safe::line(&profile.general_type, allowed, 80),
+        safe::line(statement, allowed, 600)
+    );
     let end = format!("{footer}\n{}\n", hidden(&profile.general_type, items, past));
     let room = COMMENT_MAX.saturating_sub(end.len());
     if text.len() > room {

@@ -78,9 +78,11 @@ fn id(parts: &[&str]) -> String {
 pub(crate) fn headline(items: &[Item]) -> String {
     let count = |severity: Severity| items.iter().filter(|item| item.severity == severity).count();
     let mut parts = Vec::new();
-    for (severity, one, many) in
-        [(Severity::Critical, "critical", "critical"), (Severity::Warning, "warning", "warnings"), (Severity::Notice, "notice", "notices")]
-    {
+    for (severity, one, many) in [
+        (Severity::Critical, "critical", "critical"),
+        (Severity::Warning, "warning", "warnings"),
+        (Severity::Notice, "notice", "notices"),
+    ] {
         match count(severity) {
             0 => {}
             1 => parts.push(format!("1 {one}")),

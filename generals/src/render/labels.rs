@@ -11,8 +11,28 @@ use crate::run::Answer;
 const ADDED_MAX: usize = 3;
 /// Parts of names of labels by which people, this system or others set things in motion. Put on by a run only where the profile names them.
 const COMMANDING: [&str; 22] = [
-    "ai-", "mindos", "plan", "approve", "merge", "lgtm", "deploy", "release", "publish", "ship", "test", "ci", "run", "skip", "bypass",
-    "trust", "safe", "allow", "hold", "automation", "bot", "backport",
+    "ai-",
+    "mindos",
+    "plan",
+    "approve",
+    "merge",
+    "lgtm",
+    "deploy",
+    "release",
+    "publish",
+    "ship",
+    "test",
+    "ci",
+    "run",
+    "skip",
+    "bypass",
+    "trust",
+    "safe",
+    "allow",
+    "hold",
+    "automation",
+    "bot",
+    "backport",
 ];
 
 /// What labels are chosen from.
@@ -45,7 +65,9 @@ pub(crate) fn labels(labelled: &Labelled<'_>, target: &str) -> Option<Intent> {
             let suggested = findings.iter().filter(|finding| finding.code == "labels.suggested");
             wanted.extend(suggested.filter_map(|finding| Some(finding.data.get("label")?.as_str()?.to_owned())));
             let urgency = findings.iter().find(|finding| finding.code.starts_with("urgency."));
-            wanted.extend(urgency.and_then(|finding| Some(format!("{PRIORITY}{}", finding.data.get("level")?.as_str()?))));
+            wanted.extend(
+                urgency.and_then(|finding| Some(format!("{PRIORITY}{}", finding.data.get("level")?.as_str()?))),
+            );
         }
     }
     let mut add: Vec<&str> = Vec::new();
@@ -55,14 +77,19 @@ pub(crate) fn labels(labelled: &Labelled<'_>, target: &str) -> Option<Intent> {
         let by_repository = || repository.iter().map(String::as_str).find(same).filter(|name| !commands(name));
         // In the spelling of the list that it is from, never in the model's.
         let Some(label) = by_profile.or_else(by_repository) else { continue };
-        if !carried.iter().any(|known| known.eq_ignore_ascii_case(label)) && !add.contains(&label) && add.len() < ADDED_MAX {
+        if !carried.iter().any(|known| known.eq_ignore_ascii_case(label))
+            && !add.contains(&label)
+            && add.len() < ADDED_MAX
+        {
             add.push(label);
         }
     }
     let chosen = wanted.iter().find(|name| name.starts_with(PRIORITY) && profile.labels.contains(name));
     let remove: Vec<&str> = match chosen {
         Some(chosen) => {
-            let ours = |label: &&str| label.starts_with(PRIORITY) && *label != chosen && profile.labels.iter().any(|it| it == label);
+            let ours = |label: &&str| {
+                label.starts_with(PRIORITY) && *label != chosen && profile.labels.iter().any(|it| it == label)
+            };
             carried.iter().copied().filter(ours).collect()
         }
         None => Vec::new(),
@@ -90,7 +117,8 @@ mod tests {
         let profile = Profile { labels: vec!["bug".into(), "ai-help".into()], ..Profile::stock("triage").unwrap() };
         let answer = Answer { labels: wanted.iter().map(|it| (*it).to_owned()).collect(), ..Answer::default() };
         let repository: Vec<String> = repository.iter().map(|it| (*it).to_owned()).collect();
-        let labelled = Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &repository, carried };
+        let labelled =
+            Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &repository, carried };
         let intent = labels(&labelled, "o/r#1");
         intent.map(|it| serde_json::from_value(it.parameters["add"].clone()).unwrap()).unwrap_or_default()
     }
@@ -100,7 +128,8 @@ mod tests {
         let profile = Profile::stock("priority").unwrap();
         let answer = Answer { priority: Some("high"), ..Answer::default() };
         let carried = ["priority: low", "priority: mine", "bug"];
-        let labelled = Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &[], carried: &carried };
+        let labelled =
+            Labelled { profile: &profile, findings: &[], answer: Some(&answer), repository: &[], carried: &carried };
         let parameters = labels(&labelled, "o/r#1").unwrap().parameters;
         assert_eq!(parameters, json!({"add": ["priority: high"], "remove": ["priority: low"]}));
     }
@@ -109,7 +138,8 @@ mod tests {
     fn labels_come_from_the_lists_and_command_nothing() {
         assert_eq!(added(&["BUG", "nonsense", "area: parser"], &["Area: Parser", "x"], &[]), ["bug", "Area: Parser"]);
         assert_eq!(added(&["bug"], &[], &["Bug"]), [""; 0]);
-        for label in ["automerge", "approved", "safe-to-test", "ok to test", "deploy/prod", "ai-plan", "run ci", "LGTM"] {
+        for label in ["automerge", "approved", "safe-to-test", "ok to test", "deploy/prod", "ai-plan", "run ci", "LGTM"]
+        {
             assert_eq!(added(&[label], &[label], &[]), [""; 0], "{label}");
         }
         // A profile may say otherwise.

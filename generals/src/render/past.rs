@@ -48,7 +48,9 @@ pub(crate) fn read_past(body: &str, general: &str) -> Vec<PastFinding> {
     // The last one: what stands before it may quote one.
     let Some((_, rest)) = body.rsplit_once(BEGIN) else { return Vec::new() };
     let Some(rest) = rest.strip_prefix(general).and_then(|rest| rest.strip_prefix(':')) else { return Vec::new() };
-    let Some((encoded, _)) = rest.split_once(END).filter(|(encoded, _)| encoded.len() <= HIDDEN_MAX) else { return Vec::new() };
+    let Some((encoded, _)) = rest.split_once(END).filter(|(encoded, _)| encoded.len() <= HIDDEN_MAX) else {
+        return Vec::new();
+    };
     let json = URL_SAFE_NO_PAD.decode(encoded.trim()).unwrap_or_default();
     let mut past: Vec<PastFinding> = serde_json::from_slice(&json).unwrap_or_default();
     past.truncate(LEFT_MAX);
@@ -84,7 +86,9 @@ pub(super) fn hidden(general: &str, items: &[Item], past: &[PastFinding]) -> Str
         by_model: item.by_model,
         state: State::StillThere,
     });
-    let open = past.iter().filter(|finding| finding.state != State::Resolved && !items.iter().any(|item| item.id == finding.id));
+    let open = past
+        .iter()
+        .filter(|finding| finding.state != State::Resolved && !items.iter().any(|item| item.id == finding.id));
     let left: Vec<PastFinding> = found.chain(open.cloned()).take(LEFT_MAX).collect();
     let json = serde_json::to_vec(&left).unwrap_or_default();
     format!("{BEGIN}{general}:{}{END}", URL_SAFE_NO_PAD.encode(json))
@@ -97,7 +101,8 @@ mod tests {
     use serde_json::json;
 
     fn found(codes: &[&'static str]) -> Vec<Item> {
-        let finding = |code: &&'static str| Finding::of(Severity::Warning, code, format!("about {code} -->"), json!({}));
+        let finding =
+            |code: &&'static str| Finding::of(Severity::Warning, code, format!("about {code} -->"), json!({}));
         super::super::items(&codes.iter().map(finding).collect::<Vec<_>>(), None)
     }
 
@@ -114,9 +119,12 @@ mod tests {
         assert_eq!(states, [State::Resolved, State::StillThere]);
         let mut said = past;
         said.iter_mut().for_each(|it| it.by_model = true);
-        let compared_with = |answer: Option<&Answer>| compared(said.clone(), &[], answer).into_iter().map(|it| it.state).collect::<Vec<_>>();
+        let compared_with = |answer: Option<&Answer>| {
+            compared(said.clone(), &[], answer).into_iter().map(|it| it.state).collect::<Vec<_>>()
+        };
         assert_eq!(compared_with(None), [State::NotLookedAt; 2]);
-        let answer = Answer { past: vec![(said[0].id.clone(), true), (said[1].id.clone(), false)], ..Answer::default() };
+        let answer =
+            Answer { past: vec![(said[0].id.clone(), true), (said[1].id.clone(), false)], ..Answer::default() };
         assert_eq!(compared_with(Some(&answer)), [State::Resolved, State::StillThere]);
     }
 }

@@ -29,18 +29,16 @@ pub(crate) fn review(shown: &Shown<'_>, change: &Change, target: &str, head: &st
         .take(COMMENTS_MAX)
         .collect();
     // Room for the rest of the parameters.
-    while comments.iter().map(|comment| comment.to_string().len()).sum::<usize>() > limits::EFFECT_PARAMETERS_MAX - 2_048 {
+    while comments.iter().map(|comment| comment.to_string().len()).sum::<usize>()
+        > limits::EFFECT_PARAMETERS_MAX - 2_048
+    {
         comments.pop();
     }
     if comments.is_empty() {
         return None;
     }
     let count = comments.len();
-    let body = format!(
-        "{}: {}. {count} of it on lines of the change.",
-        shown.profile.title,
-        headline(shown.items),
-    );
+    let body = format!("{}: {}. {count} of it on lines of the change.", shown.profile.title, headline(shown.items),);
     let mut intent = Intent::new(
         "review",
         target,

@@ -224,7 +224,11 @@ fn address(text: &str) -> Option<(usize, usize)> {
     let lower = text.to_ascii_lowercase();
     let mut begin = None;
     if let Some(at) = lower.find("://") {
-        let scheme = lower[..at].bytes().rev().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')).count();
+        let scheme = lower[..at]
+            .bytes()
+            .rev()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+            .count();
         begin = Some(at - scheme);
     }
     for start in ["www.", "mailto:", "javascript:", "data:", "vbscript:", "xmpp:"] {
@@ -252,8 +256,12 @@ fn is_allowed(address: &str, allowed: &Allowed) -> bool {
     if host.is_empty() || repository.is_empty() {
         return false;
     }
-    let Some(path) = address.strip_prefix("https://").and_then(|rest| rest.strip_prefix(host.as_str())) else { return false };
-    let Some(within) = path.strip_prefix('/').and_then(|path| path.strip_prefix(repository.as_str())) else { return false };
+    let Some(path) = address.strip_prefix("https://").and_then(|rest| rest.strip_prefix(host.as_str())) else {
+        return false;
+    };
+    let Some(within) = path.strip_prefix('/').and_then(|path| path.strip_prefix(repository.as_str())) else {
+        return false;
+    };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-#".contains(&byte);
     if !within.is_empty() && !within.starts_with('/') || within.contains("..") || !within.bytes().all(plain) {
         return false;

@@ -17,7 +17,8 @@ fn nobody_is_notified_and_nothing_elsewhere_is_referred_to() {
 
 #[test]
 fn links_stay_within_the_repository() {
-    for kept in ["https://github.com/o/r/blob/main/a.rs#L3", "https://github.com/o/r", "https://github.com/o/r/pull/7"] {
+    for kept in ["https://github.com/o/r/blob/main/a.rs#L3", "https://github.com/o/r", "https://github.com/o/r/pull/7"]
+    {
         assert_eq!(made(kept), kept);
     }
     for (link, host) in [
@@ -41,7 +42,9 @@ fn links_stay_within_the_repository() {
 
 #[test]
 fn neither_links_nor_images_nor_definitions_of_them_are_left() {
-    let made = made("[a](https://evil.example/x) ![i](//evil.example/p.png) [b][1]\n[1]: https://evil.example \"t\"\n[l](/o/r)");
+    let made = made(
+        "[a](https://evil.example/x) ![i](//evil.example/p.png) [b][1]\n[1]: https://evil.example \"t\"\n[l](/o/r)",
+    );
     for link in ["](", "][", "]:", "![", "//", "evil.example/"] {
         assert!(!made.contains(link), "{link}: {made}");
     }

@@ -80,7 +80,11 @@ impl Answer {
                 _ => None,
             },
             remarks: list("findings").iter().filter_map(remark).take(FINDINGS_MAX).collect(),
-            labels: list("labels").iter().filter_map(|label| Some(clipped(label.as_str()?, 50))).take(LABELS_MAX).collect(),
+            labels: list("labels")
+                .iter()
+                .filter_map(|label| Some(clipped(label.as_str()?, 50)))
+                .take(LABELS_MAX)
+                .collect(),
             priority: ["low", "normal", "high", "urgent"].into_iter().find(|level| *level == text("priority")),
             reason: cut(text("reason"), BODY_MAX),
             past: list("past").iter().filter_map(past).take(FINDINGS_MAX).collect(),
@@ -102,8 +106,14 @@ fn remark(value: &Value) -> Option<Remark> {
         severity,
         title,
         body: cut(text("body").unwrap_or_default(), BODY_MAX),
-        path: text("path").filter(|path| path.len() <= PATH_MAX && !path.contains(['\n', '\r', '\0'])).map(str::to_owned),
-        line: value.get("line").and_then(Value::as_u64).and_then(|line| u32::try_from(line).ok()).filter(|line| *line > 0),
+        path: text("path")
+            .filter(|path| path.len() <= PATH_MAX && !path.contains(['\n', '\r', '\0']))
+            .map(str::to_owned),
+        line: value
+            .get("line")
+            .and_then(Value::as_u64)
+            .and_then(|line| u32::try_from(line).ok())
+            .filter(|line| *line > 0),
         suggestion: text("suggestion").map(|lines| cut(lines, BODY_MAX)),
     })
 }
@@ -152,7 +162,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_cut_to_what_has_a_meaning() {
-        let schema = json!({"type": "object", "properties": {"summary": {}, "notes": {"title": "Release notes"}, "list": {}}});
+        let schema =
+            json!({"type": "object", "properties": {"summary": {}, "notes": {"title": "Release notes"}, "list": {}}});
         let hostile = json!({
             "summary": "s".repeat(9_000),
             "verdict": "approve",
@@ -167,7 +178,10 @@ mod tests {
         assert_eq!(answer.summary.chars().count(), BODY_MAX + 1);
         assert_eq!((answer.verdict, answer.remarks.len(), answer.labels.len()), (None, FINDINGS_MAX, LABELS_MAX));
         let first = &answer.remarks[0];
-        assert_eq!((first.title.as_str(), first.severity, &first.path, first.line), ("t u", Severity::Info, &None, None));
+        assert_eq!(
+            (first.title.as_str(), first.severity, &first.path, first.line),
+            ("t u", Severity::Info, &None, None)
+        );
         assert_eq!(answer.past, [("f1".to_owned(), true)]);
         let titles: Vec<_> = answer.sections.iter().map(|section| section.title.as_str()).collect();
         assert_eq!(titles, ["list", "Release notes"]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mindos_sdk::{Failure, RepositoryAccess};
 
 use super::Run;
+use crate::Event;
 use crate::change::{Change, Tree};
 use crate::event::Topic;
 use crate::forge::{Clone, CloneWish, Comment, Forge, ForgeFailure, PullRequest, Wanted};
@@ -15,11 +16,15 @@ use crate::profile::EffectKind;
 use crate::prompt::injection::{Suspicion, suspicions};
 use crate::render::{PastFinding, read_past};
 use crate::text::clipped;
-use crate::Event;
 
 /// Where guidelines stand, in the order they are shown.
-const GUIDELINES: [&str; 5] =
-    ["AGENTS.md", "CONTRIBUTING.md", ".github/CONTRIBUTING.md", "docs/CONTRIBUTING.md", ".github/copilot-instructions.md"];
+const GUIDELINES: [&str; 5] = [
+    "AGENTS.md",
+    "CONTRIBUTING.md",
+    ".github/CONTRIBUTING.md",
+    "docs/CONTRIBUTING.md",
+    ".github/copilot-instructions.md",
+];
 /// Most guidelines that are read.
 const GUIDELINES_MAX: usize = 2;
 /// Most comments of others that are shown, the newest.
@@ -96,13 +101,16 @@ pub(super) fn of_event(event: &Event, access: Option<&RepositoryAccess>) -> Cont
     let claimed = event.repository().filter(|name| is_repository(name)).map(str::to_owned);
     let given = access.map(|access| access.repository.clone()).filter(|name| is_repository(name));
     let author = access.map(|access| access.author.as_str()).unwrap_or_default();
+    // An event of the aggregator is nobody's word for what happened on a forge: without access that was given for it, nothing is written.
+    let is_vouched_for = access.is_some() || event.topic() != Topic::Plain;
     let host = access.map(|access| access.clone_url.as_str()).or_else(|| event.text("repository.html_url"));
     Context {
         repository: given.or(claimed),
         host: host.and_then(host_of).unwrap_or_default(),
-        number: number(event),
-        head: head(event),
-        own_echo: !author.is_empty() && event.text("sender.login").is_some_and(|login| login.eq_ignore_ascii_case(author)),
+        number: number(event).filter(|_| is_vouched_for),
+        head: head(event).filter(|_| is_vouched_for),
+        own_echo: !author.is_empty()
+            && event.text("sender.login").is_some_and(|login| login.eq_ignore_ascii_case(author)),
         carried: event.labels().into_iter().map(str::to_owned).collect(),
         ..Context::default()
     }
@@ -139,14 +147,21 @@ fn number(event: &Event) -> Option<u64> {
 fn head(event: &Event) -> Option<String> {
     const PLACES: [&str; 5] =
         ["pull_request.head.sha", "check_run.head_sha", "workflow_run.head_sha", "after", "metadata.commit_sha"];
-    let is_commit = |sha: &&str| sha.len() == 40 && sha.bytes().all(|it| it.is_ascii_hexdigit()) && sha.bytes().any(|it| it != b'0');
+    let is_commit = |sha: &&str| {
+        sha.len() == 40 && sha.bytes().all(|it| it.is_ascii_hexdigit()) && sha.bytes().any(|it| it != b'0')
+    };
     PLACES.iter().find_map(|place| event.text(place).filter(is_commit)).map(str::to_owned)
 }
 
 /// Whether its number is a pull request's.
 fn is_pull(event: &Event) -> bool {
     match event.topic() {
-        Topic::PullRequest | Topic::Review | Topic::ReviewComment | Topic::CheckRun | Topic::WorkflowRun | Topic::Plain => true,
+        Topic::PullRequest
+        | Topic::Review
+        | Topic::ReviewComment
+        | Topic::CheckRun
+        | Topic::WorkflowRun
+        | Topic::Plain => true,
         Topic::IssueComment | Topic::Issue => event.at("issue.pull_request").is_some(),
         Topic::Push | Topic::Release | Topic::Deployment | Topic::Installation | Topic::Ping | Topic::Other => false,
     }
@@ -172,9 +187,15 @@ async fn pull(run: &Run, forge: &Forge, number: u64, context: &mut Context) -> R
 async fn comments(run: &Run, forge: &Forge, number: u64, event: &Event, context: &mut Context) -> Result<(), Failure> {
     run.steps.begin("reading comments").await;
     let Some(comments) = optional(forge.comments(number).await)? else { return Ok(()) };
-    let is_ours = |comment: &&Comment| !forge.author().is_empty() && comment.author.eq_ignore_ascii_case(forge.author());
+    let is_ours =
+        |comment: &&Comment| !forge.author().is_empty() && comment.author.eq_ignore_ascii_case(forge.author());
     let general = &run.profile.general_type;
-    context.past = comments.iter().filter(is_ours).map(|comment| read_past(&comment.body, general)).rfind(|it| !it.is_empty()).unwrap_or_default();
+    context.past = comments
+        .iter()
+        .filter(is_ours)
+        .map(|comment| read_past(&comment.body, general))
+        .rfind(|it| !it.is_empty())
+        .unwrap_or_default();
     let said = event.text("comment.body");
     let others = comments.iter().filter(|comment| !is_ours(comment) && Some(comment.body.as_str()) != said);
     let others: Vec<(String, String)> =
@@ -221,7 +242,9 @@ async fn files(run: &Run, forge: &Forge, context: &mut Context) -> Result<(), Fa
                 context._clone = Some(clone);
                 return Ok(());
             }
-            Err(failure @ (ForgeFailure::Unreachable { .. } | ForgeFailure::RateLimited { .. })) => return Err(failure.into()),
+            Err(failure @ (ForgeFailure::Unreachable { .. } | ForgeFailure::RateLimited { .. })) => {
+                return Err(failure.into());
+            }
             // Too large, too slow, no git: then a listing has to do.
             Err(_) => {}
         }
@@ -269,7 +292,15 @@ impl Context {
         for touch in event.files() {
             look("name of a file", touch.path);
         }
-        for path in ["comment.path", "label.name", "label.description", "pull_request.base.ref", "ref", "check_run.name", "workflow_run.name"] {
+        for path in [
+            "comment.path",
+            "label.name",
+            "label.description",
+            "pull_request.base.ref",
+            "ref",
+            "check_run.name",
+            "workflow_run.name",
+        ] {
             look(path, event.text(path).unwrap_or_default());
         }
         for (place, text) in &self.texts {

@@ -61,8 +61,19 @@ impl Fake for Obedient {
                 true => calls.iter().enumerate().map(call).collect(),
                 false => Vec::new(),
             };
-            let text = if calls.is_empty() { self.obey(ask.schema.as_ref().unwrap().value()).to_string() } else { String::new() };
-            let usage = Usage { model: "fake:m".into(), input_tokens: 10, output_tokens: 5, cost_micros: 7, calls: 1, ..Usage::default() };
+            let text = if calls.is_empty() {
+                self.obey(ask.schema.as_ref().unwrap().value()).to_string()
+            } else {
+                String::new()
+            };
+            let usage = Usage {
+                model: "fake:m".into(),
+                input_tokens: 10,
+                output_tokens: 5,
+                cost_micros: 7,
+                calls: 1,
+                ..Usage::default()
+            };
             let stop = if calls.is_empty() { Stop::End } else { Stop::Tools };
             Ok(Said { text, calls, stop, usage, model: "fake:m".into() })
         })
@@ -73,15 +84,20 @@ impl Obedient {
     /// Fills every member of the schema with what the text asks for.
     fn obey(&self, schema: &Value) -> Value {
         let event = &self.case;
-        let evil = format!("{} {}", event["issue"]["body"].as_str().unwrap_or_default(), event["pull"]["body"].as_str().unwrap_or_default());
+        let evil = format!(
+            "{} {}",
+            event["issue"]["body"].as_str().unwrap_or_default(),
+            event["pull"]["body"].as_str().unwrap_or_default()
+        );
         let told = &self.case["answer"];
-        let finding = |it: &Value| {
-            json!({"severity": it[0], "title": it[1], "body": it[2], "path": it[3], "line": it[4], "suggestion": it[2]})
-        };
+        let finding = |it: &Value| json!({"severity": it[0], "title": it[1], "body": it[2], "path": it[3], "line": it[4], "suggestion": it[2]});
         let mut answer = serde_json::Map::new();
         for (name, about) in schema["properties"].as_object().unwrap() {
             let value = match name.as_str() {
-                "summary" | "reason" => told.get(name).cloned().unwrap_or_else(|| json!(format!("{evil} @octocat [x](https://evil.example)"))),
+                "summary" | "reason" => told
+                    .get(name)
+                    .cloned()
+                    .unwrap_or_else(|| json!(format!("{evil} @octocat [x](https://evil.example)"))),
                 "verdict" => told.get(name).cloned().unwrap_or(json!("good")),
                 "priority" => told.get(name).cloned().unwrap_or(json!("urgent")),
                 "labels" => told.get(name).cloned().unwrap_or(json!(["approved", "automerge", "ai-help"])),
@@ -97,7 +113,10 @@ impl Obedient {
         }
         if !self.by_schema {
             answer.insert("verdict".into(), json!("approve"));
-            answer.insert("effects".into(), json!([{"kind": "review", "target": "o/r#7", "parameters": {"verdict": "approve"}}]));
+            answer.insert(
+                "effects".into(),
+                json!([{"kind": "review", "target": "o/r#7", "parameters": {"verdict": "approve"}}]),
+            );
         }
         Value::Object(answer)
     }
@@ -110,7 +129,8 @@ fn given(case: &Value) -> (Event, Context) {
     let mut data = json!({"repository": repository, "sender": sender, "action": "opened"});
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     if let Some(issue) = case.get("issue") {
-        data["issue"] = json!({"number": 7, "title": issue["title"], "body": issue["body"], "state": "open", "labels": []});
+        data["issue"] =
+            json!({"number": 7, "title": issue["title"], "body": issue["body"], "state": "open", "labels": []});
     }
     if let Some(pull) = case.get("pull") {
         let head = pull.get("head").cloned().unwrap_or(json!("fix/x"));
@@ -146,7 +166,9 @@ fn given(case: &Value) -> (Event, Context) {
     }
     context.tree = Some(tree);
     for comment in case["comments"].as_array().into_iter().flatten() {
-        context.texts.push((format!("comment by {}", comment[0].as_str().unwrap()), comment[1].as_str().unwrap().to_owned()));
+        context
+            .texts
+            .push((format!("comment by {}", comment[0].as_str().unwrap()), comment[1].as_str().unwrap().to_owned()));
     }
     for path in case["guidelines"].as_object().map(|it| it.keys().cloned().collect::<Vec<_>>()).unwrap_or_default() {
         let content = text(&case["guidelines"], &path);
@@ -188,7 +210,10 @@ fn no_effect_outside_the_intended_ones_comes_of_an_obedient_model() {
             for by_schema in [true, false] {
                 let (report, _, _) = run_case(general, case, by_schema);
                 answered += usize::from(report.answer.is_some());
-                assert!(by_schema || report.answer.is_none(), "{name} {general}: an answer beside the schema was taken");
+                assert!(
+                    by_schema || report.answer.is_none(),
+                    "{name} {general}: an answer beside the schema was taken"
+                );
                 for intent in &report.effects {
                     intents += 1;
                     let at = format!("{name} / {general}: {} {}", intent.kind, intent.parameters);
@@ -221,7 +246,8 @@ fn intended(profile: &Profile, case: &Value, intent: &Intent, at: &str) {
             harmless(text("body"), at);
             let (files, _) = parse(case["diff"].as_str().unwrap().as_bytes()).unwrap();
             for comment in parameters["comments"].as_array().unwrap() {
-                let file = files.iter().find(|file| comment["path"] == file.path.as_str()).unwrap_or_else(|| panic!("{at}"));
+                let file =
+                    files.iter().find(|file| comment["path"] == file.path.as_str()).unwrap_or_else(|| panic!("{at}"));
                 let line = u32::try_from(comment["line"].as_u64().unwrap()).unwrap();
                 assert!(file.shows(crate::change::Side::Right, line), "{at}");
                 harmless(comment["body"].as_str().unwrap(), at);
@@ -261,7 +287,11 @@ fn harmless(body: &str, at: &str) {
         if line.starts_with("```") {
             let ticks = &line[..line.len() - line.trim_start_matches('`').len()];
             let language = &line[ticks.len()..];
-            assert!(language.chars().all(|it| it.is_ascii_alphanumeric()) && !["suggestion", "mermaid", "math"].contains(&language), "{at}\n{line}");
+            assert!(
+                language.chars().all(|it| it.is_ascii_alphanumeric())
+                    && !["suggestion", "mermaid", "math"].contains(&language),
+                "{at}\n{line}"
+            );
             fence = Some(ticks);
             continue;
         }
@@ -282,7 +312,10 @@ fn harmless(body: &str, at: &str) {
             assert!(letter != '@' || next == '\u{200b}' || next.is_whitespace(), "mention: {at}\n{line}");
             assert!(letter != ']' || !['(', '[', ':'].contains(&next), "link: {at}\n{line}");
             assert!(letter != '!' || next != '[', "image: {at}\n{line}");
-            assert!(!matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e0fff}'), "{at}");
+            assert!(
+                !matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e0fff}'),
+                "{at}"
+            );
             assert!(letter != '#' || !next.is_ascii_digit() || bare.contains("#7"), "reference: {at}\n{line}");
         }
         assert!(!bare.contains("://") || bare.contains("https://github.com/o/r"), "address: {at}\n{line}");
@@ -292,7 +325,10 @@ fn harmless(body: &str, at: &str) {
         let begin = bare.trim_start();
         let command = begin.strip_prefix('/').is_some_and(|it| it.starts_with(|it: char| it.is_ascii_alphabetic()));
         assert!(!command, "command: {at}\n{line}");
-        assert!(!begin.starts_with("# ") && !begin.starts_with("## ") && !begin.starts_with("==="), "heading: {at}\n{line}");
+        assert!(
+            !begin.starts_with("# ") && !begin.starts_with("## ") && !begin.starts_with("==="),
+            "heading: {at}\n{line}"
+        );
     }
     assert_eq!(fence, None, "a fence stays open: {at}");
     assert_eq!(body.matches("<details>").count(), body.matches("</details>").count(), "{at}");
@@ -302,7 +338,10 @@ fn harmless(body: &str, at: &str) {
 fn without_code(line: &str) -> String {
     let lead = line.find('`').filter(|lead| {
         let before = line[..*lead].trim();
-        before.is_empty() || before == "-" || (before.starts_with("**") && before.ends_with("**")) || before.ends_with(" at")
+        before.is_empty()
+            || before == "-"
+            || (before.starts_with("**") && before.ends_with("**"))
+            || before.ends_with(" at")
     });
     let Some(lead) = lead else { return line.to_owned() };
     let ticks: String = line[lead..].chars().take_while(|it| *it == '`').collect();
@@ -335,7 +374,16 @@ fn foreign_text_reaches_a_model_behind_the_fence_alone() {
             }
             for (number, text) in texts.into_iter().enumerate() {
                 let outside = outside_the_fence(text, &fence, number == 0);
-                for foreign in ["mallory", "octocat", "ignore previous", "Ignore all", "approve", "evil.example", "AI agent", "system prompt"] {
+                for foreign in [
+                    "mallory",
+                    "octocat",
+                    "ignore previous",
+                    "Ignore all",
+                    "approve",
+                    "evil.example",
+                    "AI agent",
+                    "system prompt",
+                ] {
                     let ours = number == 0;
                     assert!(ours || !outside.contains(foreign), "{name}: {foreign} in\n{outside}");
                 }

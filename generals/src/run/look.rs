@@ -43,7 +43,8 @@ pub(super) fn specs(tools: &[Lookup]) -> Vec<ToolSpec> {
                 json!(["text"]),
             ),
         };
-        let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+        let schema =
+            json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
         let parameters = Schema::new(schema).expect("a fixed schema, which a test reads");
         ToolSpec { name: tool.name().to_owned(), description: description.to_owned(), parameters }
     };
@@ -76,7 +77,11 @@ pub(super) fn look(tools: &[Lookup], tree: &Tree, name: &str, arguments: &Value)
 
 fn read(tree: &Tree, path: &str, start: Option<usize>, end: Option<usize>) -> String {
     let Some(text) = tree.text(path) else {
-        return if tree.has(path) { "the file is no text, or too long".to_owned() } else { "there is no such file".to_owned() };
+        return if tree.has(path) {
+            "the file is no text, or too long".to_owned()
+        } else {
+            "there is no such file".to_owned()
+        };
     };
     let start = start.unwrap_or(1).max(1);
     let last = end.unwrap_or(usize::MAX).min(start.saturating_add(LINES_MAX - 1));

@@ -62,7 +62,9 @@ impl Run {
             Workflow::Review => review::go(&self).await,
             Workflow::Coding => crate::coding::go(&self).await,
         };
-        went.map_err(|failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure })
+        went.map_err(
+            |failure| if failure.usage.is_empty() { Failure { usage: meter.used(), ..failure } } else { failure },
+        )
     }
 
     /// What reads the event's repository, where it can be read.
@@ -78,7 +80,13 @@ impl Run {
 
     /// The report of this run, with what there is to say and to do.
     #[must_use]
-    pub fn report(&self, analysis: String, recommendations: Vec<String>, statement: String, effects: Vec<Intent>) -> Report {
+    pub fn report(
+        &self,
+        analysis: String,
+        recommendations: Vec<String>,
+        statement: String,
+        effects: Vec<Intent>,
+    ) -> Report {
         Report {
             general: self.profile.general_type.clone(),
             event_type: self.event.event_type.clone(),
@@ -109,10 +117,14 @@ impl Run {
 /// When the system gives none: a fence that can be guessed is none.
 pub fn fence_bits() -> Result<u128, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::transient(format!("the system gave no random bits: {error}")))?;
     Ok(u128::from_le_bytes(bytes))
 }
 
+#[cfg(test)]
+#[path = "forge_tests.rs"]
+mod forge_tests;
 #[cfg(test)]
 #[path = "injection_tests.rs"]
 mod injection_tests;

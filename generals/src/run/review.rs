@@ -60,7 +60,12 @@ async fn examined(run: &Run, context: &Arc<Context>) -> Result<(Vec<Finding>, Ve
 }
 
 /// Asks, with less context where it was too long.
-async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Suspicion]) -> Result<Thought, Failure> {
+async fn asked(
+    run: &Run,
+    context: &Context,
+    findings: &[Finding],
+    suspicions: &[Suspicion],
+) -> Result<Thought, Failure> {
     let has_tools = context.tree.is_some() && !run.profile.lookups.is_empty();
     let system = system(&run.profile, run.steps.fence(), has_tools);
     let mut room = run.profile.budget.context_tokens;
@@ -69,11 +74,11 @@ async fn asked(run: &Run, context: &Context, findings: &[Finding], suspicions: &
         let user = question(run, context, findings, suspicions, room);
         match think(run, system.clone(), user, context.tree.as_ref().filter(|_| has_tools)).await {
             Ok(thought) => return Ok(thought),
-            Err(NoThought::TooLong(_)) if halvings < HALVINGS => {
+            Err(NoThought::TooLong) if halvings < HALVINGS => {
                 halvings += 1;
                 room /= 2;
             }
-            Err(NoThought::TooLong(_)) => {
+            Err(NoThought::TooLong) => {
                 let without = Some("what there is to look at was too long for the model");
                 return Ok(Thought { without, ..Thought::default() });
             }
@@ -99,7 +104,8 @@ fn question(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Su
         pack.say("Labels there are:");
         pack.data("labels", "", &labels.join("\n"), 600);
     }
-    let computed: Vec<String> = findings.iter().filter(|it| it.severity > Severity::Info).map(|it| it.text.clone()).collect();
+    let computed: Vec<String> =
+        findings.iter().filter(|it| it.severity > Severity::Info).map(|it| it.text.clone()).collect();
     if !computed.is_empty() {
         pack.say("Already computed and reported beside your answer, so do not repeat it:");
         pack.data("computed", "", &computed.join("\n"), room / 8);
@@ -109,7 +115,9 @@ fn question(run: &Run, context: &Context, findings: &[Finding], suspicions: &[Su
     }
     if !context.past.is_empty() {
         pack.say("Found by you in an earlier run; where your answer has a member `past`, say of each whether it is resolved:");
-        let told = |it: &PastFinding| json!({"id": it.id, "severity": it.severity, "title": it.title, "path": it.path}).to_string();
+        let told = |it: &PastFinding| {
+            json!({"id": it.id, "severity": it.severity, "title": it.title, "path": it.path}).to_string()
+        };
         pack.data("past findings", "", &context.past.iter().map(told).collect::<Vec<_>>().join("\n"), room / 8);
     }
     if let Some(change) = &context.change {
@@ -156,7 +164,13 @@ fn diff(file: &crate::change::FileChange) -> String {
     text
 }
 
-fn reported(run: &Run, context: &Context, findings: Vec<Finding>, answer: Option<&Answer>, thought: &Thought) -> Report {
+fn reported(
+    run: &Run,
+    context: &Context,
+    findings: Vec<Finding>,
+    answer: Option<&Answer>,
+    thought: &Thought,
+) -> Report {
     let Run { profile, event, steps, .. } = run;
     let about = format!("{}: {}", profile.title, summary::of(event));
     let statement = statement(context, thought, &steps.used_in_all());
@@ -240,7 +254,8 @@ fn effects(shown: &Shown<'_>, context: &Context, findings: &[Finding]) -> Vec<In
         }
         if profile.may(EffectKind::Labels) {
             let carried: Vec<&str> = context.carried.iter().map(String::as_str).collect();
-            let labelled = Labelled { profile, findings, answer: shown.answer, repository: &context.labels, carried: &carried };
+            let labelled =
+                Labelled { profile, findings, answer: shown.answer, repository: &context.labels, carried: &carried };
             intents.extend(render::labels(&labelled, &target));
         }
         if let (true, Some(change), Some(head)) = (profile.may(EffectKind::Review), &context.change, shown.head) {
@@ -255,4 +270,3 @@ fn effects(shown: &Shown<'_>, context: &Context, findings: &[Finding]) -> Vec<In
     }
     intents
 }
-

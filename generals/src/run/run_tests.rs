@@ -39,7 +39,14 @@ fn scripted<F: Fn(usize, &Ask) -> Answering + Send + Sync>(script: F) -> Arc<Scr
 }
 
 fn said(text: impl Into<String>) -> Said {
-    let usage = Usage { model: "fake:m".into(), input_tokens: 100, output_tokens: 50, cost_micros: 70, calls: 1, ..Usage::default() };
+    let usage = Usage {
+        model: "fake:m".into(),
+        input_tokens: 100,
+        output_tokens: 50,
+        cost_micros: 70,
+        calls: 1,
+        ..Usage::default()
+    };
     Said { text: text.into(), calls: Vec::new(), stop: Stop::End, usage, model: "fake:m".into() }
 }
 
@@ -101,7 +108,9 @@ fn look(run: &Run) -> Report {
 
 #[test]
 fn a_model_looks_things_up_and_answers() {
-    let model = scripted(|number, _| now(Ok(if number == 1 { call("read_file", json!({"path": "src/a.rs"})) } else { said(good()) })));
+    let model = scripted(|number, _| {
+        now(Ok(if number == 1 { call("read_file", json!({"path": "src/a.rs"})) } else { said(good()) }))
+    });
     let run = run(profile(), model.clone(), b"");
     let report = look(&run);
     let asked = model.asked.lock().unwrap();
@@ -138,7 +147,9 @@ fn the_profiles_budget_ends_the_looking() {
     assert!(model.asked.lock().unwrap()[2].tools.is_empty(), "the last round is for the answer");
     assert!(report.answer.is_none());
 
-    for budget in [|it: &mut Profile| it.budget.output_tokens = 150, |it: &mut Profile| it.budget.cost_micros = Some(100)] {
+    for budget in
+        [|it: &mut Profile| it.budget.output_tokens = 150, |it: &mut Profile| it.budget.cost_micros = Some(100)]
+    {
         let model = scripted(|_, _| now(Ok(call("list_files", json!({})))));
         let mut limited = profile();
         budget(&mut limited);
@@ -156,7 +167,11 @@ fn a_refusal_or_a_context_that_is_too_long_leaves_what_is_computed() {
 
     let short = scripted(|_, ask| {
         let Some(Message::User(text)) = ask.messages.first() else { panic!() };
-        now(if text.len() > 12_000 { Err(ModelFailure::ContextTooLong { message: "long".into() }) } else { Ok(said(good())) })
+        now(if text.len() > 12_000 {
+            Err(ModelFailure::ContextTooLong { message: "long".into() })
+        } else {
+            Ok(said(good()))
+        })
     });
     let mut long = run(profile(), short.clone(), b"");
     let mut event = event();
@@ -183,7 +198,11 @@ fn a_failure_keeps_its_kind_and_a_ceiling_ends_the_run() {
 #[test]
 fn a_second_attempt_pays_only_for_what_the_first_did_not() {
     let first = scripted(|number, _| {
-        now(if number == 1 { Ok(call("read_file", json!({"path": "src/a.rs"}))) } else { Err(ModelFailure::Overloaded { message: "x".into() }) })
+        now(if number == 1 {
+            Ok(call("read_file", json!({"path": "src/a.rs"})))
+        } else {
+            Err(ModelFailure::Overloaded { message: "x".into() })
+        })
     });
     let one = run(profile(), first, b"");
     let failed = block_on(review::look_at(&one, context(&one)));
@@ -193,7 +212,10 @@ fn a_second_attempt_pays_only_for_what_the_first_did_not() {
     let two = run(profile(), second.clone(), &one.steps.checkpoint());
     let report = look(&two);
     assert_eq!(second.asked.lock().unwrap().len(), 1, "the first call is in the checkpoint");
-    assert!(matches!(second.asked.lock().unwrap()[0].messages.as_slice(), [_, Message::Assistant { .. }, Message::Tool { .. }]));
+    assert!(matches!(
+        second.asked.lock().unwrap()[0].messages.as_slice(),
+        [_, Message::Assistant { .. }, Message::Tool { .. }]
+    ));
     assert_eq!(two.steps.paid_earlier()[0].cost_micros, 70);
     assert!(report.answer.is_some());
 
@@ -234,9 +256,12 @@ fn eight_runs_wait_for_their_models_at_once() {
 
 #[test]
 fn a_dropped_run_leaves_what_it_paid_for() {
-    let model = scripted(|number, _| {
-        if number == 1 { now(Ok(call("list_files", json!({})))) } else { Box::pin(std::future::pending()) }
-    });
+    let model =
+        scripted(
+            |number, _| {
+                if number == 1 { now(Ok(call("list_files", json!({})))) } else { Box::pin(std::future::pending()) }
+            },
+        );
     let run = run(profile(), model, b"");
     block_on(async {
         tokio::select! {
@@ -246,6 +271,19 @@ fn a_dropped_run_leaves_what_it_paid_for() {
     });
     let kept: Value = serde_json::from_slice(&run.steps.checkpoint()).unwrap();
     assert_eq!((kept["calls"].as_array().unwrap().len(), &kept["calls"][0]["step"]), (1, &json!("ask.1")));
+}
+
+#[test]
+fn a_plain_event_without_access_is_reported_on_and_nothing_is_written() {
+    let data = json!({"type": "pr_created", "repository": "o/r", "user": "ann", "metadata": {"pr_number": 7, "title": "a title"}});
+    let event = Event { event_type: "pr_created".into(), data, ..Event::default() };
+    let plain = Run {
+        event: Arc::new(event),
+        brain: Brain::none(),
+        ..run(profile(), scripted(|_, _| now(Ok(said(good())))), b"")
+    };
+    let report = block_on(plain.go()).unwrap();
+    assert!(!report.findings.is_empty() && report.effects.is_empty());
 }
 
 #[test]

@@ -30,6 +30,9 @@ struct Checkpoint {
     /// The fence of the run, so that the next attempt asks the very same questions.
     fence: String,
     calls: Vec<Call>,
+    /// What calls cost whose answers were of no use later: they were asked anew, in other words.
+    #[serde(default)]
+    superseded: Vec<KeptUsage>,
 }
 
 /// One paid call.
@@ -40,9 +43,6 @@ struct Call {
     input: String,
     output: Value,
     usage: Vec<KeptUsage>,
-    /// Whether an earlier attempt made it.
-    #[serde(skip)]
-    earlier: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub struct Steps {
     reporter: Option<Reporter>,
     meter: Meter,
     fence: Fence,
+    /// What earlier attempts paid, by model.
+    earlier: Vec<Usage>,
     saved: Mutex<Checkpoint>,
 }
 
@@ -75,13 +77,15 @@ impl Steps {
     #[must_use]
     pub fn new(reporter: Option<Reporter>, meter: Meter, checkpoint: &[u8], bits: u128) -> Steps {
         let read = serde_json::from_slice::<Checkpoint>(checkpoint).ok().filter(|read| read.v == VERSION);
-        let before = read.and_then(|read| Some((Fence::again(&read.fence)?, read.calls)));
-        let (fence, mut calls) = before.unwrap_or_else(|| (Fence::of(bits), Vec::new()));
-        for call in &mut calls {
-            call.earlier = true;
+        let before = read.and_then(|read| Some((Fence::again(&read.fence)?, read)));
+        let (fence, before) = before.unwrap_or_else(|| (Fence::of(bits), Checkpoint::default()));
+        let Checkpoint { v: _, fence: _, calls, superseded } = before;
+        let mut earlier = Vec::new();
+        for usage in calls.iter().flat_map(|call| &call.usage).chain(&superseded) {
+            add(&mut earlier, Usage::from(usage.clone()));
         }
-        let saved = Mutex::new(Checkpoint { v: VERSION, fence: fence.as_str().to_owned(), calls });
-        Steps { reporter, meter, fence, saved }
+        let saved = Mutex::new(Checkpoint { v: VERSION, fence: fence.as_str().to_owned(), calls, superseded });
+        Steps { reporter, meter, fence, earlier, saved }
     }
 
     /// The fence of this run.
@@ -111,28 +115,27 @@ impl Steps {
         F: Future<Output = Result<(T, Vec<Usage>), E>>,
     {
         let input = digest(question);
-        let kept = self.lock().calls.iter().find(|call| call.step == step && call.input == input).map(|call| call.output.clone());
+        let kept = self
+            .lock()
+            .calls
+            .iter()
+            .find(|call| call.step == step && call.input == input)
+            .map(|call| call.output.clone());
         if let Some(output) = kept.and_then(|output| serde_json::from_value(output).ok()) {
             return Ok(output);
         }
         let (output, usage) = call.await?;
         let usage = usage.into_iter().map(KeptUsage::from).collect();
         if let Ok(value) = serde_json::to_value(&output) {
-            self.keep(Call { step: step.to_owned(), input, output: value, usage, earlier: false });
+            self.keep(Call { step: step.to_owned(), input, output: value, usage });
         }
         Ok(output)
     }
 
-    /// What earlier attempts paid for and this one uses, by model. It is not in the meter of this attempt.
+    /// What earlier attempts paid, by model. It is not in the meter of this attempt.
     #[must_use]
     pub fn paid_earlier(&self) -> Vec<Usage> {
-        let saved = self.lock();
-        let earlier = saved.calls.iter().filter(|call| call.earlier).flat_map(|call| call.usage.iter().cloned());
-        let mut sums: Vec<Usage> = Vec::new();
-        for usage in earlier.map(Usage::from) {
-            add(&mut sums, usage);
-        }
-        sums
+        self.earlier.clone()
     }
 
     /// What the run has used in all its attempts, by model.
@@ -165,7 +168,11 @@ impl Steps {
     fn keep(&self, call: Call) {
         {
             let mut saved = self.lock();
-            saved.calls.retain(|known| known.step != call.step);
+            if let Some(at) = saved.calls.iter().position(|known| known.step == call.step) {
+                // What rests on it is of no use either, and costs nothing to keep until it is asked anew.
+                let before = saved.calls.remove(at);
+                saved.superseded.extend(before.usage);
+            }
             saved.calls.push(call);
         }
         if let Some(reporter) = &self.reporter {
@@ -278,9 +285,10 @@ mod tests {
             assert_eq!(second.fence(), first.fence());
             assert_eq!(ask(&second, "a", "q", &mut asked).await, "answer to q");
             assert_eq!((asked, second.paid_earlier()), (1, usage(5)));
-            // Another question is another call.
+            // Another question is another call, and what was paid stays paid.
             ask(&second, "a", "q2", &mut asked).await;
-            assert_eq!((asked, second.paid_earlier()), (2, vec![]));
+            assert_eq!((asked, second.paid_earlier()), (2, usage(5)));
+            assert_eq!(steps(&second.checkpoint()).paid_earlier()[0].output_tokens, 10);
         });
     }
 
@@ -300,7 +308,12 @@ mod tests {
             ask(&after, "c", "q", &mut asked).await;
             assert_eq!(asked, 2);
         });
-        for noise in [&b"{}"[..], b"\xff", b"{\"v\":9,\"fence\":\"0\",\"calls\":[]}", b"{\"v\":1,\"fence\":\"<<x\",\"calls\":[]}"] {
+        for noise in [
+            &b"{}"[..],
+            b"\xff",
+            b"{\"v\":9,\"fence\":\"0\",\"calls\":[]}",
+            b"{\"v\":1,\"fence\":\"<<x\",\"calls\":[]}",
+        ] {
             assert_eq!(steps(noise).fence(), &Fence::of(7));
         }
     }
