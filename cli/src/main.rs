@@ -26,6 +26,10 @@ use render::Output;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A part of the coding agent's sandbox, which is begun while there is one thread.
+    if let Some(ended) = mindos_generals::coding::sandbox::entered() {
+        return ended;
+    }
     if let Err(failure) = process::die_with_parent() {
         return report(&failure, false);
     }
