@@ -11,12 +11,15 @@ use forge::{Fault, Forge, OWN, TOKEN};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::agent::v1::repository_service_client::RepositoryServiceClient;
+use mindos_proto::blob::v1::blob_service_client::BlobServiceClient;
+use mindos_proto::blob::v1::put_request::Part;
+use mindos_proto::blob::v1::{PutHeader, PutRequest};
 use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::cloudevents::v1::cloud_event::CloudEventAttributeValue;
 use mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr;
 use mindos_proto::delivery::v1 as delivery;
-use mindos_proto::effect::v1::ListEffectsRequest;
 use mindos_proto::effect::v1::effect_service_client::EffectServiceClient;
+use mindos_proto::effect::v1::{CancelEffectRequest, ListEffectsRequest};
 use mindos_proto::ledger::v1::TailRequest;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use serde_json::{Value, json};
@@ -281,6 +284,43 @@ async fn while_effects_are_off_they_wait_and_say_so() {
     assert!(shown[0].due && shown[0].message.starts_with("effects are off: expected"), "{shown:?}");
     World::settings(&world.forge, &world.directory, "effects: {mode: live}");
     until("it is written", || world.forge.comments(1).len() == 1).await;
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn files_may_lie_in_the_blob_store_of_the_tenant() {
+    let world = World::start("").await;
+    let mut agent = Agent::ready(&world.server, "b1", 1).await;
+    let mut blobs = BlobServiceClient::new(world.server.channel().await);
+    let put = async |blobs: &mut BlobServiceClient<Channel>, text: String| {
+        let header = PutHeader { length: text.len() as u64, ..Default::default() };
+        let parts = [Part::Header(header), Part::Chunk(text.into())].map(|part| PutRequest { part: Some(part) });
+        blobs.put(tokio_stream::iter(parts)).await.unwrap().into_inner().r#ref
+    };
+    let large = "x".repeat(100_000);
+    let files = put(&mut blobs, json!([{ "path": "large.txt", "content": large }]).to_string()).await;
+    let branch = |name: &str, files: &str| {
+        vec![effect("branch", "octo/hello", json!({ "branch": name, "message": "m", "files_ref": files }))]
+    };
+    world.work(&mut agent, "e1", "octo/hello", branch("large", &files)).await;
+    until("the branch is there", || world.forge.state().refs.contains_key("heads/large")).await;
+    assert_eq!(world.forge.file("large", "large.txt").map(|text| text.len()), Some(100_000));
+    for (at, (files, says)) in [
+        (format!("blob:sha256:{}", "0".repeat(64)), "files_ref: names no blob of the tenant"),
+        ("blob:x".to_owned(), "files_ref: expected `blob:sha256:`"),
+        (put(&mut blobs, "{}".to_owned()).await, "files_ref: expected a blob that holds a list"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.work(&mut agent, &format!("f{at}"), "octo/hello", branch("none", &files)).await;
+        world.record(says).await;
+        // A failed one holds up its target, so it is cancelled.
+        let mut effects = EffectServiceClient::new(world.server.channel().await);
+        let failed = effects.list_effects(ListEffectsRequest::default()).await.unwrap().into_inner().effects;
+        let effect_id = failed[0].effect_id.clone();
+        effects.cancel_effect(CancelEffectRequest { effect_id }).await.unwrap();
+    }
     world.server.stop().await;
 }
 

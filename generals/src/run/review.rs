@@ -74,11 +74,11 @@ async fn asked(
         let user = question(run, context, findings, suspicions, room);
         match think(run, system.clone(), user, context.tree.as_ref().filter(|_| has_tools)).await {
             Ok(thought) => return Ok(thought),
-            Err(NoThought::TooLong(_)) if halvings < HALVINGS => {
+            Err(NoThought::TooLong) if halvings < HALVINGS => {
                 halvings += 1;
                 room /= 2;
             }
-            Err(NoThought::TooLong(_)) => {
+            Err(NoThought::TooLong) => {
                 let without = Some("what there is to look at was too long for the model");
                 return Ok(Thought { without, ..Thought::default() });
             }

@@ -35,7 +35,7 @@ pub(super) struct Thought {
 #[derive(Debug)]
 pub(super) enum NoThought {
     /// The context was too long for every model: less of it may do.
-    TooLong(Failure),
+    TooLong,
     Failed(Failure),
 }
 
@@ -162,7 +162,7 @@ fn without(failure: ModelFailure, thought: Thought, run: &Run) -> Result<Thought
         // What could be computed stands; that a model would not look at it is worth knowing and no failure.
         ModelFailure::Refused { .. } => Ok(Thought { without: Some("the model would not answer"), ..thought }),
         ModelFailure::NoModel => Ok(Thought { without: Some("no model was asked"), ..thought }),
-        failure @ ModelFailure::ContextTooLong { .. } => Err(NoThought::TooLong(failure.of_work(&run.meter))),
+        ModelFailure::ContextTooLong { .. } => Err(NoThought::TooLong),
         failure => Err(NoThought::Failed(failure.of_work(&run.meter))),
     }
 }

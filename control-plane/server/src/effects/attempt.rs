@@ -18,16 +18,17 @@ use super::rest::{ForgeError, clean};
 use super::settings::Mode;
 use super::wanted::{EffectFailure, Kind, Outcome, Repository, Subject, Wanted};
 use super::{carry_out, placeholders};
-use crate::blobs::BlobRef;
+use crate::blobs::{BlobError, BlobRef};
 use crate::grpc::Context;
 use crate::ingest::event::{Extension, extensions};
+use crate::logging::Chain;
 
 /// After a write whose end nobody saw, GitHub gets this long to be done with it before it is looked for.
 const UNCLEAR_WAIT: Duration = Duration::from_secs(5);
 /// How long GitHub is left alone that does not accept the credentials.
 const UNAUTHORISED_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of a list of files that lies in the blob store.
-const FILES_BYTES_MAX: u64 = 32 << 20;
+const FILES_BYTES_MAX: u64 = 8 << 20;
 
 /// What is needed for a try.
 #[derive(Debug)]
@@ -210,33 +211,25 @@ impl Attempt {
     async fn fetch_files(&self, parameters: &mut Value, tenant: &TenantName) -> Result<(), Stop> {
         let Some(members) = parameters.as_object_mut() else { return Ok(()) };
         let Some(reference) = members.remove("files_ref").filter(|value| !value.is_null()) else { return Ok(()) };
-        let wrong = |reason: &str| Invalid::new("files_ref", reason);
+        let wrong = |reason: &'static str| Invalid::new("files_ref", reason);
         if members.get("files").is_some_and(|files| !files.is_null()) {
             return Err(wrong("stands beside `files`: expected one of them").into());
         }
         let blob = reference.as_str().and_then(|text| text.parse::<BlobRef>().ok());
         let blob = blob.ok_or_else(|| wrong("expected `blob:sha256:` and 64 hex digits"))?;
         let (store, tenant) = (Arc::clone(&self.context.blobs), tenant.clone());
-        let read = self.context.blocking(move |_| -> Result<Option<Vec<u8>>, String> {
-            if !store.is_of(&blob, &tenant).map_err(|error| error.to_string())? {
-                return Ok(None);
-            }
-            let Some((info, reader)) = store.read(&blob, 0).map_err(|error| error.to_string())? else {
-                return Ok(None);
+        let read = self.context.blocking(move |_| -> Result<Result<Value, &'static str>, BlobError> {
+            const NONE: &str = "names no blob of the tenant of at most 8 MiB";
+            let found = if store.is_of(&blob, &tenant)? { store.read(&blob, 0)? } else { None };
+            let Some((_, reader)) = found.filter(|(info, _)| info.length <= FILES_BYTES_MAX) else {
+                return Ok(Err(NONE));
             };
-            if info.length > FILES_BYTES_MAX {
-                return Ok(None);
-            }
-            let mut bytes = Vec::new();
-            reader.take(FILES_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            Ok(Some(bytes))
+            let files = serde_json::from_reader::<_, Value>(std::io::BufReader::new(reader.take(FILES_BYTES_MAX)));
+            Ok(files.ok().filter(Value::is_array).ok_or("expected a blob that holds a list in JSON"))
         });
         let read = read.await.map_err(|status| Stop::Later(status.message().to_owned()))?;
-        let bytes = read.map_err(Stop::Later)?;
-        let bytes = bytes.ok_or_else(|| wrong("names no blob of the tenant of at most 32 MiB"))?;
-        let files = serde_json::from_slice::<Value>(&bytes);
-        let files = files.ok().filter(Value::is_array);
-        members.insert("files".to_owned(), files.ok_or_else(|| wrong("expected a blob that holds a list in JSON"))?);
+        let files = read.map_err(|error| Stop::Later(format!("failed to read the files: {}", Chain(&error))))?;
+        members.insert("files".to_owned(), files.map_err(wrong)?);
         Ok(())
     }
 }

@@ -81,13 +81,13 @@ pub(super) fn read(fields: &mut Fields, may_change_workflows: bool) -> Result<Ve
         files.push(File { path, mode, content });
     }
     // One that is a file cannot be a folder too.
-    let above = |path: &str| {
-        let folders = path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect::<Vec<_>>();
-        folders
-            .into_iter()
-            .find(|folder| files.iter().any(|file| file.path == *folder && file.content != Content::Deleted))
+    let kept: BTreeSet<&str> =
+        files.iter().filter(|file| file.content != Content::Deleted).map(|file| file.path.as_str()).collect();
+    let above = |path: &&str| -> Option<String> {
+        let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        folders.find(|folder| kept.contains(folder)).map(str::to_owned)
     };
-    if let Some(folder) = files.iter().find_map(|file| above(&file.path)) {
+    if let Some(folder) = kept.iter().find_map(above) {
         return Err(fields.wrong("files", format!("`{folder}` is a file and a folder")));
     }
     Ok(files)

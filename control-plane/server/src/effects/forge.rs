@@ -52,7 +52,7 @@ impl Forge {
 
     /// Reads one thing.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ForgeError> {
-        self.lane.ask(self.rest.clock).await?;
+        self.lane.ask(self.per_second, self.rest.clock).await?;
         read(&self.call(Method::GET, path, None).await?, true)
     }
 
@@ -75,7 +75,7 @@ impl Forge {
     ) -> Result<(), ForgeError> {
         let mark = if path.contains('?') { '&' } else { '?' };
         for page in 1..=pages_max {
-            self.lane.ask(self.rest.clock).await?;
+            self.lane.ask(self.per_second, self.rest.clock).await?;
             let path = format!("{path}{mark}per_page={PER_PAGE}&page={page}");
             let answer = self.call(Method::GET, &path, None).await?;
             if !look(read(&answer, true)?) || !has_more(&answer.headers) {

@@ -1,7 +1,7 @@
 //! Pace: how fast may be written for one installation, and until when nothing may be asked of GitHub at all.
 //!
-//! GitHub asks for at most one content write a second, and allows 80 a minute and 500 an hour; `writes_per_second` makes all three
-//! faster or slower together. Invariant: turns are given in the order in which they are asked for, and who would wait longer than
+//! GitHub asks for at most one content write a second, and allows 80 a minute and 500 an hour, and 900 points a minute, of which a read
+//! takes one and a write five; `writes_per_second` makes all of these faster or slower together. Invariant: turns are given in the order in which they are asked for, and who would wait longer than
 //! [`PATIENCE`] is told until when, and takes no turn.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,6 +20,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Writes within one window, an hour at the usual pace.
 const WINDOW_WRITES: usize = 500;
 const WINDOW: Duration = Duration::from_secs(3600);
+/// Points a second, and how many may be taken at once: together less than 900 in any minute.
+const POINTS_PER_SECOND: f64 = 11.0;
+const POINTS_AT_ONCE: f64 = 200.0;
+const WRITE_POINTS: f64 = 5.0;
 /// Requests of the primary limit that are left alone, of a hundred: answers that are on their way count too.
 const RESERVE_PERCENT: u64 = 1;
 /// Installations whose pace is remembered.
@@ -54,6 +58,8 @@ pub(super) struct Lane(Mutex<State>);
 struct State {
     /// Turns that were given in the last window, the latest last; some may be still to come.
     turns: VecDeque<Instant>,
+    /// When all points that were taken would be there again.
+    points: Option<Instant>,
     /// Until when nothing is asked, and why.
     held: Option<(Instant, String)>,
 }
@@ -63,8 +69,14 @@ impl Lane {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something may be asked.
-    pub(super) async fn ask(&self, clock: Clock) -> Result<(), ForgeError> {
+    /// Waits until something may be read.
+    pub(super) async fn ask(&self, per_second: f64, clock: Clock) -> Result<(), ForgeError> {
+        self.free(clock).await?;
+        self.pay(1.0, per_second, clock).await
+    }
+
+    /// Waits until nothing holds all of it up.
+    async fn free(&self, clock: Clock) -> Result<(), ForgeError> {
         loop {
             let held = self.lock().held(Instant::now());
             let Some((until, why)) = held else { return Ok(()) };
@@ -72,10 +84,18 @@ impl Lane {
         }
     }
 
+    /// Waits until there are so many points.
+    async fn pay(&self, points: f64, per_second: f64, clock: Clock) -> Result<(), ForgeError> {
+        let now = Instant::now();
+        let at = self.lock().pay(points, per_second, now);
+        self.wait(at, "the pace of requests is kept", clock).await
+    }
+
     /// Waits for the turn to write something.
     pub(super) async fn write(&self, per_second: f64, clock: Clock) -> Result<(), ForgeError> {
         loop {
-            self.ask(clock).await?;
+            self.free(clock).await?;
+            self.pay(WRITE_POINTS, per_second, clock).await?;
             let now = Instant::now();
             let turn = {
                 let mut state = self.lock();
@@ -134,6 +154,17 @@ impl State {
         self.held.clone()
     }
 
+    /// Takes points, and says when they may be used. Where that is too far off none are taken.
+    fn pay(&mut self, points: f64, per_second: f64, now: Instant) -> Instant {
+        let one = Duration::from_secs_f64(1.0 / (POINTS_PER_SECOND * per_second));
+        let whole = self.points.unwrap_or(now).max(now) + one.mul_f64(points);
+        let at = whole.checked_sub(one.mul_f64(POINTS_AT_ONCE)).unwrap_or(now).max(now);
+        if at.saturating_duration_since(now) <= PATIENCE {
+            self.points = Some(whole);
+        }
+        at
+    }
+
     /// When the next write may go.
     fn next(&mut self, per_second: f64, now: Instant) -> Instant {
         let interval = Duration::from_secs_f64(1.0 / per_second);
@@ -190,13 +221,39 @@ mod tests {
         assert_eq!(state.turns.len(), 1, "what is past is forgotten");
     }
 
+    #[test]
+    fn nine_hundred_points_a_minute_are_never_reached() {
+        for per_second in [1.0, 60.0] {
+            let (mut state, start) = (State::default(), Instant::now());
+            let minute = Duration::from_secs_f64(60.0 / per_second);
+            // Reads and writes by turns, as fast as they may.
+            let (mut now, mut spent) = (start, Vec::new());
+            for points in [1.0, WRITE_POINTS].into_iter().cycle().take(2000) {
+                now = now.max(state.pay(points, per_second, now));
+                spent.push((now, points));
+            }
+            let most = spent.iter().map(|(from, _)| {
+                let within = spent.iter().filter(|(at, _)| at >= from && *at < *from + minute);
+                within.map(|(_, points)| points).sum::<f64>()
+            });
+            let most = most.fold(0.0, f64::max);
+            assert!((800.0..900.0).contains(&most), "{most}");
+        }
+        let (mut state, now) = (State::default(), Instant::now());
+        (0..2000).for_each(|_| drop(state.pay(1.0, 1.0, now)));
+        assert!(state.pay(1.0, 1.0, now) > now + PATIENCE, "who would wait for too long is told so");
+        assert!(state.pay(1.0, 1.0, now + Duration::from_secs(22)) <= now + Duration::from_secs(22) + PATIENCE);
+    }
+
     #[tokio::test]
     async fn who_is_told_to_wait_asks_nothing_until_then() {
         let lanes = Lanes::default();
         let (lane, clock) = (lanes.of("7"), clock());
         lane.hold(clock.now() + Duration::from_secs(90), "told", clock);
-        lanes.of("8").ask(clock).await.unwrap();
-        let Err(ForgeError::Limited { until, message }) = lanes.of("7").ask(clock).await else { panic!("it asked") };
+        lanes.of("8").ask(1.0, clock).await.unwrap();
+        let Err(ForgeError::Limited { until, message }) = lanes.of("7").ask(1.0, clock).await else {
+            panic!("it asked")
+        };
         assert!((89..=90).contains(&until.since(clock.now()).as_secs()) && message == "told");
         assert!(lane.lock().turns.is_empty(), "who does not go takes no turn");
         assert_eq!(lane.lock().held(Instant::now() + Duration::from_secs(91)), None);

@@ -237,6 +237,11 @@ async fn a_reaction_is_given_once() {
     let reaction = wanted("r", Kind::Reaction, "octo/hello#1", json!({ "content": "rocket" }));
     assert_eq!(world.twice(&reaction).await.0, "created");
     assert_eq!(world.forge.state().issues[&1].reactions, [(OWN.to_owned(), "rocket".to_owned())]);
+    for (kind, path) in [("issue", "issues/comments/77"), ("review", "pulls/comments/77")] {
+        let parameters = json!({ "content": "eyes", "comment_id": "77", "comment_kind": kind });
+        assert_eq!(world.twice(&wanted(kind, Kind::Reaction, "octo/hello#1", parameters)).await.0, "created");
+        assert_eq!(world.forge.state().reactions[path], [(OWN.to_owned(), "eyes".to_owned())]);
+    }
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ pub struct State {
     pub labels: BTreeSet<String>,
     pub issues: BTreeMap<u64, Issue>,
     pub checks: Vec<Value>,
+    /// To comments, by the path of the comment.
+    pub reactions: BTreeMap<String, Vec<(String, String)>>,
     /// Content writes that were done, as method and path.
     pub writes: Vec<String>,
     /// Every request, as method, path and query.
@@ -267,6 +269,12 @@ async fn answer(
             response = response.header(*name, value);
         }
         return response.body(Body::from(body.to_string())).unwrap();
+    }
+    if let Ok(path) = std::env::var("MINDOS_FORGE_LOG") {
+        use std::io::Write as _;
+        let line = json!({ "method": method.as_str(), "uri": uri.to_string(), "body": String::from_utf8_lossy(&body) });
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
     assert_eq!(headers["accept"], "application/vnd.github+json");
     assert_eq!(headers["x-github-api-version"], "2022-11-28");
@@ -491,6 +499,19 @@ impl State {
                 }
                 reactions.push(own);
                 made(shown)
+            }
+            (_, [part @ ("issues" | "pulls"), "comments", id, "reactions"]) => {
+                let reactions = self.reactions.entry(format!("{part}/comments/{id}")).or_default();
+                let shown =
+                    |user: &str, content: &str| json!({ "id": 8, "user": { "login": user }, "content": content });
+                if method == "GET" {
+                    let fits = reactions.iter().filter(|(_, content)| *content == query["content"]);
+                    return ok(fits.map(|(user, content)| shown(user, content)).collect());
+                }
+                only(body, &["content"], &[]);
+                let content = body["content"].as_str().unwrap().to_owned();
+                reactions.push((OWN.to_owned(), content.clone()));
+                made(shown(OWN, &content))
             }
             ("GET", ["issues"]) => {
                 let fits = |(_, issue): &(&u64, &Issue)| issue.user == query["creator"];
