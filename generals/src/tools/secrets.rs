@@ -92,7 +92,7 @@ impl Setting {
         let generated = ["svg", "lock", "sum", "map", "snap", "ipynb", "csv", "pem", "crt", "patch", "diff"];
         if is_generated(path) || generated.contains(&extension) && extension != "pem" {
             Setting::Generated
-        } else if bare.contains(&extension) || name.starts_with(".env") || name == "dockerfile" || extension.starts_with("env") {
+        } else if bare.contains(&extension) || name.starts_with(".env") || ["dockerfile", "credentials", "config"].contains(&name.as_str()) || extension.starts_with("env") {
             Setting::Bare
         } else if is_prose(path) || extension == "txt" {
             Setting::Prose
@@ -354,18 +354,25 @@ fn is_pair(value: &str) -> bool {
 
 /// Whether a private key begins here: its head, and behind it on the same line or the next what a key is made of.
 fn is_key_block(line: &str, next: Option<&str>) -> bool {
-    let Some((before, rest)) = line.split_once("-----BEGIN ") else { return false };
-    let Some((kind, behind)) = rest.split_once("-----") else { return false };
+    let head = line.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----"));
+    let Some((kind, behind)) = head else { return false };
     if !kind.ends_with("PRIVATE KEY") && kind != "PGP PRIVATE KEY BLOCK" {
         return false;
     }
-    let is_body = |text: &str| {
-        let text = text.trim_start_matches("\\r").trim_start_matches("\\n").trim_start_matches(['"', '\'', '+', ' ', '\t', '`']);
-        let run = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
-        (run >= 32 && is_real(&text[..run])) || text.starts_with("Proc-Type:") || text.starts_with("Version:") || text.starts_with("DEK-Info:")
+    // In a text of code, line feeds are written out.
+    let start = |text: &'_ str| -> String {
+        text.replace("\\r", "").replace("\\n", "").trim_start_matches(['"', '\'', '+', ' ', '\t', '`']).to_owned()
     };
-    let _ = before;
-    is_body(behind) || (behind.trim_end_matches(['"', '\'', ',', '\\', 'n', '+', ' ']).is_empty() && next.is_some_and(|next| is_body(next.trim_start()) || (next.trim().is_empty() && kind.starts_with("PGP"))))
+    let is_body = |text: &str| {
+        let text = start(text);
+        let run = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
+        let marks = ["Proc-Type:", "Version:", "DEK-Info:", "Comment:"];
+        (run >= 32 && is_real(&text[..run])) || marks.iter().any(|mark| text.starts_with(mark))
+    };
+    let ends_here = start(behind).trim_end_matches(['"', '\'', ',', '\\', '+', ' ', '`', '(']).is_empty();
+    // Behind the head of a block of PGP stands an empty line.
+    let blank = |text: &str| text.trim().is_empty() && kind.starts_with("PGP");
+    is_body(behind) || (ends_here && next.is_some_and(|next| is_body(next) || blank(next)))
 }
 
 /// Values of random look under names that say what they are.
@@ -373,7 +380,9 @@ fn assigned(line: &str, setting: Setting) -> Vec<(usize, usize, &'static str)> {
     let mut found = Vec::new();
     let bytes = line.as_bytes();
     for at in 0..bytes.len() {
-        if !matches!(bytes[at], b'=' | b':') && !(bytes[at] == b' ' && setting != Setting::Code) {
+        // Behind a name in quotes, a comma gives it its value: `define('NAME', 'value')`.
+        let pair = bytes[at] == b',' && at > 0 && matches!(bytes[at - 1], b'"' | b'\'');
+        if !matches!(bytes[at], b'=' | b':') && !pair && !(bytes[at] == b' ' && setting != Setting::Code) {
             continue;
         }
         // `::` of paths, and the first half of `:=`, `==` and `=>`.
@@ -386,6 +395,7 @@ fn assigned(line: &str, setting: Setting) -> Vec<(usize, usize, &'static str)> {
             continue;
         }
         let Some(kind) = kind_of(name) else { continue };
+        let setting = if pair { Setting::Code } else { setting };
         let Some((start, end)) = value_behind(line, at + 1, setting) else { continue };
         let value = &line[start..end];
         if is_secret_value(value, kind) {
@@ -497,25 +507,18 @@ fn is_secret_value(value: &str, kind: &str) -> bool {
     if value.len() > VALUE_MAX || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return false;
     }
-    let refers = value.starts_with(['$', '/', '.', '@', '!', '<', '[', '{', '%', '&', '*'])
-        || value.contains("://")
-        || value.contains("::")
-        || value.contains("->")
-        || value.contains('(')
-        || value.starts_with("arn:")
-        || value.starts_with("vault:")
-        || value.starts_with("sha256:")
-        || value.starts_with("sha512-")
-        || value.starts_with("ENC[")
-        || value.starts_with("AQICA")
-        || value.starts_with("ssh-")
-        || value.starts_with("pk_");
-    if kind == "password" && !refers || kind == "password" && value.starts_with(['!', '@', '$', '%', '&', '*']) && value.len() >= PASSWORD_MIN {
+    const STARTS: [&str; 9] = ["arn:", "vault:", "sha256:", "sha384-", "sha512-", "ENC[", "AQICA", "ssh-", "pk_"];
+    const SIGNS: [char; 11] = ['$', '/', '.', '@', '!', '<', '[', '{', '%', '&', '*'];
+    let elsewhere = value.contains("://") || value.contains("::") || value.contains("->") || value.contains('(');
+    let refers = elsewhere || value.starts_with(SIGNS) || STARTS.iter().any(|start| value.starts_with(start));
+    if kind == "password" {
+        // A password may begin with a sign; what is hashed or names a variable is none.
+        const OTHERS: [&str; 14] =
+            ["$2a$", "$2b$", "$2y$", "$argon2", "$5$", "$6$", "$1$", "{", "${", "$(", "%(", "/", "<", "."];
+        let variable = value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let other = variable || elsewhere || OTHERS.iter().chain(&STARTS).any(|start| value.starts_with(start));
         let lower = value.to_lowercase();
-        let hashed = ["$2a$", "$2b$", "$2y$", "$argon2", "$5$", "$6$", "$1$", "{", "${", "$(", "%(", "pbkdf2"];
-        let reference = hashed.iter().any(|start| value.starts_with(start))
-            || (value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
-        return !reference
+        return !other
             && looks_random(value, PASSWORD_MIN, true)
             && is_real(value)
             && !DATA.words.iter().any(|word| lower.contains(word.as_str()));

@@ -4,7 +4,7 @@ use super::Items;
 use super::reader::{add, bare, deeper, name, signature};
 
 pub(super) fn items(text: &str) -> Items {
-    let lines = bare(text, "//", true);
+    let lines = bare(text, "//", false);
     let mut items = Items::new();
     if lines.iter().any(|line| line.trim() == "package main") {
         return items;

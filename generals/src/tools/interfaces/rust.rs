@@ -25,7 +25,7 @@ enum Kind {
 }
 
 pub(super) fn items(text: &str) -> Items {
-    let lines = bare(text, "//", true);
+    let lines = bare(text, "//", false);
     let mut items = Items::new();
     let mut stack: Vec<Context> = Vec::new();
     let mut depth = 0i32;
@@ -108,8 +108,9 @@ fn one(
     }
     let rest = public.unwrap_or(trimmed);
     let mut words = rest;
-    for word in ["default ", "unsafe ", "async ", "extern \"\" ", "extern \"C\" "] {
-        words = words.strip_prefix(word).unwrap_or(words);
+    const MARKS: [&str; 5] = ["default ", "unsafe ", "async ", "extern \"\" ", "safe "];
+    while let Some(shorter) = MARKS.iter().find_map(|mark| words.strip_prefix(mark)) {
+        words = shorter;
     }
     let (word, after) = words.split_once([' ', '<'])?;
     let (word, after) = if word == "const" && after.starts_with("fn ") { ("fn", &after[3..]) } else { (word, after) };

@@ -5,6 +5,7 @@ use super::reader::{add, bare, deeper, name, signature};
 
 pub(super) fn items(text: &str) -> Items {
     let lines = bare(text, "//", true);
+    let raw: Vec<&str> = text.lines().collect();
     let mut items = Items::new();
     let mut depth = 0i32;
     // An exported class, interface or enum whose members are read.
@@ -14,7 +15,15 @@ pub(super) fn items(text: &str) -> Items {
         if depth == 0 {
             within = None;
             if let Some(rest) = trimmed.strip_prefix("export ") {
-                within = exported(rest, index, &lines, &mut items);
+                within = match rest.starts_with('*') {
+                    // From where is what tells one from another.
+                    true => {
+                        let whole = raw.get(index).map_or("", |line| line.trim().trim_end_matches(';'));
+                        add(&mut items, whole.to_owned(), "export *".to_owned(), index);
+                        None
+                    }
+                    false => exported(rest, index, &lines, &mut items),
+                };
             } else if let Some(rest) = trimmed.strip_prefix("module.exports").or_else(|| trimmed.strip_prefix("exports")) {
                 common(rest, index, &lines, &mut items);
             }
@@ -43,10 +52,6 @@ fn exported(rest: &str, index: usize, lines: &[String], items: &mut Items) -> Op
                 add(items, offered.to_owned(), "export".to_owned(), index);
             }
         }
-        return None;
-    }
-    if rest.starts_with('*') {
-        add(items, signature(lines, index, &[';', '\n']), "export *".to_owned(), index);
         return None;
     }
     let mut words = rest;
