@@ -18,7 +18,16 @@ const TOKEN: &str = "made-up-token-1";
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
-    command.args(["-c", "user.name=Ann", "-c", "user.email=ann@x", "-c", "init.defaultBranch=trunk", "-c", "core.hooksPath=/dev/null"]);
+    command.args([
+        "-c",
+        "user.name=Ann",
+        "-c",
+        "user.email=ann@x",
+        "-c",
+        "init.defaultBranch=trunk",
+        "-c",
+        "core.hooksPath=/dev/null",
+    ]);
     command.args(arguments).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null").stderr(Stdio::inherit());
     let output = command.output().unwrap();
     assert!(output.status.success(), "git {arguments:?}");
@@ -41,7 +50,8 @@ impl World {
         git(&work, &["init", "-q"]);
         fs::write(work.join("README.md"), "# one\n").unwrap();
         fs::write(work.join(".gitattributes"), "* -diff\n*.bin filter=lfs\nREADME.md filter=evil\n").unwrap();
-        fs::write(work.join(".gitmodules"), "[submodule \"m\"]\n\tpath = m\n\turl = https://127.0.0.1:1/m.git\n").unwrap();
+        fs::write(work.join(".gitmodules"), "[submodule \"m\"]\n\tpath = m\n\turl = https://127.0.0.1:1/m.git\n")
+            .unwrap();
         fs::write(work.join("a.bin"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", work.join("link")).unwrap();
         git(&work, &["add", "."]);
@@ -121,7 +131,8 @@ async fn answer(stream: TcpStream, root: PathBuf) -> Option<()> {
     stream.read_exact(&mut body).await.ok()?;
     let wanted = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{TOKEN}"));
     if of("authorization") != format!("Basic {wanted}") {
-        let refused = "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let refused =
+            "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         return stream.write_all(refused.as_bytes()).await.ok();
     }
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -140,7 +151,11 @@ async fn answer(stream: TcpStream, root: PathBuf) -> Option<()> {
     let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
     let kept: Vec<&str> = head.lines().filter(|line| !line.starts_with("Status: ")).collect();
     let body = &output[end + 4..];
-    let head = format!("HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", kept.join("\r\n"), body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        kept.join("\r\n"),
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.ok()?;
     stream.write_all(body).await.ok()
 }

@@ -106,7 +106,10 @@ async fn a_pull_request_is_read_with_all_its_pages() {
     let forge = stub.forge();
     let change = forge.change(7).await.unwrap();
     assert_eq!((change.files.len(), change.cut, &*change.base, &*change.head), (103, false, "b1", "h1"));
-    assert_eq!((change.number, &*change.commits[0].author, change.commits[0].offset_minutes), (Some(7), "Ann", Some(0)));
+    assert_eq!(
+        (change.number, &*change.commits[0].author, change.commits[0].offset_minutes),
+        (Some(7), "Ann", Some(0))
+    );
     assert_eq!(change.size(), (103, 0));
     let pull = forge.pull_request(7).await.unwrap();
     assert!(pull.draft && pull.is_of_fork("o/r") && pull.labels == ["bug"] && pull.body.is_empty());
@@ -186,7 +189,10 @@ async fn failures_are_told_apart() {
         ("/issues/5", with(401, "", "{}")),
         ("/issues/6", with(422, "", "{}")),
         ("/issues/7", with(200, "", "no json")),
-        ("/issues/8", vec![(502, String::new(), String::new()), (200, String::new(), r#"{"title": "came"}"#.to_owned())]),
+        (
+            "/issues/8",
+            vec![(502, String::new(), String::new()), (200, String::new(), r#"{"title": "came"}"#.to_owned())],
+        ),
         ("/issues/10", with(301, "Location: http://127.0.0.1:1/else\r\n", "")),
     ]))
     .await;
@@ -211,7 +217,10 @@ async fn failures_are_told_apart() {
 
 #[tokio::test]
 async fn a_repository_that_was_renamed_is_followed_on_its_server_alone() {
-    let mut all = answers(vec![("/issues/1", vec![(301, "Location: SELF/repositories/1/issues/1\r\n".to_owned(), String::new())])]);
+    let mut all = answers(vec![(
+        "/issues/1",
+        vec![(301, "Location: SELF/repositories/1/issues/1\r\n".to_owned(), String::new())],
+    )]);
     all.insert("/repositories/1/issues/1".to_owned(), ok(r#"{"title": "moved"}"#));
     let stub = Stub::start(all).await;
     assert_eq!(stub.forge().issue(1).await.unwrap().title, "moved");

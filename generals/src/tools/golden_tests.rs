@@ -13,7 +13,16 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/findings.txt
 fn git(directory: &Path, day: u32, arguments: &[&str]) -> Vec<u8> {
     let date = format!("2026-01-{day:02}T23:30:00 +0100");
     let output = Command::new("git")
-        .args(["-c", "user.name=Ann", "-c", "user.email=ann@x", "-c", "init.defaultBranch=main", "-c", "core.hooksPath=/dev/null"])
+        .args([
+            "-c",
+            "user.name=Ann",
+            "-c",
+            "user.email=ann@x",
+            "-c",
+            "init.defaultBranch=main",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ])
         .args(arguments)
         .current_dir(directory)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -93,8 +102,17 @@ fn findings_are_as_recorded() {
                 let line = place.line.map(|line| format!(":{line}")).unwrap_or_default();
                 format!(" {}{line}", place.path)
             });
-            actual.push_str(&format!("{:?} {}{}: {}\n", finding.severity, finding.code, place.unwrap_or_default(), finding.text));
-            assert!(!finding.text.contains("Qx7Rm2") && !finding.data.to_string().contains("Qx7Rm2"), "a secret was repeated");
+            actual.push_str(&format!(
+                "{:?} {}{}: {}\n",
+                finding.severity,
+                finding.code,
+                place.unwrap_or_default(),
+                finding.text
+            ));
+            assert!(
+                !finding.text.contains("Qx7Rm2") && !finding.data.to_string().contains("Qx7Rm2"),
+                "a secret was repeated"
+            );
         }
     }
     if std::env::var_os("MINDOS_BLESS").is_some() {
@@ -118,11 +136,22 @@ fn without_a_tree_the_hunks_are_enough_for_most() {
     let findings = examine(&profile, &Event::default(), Some(&change), None);
     let has = |code: &str, name: &str| findings.iter().any(|it| it.code == code && it.data["name"] == name);
     for (code, name) in [
-        ("api.removed", "gone"), ("api.changed", "parse"), ("api.removed", "User.email"), ("api.changed", "Client.fetch"),
-        ("api.changed", "Store.Get"), ("dependencies.major", "rand"), ("dependencies.added", "fork"), ("dependencies.removed", "old"),
-        ("dependencies.major", "react"), ("dependencies.major", "django"),
+        ("api.removed", "gone"),
+        ("api.changed", "parse"),
+        ("api.removed", "User.email"),
+        ("api.changed", "Client.fetch"),
+        ("api.changed", "Store.Get"),
+        ("dependencies.major", "rand"),
+        ("dependencies.added", "fork"),
+        ("dependencies.removed", "old"),
+        ("dependencies.major", "react"),
+        ("dependencies.major", "django"),
     ] {
-        assert!(has(code, name), "{code} {name} not in {:?}", findings.iter().map(|it| (it.code, &it.data["name"])).collect::<Vec<_>>());
+        assert!(
+            has(code, name),
+            "{code} {name} not in {:?}",
+            findings.iter().map(|it| (it.code, &it.data["name"])).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -138,7 +167,10 @@ fn every_stock_general_examines_a_change() {
         let event = Event { event_type: "pr_created".into(), data, ..Event::default() };
         let found = examine(&profile, &event, Some(&change), Some(&tree));
         assert!(!found.is_empty() && found.len() <= 100, "{name}");
-        assert!(!found.iter().any(|it| ["tests.unlisted", "paths.unlisted", "size.unknown"].contains(&it.code)), "{name}");
+        assert!(
+            !found.iter().any(|it| ["tests.unlisted", "paths.unlisted", "size.unknown"].contains(&it.code)),
+            "{name}"
+        );
         assert_eq!(found, examine(&profile, &event, Some(&change), Some(&tree)), "{name} is not deterministic");
     }
 }

@@ -86,13 +86,35 @@ impl Setting {
         let name = path.rsplit('/').next().unwrap_or_default().to_lowercase();
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         let bare = [
-            "env", "properties", "ini", "cfg", "conf", "config", "yaml", "yml", "toml", "sh", "bash", "zsh", "tfvars", "tf", "hcl",
-            "npmrc", "netrc", "pypirc", "service", "envrc",
+            "env",
+            "properties",
+            "ini",
+            "cfg",
+            "conf",
+            "config",
+            "yaml",
+            "yml",
+            "toml",
+            "sh",
+            "bash",
+            "zsh",
+            "tfvars",
+            "tf",
+            "hcl",
+            "npmrc",
+            "netrc",
+            "pypirc",
+            "service",
+            "envrc",
         ];
         let generated = ["svg", "lock", "sum", "map", "snap", "ipynb", "csv", "pem", "crt", "patch", "diff"];
         if is_generated(path) || generated.contains(&extension) && extension != "pem" {
             Setting::Generated
-        } else if bare.contains(&extension) || name.starts_with(".env") || ["dockerfile", "credentials", "config"].contains(&name.as_str()) || extension.starts_with("env") {
+        } else if bare.contains(&extension)
+            || name.starts_with(".env")
+            || ["dockerfile", "credentials", "config"].contains(&name.as_str())
+            || extension.starts_with("env")
+        {
             Setting::Bare
         } else if is_prose(path) || extension == "txt" {
             Setting::Prose
@@ -144,13 +166,8 @@ pub(crate) fn scan<'a>(lines: impl IntoIterator<Item = &'a str>, setting: Settin
     hits
 }
 
-pub(super) const ADDED: Analysis = Analysis {
-    name: "secrets",
-    thresholds: &[],
-    words: &[],
-    codes: &["secrets.added", "secrets.none_added"],
-    run,
-};
+pub(super) const ADDED: Analysis =
+    Analysis { name: "secrets", thresholds: &[], words: &[], codes: &["secrets.added", "secrets.none_added"], run };
 
 fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     let Some(change) = evidence.change else { return };
@@ -169,7 +186,8 @@ fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
                 (false, true) => Severity::Notice,
             };
             let text = format!("What looks like a credential ({}) is added in {name}, line {number}.", hit.kind);
-            let data = json!({"kind": hit.kind, "path": name, "line": number, "known_format": hit.known, "in_tests": test});
+            let data =
+                json!({"kind": hit.kind, "path": name, "line": number, "known_format": hit.known, "in_tests": test});
             findings.add_at(Place::line(&file.path, number), severity, "secrets.added", text, data);
         }
     }
@@ -295,7 +313,9 @@ fn passwords_in_urls(line: &str) -> Vec<(usize, usize, &'static str)> {
     for (at, _) in line.match_indices("://") {
         let begin = at + 3;
         let rest = &line[begin..];
-        let end = rest.find(|letter: char| letter.is_whitespace() || matches!(letter, '/' | '"' | '\'' | '<' | '>' | ')' | '`' | '?'));
+        let end = rest.find(|letter: char| {
+            letter.is_whitespace() || matches!(letter, '/' | '"' | '\'' | '<' | '>' | ')' | '`' | '?')
+        });
         let authority = &rest[..end.unwrap_or(rest.len())];
         let Some((credentials, host)) = authority.rsplit_once('@') else { continue };
         let Some((user, password)) = credentials.split_once(':') else { continue };
@@ -303,10 +323,14 @@ fn passwords_in_urls(line: &str) -> Vec<(usize, usize, &'static str)> {
         let host_bare = host.split(':').next().unwrap_or_default();
         let stands_for = plain == user.to_lowercase()
             || plain.starts_with(['$', '*', '{', '[', '%'])
-            || (!looks_random(password, PASSWORD_MIN, false) && DATA.words.iter().any(|word| plain.contains(word.as_str())))
-            || ["pass", "pwd", "pw", "xxx", "abc", "123", "1234", "12345", "123456", "bar", "baz", "postgres", "mysql"].contains(&plain.as_str())
+            || (!looks_random(password, PASSWORD_MIN, false)
+                && DATA.words.iter().any(|word| plain.contains(word.as_str())))
+            || ["pass", "pwd", "pw", "xxx", "abc", "123", "1234", "12345", "123456", "bar", "baz", "postgres", "mysql"]
+                .contains(&plain.as_str())
             || DATA.placeholders.iter().any(|word| plain.contains(word.as_str()))
-            || ["example.com", "example.org", "example.net", "host", "hostname"].iter().any(|one| host_bare == *one || host_bare.ends_with(&format!(".{one}")));
+            || ["example.com", "example.org", "example.net", "host", "hostname"]
+                .iter()
+                .any(|one| host_bare == *one || host_bare.ends_with(&format!(".{one}")));
         if !host.is_empty() && password.len() >= 4 && !stands_for {
             found.push((begin, begin + authority.len(), "password in a URL"));
         }
@@ -410,7 +434,12 @@ fn name_before(line: &str, at: usize) -> Option<&str> {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let bytes = line.as_bytes();
     let word_before = |mut end: usize| -> Option<(usize, usize)> {
-        while end > 0 && matches!(bytes[end - 1], b' ' | b'\t' | b'"' | b'\'' | b'`' | b']' | b')' | b':' | b'=' | b'!' | b'?' | b'&') {
+        while end > 0
+            && matches!(
+                bytes[end - 1],
+                b' ' | b'\t' | b'"' | b'\'' | b'`' | b']' | b')' | b':' | b'=' | b'!' | b'?' | b'&'
+            )
+        {
             end -= 1;
         }
         let start = end - bytes[..end].iter().rev().take_while(|byte| is_name(**byte)).count();
@@ -422,7 +451,8 @@ fn name_before(line: &str, at: usize) -> Option<&str> {
         return Some(name);
     }
     // `name: type = value`, `name string = value`, `type` being one word or a reference to it.
-    let types = ["str", "string", "String", "char", "static", "Secret", "const", "Option", "bytes", "byte", "text", "varchar"];
+    let types =
+        ["str", "string", "String", "char", "static", "Secret", "const", "Option", "bytes", "byte", "text", "varchar"];
     if bytes[at] == b'=' && types.contains(&name) {
         let mut before = start;
         while before > 0 && matches!(bytes[before - 1], b'&' | b'*' | b'\'' | b'<' | b' ') {
@@ -445,7 +475,9 @@ fn kind_of(name: &str) -> Option<&'static str> {
     let parts: Vec<&str> = plain.split('_').filter(|part| !part.is_empty()).collect();
     let last = parts.last()?;
     let two = if parts.len() > 1 { parts[parts.len() - 2..].join("_") } else { String::new() };
-    if DATA.endings.iter().any(|ending| ending == last || *ending == two) || parts.iter().any(|part| ["public", "csrf", "xsrf", "fake", "mock", "dummy", "example"].contains(part)) {
+    if DATA.endings.iter().any(|ending| ending == last || *ending == two)
+        || parts.iter().any(|part| ["public", "csrf", "xsrf", "fake", "mock", "dummy", "example"].contains(part))
+    {
         return None;
     }
     let named = DATA.names.iter().any(|word| match word.contains('_') {
@@ -455,7 +487,9 @@ fn kind_of(name: &str) -> Option<&'static str> {
     if !named {
         return None;
     }
-    let is_password = parts.iter().any(|part| matches!(*part, "password" | "passwd" | "pwd" | "passphrase" | "pass") || part.ends_with("password"));
+    let is_password = parts.iter().any(|part| {
+        matches!(*part, "password" | "passwd" | "pwd" | "passphrase" | "pass") || part.ends_with("password")
+    });
     Some(if is_password { "password" } else { "secret value" })
 }
 
@@ -499,7 +533,10 @@ fn value_behind(line: &str, from: usize, setting: Setting) -> Option<(usize, usi
             return None;
         }
     }
-    let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b';' | b',' | b')')).count();
+    let length = bytes[at..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b';' | b',' | b')'))
+        .count();
     (length > 0).then_some((at, at + length))
 }
 
@@ -515,7 +552,8 @@ fn is_secret_value(value: &str, kind: &str) -> bool {
         // A password may begin with a sign; what is hashed or names a variable is none.
         const OTHERS: [&str; 14] =
             ["$2a$", "$2b$", "$2y$", "$argon2", "$5$", "$6$", "$1$", "{", "${", "$(", "%(", "/", "<", "."];
-        let variable = value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let variable =
+            value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
         let other = variable || elsewhere || OTHERS.iter().chain(&STARTS).any(|start| value.starts_with(start));
         let lower = value.to_lowercase();
         return !other

@@ -74,7 +74,11 @@ pub(super) fn signature(lines: &[String], from: usize, ends: &[char]) -> String 
     let mut depth = 0i32;
     'lines: for line in lines.iter().skip(from).take(LINES_MAX) {
         let line = line.trim();
-        if !text.is_empty() && !text.ends_with(['(', '[', '<']) && !line.is_empty() && !line.starts_with([')', ']', ',', '.']) {
+        if !text.is_empty()
+            && !text.ends_with(['(', '[', '<'])
+            && !line.is_empty()
+            && !line.starts_with([')', ']', ',', '.'])
+        {
             text.push(' ');
         }
         let mut before = ' ';
@@ -105,7 +109,8 @@ pub(super) fn signature(lines: &[String], from: usize, ends: &[char]) -> String 
 /// The name that a text begins with.
 pub(super) fn name(text: &str) -> Option<&str> {
     let text = text.trim_start();
-    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '$').unwrap_or(text.len());
+    let end =
+        text.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '$').unwrap_or(text.len());
     (end > 0).then(|| &text[..end])
 }
 

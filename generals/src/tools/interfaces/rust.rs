@@ -114,7 +114,8 @@ fn one(
     }
     let (word, after) = words.split_once([' ', '<'])?;
     let (word, after) = if word == "const" && after.starts_with("fn ") { ("fn", &after[3..]) } else { (word, after) };
-    let (word, after) = if word == "const" && after.starts_with("unsafe fn ") { ("fn", &after[10..]) } else { (word, after) };
+    let (word, after) =
+        if word == "const" && after.starts_with("unsafe fn ") { ("fn", &after[10..]) } else { (word, after) };
     match word {
         "fn" => {
             add(items, path(name(after)?), signature(lines, index, &['{', ';']), index);
@@ -182,7 +183,8 @@ fn used(text: &str) -> Vec<String> {
         .filter(|part| !part.trim().is_empty() && !part.trim().ends_with("::"))
         .map(|part| {
             let part = part.trim();
-            let last = part.rsplit_once(" as ").map_or_else(|| part.rsplit("::").next().unwrap_or(part), |(_, name)| name);
+            let last =
+                part.rsplit_once(" as ").map_or_else(|| part.rsplit("::").next().unwrap_or(part), |(_, name)| name);
             last.trim().to_owned()
         })
         .collect()

@@ -24,7 +24,9 @@ pub(super) fn items(text: &str) -> Items {
                     }
                     false => exported(rest, index, &lines, &mut items),
                 };
-            } else if let Some(rest) = trimmed.strip_prefix("module.exports").or_else(|| trimmed.strip_prefix("exports")) {
+            } else if let Some(rest) =
+                trimmed.strip_prefix("module.exports").or_else(|| trimmed.strip_prefix("exports"))
+            {
                 common(rest, index, &lines, &mut items);
             }
         } else if depth == 1
@@ -128,7 +130,8 @@ fn member(owner: &str, is_enum: bool, trimmed: &str, index: usize, lines: &[Stri
     }
     let Some(offered) = name(rest) else { return };
     let behind = rest[offered.len()..].trim_start();
-    let fits = behind.starts_with(['(', ':', '?', '<', '!']) || (is_enum && (behind.is_empty() || behind.starts_with([',', '='])));
+    let fits = behind.starts_with(['(', ':', '?', '<', '!'])
+        || (is_enum && (behind.is_empty() || behind.starts_with([',', '='])));
     if fits && (offered != "constructor" || behind.starts_with('(')) {
         let ends: &[char] = if is_enum { &[',', '}'] } else { &['{', ';', '=', '\n'] };
         add(items, format!("{owner}.{offered}"), signature(lines, index, ends).trim_end_matches(',').to_owned(), index);
