@@ -160,7 +160,7 @@ impl FileChange {
         let mut shift = 0i64;
         for hunk in &self.hunks {
             // A hunk without old lines stands behind the line it names.
-            let first = hunk.old_start + u32::from(hunk.old_lines == 0);
+            let first = hunk.old_start.saturating_add(u32::from(hunk.old_lines == 0));
             if old < first {
                 break;
             }

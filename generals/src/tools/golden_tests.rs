@@ -174,3 +174,43 @@ fn every_stock_general_examines_a_change() {
         assert_eq!(found, examine(&profile, &event, Some(&change), Some(&tree)), "{name} is not deterministic");
     }
 }
+
+/// A real diff with bytes of it changed, doubled and taken away: whatever is still a diff is examined.
+#[test]
+fn a_damaged_change_makes_no_tool_panic() {
+    let made = repository();
+    let diff = git(made.path(), 1, &["diff", "-M", "HEAD~4", "HEAD"]);
+    let tree = Tree::of_directory(made.path(), "head").unwrap();
+    let mut profile = Profile::stock("quality-assurance-general").unwrap();
+    profile.words.extend(Profile::stock("documentation-general").unwrap().words);
+    profile.tools = super::ALL.iter().map(|tool| tool.name.to_owned()).collect();
+    let mut seed = 5u64;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    let mut examined = 0;
+    for round in 0..150 {
+        let mut bytes = diff.clone();
+        for _ in 0..=next(4) {
+            let at = next(bytes.len() - 64);
+            match next(4) {
+                0 => bytes[at] = b"{}()<>\"'=:/-+ \n9\xff"[next(17)],
+                1 => drop(bytes.drain(at..at + next(40))),
+                2 => {
+                    let part = bytes[at..at + next(60)].to_vec();
+                    bytes.splice(at..at, part);
+                }
+                _ => drop(bytes.splice(at..at, *b"4294967295")),
+            }
+        }
+        let Ok((files, cut)) = parse(&bytes) else { continue };
+        examined += 1;
+        let change = Change { files, cut, ..Change::default() };
+        for file in &change.files {
+            let _ = (file.now(u32::MAX), file.nearest(crate::change::Side::Right, 7));
+        }
+        examine(&profile, &Event::default(), Some(&change), (round % 2 == 0).then_some(&tree));
+    }
+    assert!(examined > 20, "{examined}");
+}

@@ -36,7 +36,8 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
         }
         added = added.saturating_add(file.additions);
         removed = removed.saturating_add(file.deletions);
-        *by_language.entry(language(&file.path).unwrap_or("other")).or_default() += lines;
+        let counted = by_language.entry(language(&file.path).unwrap_or("other")).or_default();
+        *counted = counted.saturating_add(lines);
     }
     let written = added.saturating_add(removed);
     let mut languages: Vec<(&str, u64)> = by_language.into_iter().filter(|(_, lines)| *lines > 0).collect();
