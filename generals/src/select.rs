@@ -24,12 +24,11 @@ const LOOKED_AT_ALL: usize = 256 << 20;
 const TOKENS_MIN: usize = 40;
 
 const EXTENSIONS: [&str; 20] = [
-    "py", "js", "ts", "tsx", "jsx", "java", "go", "rs", "cpp", "c", "h", "hpp", "cs", "rb", "php", "swift", "kt", "scala", "sh",
-    "sql",
+    "py", "js", "ts", "tsx", "jsx", "java", "go", "rs", "cpp", "c", "h", "hpp", "cs", "rb", "php", "swift", "kt",
+    "scala", "sh", "sql",
 ];
-const IGNORED: [&str; 10] = [
-    ".git", "__pycache__", "node_modules", ".venv", "venv", ".pytest_cache", "dist", "build", ".mypy_cache", ".tox",
-];
+const IGNORED: [&str; 10] =
+    [".git", "__pycache__", "node_modules", ".venv", "venv", ".pytest_cache", "dist", "build", ".mypy_cache", ".tox"];
 const STOP_WORDS: [&str; 11] =
     ["this", "that", "with", "from", "have", "will", "when", "where", "what", "which", "should"];
 
@@ -124,8 +123,7 @@ pub(crate) fn is_code(path: &str) -> bool {
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
     let Some((_, extension)) = name.rsplit_once('.') else { return false };
     let extension = extension.to_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
-        && !folders.split('/').any(|folder| IGNORED.contains(&folder))
+    EXTENSIONS.contains(&extension.as_str()) && !folders.split('/').any(|folder| IGNORED.contains(&folder))
 }
 
 fn by_name(path: &str, keywords: &[String]) -> u64 {
@@ -247,7 +245,8 @@ mod tests {
     fn only_the_first_letters_count_and_the_best_ten_are_taken() {
         let far = format!("{}parser", "é".repeat(LOOKED_AT));
         let near = format!("{}parser", "é".repeat(LOOKED_AT - 6));
-        let mut files: Vec<(String, String)> = (0..12).map(|it| (format!("f{it:02}.py"), "parser\n".to_owned())).collect();
+        let mut files: Vec<(String, String)> =
+            (0..12).map(|it| (format!("f{it:02}.py"), "parser\n".to_owned())).collect();
         files.push(("far.py".to_owned(), far));
         files.push(("a_near.py".to_owned(), near));
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::Analysis;
+use crate::Profile;
 use crate::event::Topic;
+use crate::evidence::Evidence;
 use crate::report::{Findings, Severity};
 use crate::text::{clipped, count, span};
-use crate::Profile;
-use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Analysis;
-use crate::report::{Findings, Severity, nothing};
-use crate::text::{clipped, count, mentions};
 use crate::Profile;
 use crate::evidence::Evidence;
+use crate::report::{Findings, Severity, nothing};
+use crate::text::{clipped, count, mentions};
 
 const NAME_MAX: usize = 80;
 

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::Analysis;
+use crate::Profile;
 use crate::change::Conventional;
 use crate::event::Topic;
+use crate::evidence::Evidence;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions, path_fits};
-use crate::Profile;
-use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 
@@ -241,13 +241,8 @@ pub(crate) fn section(profile: &Profile, title: &Conventional) -> &'static str {
     sections.iter().find(|(words, _)| fits(words)).map_or("Changed", |(_, name)| name)
 }
 
-pub(super) const CHANGELOG: Analysis = Analysis {
-    name: "changelog",
-    thresholds: &[],
-    words: SECTION_WORDS,
-    codes: &["changelog.entry"],
-    run: changelog,
-};
+pub(super) const CHANGELOG: Analysis =
+    Analysis { name: "changelog", thresholds: &[], words: SECTION_WORDS, codes: &["changelog.entry"], run: changelog };
 
 /// Drafts an entry from the title: its section by the prefix or first word, its text without the prefix.
 fn changelog(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {

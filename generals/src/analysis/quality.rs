@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::Analysis;
+use crate::Profile;
 use crate::event::Topic;
+use crate::evidence::Evidence;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions, path_fits};
-use crate::Profile;
-use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Analysis;
+use crate::Profile;
 use crate::event::Topic;
+use crate::evidence::Evidence;
 use crate::report::{Findings, Severity};
 use crate::text::{clipped, count, mentions, path_fits, references, span};
-use crate::Profile;
-use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 const DAY: u64 = 86_400;

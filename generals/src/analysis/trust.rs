@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Analysis;
+use crate::Profile;
+use crate::evidence::Evidence;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, path_fits};
 use crate::tools::secrets;
-use crate::Profile;
-use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
 

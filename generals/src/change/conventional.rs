@@ -30,7 +30,8 @@ impl Conventional {
         };
         let kind = prefix.split(['(', '!']).next().unwrap_or_default().to_lowercase();
         let scope = prefix.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("", |(scope, _)| scope);
-        let footer = body.lines().any(|line| line.starts_with("BREAKING CHANGE: ") || line.starts_with("BREAKING-CHANGE: "));
+        let footer =
+            body.lines().any(|line| line.starts_with("BREAKING CHANGE: ") || line.starts_with("BREAKING-CHANGE: "));
         Conventional {
             scope: scope.to_owned(),
             breaking: prefix.ends_with('!') || footer,

@@ -87,7 +87,8 @@ impl<'a> Reader<'a> {
         // Whether the head of the file at hand came from a line `diff --git`, so that `---` does not begin another.
         let mut headed = false;
         while let Some(line) = self.peek() {
-            if line.starts_with("diff --git ") || line.starts_with("diff --cc ") || line.starts_with("diff --combined ") {
+            if line.starts_with("diff --git ") || line.starts_with("diff --cc ") || line.starts_with("diff --combined ")
+            {
                 if !self.begin() {
                     return Ok(());
                 }
@@ -308,7 +309,9 @@ fn unquoted(text: &str) -> String {
             b'b' => plain.push(8),
             b'v' => plain.push(11),
             b'f' => plain.push(12),
-            b'0'..=b'3' if bytes.len() >= at + 2 && bytes[at..at + 2].iter().all(|byte| matches!(byte, b'0'..=b'7')) => {
+            b'0'..=b'3'
+                if bytes.len() >= at + 2 && bytes[at..at + 2].iter().all(|byte| matches!(byte, b'0'..=b'7')) =>
+            {
                 let digit = |at: usize| bytes[at] - b'0';
                 plain.push(digit(at - 1) * 64 + digit(at) * 8 + digit(at + 1));
                 at += 2;

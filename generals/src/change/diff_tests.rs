@@ -9,7 +9,8 @@ fn one(diff: &str) -> FileChange {
 
 #[test]
 fn kinds_and_names_are_read() {
-    let added = one("diff --git a/n b/n\nnew file mode 100644\nindex 0..1\n--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\n");
+    let added =
+        one("diff --git a/n b/n\nnew file mode 100644\nindex 0..1\n--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\n");
     assert_eq!((added.kind, &*added.path, added.old_path), (FileKind::Added, "n", None));
     let removed = one("diff --git a/n b/n\ndeleted file mode 100644\n--- a/n\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n");
     assert_eq!((removed.kind, &*removed.path, removed.old_path), (FileKind::Removed, "n", None));
@@ -90,8 +91,28 @@ fn sizes_are_bounded() {
 #[test]
 fn no_text_makes_the_reader_panic() {
     let pieces = [
-        "diff --git ", "a/x b/x", "\"a/\\3", "\"", "\n", "--- ", "+++ ", "@@ -1,2 +1,2 @@", "@@ -", "+", "-", " ", "\\", "é",
-        "rename from ", "/dev/null", "\t", "99999999999", "new file mode", "@@ -0,0 +1 @@\n", "\u{0}", "\r\n",
+        "diff --git ",
+        "a/x b/x",
+        "\"a/\\3",
+        "\"",
+        "\n",
+        "--- ",
+        "+++ ",
+        "@@ -1,2 +1,2 @@",
+        "@@ -",
+        "+",
+        "-",
+        " ",
+        "\\",
+        "é",
+        "rename from ",
+        "/dev/null",
+        "\t",
+        "99999999999",
+        "new file mode",
+        "@@ -0,0 +1 @@\n",
+        "\u{0}",
+        "\r\n",
     ];
     let mut seed = 7u64;
     for _ in 0..20_000 {

@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn odd_logs_are_survived() {
-        for log in ["", "\u{1e}", "\u{1e}\0a\0b", "x\0\u{1e}\0a\0b\0c\0d\0e\0f\01\t2\t\0", "é", "\u{1e}\0\0\0\0\0\0\0\u{1e}"] {
+        for log in
+            ["", "\u{1e}", "\u{1e}\0a\0b", "x\0\u{1e}\0a\0b\0c\0d\0e\0f\01\t2\t\0", "é", "\u{1e}\0\0\0\0\0\0\0\u{1e}"]
+        {
             let _ = parse(log.as_bytes());
         }
         assert_eq!((offset("é"), offset("2026-01-01T00:00:00-05:30"), offset("")), (None, Some(-330), None));

@@ -119,7 +119,9 @@ pub enum Side {
 impl FileChange {
     /// The added lines with their numbers.
     pub fn added(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.lines().filter(|line| line.kind == LineKind::Added).filter_map(|line| Some((line.new?, line.text.as_str())))
+        self.lines()
+            .filter(|line| line.kind == LineKind::Added)
+            .filter_map(|line| Some((line.new?, line.text.as_str())))
     }
 
     /// The removed lines with the numbers they had.
@@ -158,7 +160,7 @@ impl FileChange {
         let mut shift = 0i64;
         for hunk in &self.hunks {
             // A hunk without old lines stands behind the line it names.
-            let first = hunk.old_start + u32::from(hunk.old_lines == 0);
+            let first = hunk.old_start.saturating_add(u32::from(hunk.old_lines == 0));
             if old < first {
                 break;
             }
@@ -293,10 +295,7 @@ diff --git a/a.rs b/a.rs
     fn old_lines_are_followed_to_where_they_are() {
         let file = &parse(DIFF.as_bytes()).unwrap().0[0];
         let now: Vec<_> = [1, 2, 3, 4, 5, 9, 10, 11, 12].map(|old| file.now(old)).into();
-        assert_eq!(
-            now,
-            [Some(1), Some(2), None, Some(5), Some(6), Some(10), Some(11), None, Some(12)]
-        );
+        assert_eq!(now, [Some(1), Some(2), None, Some(5), Some(6), Some(10), Some(11), None, Some(12)]);
         let (files, _) = parse(b"--- a/x\n+++ b/x\n@@ -3,0 +4,2 @@\n+a\n+b\n").unwrap();
         assert_eq!((files[0].now(3), files[0].now(4)), (Some(3), Some(6)));
     }

@@ -1,11 +1,9 @@
 //! Who owns which files, as a CODEOWNERS file says it.
 
 /// Longest file that is read, in bytes: GitHub's limit.
-pub const OWNERS_MAX: usize = 3 << 20;
+const OWNERS_MAX: usize = 3 << 20;
 /// Most rules kept.
 const RULES_MAX: usize = 10_000;
-
-
 
 /// The rules of a CODEOWNERS file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -150,7 +150,9 @@ mod tests {
 
     #[test]
     fn the_old_state_follows_from_the_new_one() {
-        let file = file("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\n-b\n+B\n@@ -4,2 +4 @@\n d\n-e\n\\ No newline at end of file\n");
+        let file = file(
+            "--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n a\n-b\n+B\n@@ -4,2 +4 @@\n d\n-e\n\\ No newline at end of file\n",
+        );
         let mut tree = Tree::default();
         tree.hold("x", "a\nB\nc\nd\n");
         let sides = file.sides(Some(&tree));

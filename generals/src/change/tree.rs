@@ -10,9 +10,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Most files of a tree; what is beyond is left out and said to be.
-pub const ENTRIES_MAX: usize = 100_000;
+const ENTRIES_MAX: usize = 100_000;
 /// Longest text that is read, in bytes.
-pub const TEXT_MAX: usize = 1 << 20;
+const TEXT_MAX: usize = 1 << 20;
 /// Deepest folder that is looked into.
 const DEPTH_MAX: usize = 64;
 /// How much is looked at to tell a text from other content, as git does.

@@ -195,7 +195,8 @@ impl Forge {
     /// # Errors
     /// As [`ForgeFailure`] says.
     pub async fn compare(&self, base: &str, head: &str) -> Result<Change, ForgeFailure> {
-        let mut change = Change { repository: self.access.repository.clone(), head: head.to_owned(), ..Change::default() };
+        let mut change =
+            Change { repository: self.access.repository.clone(), head: head.to_owned(), ..Change::default() };
         if base == NOTHING || base.is_empty() {
             let what = format!("commit {}", short(head));
             let value = self.get(&what, &format!("/commits/{}", encoded(head))).await?;
@@ -453,7 +454,9 @@ impl Forge {
             OutgoingError::TooLarge { max, .. } => {
                 ForgeFailure::TooLarge { what: what.to_owned(), max: max as u64, unit: "bytes" }
             }
-            OutgoingError::Timeout { .. } => ForgeFailure::TooSlow { what: what.to_owned(), seconds: TIMEOUT.as_secs() },
+            OutgoingError::Timeout { .. } => {
+                ForgeFailure::TooSlow { what: what.to_owned(), seconds: TIMEOUT.as_secs() }
+            }
             error => ForgeFailure::Unreachable { why: error.to_string() },
         })
     }
@@ -490,7 +493,8 @@ fn failed(what: &str, answer: &Answer, now: Timestamp) -> ForgeFailure {
 }
 
 fn parsed(body: &[u8], what: &str) -> Result<Value, ForgeFailure> {
-    serde_json::from_slice(body).map_err(|_| ForgeFailure::Invalid { what: what.to_owned(), why: "it is not JSON".to_owned() })
+    serde_json::from_slice(body)
+        .map_err(|_| ForgeFailure::Invalid { what: what.to_owned(), why: "it is not JSON".to_owned() })
 }
 
 fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {

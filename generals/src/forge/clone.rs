@@ -94,15 +94,18 @@ impl Forge {
         let online = Git::online(wish.timeout, wish.links, &server, &self.access.token);
         let directory = Directory::make(wish.below.as_deref())?;
         let repository = self.access.repository.clone();
-        let mut clone =
-            Clone { directory, url, wish, branch: None, commit: String::new(), repository, online };
+        let mut clone = Clone { directory, url, wish, branch: None, commit: String::new(), repository, online };
         clone.step("init", &["init", "--quiet", "--template=", "."]).await?;
+        // Kept, so that git run there by others sees the files as they were written.
+        clone.step("init", &["config", "core.symlinks", if clone.wish.links { "true" } else { "false" }]).await?;
         let (name, branch) = clone.named().await?;
         clone.fetch("fetch", &name, clone.wish.depth.max(1)).await?;
         clone.commit = clone.resolved("FETCH_HEAD").await?;
         clone.measure().await?;
         match &branch {
-            Some(branch) => clone.step("checkout", &["checkout", "--quiet", "--no-track", "-B", branch, "FETCH_HEAD", "--"]).await?,
+            Some(branch) => {
+                clone.step("checkout", &["checkout", "--quiet", "--no-track", "-B", branch, "FETCH_HEAD", "--"]).await?
+            }
             None => clone.step("checkout", &["checkout", "--quiet", "--detach", "FETCH_HEAD", "--"]).await?,
         };
         clone.branch = branch;
@@ -144,8 +147,19 @@ impl Clone {
         }
         let from = parted.as_deref().unwrap_or(&base);
         let diff = [
-            "diff", "--no-color", "--no-ext-diff", "--no-textconv", "--find-renames", "--unified=3", "--src-prefix=a/",
-            "--dst-prefix=b/", "--submodule=short", "--ignore-submodules=none", from, &head, "--",
+            "diff",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--find-renames",
+            "--unified=3",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            "--submodule=short",
+            "--ignore-submodules=none",
+            from,
+            &head,
+            "--",
         ];
         let (files, cut) = match self.offline("diff", &diff, DIFF_MAX).await {
             Ok(diff) => parse(&diff).map_err(|error| ForgeFailure::Git { step: "diff", why: error.to_string() })?,
@@ -153,8 +167,18 @@ impl Clone {
         };
         let range = format!("{from}..{head}");
         let number = format!("--max-count={}", COMMITS_MAX + 1);
-        let log_arguments =
-            ["log", "-z", "--numstat", "--find-renames", "--no-ext-diff", "--no-textconv", &number, log::FORMAT, &range, "--"];
+        let log_arguments = [
+            "log",
+            "-z",
+            "--numstat",
+            "--find-renames",
+            "--no-ext-diff",
+            "--no-textconv",
+            &number,
+            log::FORMAT,
+            &range,
+            "--",
+        ];
         let (commits, commits_cut) = log::parse(&self.offline("log", &log_arguments, LOG_MAX).await?);
         Ok(Change {
             repository: self.repository.clone(),
@@ -179,7 +203,12 @@ impl Clone {
         self.offline(step, arguments, LIST_MAX).await
     }
 
-    async fn offline(&self, step: &'static str, arguments: &[&str], output_max: usize) -> Result<Vec<u8>, ForgeFailure> {
+    async fn offline(
+        &self,
+        step: &'static str,
+        arguments: &[&str],
+        output_max: usize,
+    ) -> Result<Vec<u8>, ForgeFailure> {
         let git = Git::offline(self.wish.timeout, self.wish.links);
         git.run(Run { step, directory: self.path(), arguments, output_max, watched: None }).await
     }
@@ -203,14 +232,16 @@ impl Clone {
         let listed = self.remote("ls-remote", &["ls-remote", "--symref", "--", &self.url, &head, &tag], None).await?;
         let listed = String::from_utf8_lossy(&listed);
         // `ref: refs/heads/main TAB HEAD`, then `commit TAB name`; a pattern fits the ends of names, so they are compared whole.
-        let has = |wanted: &str| listed.lines().any(|line| line.split_once('\t').is_some_and(|(_, name)| name == wanted));
+        let has =
+            |wanted: &str| listed.lines().any(|line| line.split_once('\t').is_some_and(|(_, name)| name == wanted));
         match name {
             Some(name) if has(&head) => Ok((head, Some(name.clone()))),
             Some(_) if has(&tag) => Ok((tag, None)),
             Some(name) => Err(ForgeFailure::NotFound { what: format!("branch or tag {}", clipped(name, 80)) }),
             None if !has("HEAD") => Err(ForgeFailure::NotFound { what: "commit in the repository".to_owned() }),
             None => {
-                let branch = listed.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
+                let branch =
+                    listed.lines().find_map(|line| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD"));
                 let branch = branch.filter(|branch| is_ref(branch)).map(str::to_owned);
                 Ok((branch.as_ref().map_or_else(|| "HEAD".to_owned(), |it| format!("refs/heads/{it}")), branch))
             }
@@ -220,8 +251,16 @@ impl Clone {
     async fn fetch(&self, step: &'static str, name: &str, depth: u32) -> Result<(), ForgeFailure> {
         let depth = format!("--depth={depth}");
         let arguments = [
-            "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--update-shallow", &depth, "--",
-            &self.url, name,
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-auto-maintenance",
+            "--update-shallow",
+            &depth,
+            "--",
+            &self.url,
+            name,
         ];
         let objects = self.path().join(".git");
         self.remote(step, &arguments, Some((&objects, self.wish.bytes_max))).await.map(drop)

@@ -37,7 +37,9 @@ impl From<ForgeFailure> for Failure {
         let kind = match &failure {
             ForgeFailure::RateLimited { until } => FailureKind::RateLimited { until: *until },
             ForgeFailure::TooLarge { .. } => FailureKind::TooLarge,
-            ForgeFailure::NotFound { .. } | ForgeFailure::Refused { .. } | ForgeFailure::Access { .. } => FailureKind::Poison,
+            ForgeFailure::NotFound { .. } | ForgeFailure::Refused { .. } | ForgeFailure::Access { .. } => {
+                FailureKind::Poison
+            }
             // A token may have run out meanwhile: the next attempt has another one.
             ForgeFailure::Unauthorised { .. }
             | ForgeFailure::Unreachable { .. }
@@ -59,7 +61,10 @@ mod tests {
     fn failures_keep_their_kind() {
         let kind = |failure: ForgeFailure| Failure::from(failure).kind;
         let what = || "issue #7".to_owned();
-        assert_eq!(kind(ForgeFailure::RateLimited { until: Timestamp(5) }), FailureKind::RateLimited { until: Timestamp(5) });
+        assert_eq!(
+            kind(ForgeFailure::RateLimited { until: Timestamp(5) }),
+            FailureKind::RateLimited { until: Timestamp(5) }
+        );
         assert_eq!(kind(ForgeFailure::TooLarge { what: what(), max: 1, unit: "bytes" }), FailureKind::TooLarge);
         assert_eq!(kind(ForgeFailure::NotFound { what: what() }), FailureKind::Poison);
         assert_eq!(kind(ForgeFailure::Unavailable { what: what(), status: 502 }), FailureKind::Transient);

@@ -50,8 +50,18 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// Variables of the machine that git may see: where programs are, and how the outside is reached.
 const KEPT: [&str; 12] = [
-    "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy",
-    "NO_PROXY", "no_proxy", "ALL_PROXY",
+    "PATH",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
 ];
 
 /// What git is run with.
@@ -201,7 +211,10 @@ impl Git {
         let has = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
         let what = || "the repository".to_owned();
         if has(&["could not read Username", "Authentication failed", "error: 401", "error: 403"]) {
-            return ForgeFailure::Unauthorised { what: what(), status: if complaint.contains("403") { 403 } else { 401 } };
+            return ForgeFailure::Unauthorised {
+                what: what(),
+                status: if complaint.contains("403") { 403 } else { 401 },
+            };
         }
         if has(&["couldn't find remote ref", "not our ref", "unadvertised object"]) {
             return ForgeFailure::NotFound { what: "such branch, tag or commit".to_owned() };
@@ -212,10 +225,12 @@ impl Git {
         if has(&["error: 429"]) {
             return ForgeFailure::Unavailable { what: what(), status: 429 };
         }
-        if has(&["Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "timed out"]) {
+        if has(&["Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "timed out"])
+        {
             return ForgeFailure::Unreachable { why: "git could not connect".to_owned() };
         }
-        let line = complaint.lines().map(str::trim).find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
+        let line =
+            complaint.lines().map(str::trim).find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
         let mut why = crate::text::clipped(line.unwrap_or("it gave no reason"), 200);
         // Never seen there; but nothing that is shown may hold it.
         if let Some((_, value)) = &self.authorization

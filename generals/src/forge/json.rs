@@ -33,7 +33,12 @@ fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
 fn names(value: &Value, pointer: &str) -> Vec<String> {
     let items = value.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     // Labels of issues may be plain texts.
-    items.iter().filter_map(|item| item.as_str().or_else(|| item.get("name")?.as_str())).take(100).map(str::to_owned).collect()
+    items
+        .iter()
+        .filter_map(|item| item.as_str().or_else(|| item.get("name")?.as_str()))
+        .take(100)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// A text that has to be there.
@@ -152,7 +157,9 @@ pub(super) fn file(value: &Value, what: &str, lines_left: &mut usize) -> Result<
         Some(patch) => match hunks(patch) {
             Ok((hunks, cut)) => {
                 let kept: usize = hunks.iter().map(|hunk| hunk.lines.len()).sum();
-                let changed = |hunk: &crate::change::Hunk| hunk.lines.iter().filter(|it| it.old.is_none() || it.new.is_none()).count();
+                let changed = |hunk: &crate::change::Hunk| {
+                    hunk.lines.iter().filter(|it| it.old.is_none() || it.new.is_none()).count()
+                };
                 let shown = hunks.iter().map(changed).sum::<usize>() as u64;
                 if kept > *lines_left {
                     file.cut = true;
@@ -182,7 +189,9 @@ mod tests {
     fn files_tell_what_they_lack() {
         let mut left = 3;
         let mut read = |value: Value| file(&value, "x", &mut left).unwrap();
-        let whole = read(json!({"filename": "a", "status": "modified", "additions": 1, "deletions": 1, "patch": "@@ -1 +1 @@\n-a\n+b"}));
+        let whole = read(
+            json!({"filename": "a", "status": "modified", "additions": 1, "deletions": 1, "patch": "@@ -1 +1 @@\n-a\n+b"}),
+        );
         assert!(!whole.cut && whole.hunks.len() == 1);
         let short = read(json!({"filename": "a", "additions": 5, "deletions": 0, "patch": "@@ -0,0 +1 @@\n+b"}));
         assert!(short.cut && short.additions == 5);
@@ -199,7 +208,9 @@ mod tests {
 
     #[test]
     fn odd_values_are_empty() {
-        for value in [json!(null), json!([]), json!({"user": 3, "labels": [1, {"name": 2}], "parents": "x", "commit": []})] {
+        for value in
+            [json!(null), json!([]), json!({"user": 3, "labels": [1, {"name": 2}], "parents": "x", "commit": []})]
+        {
             let _ = (issue(&value), comment(&value), label(&value), commit(&value));
             assert!(pull_request(&value, "x").is_err());
         }

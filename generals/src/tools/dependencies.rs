@@ -37,7 +37,9 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     for file in &change.files {
         let Some(kind) = Kind::of(&file.path) else { continue };
         let sides = file.sides(evidence.tree);
-        let read = |state: &Option<State>| state.as_ref().map_or_else(BTreeMap::new, |state| kind.read(&state.text, state.whole()));
+        let read = |state: &Option<State>| {
+            state.as_ref().map_or_else(BTreeMap::new, |state| kind.read(&state.text, state.whole()))
+        };
         let (old, new) = (read(&sides.old), read(&sides.new));
         let changed = differences(&old, &new);
         if changed.is_empty() {
@@ -48,7 +50,7 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
             continue;
         }
         for (name, before, after) in changed {
-            one(file, &sides.old, &sides.new, name, before, after, findings);
+            one(file, kind, [&sides.old, &sides.new], name, before, after, findings);
         }
     }
 }
@@ -57,8 +59,8 @@ type Changed<'a> = (&'a String, Option<&'a Needed>, Option<&'a Needed>);
 
 fn one(
     file: &FileChange,
-    old: &Option<State>,
-    new: &Option<State>,
+    kind: Kind,
+    [old, new]: [&Option<State>; 2],
     name: &str,
     before: Option<&Needed>,
     after: Option<&Needed>,
@@ -70,7 +72,9 @@ fn one(
     let line = line.or_else(|| before.and_then(|it| Some(old.as_ref()?.number(it.line))));
     let place = Place { path: file.path.clone(), line };
     let data = json!({"name": shown, "path": path, "from": version(before), "to": version(after), "for_development": after.or(before).is_some_and(|it| it.development)});
-    let of = |needed: &Needed| if needed.version.is_empty() { String::new() } else { format!(" {}", clipped(&needed.version, NAME_MAX)) };
+    let of = |needed: &Needed| {
+        if needed.version.is_empty() { String::new() } else { format!(" {}", clipped(&needed.version, NAME_MAX)) }
+    };
     let (severity, code, text) = match (before, after) {
         (None, Some(after)) => {
             let text = format!("{path} comes to need {shown}{}.", of(after));
@@ -82,7 +86,7 @@ fn one(
         }
         (Some(before), Some(after)) => {
             let text = format!("{path} needs {shown}{} instead of{}.", of(after), of(before));
-            match is_major(&before.version, &after.version) {
+            match is_major(&before.version, &after.version, kind.breaks_below_one()) {
                 true => (Severity::Warning, "dependencies.major", text),
                 false => (Severity::Info, "dependencies.changed", text),
             }
@@ -105,20 +109,34 @@ fn locked(file: &FileChange, changed: &[Changed<'_>], findings: &mut Findings) {
         .iter()
         .filter_map(|(name, before, after)| {
             let (before, after) = ((*before)?, (*after)?);
-            is_major(&before.version, &after.version)
-                .then(|| format!("{} {} to {}", clipped(name, NAME_MAX), clipped(&before.version, 40), clipped(&after.version, 40)))
+            is_major(&before.version, &after.version, true).then(|| {
+                format!(
+                    "{} {} to {}",
+                    clipped(name, NAME_MAX),
+                    clipped(&before.version, 40),
+                    clipped(&after.version, 40)
+                )
+            })
         })
         .collect();
-    let large = if majors.is_empty() { String::new() } else { format!("; in large steps: {}", majors.iter().take(8).cloned().collect::<Vec<_>>().join(", ")) };
+    let large = if majors.is_empty() {
+        String::new()
+    } else {
+        format!("; in large steps: {}", majors.iter().take(8).cloned().collect::<Vec<_>>().join(", "))
+    };
     let path = clipped(&file.path, NAME_MAX);
-    let text = format!("{path} locks {}: {added} added, {removed} removed, {moved} moved{large}.", count(changed.len() as u64, "other version"));
+    let text = format!(
+        "{path} locks {}: {added} added, {removed} removed, {moved} moved{large}.",
+        count(changed.len() as u64, "other version")
+    );
     let severity = if majors.is_empty() { Severity::Info } else { Severity::Notice };
     let data = json!({"path": path, "added": added, "removed": removed, "moved": moved, "major": majors.iter().take(25).collect::<Vec<_>>()});
     findings.add_at(Place::file(&file.path), severity, "dependencies.locked", text, data);
 }
 
-/// Whether two versions differ in the number that stands for breaking changes: the first, or the first that is not 0.
-fn is_major(before: &str, after: &str) -> bool {
+/// Whether two versions differ in the number that stands for breaking changes: the first or, where versions `below_one` break with
+/// each step, the first that is not 0.
+fn is_major(before: &str, after: &str, below_one: bool) -> bool {
     let leading = |version: &str| -> Option<Vec<u64>> {
         let begin = version.find(|letter: char| letter.is_ascii_digit())?;
         let numbers: Vec<u64> = version[begin..]
@@ -129,6 +147,7 @@ fn is_major(before: &str, after: &str) -> bool {
             .take(3)
             .collect();
         let telling = numbers.iter().position(|number| *number != 0).unwrap_or(numbers.len().saturating_sub(1));
+        let telling = if below_one { telling } else { 0 };
         (!numbers.is_empty()).then(|| numbers[..=telling.min(numbers.len() - 1)].to_vec())
     };
     match (leading(before), leading(after)) {
@@ -143,11 +162,19 @@ mod tests {
 
     #[test]
     fn large_steps_are_told_from_small_ones() {
-        for (before, after) in [("1.2.3", "2.0"), ("^0.4", "^0.5"), ("~=1.0", "~=3.1"), ("v1.9.0", "v2.0.0"), ("0.0.1", "0.0.2"), ("2", "1")] {
-            assert!(is_major(before, after), "{before} {after}");
+        for (before, after) in [
+            ("1.2.3", "2.0"),
+            ("^0.4", "^0.5"),
+            ("~=1.0", "~=3.1"),
+            ("v1.9.0", "v2.0.0"),
+            ("0.0.1", "0.0.2"),
+            ("2", "1"),
+        ] {
+            assert!(is_major(before, after, true), "{before} {after}");
         }
         for (before, after) in [("1.2.3", "1.3"), ("0.4.1", "0.4.9"), ("*", "2"), ("", ""), ("1.0-rc.1", "1.0")] {
-            assert!(!is_major(before, after), "{before} {after}");
+            assert!(!is_major(before, after, true), "{before} {after}");
         }
+        assert!(!is_major("v0.20.0", "v0.21.0", false) && is_major("v0.20.0", "v1.0.0", false));
     }
 }

@@ -26,7 +26,9 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     let (Some(change), Some(tree)) = (evidence.change, evidence.tree) else { return };
     let mut gone: BTreeMap<String, &'static str> = BTreeMap::new();
     let mut kept: BTreeSet<String> = BTreeSet::new();
-    for file in change.files.iter().filter(|file| !is_prose(&file.path) && !is_generated(&file.path) && !is_test(&file.path)) {
+    for file in
+        change.files.iter().filter(|file| !is_prose(&file.path) && !is_generated(&file.path) && !is_test(&file.path))
+    {
         for (_, line) in file.removed() {
             gone.extend(options(line).into_iter().map(|name| (name, "option")));
             gone.extend(variables(line).into_iter().map(|name| (name, "variable")));
@@ -85,7 +87,10 @@ fn options(line: &str) -> BTreeSet<String> {
         if before.is_some_and(|letter| letter.is_alphanumeric() || letter == '-') {
             continue;
         }
-        let name: String = line[at + 2..].chars().take_while(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || *it == '-').collect();
+        let name: String = line[at + 2..]
+            .chars()
+            .take_while(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || *it == '-')
+            .collect();
         if name.len() >= 2 && name.starts_with(|letter: char| letter.is_ascii_lowercase()) && !name.ends_with('-') {
             found.insert(format!("--{name}"));
         }
@@ -139,6 +144,8 @@ mod tests {
         assert_eq!(of("i--; -- a comment"), Vec::<String>::new());
         assert_eq!(variables("std::env::var(\"MY_TOKEN_FILE\")").into_iter().collect::<Vec<_>>(), ["MY_TOKEN_FILE"]);
         assert!(variables("const MAX_SIZE: u32").is_empty());
-        assert!(names_it("use `--out` here", "--out") && !names_it("--output", "--out") && !names_it("a/src/x", "src/x"));
+        assert!(
+            names_it("use `--out` here", "--out") && !names_it("--output", "--out") && !names_it("a/src/x", "src/x")
+        );
     }
 }

@@ -5,12 +5,37 @@ use crate::text::path_fits;
 /// Written by programs or by others: its lines say nothing of the work that was done.
 pub(super) fn is_generated(path: &str) -> bool {
     const NAMES: [&str; 16] = [
-        "cargo.lock", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "pipfile.lock", "uv.lock",
-        "go.sum", "composer.lock", "gemfile.lock", "mix.lock", "flake.lock", "packages.lock.json", "gradle.lockfile", "bun.lock",
+        "cargo.lock",
+        "package-lock.json",
+        "npm-shrinkwrap.json",
+        "yarn.lock",
+        "pnpm-lock.yaml",
+        "poetry.lock",
+        "pipfile.lock",
+        "uv.lock",
+        "go.sum",
+        "composer.lock",
+        "gemfile.lock",
+        "mix.lock",
+        "flake.lock",
+        "packages.lock.json",
+        "gradle.lockfile",
+        "bun.lock",
     ];
     const ENDINGS: [&str; 13] = [
-        ".min.js", ".min.css", ".map", ".snap", ".pb.go", ".pb.rs", "_pb2.py", ".g.dart", ".designer.cs", ".bundle.js", "_generated.go",
-        ".generated.ts", ".generated.rs",
+        ".min.js",
+        ".min.css",
+        ".map",
+        ".snap",
+        ".pb.go",
+        ".pb.rs",
+        "_pb2.py",
+        ".g.dart",
+        ".designer.cs",
+        ".bundle.js",
+        "_generated.go",
+        ".generated.ts",
+        ".generated.rs",
     ];
     const FOLDERS: [&str; 4] = ["node_modules", "vendor", "third_party", "dist"];
     let path = path.to_lowercase();
@@ -93,11 +118,16 @@ mod tests {
             assert!(is_generated(path), "{path}");
         }
         assert!(!is_generated("src/lock.rs") && !is_generated("distance/a.rs"));
-        for path in ["tests/a.rs", "src/a_test.go", "x/test_a.py", "a.spec.ts", "src/FooTest.java", "src/report_tests.rs"] {
+        for path in
+            ["tests/a.rs", "src/a_test.go", "x/test_a.py", "a.spec.ts", "src/FooTest.java", "src/report_tests.rs"]
+        {
             assert!(is_test(path), "{path}");
         }
         assert!(!is_test("src/attest.rs") && !is_test("src/latest.py") && !is_test("contest/a.rs"));
         assert!(is_prose("README") && is_prose("docs/a.rst") && !is_prose("readme.rs/x.c"));
-        assert_eq!((language("a/b.tsx"), language("Dockerfile"), language("x")), (Some("TypeScript"), Some("Dockerfile"), None));
+        assert_eq!(
+            (language("a/b.tsx"), language("Dockerfile"), language("x")),
+            (Some("TypeScript"), Some("Dockerfile"), None)
+        );
     }
 }

@@ -63,7 +63,9 @@ fn named(commit: &Commit) -> String {
 }
 
 pub(super) fn is_revert(commit: &Commit) -> bool {
-    commit.title().starts_with("Revert \"") || commit.title().starts_with("revert: ") || commit.message.contains("\nThis reverts commit ")
+    commit.title().starts_with("Revert \"")
+        || commit.title().starts_with("revert: ")
+        || commit.message.contains("\nThis reverts commit ")
 }
 
 /// Whether a title says that its commit is not meant to stay.
@@ -126,7 +128,12 @@ fn churn(commits: &[&Commit], findings: &mut Findings) {
     if known {
         let each = added.saturating_add(removed) / commits.len() as u64;
         let text = format!("Its commits move +{added} -{removed}, {} each on average.", count(each, "line"));
-        findings.add(Severity::Info, "history.churn", text, json!({"additions": added, "deletions": removed, "each": each}));
+        findings.add(
+            Severity::Info,
+            "history.churn",
+            text,
+            json!({"additions": added, "deletions": removed, "each": each}),
+        );
     }
 }
 
@@ -152,6 +159,11 @@ fn hours(commits: &[&Commit], findings: &mut Findings) {
             "Of {}, {night} were written at night and {weekend} on a weekend, by the author's clock.",
             count(total, "commit")
         );
-        findings.add(Severity::Info, "history.hours", text, json!({"commits": total, "night": night, "weekend": weekend}));
+        findings.add(
+            Severity::Info,
+            "history.hours",
+            text,
+            json!({"commits": total, "night": night, "weekend": weekend}),
+        );
     }
 }

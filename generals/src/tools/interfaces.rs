@@ -115,13 +115,19 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     let Some(change) = evidence.change else { return };
     let mut all: Vec<Difference<'_>> = Vec::new();
     for file in &change.files {
-        if is_generated(&file.path) || is_test(&file.path) || file.binary || file.path.split('/').any(|it| it == "internal") {
+        if is_generated(&file.path)
+            || is_test(&file.path)
+            || file.binary
+            || file.path.split('/').any(|it| it == "internal")
+        {
             continue;
         }
         let sides = file.sides(evidence.tree);
         let sample = sides.new.as_ref().or(sides.old.as_ref()).map_or("", |state| state.text.as_str());
         let Some(language) = Language::of(&file.path, sample) else { continue };
-        let read = |state: &Option<State>| state.as_ref().map_or_else(Items::new, |state| language.items(&state.text, state.whole()));
+        let read = |state: &Option<State>| {
+            state.as_ref().map_or_else(Items::new, |state| language.items(&state.text, state.whole()))
+        };
         let (old, new) = (read(&sides.old), read(&sides.new));
         // Lines moved, and nothing else, is no difference.
         let plain = |items: &Items| -> BTreeMap<String, String> {
@@ -156,7 +162,8 @@ fn tell(all: &[Difference<'_>], findings: &mut Findings) {
     for it in all {
         let path = clipped(&it.file.path, NAME_MAX);
         let name = clipped(&it.name, NAME_MAX);
-        let signature = |side: &Option<(Item, u32)>| side.as_ref().map(|(item, _)| clipped(&item.signature, SIGNATURE_MAX));
+        let signature =
+            |side: &Option<(Item, u32)>| side.as_ref().map(|(item, _)| clipped(&item.signature, SIGNATURE_MAX));
         let key = |side: &(Item, u32)| (it.language, it.name.clone(), side.0.signature.clone());
         let data = json!({"name": name, "path": path, "from": signature(&it.before), "to": signature(&it.after)});
         match (&it.before, &it.after) {
@@ -183,7 +190,9 @@ fn tell(all: &[Difference<'_>], findings: &mut Findings) {
             (None, None) => {}
         }
     }
-    for (list, code, words) in [(moved, "api.moved", "moved to another file"), (added, "api.added", "offered for the first time")] {
+    for (list, code, words) in
+        [(moved, "api.moved", "moved to another file"), (added, "api.added", "offered for the first time")]
+    {
         if !list.is_empty() {
             let number = list.len() as u64;
             let named: Vec<String> = list.into_iter().take(8).collect();

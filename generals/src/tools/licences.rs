@@ -59,7 +59,9 @@ fn whole(file: &FileChange, evidence: &Evidence<'_>, findings: &mut Findings) {
         FileKind::Modified | FileKind::Renamed if old != new => {
             (Severity::Warning, format!("{path} changes from {} to {}.", told(old), told(new)))
         }
-        FileKind::Modified | FileKind::Renamed => (Severity::Notice, format!("{path} is edited; it stays {}.", told(new))),
+        FileKind::Modified | FileKind::Renamed => {
+            (Severity::Notice, format!("{path} is edited; it stays {}.", told(new)))
+        }
     };
     let data = json!({"path": path, "from": old, "to": new, "how": file.kind.word()});
     findings.add_at(Place::file(&file.path), severity, "licence.file", text, data);
@@ -85,7 +87,8 @@ fn named(
     let line = new.as_ref().or(old.as_ref()).map(|it| it.0);
     let place = Place { path: file.path.clone(), line };
     let severity = if from.is_some() { Severity::Warning } else { Severity::Notice };
-    let data = json!({"path": path, "from": from.map(|it| clipped(it, NAME_MAX)), "to": to.map(|it| clipped(it, NAME_MAX))});
+    let data =
+        json!({"path": path, "from": from.map(|it| clipped(it, NAME_MAX)), "to": to.map(|it| clipped(it, NAME_MAX))});
     findings.add_at(place.clone(), severity, code, text, data);
     if let Some(name) = to.filter(|name| is_copyleft(name)) {
         copyleft(place, &clipped(name, NAME_MAX), findings);
@@ -188,7 +191,12 @@ mod tests {
         assert_eq!(licence_of("MIT License\n\nPermission is hereby\n granted, free of charge, to"), Some("MIT"));
         assert_eq!(licence_of("GNU GENERAL PUBLIC LICENSE\n   Version 3, 29 June 2007"), Some("GPL-3.0"));
         assert_eq!(licence_of("hello"), None);
-        assert!(is_licence("LICENSE") && is_licence("a/LICENSE-MIT") && is_licence("COPYING.txt") && !is_licence("license.rs"));
+        assert!(
+            is_licence("LICENSE")
+                && is_licence("a/LICENSE-MIT")
+                && is_licence("COPYING.txt")
+                && !is_licence("license.rs")
+        );
         assert_eq!(spdx("// SPDX-License-Identifier: MIT */").as_deref(), Some("MIT"));
         let of = |path: &str, line: &str| field(path).unwrap()(line);
         assert_eq!(of("Cargo.toml", "license = \"MIT OR Apache-2.0\"").as_deref(), Some("MIT OR Apache-2.0"));

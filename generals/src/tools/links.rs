@@ -195,7 +195,11 @@ fn without_code(line: &str) -> String {
 /// Whether a target is a place in the repository: relative, or from its root.
 fn is_inside(target: &str) -> bool {
     let scheme = target.split(['/', '?', '#']).next().is_some_and(|head| head.contains(':'));
-    !target.is_empty() && !scheme && !target.starts_with("//") && !target.contains(['{', '}', '$', '<', '>']) && target.len() <= 1000
+    !target.is_empty()
+        && !scheme
+        && !target.starts_with("//")
+        && !target.contains(['{', '}', '$', '<', '>'])
+        && target.len() <= 1000
 }
 
 /// A path as seen from a file; `None` where it leads out of the repository.
@@ -321,7 +325,9 @@ mod tests {
 
     #[test]
     fn headings_become_anchors() {
-        let found = anchors("# Hello, World!\n## `code` & [more](x)\n# Hello, World!\nUnder\n-----\n```\n# no\n```\n<a name=\"Own\">\n");
+        let found = anchors(
+            "# Hello, World!\n## `code` & [more](x)\n# Hello, World!\nUnder\n-----\n```\n# no\n```\n<a name=\"Own\">\n",
+        );
         let expected = ["hello-world", "code--more", "hello-world-1", "under", "own"];
         assert_eq!(found, expected.map(str::to_owned).into());
     }

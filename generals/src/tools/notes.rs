@@ -60,8 +60,11 @@ fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     };
     let listed: Vec<String> =
         ORDER.iter().filter_map(|name| Some(format!("{name} {}", sections.get(name)?.len()))).collect();
-    let text =
-        format!("Draft of release notes with {}: {}; a {bump} step.", count(entries as u64, "entry"), listed.join(", "));
+    let text = format!(
+        "Draft of release notes with {}: {}; a {bump} step.",
+        count(entries as u64, "entry"),
+        listed.join(", ")
+    );
     let data = json!({"markdown": markdown.trim_end(), "entries": entries, "bump": bump, "breaking": breaking});
     findings.add(Severity::Info, "notes.draft", text, data);
 }

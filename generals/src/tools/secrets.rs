@@ -86,13 +86,35 @@ impl Setting {
         let name = path.rsplit('/').next().unwrap_or_default().to_lowercase();
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         let bare = [
-            "env", "properties", "ini", "cfg", "conf", "config", "yaml", "yml", "toml", "sh", "bash", "zsh", "tfvars", "tf", "hcl",
-            "npmrc", "netrc", "pypirc", "service", "envrc",
+            "env",
+            "properties",
+            "ini",
+            "cfg",
+            "conf",
+            "config",
+            "yaml",
+            "yml",
+            "toml",
+            "sh",
+            "bash",
+            "zsh",
+            "tfvars",
+            "tf",
+            "hcl",
+            "npmrc",
+            "netrc",
+            "pypirc",
+            "service",
+            "envrc",
         ];
         let generated = ["svg", "lock", "sum", "map", "snap", "ipynb", "csv", "pem", "crt", "patch", "diff"];
         if is_generated(path) || generated.contains(&extension) && extension != "pem" {
             Setting::Generated
-        } else if bare.contains(&extension) || name.starts_with(".env") || name == "dockerfile" || extension.starts_with("env") {
+        } else if bare.contains(&extension)
+            || name.starts_with(".env")
+            || ["dockerfile", "credentials", "config"].contains(&name.as_str())
+            || extension.starts_with("env")
+        {
             Setting::Bare
         } else if is_prose(path) || extension == "txt" {
             Setting::Prose
@@ -144,13 +166,8 @@ pub(crate) fn scan<'a>(lines: impl IntoIterator<Item = &'a str>, setting: Settin
     hits
 }
 
-pub(super) const ADDED: Analysis = Analysis {
-    name: "secrets",
-    thresholds: &[],
-    words: &[],
-    codes: &["secrets.added", "secrets.none_added"],
-    run,
-};
+pub(super) const ADDED: Analysis =
+    Analysis { name: "secrets", thresholds: &[], words: &[], codes: &["secrets.added", "secrets.none_added"], run };
 
 fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     let Some(change) = evidence.change else { return };
@@ -169,7 +186,8 @@ fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
                 (false, true) => Severity::Notice,
             };
             let text = format!("What looks like a credential ({}) is added in {name}, line {number}.", hit.kind);
-            let data = json!({"kind": hit.kind, "path": name, "line": number, "known_format": hit.known, "in_tests": test});
+            let data =
+                json!({"kind": hit.kind, "path": name, "line": number, "known_format": hit.known, "in_tests": test});
             findings.add_at(Place::line(&file.path, number), severity, "secrets.added", text, data);
         }
     }
@@ -295,7 +313,9 @@ fn passwords_in_urls(line: &str) -> Vec<(usize, usize, &'static str)> {
     for (at, _) in line.match_indices("://") {
         let begin = at + 3;
         let rest = &line[begin..];
-        let end = rest.find(|letter: char| letter.is_whitespace() || matches!(letter, '/' | '"' | '\'' | '<' | '>' | ')' | '`' | '?'));
+        let end = rest.find(|letter: char| {
+            letter.is_whitespace() || matches!(letter, '/' | '"' | '\'' | '<' | '>' | ')' | '`' | '?')
+        });
         let authority = &rest[..end.unwrap_or(rest.len())];
         let Some((credentials, host)) = authority.rsplit_once('@') else { continue };
         let Some((user, password)) = credentials.split_once(':') else { continue };
@@ -303,10 +323,14 @@ fn passwords_in_urls(line: &str) -> Vec<(usize, usize, &'static str)> {
         let host_bare = host.split(':').next().unwrap_or_default();
         let stands_for = plain == user.to_lowercase()
             || plain.starts_with(['$', '*', '{', '[', '%'])
-            || (!looks_random(password, PASSWORD_MIN, false) && DATA.words.iter().any(|word| plain.contains(word.as_str())))
-            || ["pass", "pwd", "pw", "xxx", "abc", "123", "1234", "12345", "123456", "bar", "baz", "postgres", "mysql"].contains(&plain.as_str())
+            || (!looks_random(password, PASSWORD_MIN, false)
+                && DATA.words.iter().any(|word| plain.contains(word.as_str())))
+            || ["pass", "pwd", "pw", "xxx", "abc", "123", "1234", "12345", "123456", "bar", "baz", "postgres", "mysql"]
+                .contains(&plain.as_str())
             || DATA.placeholders.iter().any(|word| plain.contains(word.as_str()))
-            || ["example.com", "example.org", "example.net", "host", "hostname"].iter().any(|one| host_bare == *one || host_bare.ends_with(&format!(".{one}")));
+            || ["example.com", "example.org", "example.net", "host", "hostname"]
+                .iter()
+                .any(|one| host_bare == *one || host_bare.ends_with(&format!(".{one}")));
         if !host.is_empty() && password.len() >= 4 && !stands_for {
             found.push((begin, begin + authority.len(), "password in a URL"));
         }
@@ -354,18 +378,25 @@ fn is_pair(value: &str) -> bool {
 
 /// Whether a private key begins here: its head, and behind it on the same line or the next what a key is made of.
 fn is_key_block(line: &str, next: Option<&str>) -> bool {
-    let Some((before, rest)) = line.split_once("-----BEGIN ") else { return false };
-    let Some((kind, behind)) = rest.split_once("-----") else { return false };
+    let head = line.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----"));
+    let Some((kind, behind)) = head else { return false };
     if !kind.ends_with("PRIVATE KEY") && kind != "PGP PRIVATE KEY BLOCK" {
         return false;
     }
-    let is_body = |text: &str| {
-        let text = text.trim_start_matches("\\r").trim_start_matches("\\n").trim_start_matches(['"', '\'', '+', ' ', '\t', '`']);
-        let run = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
-        (run >= 32 && is_real(&text[..run])) || text.starts_with("Proc-Type:") || text.starts_with("Version:") || text.starts_with("DEK-Info:")
+    // In a text of code, line feeds are written out.
+    let start = |text: &'_ str| -> String {
+        text.replace("\\r", "").replace("\\n", "").trim_start_matches(['"', '\'', '+', ' ', '\t', '`']).to_owned()
     };
-    let _ = before;
-    is_body(behind) || (behind.trim_end_matches(['"', '\'', ',', '\\', 'n', '+', ' ']).is_empty() && next.is_some_and(|next| is_body(next.trim_start()) || (next.trim().is_empty() && kind.starts_with("PGP"))))
+    let is_body = |text: &str| {
+        let text = start(text);
+        let run = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)).count();
+        let marks = ["Proc-Type:", "Version:", "DEK-Info:", "Comment:"];
+        (run >= 32 && is_real(&text[..run])) || marks.iter().any(|mark| text.starts_with(mark))
+    };
+    let ends_here = start(behind).trim_end_matches(['"', '\'', ',', '\\', '+', ' ', '`', '(']).is_empty();
+    // Behind the head of a block of PGP stands an empty line.
+    let blank = |text: &str| text.trim().is_empty() && kind.starts_with("PGP");
+    is_body(behind) || (ends_here && next.is_some_and(|next| is_body(next) || blank(next)))
 }
 
 /// Values of random look under names that say what they are.
@@ -373,7 +404,9 @@ fn assigned(line: &str, setting: Setting) -> Vec<(usize, usize, &'static str)> {
     let mut found = Vec::new();
     let bytes = line.as_bytes();
     for at in 0..bytes.len() {
-        if !matches!(bytes[at], b'=' | b':') && !(bytes[at] == b' ' && setting != Setting::Code) {
+        // Behind a name in quotes, a comma gives it its value: `define('NAME', 'value')`.
+        let pair = bytes[at] == b',' && at > 0 && matches!(bytes[at - 1], b'"' | b'\'');
+        if !matches!(bytes[at], b'=' | b':') && !pair && !(bytes[at] == b' ' && setting != Setting::Code) {
             continue;
         }
         // `::` of paths, and the first half of `:=`, `==` and `=>`.
@@ -386,6 +419,7 @@ fn assigned(line: &str, setting: Setting) -> Vec<(usize, usize, &'static str)> {
             continue;
         }
         let Some(kind) = kind_of(name) else { continue };
+        let setting = if pair { Setting::Code } else { setting };
         let Some((start, end)) = value_behind(line, at + 1, setting) else { continue };
         let value = &line[start..end];
         if is_secret_value(value, kind) {
@@ -400,7 +434,12 @@ fn name_before(line: &str, at: usize) -> Option<&str> {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     let bytes = line.as_bytes();
     let word_before = |mut end: usize| -> Option<(usize, usize)> {
-        while end > 0 && matches!(bytes[end - 1], b' ' | b'\t' | b'"' | b'\'' | b'`' | b']' | b')' | b':' | b'=' | b'!' | b'?' | b'&') {
+        while end > 0
+            && matches!(
+                bytes[end - 1],
+                b' ' | b'\t' | b'"' | b'\'' | b'`' | b']' | b')' | b':' | b'=' | b'!' | b'?' | b'&'
+            )
+        {
             end -= 1;
         }
         let start = end - bytes[..end].iter().rev().take_while(|byte| is_name(**byte)).count();
@@ -412,7 +451,8 @@ fn name_before(line: &str, at: usize) -> Option<&str> {
         return Some(name);
     }
     // `name: type = value`, `name string = value`, `type` being one word or a reference to it.
-    let types = ["str", "string", "String", "char", "static", "Secret", "const", "Option", "bytes", "byte", "text", "varchar"];
+    let types =
+        ["str", "string", "String", "char", "static", "Secret", "const", "Option", "bytes", "byte", "text", "varchar"];
     if bytes[at] == b'=' && types.contains(&name) {
         let mut before = start;
         while before > 0 && matches!(bytes[before - 1], b'&' | b'*' | b'\'' | b'<' | b' ') {
@@ -435,7 +475,9 @@ fn kind_of(name: &str) -> Option<&'static str> {
     let parts: Vec<&str> = plain.split('_').filter(|part| !part.is_empty()).collect();
     let last = parts.last()?;
     let two = if parts.len() > 1 { parts[parts.len() - 2..].join("_") } else { String::new() };
-    if DATA.endings.iter().any(|ending| ending == last || *ending == two) || parts.iter().any(|part| ["public", "csrf", "xsrf", "fake", "mock", "dummy", "example"].contains(part)) {
+    if DATA.endings.iter().any(|ending| ending == last || *ending == two)
+        || parts.iter().any(|part| ["public", "csrf", "xsrf", "fake", "mock", "dummy", "example"].contains(part))
+    {
         return None;
     }
     let named = DATA.names.iter().any(|word| match word.contains('_') {
@@ -445,7 +487,9 @@ fn kind_of(name: &str) -> Option<&'static str> {
     if !named {
         return None;
     }
-    let is_password = parts.iter().any(|part| matches!(*part, "password" | "passwd" | "pwd" | "passphrase" | "pass") || part.ends_with("password"));
+    let is_password = parts.iter().any(|part| {
+        matches!(*part, "password" | "passwd" | "pwd" | "passphrase" | "pass") || part.ends_with("password")
+    });
     Some(if is_password { "password" } else { "secret value" })
 }
 
@@ -489,7 +533,10 @@ fn value_behind(line: &str, from: usize, setting: Setting) -> Option<(usize, usi
             return None;
         }
     }
-    let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b';' | b',' | b')')).count();
+    let length = bytes[at..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b';' | b',' | b')'))
+        .count();
     (length > 0).then_some((at, at + length))
 }
 
@@ -497,25 +544,19 @@ fn is_secret_value(value: &str, kind: &str) -> bool {
     if value.len() > VALUE_MAX || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return false;
     }
-    let refers = value.starts_with(['$', '/', '.', '@', '!', '<', '[', '{', '%', '&', '*'])
-        || value.contains("://")
-        || value.contains("::")
-        || value.contains("->")
-        || value.contains('(')
-        || value.starts_with("arn:")
-        || value.starts_with("vault:")
-        || value.starts_with("sha256:")
-        || value.starts_with("sha512-")
-        || value.starts_with("ENC[")
-        || value.starts_with("AQICA")
-        || value.starts_with("ssh-")
-        || value.starts_with("pk_");
-    if kind == "password" && !refers || kind == "password" && value.starts_with(['!', '@', '$', '%', '&', '*']) && value.len() >= PASSWORD_MIN {
+    const STARTS: [&str; 9] = ["arn:", "vault:", "sha256:", "sha384-", "sha512-", "ENC[", "AQICA", "ssh-", "pk_"];
+    const SIGNS: [char; 11] = ['$', '/', '.', '@', '!', '<', '[', '{', '%', '&', '*'];
+    let elsewhere = value.contains("://") || value.contains("::") || value.contains("->") || value.contains('(');
+    let refers = elsewhere || value.starts_with(SIGNS) || STARTS.iter().any(|start| value.starts_with(start));
+    if kind == "password" {
+        // A password may begin with a sign; what is hashed or names a variable is none.
+        const OTHERS: [&str; 14] =
+            ["$2a$", "$2b$", "$2y$", "$argon2", "$5$", "$6$", "$1$", "{", "${", "$(", "%(", "/", "<", "."];
+        let variable =
+            value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let other = variable || elsewhere || OTHERS.iter().chain(&STARTS).any(|start| value.starts_with(start));
         let lower = value.to_lowercase();
-        let hashed = ["$2a$", "$2b$", "$2y$", "$argon2", "$5$", "$6$", "$1$", "{", "${", "$(", "%(", "pbkdf2"];
-        let reference = hashed.iter().any(|start| value.starts_with(start))
-            || (value.starts_with('$') && value[1..].bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
-        return !reference
+        return !other
             && looks_random(value, PASSWORD_MIN, true)
             && is_real(value)
             && !DATA.words.iter().any(|word| lower.contains(word.as_str()));

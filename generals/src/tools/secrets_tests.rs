@@ -53,7 +53,10 @@ fn the_labelled_set_is_told_apart() {
         fs::write(RESULTS, format!("{}\n", serde_json::to_string_pretty(&result).unwrap())).unwrap();
     }
     assert!(secrets >= 100 && clean >= 100 && set.len() >= 200);
-    assert!(precision >= PRECISION_MIN && recall >= RECALL_MIN, "precision {precision}, recall {recall}: {wrong:?} {missed:?}");
+    assert!(
+        precision >= PRECISION_MIN && recall >= RECALL_MIN,
+        "precision {precision}, recall {recall}: {wrong:?} {missed:?}"
+    );
 }
 
 #[test]
@@ -72,16 +75,45 @@ fn what_a_known_format_tells_is_said_to_be_known() {
     assert_eq!(hits, [Hit { kind: "GitHub token".into(), line: 0, known: true }]);
     let hits = scan(["x", &format!("token = \"{value}\"")], Setting::Code, &[]);
     assert_eq!(hits, [Hit { kind: "secret value".into(), line: 1, known: false }]);
-    let own = SecretPattern { name: "ours".into(), prefix: "zz_".into(), min: 10, max: None, letters: Letters::Any, also: String::new() };
+    let own = SecretPattern {
+        name: "ours".into(),
+        prefix: "zz_".into(),
+        min: 10,
+        max: None,
+        letters: Letters::Any,
+        also: String::new(),
+    };
     assert_eq!(scan([format!("zz_{value}").as_str()], Setting::Prose, &[own])[0].kind, "ours");
 }
 
 #[test]
 fn names_are_taken_for_what_they_are() {
-    for name in ["password", "dbPassword", "DB_PASSWORD", "api-key", "X_API_KEY", "clientSecret", "jwt.secret", "AUTH_TOKEN", "accessToken"] {
+    for name in [
+        "password",
+        "dbPassword",
+        "DB_PASSWORD",
+        "api-key",
+        "X_API_KEY",
+        "clientSecret",
+        "jwt.secret",
+        "AUTH_TOKEN",
+        "accessToken",
+    ] {
         assert!(kind_of(name).is_some(), "{name}");
     }
-    for name in ["passwordHash", "token_url", "secretName", "tokenizer", "max_tokens", "public_key", "csrfToken", "compass", "keyboard", "path", "author"] {
+    for name in [
+        "passwordHash",
+        "token_url",
+        "secretName",
+        "tokenizer",
+        "max_tokens",
+        "public_key",
+        "csrfToken",
+        "compass",
+        "keyboard",
+        "path",
+        "author",
+    ] {
         assert_eq!(kind_of(name), None, "{name}");
     }
     assert_eq!(snake("dbPassword-v2.X"), "db_password_v2_x");
@@ -89,7 +121,32 @@ fn names_are_taken_for_what_they_are() {
 
 #[test]
 fn noise_is_survived() {
-    let pieces = ["password", "=", ":", "\"", "'", "token", "eyJ", ".", "://", "@", "a:b", "é", "-----BEGIN ", "PRIVATE KEY-----", "Bearer ", "ghp_", "AKIA", "-us1", ":AA", "--", " ", "\\", "T3BlbkFJ", "aB3dE5gH7jK9mN1pQ3"];
+    let pieces = [
+        "password",
+        "=",
+        ":",
+        "\"",
+        "'",
+        "token",
+        "eyJ",
+        ".",
+        "://",
+        "@",
+        "a:b",
+        "é",
+        "-----BEGIN ",
+        "PRIVATE KEY-----",
+        "Bearer ",
+        "ghp_",
+        "AKIA",
+        "-us1",
+        ":AA",
+        "--",
+        " ",
+        "\\",
+        "T3BlbkFJ",
+        "aB3dE5gH7jK9mN1pQ3",
+    ];
     let settings = [Setting::Prose, Setting::Code, Setting::Bare, Setting::Generated];
     let mut seed = 11u64;
     for round in 0..20_000 {

@@ -36,7 +36,8 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
         }
         added = added.saturating_add(file.additions);
         removed = removed.saturating_add(file.deletions);
-        *by_language.entry(language(&file.path).unwrap_or("other")).or_default() += lines;
+        let counted = by_language.entry(language(&file.path).unwrap_or("other")).or_default();
+        *counted = counted.saturating_add(lines);
     }
     let written = added.saturating_add(removed);
     let mut languages: Vec<(&str, u64)> = by_language.into_iter().filter(|(_, lines)| *lines > 0).collect();
@@ -55,7 +56,10 @@ fn run(_: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
     findings.add(Severity::Info, "diff.statistics", text, data);
     for file in change.files.iter().filter(|file| !is_generated(&file.path)) {
         let lines = file.additions.saturating_add(file.deletions);
-        if lines >= HOT_LINES && change.files.len() > 1 && lines.saturating_mul(100) >= written.saturating_mul(HOT_SHARE) {
+        if lines >= HOT_LINES
+            && change.files.len() > 1
+            && lines.saturating_mul(100) >= written.saturating_mul(HOT_SHARE)
+        {
             let name = clipped(&file.path, NAME_MAX);
             let share = lines.saturating_mul(100) / written.max(1);
             let text = format!("{name} holds {lines} of {written} lines, {share} %.");
@@ -93,6 +97,12 @@ fn again(evidence: &Evidence<'_>, findings: &mut Findings) {
     for (times, path) in hot.into_iter().take(5) {
         let name = clipped(path, NAME_MAX);
         let text = format!("{name} is changed by {}.", count(times, "commit"));
-        findings.add_at(Place::file(path), Severity::Notice, "diff.again", text, json!({"path": name, "commits": times}));
+        findings.add_at(
+            Place::file(path),
+            Severity::Notice,
+            "diff.again",
+            text,
+            json!({"path": name, "commits": times}),
+        );
     }
 }

@@ -54,7 +54,10 @@ fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
             true => (Severity::Warning, "no test"),
             false => (Severity::Notice, "no test that names it"),
         };
-        let text = format!("{path} gains {} and {why} changes.", count(number, "line of code").replace("line of codes", "lines of code"));
+        let text = format!(
+            "{path} gains {} and {why} changes.",
+            count(number, "line of code").replace("line of codes", "lines of code")
+        );
         let data = json!({"path": path, "lines": number, "tests_changed": grown.len()});
         findings.add_at(Place::line(&file.path, lines[0].0), severity, "tests.missing", text, data);
     }
@@ -64,16 +67,23 @@ fn run(profile: &Profile, evidence: &Evidence<'_>, findings: &mut Findings) {
 fn is_statement(line: &str) -> bool {
     let line = line.trim();
     line.chars().any(char::is_alphanumeric)
-        && !["//", "#", "/*", "*", "--", "\"\"\"", "'''", "import ", "use ", "from ", "package "].iter().any(|start| line.starts_with(start))
+        && !["//", "#", "/*", "*", "--", "\"\"\"", "'''", "import ", "use ", "from ", "package "]
+            .iter()
+            .any(|start| line.starts_with(start))
 }
 
 /// Whether the change adds tests within the file itself, as Rust and others have it.
 fn tests_itself(file: &FileChange, evidence: &Evidence<'_>) -> bool {
-    let marks = ["#[test]", "#[tokio::test", "#[rstest", "#[cfg(test)]", "def test_", "describe(", "@Test", "func Test"];
+    let marks =
+        ["#[test]", "#[tokio::test", "#[rstest", "#[cfg(test)]", "def test_", "describe(", "@Test", "func Test"];
     if file.added().any(|(_, line)| marks.iter().any(|mark| line.contains(mark))) {
         return true;
     }
-    if file.hunks.iter().any(|hunk| hunk.heading.contains("mod tests") && hunk.lines.iter().any(|line| line.old.is_none())) {
+    if file
+        .hunks
+        .iter()
+        .any(|hunk| hunk.heading.contains("mod tests") && hunk.lines.iter().any(|line| line.old.is_none()))
+    {
         return true;
     }
     // A test that is there already and grows.
@@ -100,7 +110,8 @@ fn stem(path: &str) -> &str {
 fn covers(test: &FileChange, name: &str) -> bool {
     let lower = name.to_lowercase();
     let own = test.path.rsplit('/').next().unwrap_or(&test.path).to_lowercase();
-    let words = |text: &str| text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == lower);
+    let words =
+        |text: &str| text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == lower);
     own.split('.').next().is_some_and(|own| own.contains(&lower))
         || lower.len() >= 3 && test.lines().any(|line| line.old.is_none() && words(&line.text.to_lowercase()))
 }
@@ -111,7 +122,10 @@ mod tests {
 
     #[test]
     fn names_of_tests_are_matched_with_names_of_code() {
-        assert_eq!([stem("src/a/mod.rs"), stem("x/src/lib.rs"), stem("a/parser.tsx"), stem("main.go")], ["a", "x", "parser", "main"]);
+        assert_eq!(
+            [stem("src/a/mod.rs"), stem("x/src/lib.rs"), stem("a/parser.tsx"), stem("main.go")],
+            ["a", "x", "parser", "main"]
+        );
         let test = |path: &str, line: &str| {
             let diff = format!("--- a/{path}\n+++ b/{path}\n@@ -0,0 +1 @@\n+{line}\n");
             crate::change::parse(diff.as_bytes()).unwrap().0.remove(0)

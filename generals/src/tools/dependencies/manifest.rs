@@ -62,6 +62,11 @@ impl Kind {
         matches!(self, Kind::CargoLock | Kind::NpmLock)
     }
 
+    /// Whether a step of the second number breaks what others rely on, as long as the first is 0.
+    pub(super) fn breaks_below_one(self) -> bool {
+        matches!(self, Kind::Cargo | Kind::CargoLock | Kind::Npm | Kind::NpmLock)
+    }
+
     /// What a text needs. `whole` says whether it is all of the file: a part may begin within a section.
     pub(super) fn read(self, text: &str, whole: bool) -> Found {
         let mut found = match self {
@@ -84,9 +89,30 @@ impl Kind {
 /// `name = "1"`, `name = { version = "1" }` and `[dependencies.name]`.
 fn cargo(text: &str, whole: bool) -> Found {
     const KEYS: [&str; 24] = [
-        "name", "version", "edition", "rust-version", "license", "description", "publish", "resolver", "authors", "readme", "repository",
-        "homepage", "documentation", "path", "members", "default", "features", "build", "links", "exclude", "include", "harness",
-        "default-features", "optional",
+        "name",
+        "version",
+        "edition",
+        "rust-version",
+        "license",
+        "description",
+        "publish",
+        "resolver",
+        "authors",
+        "readme",
+        "repository",
+        "homepage",
+        "documentation",
+        "path",
+        "members",
+        "default",
+        "features",
+        "build",
+        "links",
+        "exclude",
+        "include",
+        "harness",
+        "default-features",
+        "optional",
     ];
     let mut found = Found::new();
     // Of a part, nobody knows which section it begins in.
@@ -99,7 +125,10 @@ fn cargo(text: &str, whole: bool) -> Found {
             if let [one, before] = parts[..]
                 && is_needs(before)
             {
-                found.insert(one.trim_matches('"').to_owned(), Needed { line: index, development: before.contains("dev-"), ..Needed::default() });
+                found.insert(
+                    one.trim_matches('"').to_owned(),
+                    Needed { line: index, development: before.contains("dev-"), ..Needed::default() },
+                );
             }
             section = Some(name);
             continue;
@@ -109,7 +138,9 @@ fn cargo(text: &str, whole: bool) -> Found {
         let (name, dotted) = name.split_once('.').map_or((name, None), |(name, member)| (name, Some(member)));
         match section.as_deref() {
             // Within `[dependencies.name]`.
-            Some(section) if section.rsplit_once('.').is_some_and(|(before, _)| is_needs(before)) && !is_needs(section) => {
+            Some(section)
+                if section.rsplit_once('.').is_some_and(|(before, _)| is_needs(before)) && !is_needs(section) =>
+            {
                 let (before, one) = section.rsplit_once('.').expect("has just been split");
                 let needed = found.entry(one.trim_matches('"').to_owned()).or_default();
                 needed.development = before.contains("dev-");
@@ -194,16 +225,34 @@ fn joined(found: &mut Found, name: String, version: String, line: usize) {
 fn npm(text: &str, whole: bool) -> Found {
     const SECTIONS: [&str; 4] = ["dependencies", "devDependencies", "peerDependencies", "optionalDependencies"];
     const KEYS: [&str; 14] = [
-        "name", "version", "description", "main", "module", "types", "license", "author", "homepage", "type", "node", "npm", "private",
+        "name",
+        "version",
+        "description",
+        "main",
+        "module",
+        "types",
+        "license",
+        "author",
+        "homepage",
+        "type",
+        "node",
+        "npm",
+        "private",
         "packageManager",
     ];
     let mut found = Found::new();
-    let line_of = |name: &str| text.lines().position(|line| line.trim_start().starts_with(&format!("\"{name}\""))).unwrap_or(0);
+    let line_of =
+        |name: &str| text.lines().position(|line| line.trim_start().starts_with(&format!("\"{name}\""))).unwrap_or(0);
     if whole && let Ok(Value::Object(all)) = serde_json::from_str::<Value>(text) {
         for section in SECTIONS {
             for (name, version) in all.get(section).and_then(Value::as_object).into_iter().flatten() {
                 let version = version.as_str().unwrap_or_default().to_owned();
-                let needed = Needed { foreign: is_foreign(&version), development: section == "devDependencies", line: line_of(name), version };
+                let needed = Needed {
+                    foreign: is_foreign(&version),
+                    development: section == "devDependencies",
+                    line: line_of(name),
+                    version,
+                };
                 found.insert(name.clone(), needed);
             }
         }
@@ -243,7 +292,8 @@ fn npm_lock(text: &str) -> Found {
         {
             // Whole locks name packages by their folder; older ones by their name alone.
             let last = key.rsplit("node_modules/").next().unwrap_or(key);
-            name = (!last.is_empty() && !["packages", "dependencies", "requires", "engines", "bin"].contains(&last)).then(|| last.to_owned());
+            name = (!last.is_empty() && !["packages", "dependencies", "requires", "engines", "bin"].contains(&last))
+                .then(|| last.to_owned());
         } else if let Some(value) = line.strip_prefix("\"version\":")
             && let Some(name) = name.take()
         {
@@ -259,7 +309,9 @@ fn requirement(line: &str) -> Option<(String, Needed)> {
     if !line.starts_with(|letter: char| letter.is_ascii_alphanumeric()) || line.contains("://") && !line.contains('@') {
         return None;
     }
-    let end = line.find(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.'))).unwrap_or(line.len());
+    let end = line
+        .find(|letter: char| !(letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.')))
+        .unwrap_or(line.len());
     let (name, rest) = line.split_at(end);
     let rest = rest.trim();
     let rest = match rest.strip_prefix('[') {
@@ -302,11 +354,18 @@ fn pyproject(text: &str, whole: bool) -> Found {
                 if name != "python" {
                     let (version, foreign) = cargo_value(value);
                     let development = here.is_some_and(|it| it.contains("dev"));
-                    found.insert(name.to_lowercase().replace('_', "-"), Needed { version, foreign, development, line: index });
+                    found.insert(
+                        name.to_lowercase().replace('_', "-"),
+                        Needed { version, foreign, development, line: index },
+                    );
                 }
                 continue;
             }
-            within = value.starts_with('[') && (optional || (here == Some("project") && name == "dependencies") || (here.is_none() && name == "dependencies") || (here == Some("build-system") && name == "requires"));
+            within = value.starts_with('[')
+                && (optional
+                    || (here == Some("project") && name == "dependencies")
+                    || (here.is_none() && name == "dependencies")
+                    || (here == Some("build-system") && name == "requires"));
             if within {
                 array(value, index, optional, &mut found);
                 within = !value.contains(']') || value.ends_with('[');
@@ -359,12 +418,18 @@ fn go_mod(text: &str, whole: bool) -> Found {
         match (directive, &words[..]) {
             ("require", [name, version]) if name.contains('.') || name.contains('/') => {
                 let development = comment.contains("indirect");
-                found.insert((*name).to_owned(), Needed { version: (*version).to_owned(), development, foreign: false, line: index });
+                found.insert(
+                    (*name).to_owned(),
+                    Needed { version: (*version).to_owned(), development, foreign: false, line: index },
+                );
             }
             ("replace" | "require", _) if rest.contains("=>") => {
                 let name = words.first().copied().unwrap_or_default();
                 let to = rest.split_once("=>").map_or("", |(_, to)| to.trim());
-                found.insert(format!("{name} (replaced)"), Needed { version: to.to_owned(), development: false, foreign: true, line: index });
+                found.insert(
+                    format!("{name} (replaced)"),
+                    Needed { version: to.to_owned(), development: false, foreign: true, line: index },
+                );
             }
             _ => {}
         }
@@ -395,7 +460,8 @@ fn maven(text: &str) -> Found {
             && let Some(artifact) = artifact.take()
         {
             let name = group.take().map_or(artifact.clone(), |group| format!("{group}:{artifact}"));
-            let needed = Needed { version: std::mem::take(&mut version), development: test, foreign: false, line: begin };
+            let needed =
+                Needed { version: std::mem::take(&mut version), development: test, foreign: false, line: begin };
             found.insert(name, needed);
         }
     }

@@ -4,7 +4,7 @@ use super::Items;
 use super::reader::{add, bare, deeper, name, signature};
 
 pub(super) fn items(text: &str) -> Items {
-    let lines = bare(text, "//", true);
+    let lines = bare(text, "//", false);
     let mut items = Items::new();
     if lines.iter().any(|line| line.trim() == "package main") {
         return items;
@@ -26,7 +26,10 @@ pub(super) fn items(text: &str) -> Items {
                     add(&mut items, offered.to_owned(), format!("{word} {}", signature(&lines, index, ends)), index);
                     within = (word == "type").then(|| offered.to_owned());
                 }
-            } else if let Some(word) = ["const", "var", "type"].into_iter().find(|word| trimmed.strip_prefix(word).is_some_and(|rest| rest.trim() == "(")) {
+            } else if let Some(word) = ["const", "var", "type"]
+                .into_iter()
+                .find(|word| trimmed.strip_prefix(word).is_some_and(|rest| rest.trim() == "("))
+            {
                 group = Some(word);
             } else if let Some(rest) = trimmed.strip_prefix("func ") {
                 function(rest, index, &lines, &mut items);

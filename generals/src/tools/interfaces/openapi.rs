@@ -16,7 +16,10 @@ pub(super) fn is_described(text: &str) -> bool {
     let head = crate::change::log::clip(text, 4096);
     head.lines().take(40).any(|line| {
         let line = line.trim_start_matches(['{', ' ', '\t', '"']);
-        line.starts_with("openapi: ") || line.starts_with("swagger: ") || line.starts_with("openapi\":") || line.starts_with("swagger\":")
+        line.starts_with("openapi: ")
+            || line.starts_with("swagger: ")
+            || line.starts_with("openapi\":")
+            || line.starts_with("swagger\":")
     }) || head.starts_with("{\"openapi\":")
 }
 
@@ -97,7 +100,8 @@ fn kind(described: &Value) -> String {
         None => "any".to_owned(),
     };
     let values = described.get("enum").and_then(Value::as_array).map(|values| {
-        let listed: Vec<String> = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+        let listed: Vec<String> =
+            values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
         format!(" of {}", listed.join(", "))
     });
     let each = described.get("items").map(|each| format!(" of {}", kind_at(each)));

@@ -32,7 +32,8 @@ pub(super) fn items(text: &str) -> Items {
             _ if !stack.is_empty() && trimmed.contains('=') => {
                 // `repeated Type name = 1 [..];`, `VALUE = 1;`
                 let (before, after) = trimmed.split_once('=').expect("has just been seen");
-                let number: String = after.trim_start().chars().take_while(|it| it.is_ascii_digit() || *it == '-').collect();
+                let number: String =
+                    after.trim_start().chars().take_while(|it| it.is_ascii_digit() || *it == '-').collect();
                 let words: Vec<&str> = before.split_whitespace().collect();
                 if let (Some(offered), false) = (words.last(), number.is_empty()) {
                     let kind = words[..words.len() - 1].join(" ");

