@@ -54,10 +54,16 @@ pub(super) struct Job<'a> {
     pub(super) without_model: bool,
     pub(super) plan: Option<Plan>,
     pub(super) summary: String,
+    /// What is wrong with the last edits.
+    faults: Vec<String>,
     edited: Vec<String>,
     pub(super) changes: Vec<FileEntry>,
     pub(super) checked: Checked,
     before: Before,
+    /// Edits that were to mend what the checks found were applied.
+    corrected: bool,
+    /// The clone took longer than it may.
+    late: bool,
     pub(super) suspicions: Vec<Suspicion>,
 }
 
@@ -108,10 +114,13 @@ pub(crate) async fn go(run: &Run) -> Result<Report, Failure> {
         without_model: false,
         plan: None,
         summary: String::new(),
+        faults: Vec::new(),
         edited: Vec::new(),
         changes: Vec::new(),
         checked: Checked::None,
         before: Before::new(),
+        corrected: false,
+        late: false,
         suspicions: Vec::new(),
     };
     job.go().await
@@ -137,11 +146,9 @@ impl Job<'_> {
             let came = match came {
                 Ok(came) => came,
                 Err(failure) => {
-                    let late =
-                        matches!(failure.kind, FailureKind::Transient) && failure.message.contains("took longer than");
-                    steps.begin(failed(mode, step, late)).await;
+                    steps.begin(failed(mode, step, self.late)).await;
                     self.clone = None;
-                    let _ = self.workspace.clean_up();
+                    let _ = self.workspace.cleaned_up().await;
                     return Err(failure);
                 }
             };
@@ -182,18 +189,16 @@ impl Job<'_> {
             Step::Edit if self.commanded() => self.command("edit.command", "").await,
             Step::Edit => {
                 let words = std::mem::take(&mut self.question);
-                self.edit("edit.1", words).await.map(|faults| if faults.is_empty() { Came::Well } else { Came::Faulty })
+                self.edit("edit.1", words).await
             }
             Step::Repair => {
-                let faults = self.faults().await?;
-                let words = prompts::edits_again(&faults, self.run.steps.fence());
-                let faults = self.edit("edit.2", words).await?;
-                match faults.first() {
-                    None => Ok(Came::Well),
-                    Some(fault) => Err(Failure::poison(format!(
-                        "the model's edits cannot be applied: {}",
-                        crate::text::clipped(fault, 300)
-                    ))),
+                let words = prompts::edits_again(&self.faults, self.run.steps.fence());
+                match self.edit("edit.2", words).await? {
+                    Came::Faulty => {
+                        let fault = crate::text::clipped(&self.faults.join("; "), 300);
+                        Err(Failure::poison(format!("the model's edits cannot be applied: {fault}")))
+                    }
+                    came => Ok(came),
                 }
             }
             Step::Compare => self.compare().await,
@@ -201,7 +206,7 @@ impl Job<'_> {
             Step::Correct => self.correct().await,
             Step::CleanUp => {
                 self.clone = None;
-                let cleaned = self.workspace.clean_up();
+                let cleaned = self.workspace.cleaned_up().await;
                 cleaned
                     .map(|()| Came::Well)
                     .map_err(|error| Failure::transient(format!("the task's folder stays: {error}")))
@@ -224,7 +229,10 @@ impl Job<'_> {
         };
         let below = Some(self.workspace.folder().to_owned());
         let wish = CloneWish { at, depth: self.coding.depth, links: true, below, ..CloneWish::default() };
-        let clone = self.forge.clone(wish).await?;
+        let clone = self.forge.clone(wish).await.map_err(|failure| {
+            self.late = matches!(failure, ForgeFailure::TooSlow { .. });
+            Failure::from(failure)
+        })?;
         self.base = match (&self.pull, &clone.branch) {
             (Some(pull), _) => pull.head_ref.clone(),
             (None, Some(branch)) => branch.clone(),
@@ -423,24 +431,23 @@ impl Job<'_> {
         Plan::read(&self.answer).err().unwrap_or_default()
     }
 
-    /// Asks for edits and applies them to the clone as the commit has it; says what is wrong with them.
-    async fn edit(&mut self, step: &str, words: String) -> Result<Vec<String>, Failure> {
+    /// Asks for edits and applies them to the clone as the commit has it.
+    async fn edit(&mut self, step: &str, words: String) -> Result<Came, Failure> {
         let answer = self.talk.ask(self.run, step, words).await?;
-        self.answer = if answer.cut { "(the answer was cut: make it shorter)".to_owned() } else { answer.text };
+        self.answer = answer.text;
         self.git().reset().await.map_err(of_patch)?;
-        match self.apply() {
+        let applied =
+            if answer.cut { Err(vec!["the answer was cut: make it shorter".to_owned()]) } else { self.apply() };
+        Ok(match applied {
             Ok((summary, edited)) => {
                 (self.summary, self.edited) = (summary, edited);
-                Ok(Vec::new())
+                Came::Well
             }
-            Err(faults) => Ok(faults),
-        }
-    }
-
-    /// What is wrong with the last answer.
-    async fn faults(&mut self) -> Result<Vec<String>, Failure> {
-        self.git().reset().await.map_err(of_patch)?;
-        Ok(self.apply().err().unwrap_or_default())
+            Err(faults) => {
+                self.faults = faults;
+                Came::Faulty
+            }
+        })
     }
 
     fn apply(&self) -> Result<(String, Vec<String>), Vec<String>> {
@@ -480,7 +487,6 @@ impl Job<'_> {
     }
 
     async fn check(&mut self) -> Result<Came, Failure> {
-        let corrected = matches!(self.checked, Checked::Run { .. });
         let commands = match &self.coding.checks {
             Some(commands) => Ok(commands.clone()),
             None => checks::detect(&self.sources().await?),
@@ -496,7 +502,7 @@ impl Job<'_> {
             }
         };
         if let Checked::Run { corrected: told, .. } = &mut self.checked {
-            *told = corrected;
+            *told = self.corrected;
         }
         Ok(if self.checked.is_red() { Came::Red } else { Came::Well })
     }
@@ -525,6 +531,7 @@ impl Job<'_> {
     async fn correct(&mut self) -> Result<Came, Failure> {
         let output = verify::failures(&self.checked);
         if self.commanded() {
+            self.corrected = true;
             return self.command("correct.command", &output).await;
         }
         let words = prompts::correct(&output, self.run.steps.fence());
@@ -537,6 +544,7 @@ impl Job<'_> {
         self.answer = answer.text;
         // Edits that do not fit leave the first ones as they were.
         if let Ok((summary, edited)) = self.apply() {
+            self.corrected = true;
             self.summary = format!("{}\n\n{summary}", self.summary);
             self.edited.extend(edited);
             self.edited.sort();
