@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mindos_agent_sidecar::logs::{self, LogConfig};
 use mindos_outgoing::Outgoing;
+use tracing::warn;
 
 use crate::coding::{Coding, CodingOptions, Hands, SetupError};
 use crate::command::{self, ACCESS_VARIABLE, CommandError};
@@ -47,6 +49,9 @@ pub struct Options {
 
     #[command(flatten)]
     pub stream: StreamOptions,
+
+    #[command(flatten)]
+    pub logs: LogConfig,
 }
 
 /// Why a general did not start, or ended with an error.
@@ -56,6 +61,8 @@ pub enum StartError {
     ReadProfile { path: String, error: io::Error },
     #[error("--profile or --type: {0}")]
     Profile(#[from] ProfileError),
+    #[error("--log is not a filter: {0}")]
+    Log(String),
     #[error("{0}")]
     Models(#[from] ModelSettingsError),
     #[error("{0}")]
@@ -75,7 +82,8 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream, logs } = options;
+    logs::start(&logs).map_err(|error| StartError::Log(error.to_string()))?;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,
         Some(path) => {
@@ -91,7 +99,7 @@ pub fn start(options: Options) -> Result<(), StartError> {
     let outgoing = Outgoing::new();
     let models = Models::by(&settings, &outgoing).preferring(&profile.models);
     for model in models.unpriced() {
-        eprintln!("mindos-general: the price of {model} is not known, so its use counts as free: see --model-prices");
+        warn!(model, "the price of a model is not known, so its use counts as free");
     }
     let hands = Hands { coding: Some(Arc::new(Coding::read(&coding)?)), blobs: None };
     let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing, hands };
@@ -102,7 +110,7 @@ pub fn start(options: Options) -> Result<(), StartError> {
         let run = command::run(&served, io::stdin().lock(), io::stdout().lock(), body_max, access.as_deref());
         return Ok(runtime.block_on(run)?);
     }
-    let config = Config { served, listen, body_max };
+    let config = Config { served, listen, body_max, drain: stream.drain_grace };
     Ok(match stream.checked()? {
         Some(stream) => runtime.block_on(stream::run(config, stream))?,
         None => runtime.block_on(run(config))?,

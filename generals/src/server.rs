@@ -46,8 +46,6 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADERS_WITHIN: Duration = Duration::from_secs(90);
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// How long open requests may take to end once the server stops.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,6 +57,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Longest body accepted, in bytes.
     pub body_max: usize,
+    /// How long open requests may take to end once the server stops.
+    pub drain: Duration,
 }
 
 /// Why the server did not start, or ended.
@@ -77,6 +77,7 @@ pub struct Bound {
     address: SocketAddr,
     served: Served,
     body_max: usize,
+    drain: Duration,
 }
 
 /// Serves until SIGTERM or SIGINT, then ends the requests under way.
@@ -105,11 +106,11 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// # Errors
 /// `RunError::Listen` when it is not to be had.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
-    let Config { served, listen, body_max } = config;
+    let Config { served, listen, body_max, drain } = config;
     let refused = |error| RunError::Listen { address: listen, error };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    Ok(Bound { listener, address, served, body_max })
+    Ok(Bound { listener, address, served, body_max, drain })
 }
 
 impl Bound {
@@ -119,9 +120,9 @@ impl Bound {
         self.address
     }
 
-    /// Serves until `stop` is done, then ends the requests under way, for at most ten seconds.
+    /// Serves until `stop` is done, then ends the requests under way, for at most `drain`.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let Bound { listener, address: _, served, body_max } = self;
+        let Bound { listener, address: _, served, body_max, drain } = self;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let (stopping, stopped) = watch::channel(false);
         tokio::pin!(stop);
@@ -155,7 +156,7 @@ impl Bound {
         stopping.send_replace(true);
         // Every connection holds a place, so all of them free means that all have ended.
         let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(DRAIN, places.acquire_many(all)).await;
+        let _ = tokio::time::timeout(drain, places.acquire_many(all)).await;
     }
 }
 
@@ -182,7 +183,13 @@ async fn answer(served: &Served, body_max: usize, request: Request<Incoming>) ->
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/process") => process(served, body_max, request).await,
         (&Method::GET | &Method::HEAD, "/health") => {
-            respond(StatusCode::OK, &json!({"status": "healthy", "general": general}))
+            let mut health = json!({"status": "healthy", "general": general});
+            // What a person has to see to, such as a key that a provider does not take.
+            let troubles = served.brain.models().troubles();
+            if !troubles.is_empty() {
+                health["troubles"] = json!(troubles);
+            }
+            respond(StatusCode::OK, &health)
         }
         (&Method::GET | &Method::HEAD, "/ready") => {
             respond(StatusCode::OK, &json!({"status": "ready", "general": general}))

@@ -9,7 +9,7 @@ fn while_serving<F: Future<Output = ()>>(body_max: usize, test: impl FnOnce(Sock
     runtime.block_on(async {
         let served = Served::without_model(crate::Profile::stock("code-review-general").unwrap());
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = bind(Config { served, listen, body_max }).await.unwrap();
+        let server = bind(Config { served, listen, body_max, drain: Duration::from_secs(10) }).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async {
