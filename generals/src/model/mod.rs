@@ -18,10 +18,14 @@ pub mod hearing;
 pub mod lines;
 mod meter;
 mod models;
+#[cfg(test)]
+mod models_tests;
 pub mod prices;
 mod provider;
 mod schema;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use ask::{Ask, Message, OUTPUT_TOKENS_MAX, Said, Stop, ToolCall, ToolSpec};
 pub use failure::{Kind, ModelFailure};

@@ -11,6 +11,10 @@ pub(crate) mod anthropic;
 pub(crate) mod gemini;
 pub(crate) mod ollama;
 pub(crate) mod open_ai;
+#[cfg(test)]
+mod spec;
+#[cfg(test)]
+mod tests;
 
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
