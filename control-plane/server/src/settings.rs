@@ -8,7 +8,6 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! tasks: {label: ai-help}                       # see `tasks::settings`
-//! feedback: {reactions: true}                   # see `feedback::settings`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
@@ -41,7 +40,6 @@ use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
-use crate::feedback::settings::{Configured as FeedbackConfigured, FeedbackSection, FeedbackSettings};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
@@ -152,8 +150,6 @@ struct Settings {
     #[serde(default)]
     token_review: Vec<TokenReviewSetting>,
     tasks: Option<TaskSection>,
-    #[serde(default)]
-    feedback: FeedbackSection,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -191,7 +187,6 @@ struct Checked {
     oidc: Arc<Vec<OidcProvider>>,
     token_review: Arc<Vec<TokenReview>>,
     tasks: Arc<TaskSettings>,
-    feedback: Arc<FeedbackSettings>,
 }
 
 impl Checked {
@@ -221,7 +216,6 @@ impl Checked {
             oidc,
             token_review,
             tasks,
-            feedback,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -252,7 +246,6 @@ impl Checked {
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
             token_review: Arc::new(token_reviews(&token_review, secrets)?),
             tasks: Arc::new(TaskSettings::new(tasks.as_ref(), &base.environment.rabbitmq, secrets)?),
-            feedback: Arc::new(FeedbackSettings::new(&feedback)?),
         })
     }
 }
@@ -304,8 +297,6 @@ pub struct InForce {
     pub token_review: ReviewConfigured,
     /// What is a task, and where they come from.
     pub tasks: TasksConfigured,
-    /// How GitHub is asked for reactions.
-    pub feedback: FeedbackConfigured,
     /// Whom we are on GitHub.
     pub own_logins: OwnLogins,
 }
@@ -328,7 +319,6 @@ impl InForce {
             oidc,
             token_review,
             tasks,
-            feedback,
             own_logins: _,
         } = self;
         github.store(Arc::clone(&checked.github));
@@ -350,7 +340,6 @@ impl InForce {
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
         tasks.store(Arc::clone(&checked.tasks));
-        feedback.store(Arc::clone(&checked.feedback));
         logging::set_filter(&checked.log);
     }
 }
