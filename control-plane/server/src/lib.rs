@@ -12,6 +12,7 @@ pub mod catch_up;
 pub mod clock;
 pub mod config;
 pub mod driver;
+pub mod effects;
 pub mod feedback;
 pub mod grpc;
 pub mod http;

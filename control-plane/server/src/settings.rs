@@ -22,7 +22,7 @@
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
-//! Beside these stand `gitlens` and `notify`, each described in its own module.
+//! Beside these stand `gitlens`, `notify`, `effects` and `github`, each described in its own module.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all; once it was read, storing
 //! what came of it is all that is left, and cannot fail.
 
@@ -40,6 +40,7 @@ use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
+use crate::effects::settings::{self as effect_settings, EffectSettings, EffectsSection, GithubSection};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
@@ -149,6 +150,10 @@ struct Settings {
     oidc: Vec<OidcSetting>,
     #[serde(default)]
     token_review: Vec<TokenReviewSetting>,
+    #[serde(default)]
+    effects: EffectsSection,
+    #[serde(default, rename = "github")]
+    forge: GithubSection,
     tasks: Option<TaskSection>,
 }
 
@@ -186,6 +191,7 @@ struct Checked {
     digest: SettingsDigest,
     oidc: Arc<Vec<OidcProvider>>,
     token_review: Arc<Vec<TokenReview>>,
+    effects: Arc<EffectSettings>,
     tasks: Arc<TaskSettings>,
 }
 
@@ -215,6 +221,8 @@ impl Checked {
             redact,
             oidc,
             token_review,
+            effects,
+            forge,
             tasks,
         } = settings;
         prices.check()?;
@@ -224,6 +232,9 @@ impl Checked {
             (None, None) => base.github.clone(),
         };
         let doors = Doors::new(gitlab.as_ref(), alertmanager.as_ref(), &ingest, &webhook_tenants)?;
+        let app = github_app.as_ref().map(AppSetting::app).transpose()?;
+        let own = doors.tenant("github");
+        let effects = EffectSettings::new(&effects, &forge, app.as_ref(), &own, secrets)?;
         let notify = notify.places(&base.environment.discord, secrets)?;
         let mut sinks = sinks::settings::sinks(&sinks, secrets)?;
         sinks.extend(sinks::settings::notices(&notify));
@@ -231,7 +242,7 @@ impl Checked {
         Ok(Checked {
             github: Arc::new(github),
             doors: Arc::new(Doors { unsigned: matches!(base.github, GithubAccess::Unsigned), ..doors }),
-            app: github_app.as_ref().map(AppSetting::app).transpose()?.map(Arc::new),
+            app: app.map(Arc::new),
             quotas: Arc::new(Quotas::new(&quotas)?),
             sinks: Arc::new(sinks),
             otlp: otlp.as_ref().map(OtlpSetting::otlp).transpose()?.map(Arc::new),
@@ -245,6 +256,7 @@ impl Checked {
             digest: SettingsDigest::of(text),
             oidc: Arc::new(jwt::settings::providers(&oidc, secrets)?),
             token_review: Arc::new(token_reviews(&token_review, secrets)?),
+            effects: Arc::new(effects),
             tasks: Arc::new(TaskSettings::new(tasks.as_ref(), &base.environment.rabbitmq, secrets)?),
         })
     }
@@ -295,6 +307,8 @@ pub struct InForce {
     pub oidc: jwt::settings::Configured,
     /// Which clusters are asked about tokens.
     pub token_review: ReviewConfigured,
+    /// Whether and as whom effects are carried out.
+    pub effects: effect_settings::Configured,
     /// What is a task, and where they come from.
     pub tasks: TasksConfigured,
     /// Whom we are on GitHub.
@@ -318,6 +332,7 @@ impl InForce {
             digest,
             oidc,
             token_review,
+            effects,
             tasks,
             own_logins: _,
         } = self;
@@ -339,6 +354,7 @@ impl InForce {
         redact::set_rules(&checked.redact);
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
+        effects.store(Arc::clone(&checked.effects));
         tasks.store(Arc::clone(&checked.tasks));
         logging::set_filter(&checked.log);
     }

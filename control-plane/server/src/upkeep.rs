@@ -19,6 +19,7 @@ use crate::blobs::{BlobError, BlobStore};
 use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
+use crate::effects::{Effects, Readers};
 use crate::feedback::publish::Publisher;
 use crate::feedback::view::FeedbackView;
 use crate::grpc::{self, Context, LedgerParts};
@@ -105,6 +106,8 @@ pub struct Upkeep {
     anchoring: Option<Anchoring>,
     jwt: Jwt,
     service_accounts: Arc<ServiceAccounts>,
+    effects: Effects,
+    readers: Readers,
     tasks: Arc<TaskCounts>,
     task_queue: QueueReader,
     publisher: Publisher,
@@ -245,7 +248,10 @@ impl Upkeep {
             dir: config.data_dir.join("anchors"),
         };
         let (states, noted, plane) = (anchoring.states.clone(), ledger.checkpoints.clone(), handle.clone());
+        let effects = Effects::new(&in_force.effects, sinks.client.clone(), handle);
+        let counts = effects.counts();
         let mut exposed = exposed;
+        exposed.push(Exposed::new(move |into| counts.expose(into)));
         exposed.push(Exposed::new(move |into| states.expose(&noted, plane.durable_seq(), plane.now(), into)));
         let tasks = Arc::new(TaskCounts::default());
         let task_queue =
@@ -284,6 +290,8 @@ impl Upkeep {
             anchoring: Some(anchoring),
             jwt,
             service_accounts: Arc::new(service_accounts),
+            readers: effects.readers(),
+            effects,
             tasks,
             task_queue,
             publisher,
@@ -321,6 +329,7 @@ impl Upkeep {
 
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
+        let _ = context.effects.set(Arc::clone(&self.in_force.effects));
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
@@ -346,6 +355,8 @@ impl Upkeep {
         if let Some(catch_up) = self.catch_up.take() {
             tasks.spawn(catch_up.run(Arc::clone(&self.in_force.app), context.draining.clone()));
         }
+        tasks.spawn(self.readers.clone().watch(context.draining.clone()));
+        tasks.spawn(self.effects.clone().run(Arc::clone(context)));
         tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
         tasks.spawn(self.publisher.clone().run(Arc::clone(context)));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
@@ -410,6 +421,7 @@ impl Upkeep {
     /// The services that agents need beside their stream: payloads and outputs too large for it.
     pub fn agent_services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
         grpc::blobs(context, Arc::clone(&self.blobs), routes);
+        grpc::repositories(context, self.readers.clone(), routes);
     }
 
     /// What answers HTTP.

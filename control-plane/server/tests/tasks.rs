@@ -339,7 +339,7 @@ async fn a_merge_and_a_revert_of_our_pull_request_come_back_as_feedback_once_eac
         effects.iter().zip([json!({"sha": SHA, "branch": "b"}), json!({"number": 9, "id": 3, "sha": SHA})])
     {
         let report = EffectReport::Ended(EffectOutcome::Done { observed: observed.to_string().into() });
-        server.handle.offer([Input::Effect { effect: effect.parse().unwrap(), report }]).unwrap();
+        server.plane.offer([Input::Effect { effect: effect.parse().unwrap(), report }]).unwrap();
     }
     let merged = json!({
         "action": "closed", "number": 9, "sender": {"login": "ada", "type": "User"},

@@ -184,6 +184,7 @@ async fn prepare(
         reporter,
         spending,
         stop,
+        channel: channel.clone(),
     })
 }
 

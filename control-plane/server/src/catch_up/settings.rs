@@ -33,6 +33,8 @@ pub struct App {
     pub key: AppKey,
     /// Where the API is: `https://api.github.com`, or `https://<host>/api/v3`.
     pub api: Target,
+    /// The same as text, without a slash at its end.
+    pub api_url: String,
     /// Between two looks.
     pub every: Duration,
     /// How far back the first look goes.
@@ -52,7 +54,8 @@ impl AppSetting {
             serde_json::Value::String(text) if !text.is_empty() && text.len() <= 64 => text.clone(),
             _ => return Err(at("id", "expected the App's id or client id".to_owned())),
         };
-        let api = Target::parse(api.as_deref().unwrap_or("https://api.github.com"), *insecure);
+        let api_url = api.as_deref().unwrap_or("https://api.github.com").trim().trim_end_matches('/').to_owned();
+        let api = Target::parse(&api_url, *insecure);
         let between = |field: &str, text: &Option<String>, unset: Duration, min: Duration| {
             let read = text.as_deref().map_or(Ok(unset), span).map_err(|error| at(field, error))?;
             if (min..=LOOK_BACK_MAX).contains(&read) {
@@ -64,6 +67,7 @@ impl AppSetting {
             id,
             key: AppKey::read(private_key_file).map_err(|error| at("private_key_file", error.to_string()))?,
             api: api.map_err(|error| at("api", error.to_string()))?,
+            api_url,
             every: between("every", every, Duration::from_secs(300), Duration::from_secs(1))?,
             look_back: between("look_back", look_back, LOOK_BACK_MAX, Duration::from_secs(60))?,
         })

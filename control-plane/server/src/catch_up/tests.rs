@@ -89,6 +89,7 @@ async fn world() -> World {
         id: "7".to_owned(),
         key: AppKey::read(&key).unwrap(),
         api: Target::parse(&base, false).unwrap(),
+        api_url: base,
         every: Duration::from_secs(300),
         look_back: Duration::from_secs(3600),
     };

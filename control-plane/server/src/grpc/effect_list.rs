@@ -23,6 +23,8 @@ use crate::views::effects::{self, EffectQuery};
 
 /// How long what the history has not seen yet is searched.
 const TAIL_MAX: Duration = Duration::from_secs(2);
+/// Why an effect that is due stays so.
+const OFF: &str = "effects are off: expected `github_app` or `github` in the settings, and `effects.mode` live";
 /// More than one tenant may have open.
 const VIEWS_MAX: u32 = mindos_model::limits::EFFECTS_OPEN_MAX as u32;
 
@@ -74,7 +76,7 @@ pub(super) async fn page(
     let floor = next.unwrap_or(Seq::ZERO);
     for view in open.iter().filter(|view| view.effect.0 < before && view.effect.0 >= floor) {
         let slot = found.entry(view.effect).or_insert_with(|| effects::of_view(view));
-        merge(slot, view);
+        merge(slot, view, context);
     }
     let fitting = found.into_iter().rev().filter(|(_, effect)| query.fits(effect));
     let mut page: Vec<_> = fitting.take(limit).collect();
@@ -103,10 +105,13 @@ pub(super) async fn of_delivery(
 }
 
 /// Adds what only the plane knows, where the ledger does not tell of a later end.
-fn merge(effect: &mut wire::Effect, view: &EffectView) {
+fn merge(effect: &mut wire::Effect, view: &EffectView, context: &Scoped) {
     let open = effects::of_view(view);
     if effect.status == open.status {
         (effect.due, effect.behind) = (open.due, open.behind);
+        if effect.due && effect.message.is_empty() && context.effects_are_off() {
+            effect.message = OFF.to_owned();
+        }
     }
 }
 
@@ -194,7 +199,7 @@ impl Scoped {
             (None, None) => return Err(status::not_found("effect", effect.to_string()).into()),
         };
         if let Some(view) = &open {
-            merge(&mut shown, view);
+            merge(&mut shown, view, self);
         }
         if let Some(bytes) = parameters {
             // What was redacted reads as nothing; there are no empty parameters.

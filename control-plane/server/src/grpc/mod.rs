@@ -36,6 +36,7 @@ mod model_load;
 mod publish;
 mod replay;
 mod replay_request;
+mod repository;
 mod route;
 mod route_policy;
 mod route_table;
@@ -60,6 +61,7 @@ use mindos_model::Seq;
 use mindos_model::limits::{INLINE_MAX, MESSAGE_MAX};
 use mindos_proto::access::v1::access_service_server::AccessServiceServer;
 use mindos_proto::access::v1::authority_service_server::AuthorityServiceServer;
+use mindos_proto::agent::v1::repository_service_server::RepositoryServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
@@ -81,6 +83,7 @@ use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
 use crate::driver::Handle;
+use crate::effects::{self, Readers};
 use crate::ledger::checkpoints::Checkpoints;
 use crate::ledger::keys::LedgerKeys;
 use crate::ledger::redactions::Redactions;
@@ -130,6 +133,8 @@ pub struct Context {
     pub(crate) event_tenants: EventTenants,
     /// Where the ports are encrypted.
     pub tls: OnceLock<Arc<Tls>>,
+    /// Whether effects are carried out.
+    pub effects: OnceLock<effects::settings::Configured>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -206,6 +211,7 @@ impl Context {
             slow_judges: Arc::new(Semaphore::new(1)),
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
+            effects: OnceLock::new(),
         }
     }
 
@@ -223,6 +229,11 @@ impl Context {
             read(&context)
         };
         tokio::task::spawn_blocking(read).await.map_err(|error| failed("a read panicked", &error))
+    }
+
+    /// Whether effects stay open, whatever they are.
+    pub(crate) fn effects_are_off(&self) -> bool {
+        self.effects.get().is_none_or(|configured| configured.load().mode == effects::settings::Mode::Off)
     }
 
     /// Completes when the server drains.
@@ -287,6 +298,12 @@ pub fn ledger(context: &Arc<Context>, parts: LedgerParts, routes: &mut RoutesBui
 pub fn blobs(context: &Arc<Context>, store: Arc<BlobStore>, routes: &mut RoutesBuilder) {
     let blobs = blob::Blobs { context: Arc::clone(context), store };
     routes.add_service(BlobServiceServer::new(blobs).max_decoding_message_size(INLINE_MAX + SLACK));
+}
+
+/// The service by which agents read repositories.
+pub fn repositories(context: &Arc<Context>, readers: Readers, routes: &mut RoutesBuilder) {
+    let repositories = repository::Repositories { context: Arc::clone(context), readers };
+    routes.add_service(RepositoryServiceServer::new(repositories));
 }
 
 /// The service of agents.

@@ -17,6 +17,7 @@ use tonic::Code;
 
 use crate::admission::QuotaExceeded;
 use crate::driver::{CallError, Full, Stopped};
+use crate::effects;
 use crate::ingest::event::EventError;
 use crate::limits::Refusal;
 
@@ -271,6 +272,30 @@ pub fn result_not_read(delivery: mindos_model::DeliveryId) -> Status {
     new(Code::Unavailable, format!("the result of delivery {delivery} was not found in time: try again"))
         .with_reason("RESULT_NOT_READ", [("delivery_id", delivery.to_string())])
         .with(retry(RETRY_SOON))
+}
+
+/// No access to a repository.
+#[must_use]
+pub fn repository_access(error: &effects::AccessError) -> Status {
+    use effects::{AccessError, ForgeError};
+    let message = error.to_string();
+    let forge = |code| new(code, message.clone()).with_reason("FORGE_REFUSED", []);
+    match error {
+        AccessError::Unknown(delivery) => not_found("delivery", delivery.to_string()),
+        AccessError::Denied(_) => new(Code::PermissionDenied, message).with_reason("REPOSITORY_DENIED", []),
+        AccessError::None(_) => new(Code::FailedPrecondition, message)
+            .with_reason("NO_REPOSITORY_ACCESS", [])
+            .with(precondition("REPOSITORY_ACCESS", "repository".to_owned(), "the control plane has to have it")),
+        AccessError::Full => new(Code::ResourceExhausted, message)
+            .with_reason("REPOSITORY_ACCESS_FULL", [])
+            .with(retry(RETRY_BACKLOG))
+            .with(quota("plane".to_owned(), "leases with access to repositories")),
+        AccessError::Forge(ForgeError::Limited { .. } | ForgeError::Transient { .. }) => {
+            forge(Code::Unavailable).with(retry(RETRY_BACKLOG))
+        }
+        AccessError::Forge(_) => forge(Code::FailedPrecondition),
+        AccessError::Plane(error) => call(error),
+    }
 }
 
 /// More budgets of replays than may be.

@@ -63,8 +63,8 @@ pub struct Running {
     pub api: String,
     pub agents: String,
     pub aggregator: Option<std::net::SocketAddr>,
-    /// The way to its plane, for what no client may say.
-    pub handle: Handle,
+    /// The plane itself.
+    pub plane: Handle,
     /// Gone with it, where nobody else has it.
     own: Option<Directory>,
     stop: Option<oneshot::Sender<()>>,
@@ -102,12 +102,12 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
-        let (aggregator, handle) = (server.aggregator, server.handle().clone());
+        let (aggregator, plane) = (server.aggregator, server.handle().clone());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, aggregator, handle, own: None, stop: Some(stop), serving }
+        Running { api, agents, aggregator, plane, own: None, stop: Some(stop), serving }
     }
 
     /// Why a server with these options does not start.

@@ -300,6 +300,32 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             signature: vec![3; 64].into(),
         }),
         Record::PayloadsRedacted(pb::PayloadsRedacted { events: vec![3, 7], why: text("asked"), ..Default::default() }),
+        Record::EffectIntended(pb::EffectIntended {
+            event: 7,
+            delivery_ordinal: 1,
+            epoch: 1,
+            term: 1,
+            cluster: text("eu"),
+            general: text("g"),
+            general_type: text("t"),
+            ordinal: 1,
+            of: 2,
+            key: text("d7.1/1"),
+            kind: text("comment"),
+            target: text("o/r#7"),
+            first: 9,
+            ..Default::default()
+        }),
+        Record::EffectDeferred(pb::EffectDeferred { effect: 9, attempts: 1, counted: true, ..Default::default() }),
+        Record::EffectEnded(pb::EffectEnded {
+            effect: 9,
+            outcome: Some(pb::effect_ended::Outcome::Cancelled(pb::EffectCancelled {
+                why: text("asked"),
+                by: text("ada"),
+            })),
+            ..Default::default()
+        }),
+        Record::EffectRevived(pb::EffectRevived { effect: 9, by: text("ada"), ..Default::default() }),
     ];
     let entry = |record| pb::Entry { seq: SEQ.0, at_ms: 1_700_000_000_000, oldest_reader: 0, record: Some(record) };
     kinds.into_iter().map(|record| entry(record).encode_to_vec()).collect()

@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Carries out what is due, or not.
-    pub(super) fn carry_out(&mut self, views: &[EffectView]) -> Result<(), Broken> {
+    pub(super) fn carry_out_effects(&mut self, views: &[EffectView]) -> Result<(), Broken> {
         for view in views {
             let EffectView { effect, key, .. } = view;
             let way = if self.healing { 0 } else { self.chance.below(20) };

@@ -177,7 +177,7 @@ impl World {
                 Ok(())
             }
             Asked::Due => match reply {
-                Ok(Reply::Effects(views)) => self.carry_out(&views),
+                Ok(Reply::Effects(views)) => self.carry_out_effects(&views),
                 _ => Ok(()),
             },
             Asked::Other => Ok(()),
