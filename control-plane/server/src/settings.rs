@@ -8,7 +8,6 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! tasks: {label: ai-help}                       # see `tasks::settings`
-//! feedback: {reactions: true}                   # see `feedback::settings`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
