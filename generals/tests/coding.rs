@@ -24,7 +24,12 @@ fn repository() -> Stand {
 
 fn planned(stand: &Stand, author: &str) {
     stand.commit("ai-agent/issue-7", &[("note", "of a plan\n")]);
-    stand.pull(8, "ai-agent/issue-7", author, &format!("# t\n<!-- mindos:plan -->\n{PLAN}\n<!-- mindos:plan-end -->\n"));
+    stand.pull(
+        8,
+        "ai-agent/issue-7",
+        author,
+        &format!("# t\n<!-- mindos:plan -->\n{PLAN}\n<!-- mindos:plan-end -->\n"),
+    );
     stand.on_base(".mindos.yaml", "coding: {checks: [sh check.sh]}\n");
 }
 
@@ -46,12 +51,26 @@ fn an_issue_becomes_a_plan_and_a_plan_that_lacks_a_heading_is_asked_for_once_mor
     assert_eq!(keys(&ran), ["plan:o/r#7:branch", "plan:o/r#7:pull_request", "plan:o/r#7:comment", "plan:o/r#7:labels"]);
     let effects = ran.effects();
     let branch = &effects[0]["parameters"];
-    assert_eq!((&branch["branch"], &branch["base"], &branch["files"]), (&json!("ai-agent/issue-7"), &json!("trunk"), &json!([])));
+    assert_eq!(
+        (&branch["branch"], &branch["base"], &branch["files"]),
+        (&json!("ai-agent/issue-7"), &json!("trunk"), &json!([]))
+    );
     assert_eq!(branch["base_commit"].as_str().unwrap().len(), 40);
     let request = &effects[1]["parameters"];
-    assert_eq!((&request["title"], &request["draft"]), (&json!("[AI Agent] Fix issue #7: The value is wrong"), &json!(true)));
+    assert_eq!(
+        (&request["title"], &request["draft"]),
+        (&json!("[AI Agent] Fix issue #7: The value is wrong"), &json!(true))
+    );
     let body = request["body"].as_str().unwrap();
-    for part in ["The value is wrong", "/approve", "## Summary", "## Files to Modify", "## Implementation Steps", "## Potential Risks", "## Testing Strategy"] {
+    for part in [
+        "The value is wrong",
+        "/approve",
+        "## Summary",
+        "## Files to Modify",
+        "## Implementation Steps",
+        "## Potential Risks",
+        "## Testing Strategy",
+    ] {
         assert!(body.contains(part), "{part}: {body}");
     }
     assert!(effects[2]["parameters"]["body"].as_str().unwrap().contains("${effects.1.url}"));
@@ -89,15 +108,23 @@ fn a_quick_fix_runs_the_checks_and_corrects_itself_once() {
     let branch = &effects[0]["parameters"];
     assert_eq!(branch["branch"], "ai-agent/quickfix-issue-7");
     // The check fails before the change as well, so it does not judge it; nothing is corrected for it.
-    assert_eq!(branch["files"], json!([{"path": "src/value.py", "mode": "100644", "content": "# the value\nvalue = 3\n"}]));
+    assert_eq!(
+        branch["files"],
+        json!([{"path": "src/value.py", "mode": "100644", "content": "# the value\nvalue = 3\n"}])
+    );
     let body = effects[1]["parameters"]["body"].as_str().unwrap();
     assert!(body.contains("- `sh check.sh`: failed, and failed before the change as well"), "{body}");
     assert_eq!(effects[1]["parameters"]["title"], "[AI Agent QuickFix] Fix issue #7: The value is wrong");
-    assert_eq!((&effects[1]["parameters"]["draft"], &effects[2]["parameters"]["body"]), (&json!(false), &json!("QuickFix applied. PR: #${effects.1.number}")));
+    assert_eq!(
+        (&effects[1]["parameters"]["draft"], &effects[2]["parameters"]["body"]),
+        (&json!(false), &json!("QuickFix applied. PR: #${effects.1.number}"))
+    );
 
-    let stand = repository();
-    stand.commit("trunk", &[("src/value.py", "value = 2\n")]);
-    let stand = Stand::with(&[("src/value.py", "value = 2\n"), ("check.sh", CHECK), (".mindos.yaml", "coding: {checks: [sh check.sh]}\n")]);
+    let stand = Stand::with(&[
+        ("src/value.py", "value = 2\n"),
+        ("check.sh", CHECK),
+        (".mindos.yaml", "coding: {checks: [sh check.sh]}\n"),
+    ]);
     stand.issue(7, "A value is missing", "There should be another value.");
     stand.edits(json!([{"path": "src/value.py", "content": "value = 3\nmore = 1\n"}]));
     stand.edits(json!([{"path": "src/value.py", "search": "value = 3", "replace": "value = 2"}]));
@@ -105,7 +132,12 @@ fn a_quick_fix_runs_the_checks_and_corrects_itself_once() {
     let files = &ran.effects()[0]["parameters"]["files"];
     assert_eq!(files, &json!([{"path": "src/value.py", "mode": "100644", "content": "value = 2\nmore = 1\n"}]));
     let body = ran.effects()[1]["parameters"]["body"].as_str().unwrap().to_owned();
-    assert!(body.contains("- `sh check.sh`: passed") && body.contains("corrected once") && !body.contains("without a sandbox"), "{body}");
+    assert!(
+        body.contains("- `sh check.sh`: passed")
+            && body.contains("corrected once")
+            && !body.contains("without a sandbox"),
+        "{body}"
+    );
     let asked = stand.asked();
     assert_eq!(asked.len(), 2);
     assert!(asked[1]["messages"].to_string().contains("value is not 2"), "the output of the check is shown");
@@ -143,10 +175,14 @@ fn only_a_plan_of_our_own_is_implemented() {
     ended(&stand.run(task, true, &[]), "comes from the default branch");
     // By the issue alone it is found where our own comment links it.
     planned(&stand, AUTHOR);
-    let comment = |login: &str, url: &str| json!({"id": 1, "user": {"login": login}, "body": format!("A plan is ready: {url}")});
+    let comment =
+        |login: &str, url: &str| json!({"id": 1, "user": {"login": login}, "body": format!("A plan is ready: {url}")});
     stand.answer("/issues/7/comments", json!([comment("somebody", "http://h/o/r/pull/9")]));
     ended(&stand.run(json!({"mode": "implement", "issue_id": 7}), true, &[]), "no plan of ours is linked");
-    stand.answer("/issues/7/comments", json!([comment(AUTHOR, "http://h/o/r/pull/8"), comment("somebody", "http://h/o/r/pull/9")]));
+    stand.answer(
+        "/issues/7/comments",
+        json!([comment(AUTHOR, "http://h/o/r/pull/8"), comment("somebody", "http://h/o/r/pull/9")]),
+    );
     stand.edits(json!([{"path": "src/value.py", "search": "value = 1", "replace": "value = 2"}]));
     let ran = stand.run(json!({"mode": "implement", "issue_id": 7}), true, &[]);
     assert_eq!(ran.effects()[1]["target"], "o/r#8");
@@ -158,7 +194,10 @@ fn a_pull_request_is_refined_as_asked() {
     let stand = repository();
     stand.commit("feature", &[("src/new.py", "new = 1\n")]);
     stand.pull(9, "feature", "somebody", "text");
-    stand.answer("/pulls/9/files", json!([{"filename": "src/new.py", "status": "added", "additions": 1, "deletions": 0, "sha": "1"}]));
+    stand.answer(
+        "/pulls/9/files",
+        json!([{"filename": "src/new.py", "status": "added", "additions": 1, "deletions": 0, "sha": "1"}]),
+    );
     let task = json!({
         "mode": "refine", "pr_number": "9", "pr_branch": "feature", "comment_id": "99", "refine_request": "call it newer"
     });
@@ -208,7 +247,10 @@ fn a_failure_at_any_step_leaves_nothing_behind() {
     stand.model_says("no plan");
     stand.model_says("no plan still");
     ended(&stand.run(json!({"mode": "plan", "issue_id": 7}), true, &[]), "the model's plan lacks Summary");
-    ended(&stand.run(json!({"mode": "plan", "issue_id": 7, "repository": "o/other"}), true, &[]), "access was given to o/r");
+    ended(
+        &stand.run(json!({"mode": "plan", "issue_id": 7, "repository": "o/other"}), true, &[]),
+        "access was given to o/r",
+    );
     ended(&stand.run(json!({"mode": "tidy"}), true, &[]), "`mode` is `tidy`: expected plan, quickfix");
     assert!(stand.left().is_empty());
 }
@@ -226,20 +268,34 @@ fn a_command_edits_in_the_sandbox_and_only_its_files_count() {
     std::fs::write(work.join("edit.sh"), script).unwrap();
     let editor = format!("sh {}/edit.sh {{task}}", work.display());
     let read = work.display().to_string();
-    let ran = stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]);
+    let ran =
+        stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]);
     let files = json!([
         {"path": "made", "mode": "100644", "content": "home /home/agent\nkey \n"},
         {"path": "src/value.py", "mode": "100644", "content": "# the value\nvalue = 2\n"},
     ]);
     assert_eq!(ran.effects()[0]["parameters"]["files"], files);
     let report = ran.report.unwrap();
-    assert_eq!((&report["model"], &report["effects"][0]["parameters"]["author"]["name"]), (&json!("command:sh"), &json!("AI Coding Agent")));
+    assert_eq!(
+        (&report["model"], &report["effects"][0]["parameters"]["author"]["name"]),
+        (&json!("command:sh"), &json!("AI Coding Agent"))
+    );
     assert!(report["effects"][1]["parameters"]["body"].as_str().unwrap().contains("- `sh check.sh`: passed"));
     assert!(stand.left().is_empty());
-    std::fs::write(work.join("edit.sh"), "#!/bin/sh\nmkdir -p .github/workflows; echo 'on: push' > .github/workflows/x.yml\n").unwrap();
-    ended(&stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]), "is a workflow of the forge");
+    std::fs::write(
+        work.join("edit.sh"),
+        "#!/bin/sh\nmkdir -p .github/workflows; echo 'on: push' > .github/workflows/x.yml\n",
+    )
+    .unwrap();
+    ended(
+        &stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]),
+        "is a workflow of the forge",
+    );
     std::fs::write(work.join("edit.sh"), "#!/bin/sh\necho went wrong; exit 4\n").unwrap();
-    ended(&stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]), "went wrong");
+    ended(
+        &stand.run(json!({"mode": "quickfix", "issue_id": 7}), false, &["--editor", &editor, "--sandbox-read", &read]),
+        "went wrong",
+    );
     assert!(stand.left().is_empty());
 }
 

@@ -41,8 +41,8 @@ pub(super) struct Talk {
     /// What the answers have to look like; Markdown where unset.
     pub(super) schema: Option<Schema>,
     pub(super) model: String,
-    tokens: u64,
-    cost: u64,
+    pub(super) tokens: u64,
+    pub(super) cost: u64,
 }
 
 impl Talk {

@@ -12,6 +12,7 @@ mod ask;
 pub mod checks;
 pub mod command;
 pub mod edits;
+mod gather;
 mod intend;
 mod intents;
 pub mod patch;

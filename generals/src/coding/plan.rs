@@ -59,7 +59,8 @@ impl Plan {
     pub fn shown(&self, allowed: &Allowed) -> String {
         let Plan(sections) = self;
         let sections = HEADINGS.into_iter().zip(sections);
-        let shown = sections.map(|(name, text)| format!("## {name}\n\n{}\n", safe::text(cut(text), allowed, SECTION_MAX)));
+        let shown =
+            sections.map(|(name, text)| format!("## {name}\n\n{}\n", safe::text(cut(text), allowed, SECTION_MAX)));
         shown.collect::<Vec<_>>().join("\n")
     }
 }

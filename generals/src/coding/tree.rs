@@ -75,6 +75,15 @@ impl Workspace {
         tokio::task::spawn_blocking(copied).await.map_err(io::Error::other)?
     }
 
+    /// As [`Workspace::clean_up`], on a thread where it keeps nobody waiting.
+    ///
+    /// # Errors
+    /// As [`Workspace::clean_up`].
+    pub async fn cleaned_up(&self) -> io::Result<()> {
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || remove(&folder)).await.map_err(io::Error::other)?
+    }
+
     /// Removes it, and says whether that went well. Dropping does the same in silence.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::ask::Talk;
 use super::checks::{self, Checked};
 use super::edits::{self, Edits};
 use super::patch::{Clone, FileEntry, PatchError};
-use super::plan::{self, Plan};
+use super::plan::Plan;
 use super::prompts;
 use super::setup::Coding;
 use super::steps::{Came, So, Step, failed, names, next};
@@ -20,17 +20,11 @@ use super::task::{Mode, Task};
 use super::tree::Workspace;
 use super::verify::{self, Before};
 use crate::Report;
-use crate::forge::{self, CloneWish, Forge, ForgeFailure, Issue, PullRequest, Wanted};
+use crate::forge::{self, Forge, ForgeFailure, Issue, PullRequest};
 use crate::model::Schema;
-use crate::prompt::injection::{Suspicion, suspicions};
+use crate::prompt::injection::Suspicion;
 use crate::run::{Run, fence_bits};
-use crate::select::{FILES_MAX, LINES_MAX, Selected, outline, select, tokens};
-
-/// How deep the tree is shown, and how many of its lines.
-const DEPTH: usize = 3;
-const OUTLINE_MAX: usize = 400;
-/// Folders of a pull request's branch that plans stand on.
-const PLANNED: &str = "ai-agent/issue-";
+use crate::select::Selected;
 
 /// One task at work.
 pub(super) struct Job<'a> {
@@ -39,14 +33,14 @@ pub(super) struct Job<'a> {
     pub(super) task: Task,
     pub(super) forge: Forge,
     pub(super) workspace: Workspace,
-    clone: Option<(forge::Clone, Clone)>,
+    pub(super) clone: Option<(forge::Clone, Clone)>,
     pub(super) issue: Option<Issue>,
     pub(super) pull: Option<PullRequest>,
-    plan_text: Option<String>,
+    pub(super) plan_text: Option<String>,
     /// The branch that the work starts from, and its commit.
     pub(super) base: String,
     pub(super) base_commit: String,
-    outline: String,
+    pub(super) outline: String,
     pub(super) files: Vec<Selected>,
     question: String,
     pub(super) talk: Talk,
@@ -54,10 +48,16 @@ pub(super) struct Job<'a> {
     pub(super) without_model: bool,
     pub(super) plan: Option<Plan>,
     pub(super) summary: String,
+    /// What is wrong with the last edits.
+    faults: Vec<String>,
     edited: Vec<String>,
     pub(super) changes: Vec<FileEntry>,
     pub(super) checked: Checked,
     before: Before,
+    /// Edits that were to mend what the checks found were applied.
+    corrected: bool,
+    /// The clone took longer than it may.
+    pub(super) late: bool,
     pub(super) suspicions: Vec<Suspicion>,
 }
 
@@ -108,10 +108,13 @@ pub(crate) async fn go(run: &Run) -> Result<Report, Failure> {
         without_model: false,
         plan: None,
         summary: String::new(),
+        faults: Vec::new(),
         edited: Vec::new(),
         changes: Vec::new(),
         checked: Checked::None,
         before: Before::new(),
+        corrected: false,
+        late: false,
         suspicions: Vec::new(),
     };
     job.go().await
@@ -137,11 +140,9 @@ impl Job<'_> {
             let came = match came {
                 Ok(came) => came,
                 Err(failure) => {
-                    let late =
-                        matches!(failure.kind, FailureKind::Transient) && failure.message.contains("took longer than");
-                    steps.begin(failed(mode, step, late)).await;
+                    steps.begin(failed(mode, step, self.late)).await;
                     self.clone = None;
-                    let _ = self.workspace.clean_up();
+                    let _ = self.workspace.cleaned_up().await;
                     return Err(failure);
                 }
             };
@@ -182,18 +183,16 @@ impl Job<'_> {
             Step::Edit if self.commanded() => self.command("edit.command", "").await,
             Step::Edit => {
                 let words = std::mem::take(&mut self.question);
-                self.edit("edit.1", words).await.map(|faults| if faults.is_empty() { Came::Well } else { Came::Faulty })
+                self.edit("edit.1", words).await
             }
             Step::Repair => {
-                let faults = self.faults().await?;
-                let words = prompts::edits_again(&faults, self.run.steps.fence());
-                let faults = self.edit("edit.2", words).await?;
-                match faults.first() {
-                    None => Ok(Came::Well),
-                    Some(fault) => Err(Failure::poison(format!(
-                        "the model's edits cannot be applied: {}",
-                        crate::text::clipped(fault, 300)
-                    ))),
+                let words = prompts::edits_again(&self.faults, self.run.steps.fence());
+                match self.edit("edit.2", words).await? {
+                    Came::Faulty => {
+                        let fault = crate::text::clipped(&self.faults.join("; "), 300);
+                        Err(Failure::poison(format!("the model's edits cannot be applied: {fault}")))
+                    }
+                    came => Ok(came),
                 }
             }
             Step::Compare => self.compare().await,
@@ -201,7 +200,7 @@ impl Job<'_> {
             Step::Correct => self.correct().await,
             Step::CleanUp => {
                 self.clone = None;
-                let cleaned = self.workspace.clean_up();
+                let cleaned = self.workspace.cleaned_up().await;
                 cleaned
                     .map(|()| Came::Well)
                     .map_err(|error| Failure::transient(format!("the task's folder stays: {error}")))
@@ -215,171 +214,6 @@ impl Job<'_> {
 
     fn git(&self) -> &Clone {
         &self.clone.as_ref().expect("every mode clones before it looks at files").1
-    }
-
-    async fn clone(&mut self) -> Result<Came, Failure> {
-        let at = match &self.pull {
-            Some(pull) => Wanted::Ref(pull.head_ref.clone()),
-            None => Wanted::Default,
-        };
-        let below = Some(self.workspace.folder().to_owned());
-        let wish = CloneWish { at, depth: self.coding.depth, links: true, below, ..CloneWish::default() };
-        let clone = self.forge.clone(wish).await?;
-        self.base = match (&self.pull, &clone.branch) {
-            (Some(pull), _) => pull.head_ref.clone(),
-            (None, Some(branch)) => branch.clone(),
-            (None, None) => return Err(Failure::poison(format!("{} has no default branch", self.task.repository))),
-        };
-        self.base_commit.clone_from(&clone.commit);
-        let git = Clone::at(clone.path());
-        self.clone = Some((clone, git));
-        Ok(Came::Well)
-    }
-
-    async fn fetch_issue(&mut self) -> Result<Came, Failure> {
-        let issue = self.forge.issue(self.task.number()).await?;
-        if issue.is_pull_request {
-            return Err(Failure::poison(format!(
-                "`issue_id` is {}, which is a pull request: {} is for issues",
-                issue.number,
-                self.task.mode.as_str()
-            )));
-        }
-        self.look("issue title", &issue.title);
-        self.look("issue text", &issue.body);
-        self.issue = Some(issue);
-        Ok(Came::Well)
-    }
-
-    /// The pull request that a task names, of this repository and open.
-    async fn open_pull(&self, number: u64) -> Result<PullRequest, Failure> {
-        let pull = self.forge.pull_request(number).await?;
-        let wrong = |why: &str| Err(Failure::poison(format!("pull request #{number} {why}")));
-        if pull.state != "open" {
-            return wrong("is not open");
-        }
-        if pull.is_of_fork(&self.task.repository) {
-            return wrong("comes from another repository, to which nothing is pushed");
-        }
-        if pull.head_ref == self.forge.default_branch().await? {
-            return wrong("comes from the default branch, to which nothing is pushed");
-        }
-        Ok(pull)
-    }
-
-    async fn fetch_pull(&mut self) -> Result<Came, Failure> {
-        let pull = self.open_pull(self.task.number()).await?;
-        if self.task.branch.as_deref() != Some(&pull.head_ref) {
-            let branch = self.task.branch.clone().unwrap_or_default();
-            return Err(Failure::poison(format!(
-                "`pr_branch` is {branch}, and pull request #{} comes from another branch",
-                pull.number
-            )));
-        }
-        let request = self.task.request.clone();
-        self.look("request", &request);
-        self.pull = Some(pull);
-        Ok(Came::Well)
-    }
-
-    async fn fetch_plan(&mut self) -> Result<Came, Failure> {
-        let number = match self.task.pull {
-            Some(number) => number,
-            None => self.linked_plan().await?,
-        };
-        self.task.pull = Some(number);
-        let pull = self.open_pull(number).await?;
-        let author = self.forge.author();
-        if author.is_empty() || !pull.author.eq_ignore_ascii_case(author) {
-            return Err(Failure::poison(format!(
-                "pull request #{number} is not one of ours, so what it says is no plan"
-            )));
-        }
-        let Some(plan) = plan::found(&pull.body) else {
-            return Err(Failure::poison(format!("pull request #{number} holds no plan")));
-        };
-        self.plan_text = Some(plan.to_owned());
-        let issue = pull.head_ref.strip_prefix(PLANNED).and_then(|number| number.parse().ok());
-        if let Some(issue) = issue {
-            self.issue = match self.forge.issue(issue).await {
-                Ok(issue) => Some(issue),
-                // The plan alone has to do.
-                Err(ForgeFailure::NotFound { .. }) => None,
-                Err(failure) => return Err(failure.into()),
-            };
-        }
-        if let Some(Issue { title, body, .. }) = self.issue.clone() {
-            self.look("issue title", &title);
-            self.look("issue text", &body);
-        }
-        self.pull = Some(pull);
-        Ok(Came::Well)
-    }
-
-    /// The pull request that our own comment on the issue links.
-    async fn linked_plan(&self) -> Result<u64, Failure> {
-        let issue = self.task.issue.unwrap_or_default();
-        let author = self.forge.author();
-        let comments = self.forge.comments(issue).await?;
-        let ours = comments.iter().filter(|comment| !author.is_empty() && comment.author.eq_ignore_ascii_case(author));
-        let linked = ours.rev().filter(|comment| comment.body.contains("A plan is ready:")).find_map(|comment| {
-            let (_, rest) = comment.body.split_once("/pull/")?;
-            rest.chars().take_while(char::is_ascii_digit).take(12).collect::<String>().parse().ok()
-        });
-        linked.ok_or_else(|| {
-            Failure::poison(format!("no plan of ours is linked from issue #{issue}: ask for one with /plan"))
-        })
-    }
-
-    fn look(&mut self, place: &str, text: &str) {
-        self.suspicions.extend(suspicions(place, text));
-    }
-
-    /// The words that files are chosen by.
-    fn words(&self) -> String {
-        let issue = self.issue.iter().flat_map(|issue| [issue.title.as_str(), issue.body.as_str()]);
-        let pull = self.pull.iter().filter(|_| self.issue.is_none()).map(|pull| pull.title.as_str());
-        let more = [self.plan_text.as_deref().unwrap_or_default(), &self.task.request];
-        issue.chain(pull).chain(more).collect::<Vec<_>>().join("\n")
-    }
-
-    async fn select(&mut self) -> Result<Came, Failure> {
-        let tree = self.clone.as_ref().expect("cloned before").0.tree()?;
-        let mut named: Vec<String> = Vec::new();
-        if let Some(pull) = self.pull.as_ref().filter(|_| self.task.mode == Mode::Refine) {
-            named.extend(self.forge.files(pull.number).await?.0.into_iter().map(|file| file.path));
-        }
-        let (words, budget) = (self.words(), self.run.profile.budget.context_tokens);
-        let budget = usize::try_from(budget).unwrap_or(usize::MAX) / 3 * 2;
-        let spoken_of = self.plan_text.clone().unwrap_or_default() + &self.task.request;
-        // Thousands of files are read through; that is for a thread that keeps nobody waiting.
-        let chosen = tokio::task::spawn_blocking(move || {
-            named.extend(
-                tree.paths()
-                    .filter(|path| path.len() > 3 && spoken_of.contains(path))
-                    .take(FILES_MAX)
-                    .map(str::to_owned),
-            );
-            let mut chosen: Vec<Selected> = Vec::new();
-            let mut left = budget;
-            for path in named.into_iter().take(2 * FILES_MAX) {
-                let Some(file) = tree.text(&path).map(|text| first_lines(&path, &text)) else { continue };
-                if file.tokens <= left && chosen.iter().all(|known| known.path != path) {
-                    left -= file.tokens;
-                    chosen.push(file);
-                }
-            }
-            let more = select(&tree, &words, left);
-            chosen.extend(more.into_iter().filter(|file| named_not(&chosen, &file.path)).collect::<Vec<_>>());
-            (chosen, outline(&tree, DEPTH, OUTLINE_MAX))
-        });
-        let (files, outline) =
-            chosen.await.map_err(|error| Failure::transient(format!("files could not be chosen: {error}")))?;
-        for file in &files {
-            self.look(&format!("file {}", file.path), &file.text);
-        }
-        (self.files, self.outline) = (files, outline);
-        Ok(Came::Well)
     }
 
     fn context(&mut self) -> Came {
@@ -423,24 +257,23 @@ impl Job<'_> {
         Plan::read(&self.answer).err().unwrap_or_default()
     }
 
-    /// Asks for edits and applies them to the clone as the commit has it; says what is wrong with them.
-    async fn edit(&mut self, step: &str, words: String) -> Result<Vec<String>, Failure> {
+    /// Asks for edits and applies them to the clone as the commit has it.
+    async fn edit(&mut self, step: &str, words: String) -> Result<Came, Failure> {
         let answer = self.talk.ask(self.run, step, words).await?;
-        self.answer = if answer.cut { "(the answer was cut: make it shorter)".to_owned() } else { answer.text };
+        self.answer = answer.text;
         self.git().reset().await.map_err(of_patch)?;
-        match self.apply() {
+        let applied =
+            if answer.cut { Err(vec!["the answer was cut: make it shorter".to_owned()]) } else { self.apply() };
+        Ok(match applied {
             Ok((summary, edited)) => {
                 (self.summary, self.edited) = (summary, edited);
-                Ok(Vec::new())
+                Came::Well
             }
-            Err(faults) => Ok(faults),
-        }
-    }
-
-    /// What is wrong with the last answer.
-    async fn faults(&mut self) -> Result<Vec<String>, Failure> {
-        self.git().reset().await.map_err(of_patch)?;
-        Ok(self.apply().err().unwrap_or_default())
+            Err(faults) => {
+                self.faults = faults;
+                Came::Faulty
+            }
+        })
     }
 
     fn apply(&self) -> Result<(String, Vec<String>), Vec<String>> {
@@ -480,7 +313,6 @@ impl Job<'_> {
     }
 
     async fn check(&mut self) -> Result<Came, Failure> {
-        let corrected = matches!(self.checked, Checked::Run { .. });
         let commands = match &self.coding.checks {
             Some(commands) => Ok(commands.clone()),
             None => checks::detect(&self.sources().await?),
@@ -496,7 +328,7 @@ impl Job<'_> {
             }
         };
         if let Checked::Run { corrected: told, .. } = &mut self.checked {
-            *told = corrected;
+            *told = self.corrected;
         }
         Ok(if self.checked.is_red() { Came::Red } else { Came::Well })
     }
@@ -525,6 +357,7 @@ impl Job<'_> {
     async fn correct(&mut self) -> Result<Came, Failure> {
         let output = verify::failures(&self.checked);
         if self.commanded() {
+            self.corrected = true;
             return self.command("correct.command", &output).await;
         }
         let words = prompts::correct(&output, self.run.steps.fence());
@@ -537,6 +370,7 @@ impl Job<'_> {
         self.answer = answer.text;
         // Edits that do not fit leave the first ones as they were.
         if let Ok((summary, edited)) = self.apply() {
+            self.corrected = true;
             self.summary = format!("{}\n\n{summary}", self.summary);
             self.edited.extend(edited);
             self.edited.sort();
@@ -544,17 +378,6 @@ impl Job<'_> {
         }
         Ok(Came::Well)
     }
-}
-
-fn named_not(chosen: &[Selected], path: &str) -> bool {
-    chosen.iter().all(|known| known.path != path)
-}
-
-/// A file that was named, as one that was chosen.
-fn first_lines(path: &str, text: &str) -> Selected {
-    let taken: String = text.split_inclusive('\n').take(LINES_MAX).collect();
-    let (lines, cut) = (taken.lines().count(), taken.len() < text.len());
-    Selected { path: path.to_owned(), score: 0, tokens: tokens(path) + tokens(&taken), text: taken, lines, cut }
 }
 
 pub(super) fn of_patch(error: PatchError) -> Failure {

@@ -128,7 +128,8 @@ async fn a_limit_is_told_with_its_end_and_the_next_model_is_asked_until_then() {
 
 #[tokio::test]
 async fn a_limit_that_ends_soon_is_waited_for() {
-    let server = Server::new([status(429, "Retry-After: 0\r\n", &error("slow down")), says("Hi", 1, 1)]).await;
+    let headers = "Retry-After: 0\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 6m0s\r\n";
+    let server = Server::new([status(429, headers, &error("slow down")), says("Hi", 1, 1)]).await;
     let said = models(&[(&server, "openai:m")]).ask(&unlimited(), &ask()).await.unwrap();
     assert_eq!((said.text.as_str(), server.count()), ("Hi", 2));
     let never = Server::new([status(429, "Retry-After: 0\r\n", &error("slow down"))]).await;

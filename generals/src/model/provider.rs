@@ -176,12 +176,9 @@ impl Provider {
         let now = self.clock.now();
         let mut state = self.lock();
         state.away.take_if(|away| away.until <= now);
-        if let Some(Away { until, kind, message }) = state.away.clone() {
-            return Some(kind.failure(until, message));
-        }
-        let until = state.limits.at(now).used_up_until()?;
-        let message = format!("{}: its limit is used up until {until}", self.label);
-        Some(ModelFailure::RateLimited { until, message })
+        // A limit that headers show as used up is none yet: some providers say when all of it is there again, not the next part.
+        let Away { until, kind, message } = state.away.clone()?;
+        Some(kind.failure(until, message))
     }
 
     async fn http(
@@ -349,6 +346,13 @@ impl Provider {
         let message = self.message(fault);
         let mut state = self.lock();
         let known = state.away.as_ref().is_some_and(|away| away.kind == fault.kind);
+        if fault.kind == Kind::RateLimited {
+            // When it may be asked again is what others have to know.
+            let ProviderLimits { requests, tokens } = &mut state.limits;
+            for limit in [requests, tokens].into_iter().flatten().filter(|limit| limit.remaining == 0) {
+                limit.resets_at = Some(until);
+            }
+        }
         state.away = Some(Away { until, kind: fault.kind, message });
         drop(state);
         if fault.kind == Kind::Unauthorised && !known {

@@ -97,7 +97,10 @@ impl Stand {
 
     pub fn issue(&self, number: u64, title: &str, body: &str) {
         let user = json!({"login": "somebody"});
-        self.answer(&format!("/issues/{number}"), json!({"number": number, "title": title, "body": body, "state": "open", "user": user, "labels": []}));
+        self.answer(
+            &format!("/issues/{number}"),
+            json!({"number": number, "title": title, "body": body, "state": "open", "user": user, "labels": []}),
+        );
     }
 
     pub fn pull(&self, number: u64, branch: &str, author: &str, body: &str) {
@@ -113,7 +116,8 @@ impl Stand {
     /// A file as the API shows it on the base branch.
     pub fn on_base(&self, path: &str, text: &str) {
         let bytes: Vec<u8> = text.bytes().collect();
-        let value = json!({"type": "file", "encoding": "base64", "size": text.len(), "sha": "1", "content": base64(&bytes)});
+        let value =
+            json!({"type": "file", "encoding": "base64", "size": text.len(), "sha": "1", "content": base64(&bytes)});
         self.answer(&format!("/contents/{path}"), value);
     }
 
@@ -228,7 +232,10 @@ fn serve(mut stream: TcpStream, said: &Mutex<Said>, root: &Path) {
 }
 
 fn whole(status: &str, kind: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -238,17 +245,30 @@ fn complete(said: &Mutex<Said>, body: &[u8]) -> Vec<u8> {
     let mut said = said.lock().unwrap();
     said.asked.push(asked);
     if said.answers.is_empty() {
-        return whole("400 Bad Request", "application/json", b"{\"error\": {\"message\": \"nothing is left to say\", \"type\": \"invalid_request_error\"}}");
+        return whole(
+            "400 Bad Request",
+            "application/json",
+            b"{\"error\": {\"message\": \"nothing is left to say\", \"type\": \"invalid_request_error\"}}",
+        );
     }
     let text = said.answers.remove(0);
     let usage = json!({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110});
     if !stream {
         let choice = json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
-        return whole("200 OK", "application/json", json!({"model": "scripted", "choices": [choice], "usage": usage}).to_string().as_bytes());
+        return whole(
+            "200 OK",
+            "application/json",
+            json!({"model": "scripted", "choices": [choice], "usage": usage}).to_string().as_bytes(),
+        );
     }
-    let piece = |choices: Value, usage: Value| format!("data: {}\n\n", json!({"id": "1", "model": "scripted", "choices": choices, "usage": usage}));
+    let piece = |choices: Value, usage: Value| {
+        format!("data: {}\n\n", json!({"id": "1", "model": "scripted", "choices": choices, "usage": usage}))
+    };
     let pieces = [
-        piece(json!([{"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": null}]), Value::Null),
+        piece(
+            json!([{"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": null}]),
+            Value::Null,
+        ),
         piece(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}]), Value::Null),
         piece(json!([]), usage),
         "data: [DONE]\n\n".to_owned(),
@@ -257,7 +277,14 @@ fn complete(said: &Mutex<Said>, body: &[u8]) -> Vec<u8> {
 }
 
 /// `git http-backend`, for who has the token.
-fn backend(root: &Path, method: &str, path: &str, query: &str, headers: &BTreeMap<String, String>, body: &[u8]) -> Vec<u8> {
+fn backend(
+    root: &Path,
+    method: &str,
+    path: &str,
+    query: &str,
+    headers: &BTreeMap<String, String>,
+    body: &[u8],
+) -> Vec<u8> {
     let expected = format!("Basic {}", base64(format!("x-access-token:{TOKEN}").as_bytes()));
     if headers.get("authorization") != Some(&expected) {
         let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -267,7 +294,11 @@ fn backend(root: &Path, method: &str, path: &str, query: &str, headers: &BTreeMa
     command.arg("http-backend").env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1");
     command.env("REQUEST_METHOD", method).env("PATH_INFO", path).env("QUERY_STRING", query);
     command.env("CONTENT_LENGTH", body.len().to_string()).env("REMOTE_ADDR", "127.0.0.1");
-    for (header, variable) in [("content-type", "CONTENT_TYPE"), ("git-protocol", "GIT_PROTOCOL"), ("content-encoding", "HTTP_CONTENT_ENCODING")] {
+    for (header, variable) in [
+        ("content-type", "CONTENT_TYPE"),
+        ("git-protocol", "GIT_PROTOCOL"),
+        ("content-encoding", "HTTP_CONTENT_ENCODING"),
+    ] {
         if let Some(value) = headers.get(header) {
             command.env(variable, value);
         }

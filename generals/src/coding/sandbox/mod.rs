@@ -192,7 +192,11 @@ impl Sandbox {
             true => {
                 std::fs::create_dir_all(&scaffold).map_err(SandboxError::Start)?;
                 #[cfg(target_os = "linux")]
-                hand_over(run.workspace).map_err(SandboxError::Start)?;
+                {
+                    let folder = run.workspace.to_owned();
+                    let handed = tokio::task::spawn_blocking(move || hand_over(&folder)).await;
+                    handed.map_err(std::io::Error::other).flatten().map_err(SandboxError::Start)?;
+                }
                 let order = Order {
                     stage: Stage::Leave,
                     root: false,

@@ -47,12 +47,6 @@ pub(super) fn assemble(order: &Order) -> Result<(), String> {
         Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
     })?;
     memory(root, 1 << 20, 0o755).map_err(failed("cannot begin a tree".into()))?;
-    for path in &order.read {
-        read_only(root, path).map_err(failed(format!("cannot show {}", path.display())))?;
-    }
-    for name in SETTINGS {
-        read_only(root, &Path::new("/etc").join(name)).map_err(failed(format!("cannot show /etc/{name}")))?;
-    }
     people(root).map_err(failed("cannot write /etc".into()))?;
     devices(root).map_err(failed("cannot make /dev".into()))?;
     for folder in MEMORY_FOLDERS {
@@ -61,6 +55,12 @@ pub(super) fn assemble(order: &Order) -> Result<(), String> {
         make_folder(&place)
             .and_then(|()| memory(&place, order.limits.memory / 2, 0o1777))
             .map_err(failed(folder.into()))?;
+    }
+    for path in &order.read {
+        read_only(root, path).map_err(failed(format!("cannot show {}", path.display())))?;
+    }
+    for name in SETTINGS {
+        read_only(root, &Path::new("/etc").join(name)).map_err(failed(format!("cannot show /etc/{name}")))?;
     }
     let workspace = inside(root, Path::new(WORKSPACE));
     step("cannot show the workspace", || {
@@ -112,7 +112,7 @@ fn memory(place: &Path, bytes: u64, mode: u32) -> io::Result<()> {
     Ok(mount("tmpfs", place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))?)
 }
 
-/// Shows a path of the machine at the same place, if it is there. A link stays a link.
+/// Shows a path of the machine at the same place, if it is there and that place is free. A link stays a link.
 fn read_only(root: &Path, path: &Path) -> io::Result<()> {
     let place = inside(root, path);
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
