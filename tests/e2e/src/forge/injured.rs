@@ -18,8 +18,6 @@ use super::{Counted, OWNER, Place, money, plan};
 
 /// How long a run may take until it stops where it is to.
 const STOP_MAX: Duration = Duration::from_secs(40);
-/// How long it may take after that to be done.
-const DONE_MAX: Duration = Duration::from_secs(90);
 const TYPE: &str = "coding-general";
 const TITLE: &str = "Sundays count as late days";
 
@@ -71,6 +69,8 @@ pub struct Came {
     pub steps: Vec<String>,
     /// Where a call that the model server counted was lost with who made it.
     pub lost: Vec<String>,
+    /// Folders of tasks that are there in the end.
+    pub left_behind: usize,
     /// Calls and tokens: of the ledger, and of the model server.
     pub used: money::Used,
     pub counted: Counted,
@@ -154,21 +154,7 @@ impl Ward {
             self.stopped(stop, held).await.with_context(|| self.team.logs())?;
             self.hurt(stop, victim).await?;
         }
-        let begun = Instant::now();
-        loop {
-            let failure = match plan::planned_once(&self.team, "shelf", issue, TITLE).await {
-                Ok(_) => break,
-                Err(failure) => failure,
-            };
-            if begun.elapsed() > DONE_MAX {
-                return Err(failure);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        // And it stays so when everything has come to rest.
-        self.team.rest(0).await?;
-        self.team.forge.look("settled").await?;
-        plan::planned_once(&self.team, "shelf", issue, TITLE).await?;
+        self.team.stays(async || plan::planned_once(&self.team, "shelf", issue, TITLE).await).await?;
         Ok(())
     }
 
@@ -254,6 +240,7 @@ impl Ward {
                 let (used, counted) = self.money().await?;
                 let now = Counted { calls: 0, input: counted.input - used.input, output: counted.output - used.output };
                 if now != missing {
+                    ensure!(*victim != Victim::ControlPlane, "{what}: a call was lost, though its run went on");
                     came.lost.push(what);
                     missing = now;
                 }
@@ -262,6 +249,7 @@ impl Ward {
         ensure!(gone > 0, "nobody was killed");
         (came.used, came.counted) = self.money().await?;
         self.team.nothing_refused().await?;
+        came.left_behind = self.team.left_behind().len();
         Ok(came)
     }
 
@@ -285,6 +273,7 @@ impl Came {
         json!({
             "steps": self.steps.len(), "kills": kills, "tokens_of_the_ledger": self.used.input + self.used.output,
             "tokens_counted_by_the_model_server": self.counted.input + self.counted.output, "calls_lost_with_their_run": self.lost,
+            "folders_left_behind": self.left_behind,
         })
     }
 }

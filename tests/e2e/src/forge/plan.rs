@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::reviews::events;
 use super::team::{Team, repository};
 use super::{BOT, OWNER};
 
@@ -103,7 +102,7 @@ pub async fn planned_once(team: &Team, name: &str, issue: u64, title: &str) -> R
         comments: 1,
         commits: 1,
     };
-    ensure!(found == wanted, "for #{issue} there is {found:?}, not {wanted:?}\n{}", team.logs());
+    ensure!(found == wanted, "for #{issue} there is {found:?}, not {wanted:?}");
     Ok(number)
 }
 
@@ -131,10 +130,8 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     forge.repository(&format!("{OWNER}/{name}")).await?;
     let title = "Sundays count as late days";
     let issue = open(team, name, title).await?;
-    let before = events(team).await?;
     label(team, name, issue).await?;
-    team.rest(before + 1).await?;
-    let pull = planned_once(team, name, issue, title).await?;
+    let pull = team.stays(async || planned_once(team, name, issue, title).await).await?;
     let whole = forge.get(&format!("{at}/pulls/{pull}")).await?;
     let body = whole["body"].as_str().unwrap_or_default();
     for heading in HEADINGS {
@@ -153,28 +150,29 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
         "{said:?}"
     );
 
-    let known = events(team).await?;
     let approval = comment(team, name, pull, "/approve").await?;
-    team.rest(known + 1).await?;
-    let after = forge.get(&format!("{at}/pulls/{pull}")).await?;
-    ensure!(
-        after["commits"].as_u64() > Some(1) && after["changed_files"].as_u64() >= Some(1),
-        "no commit after /approve: {after}\n{}",
-        team.logs()
-    );
+    let after = team
+        .stays(async || {
+            let after = forge.get(&format!("{at}/pulls/{pull}")).await?;
+            ensure!(
+                after["commits"] == 2 && after["changed_files"].as_u64() >= Some(1),
+                "no commit after /approve: {after}"
+            );
+            Ok(after)
+        })
+        .await?;
     ensure!(reactions(team, name, approval).await?.contains(&"eyes".to_owned()), "no receipt of /approve");
     let branch = format!("ai-agent%2Fissue-{issue}");
     ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("def sundays"), "the plan is implemented");
 
-    let known = events(team).await?;
     let wish = comment(team, name, pull, "/refine Name the day in a constant").await?;
-    team.rest(known + 1).await?;
-    let refined = forge.get(&format!("{at}/pulls/{pull}")).await?;
-    ensure!(
-        refined["commits"].as_u64() > after["commits"].as_u64(),
-        "no commit after /refine: {refined}\n{}",
-        team.logs()
-    );
+    let refined = team
+        .stays(async || {
+            let refined = forge.get(&format!("{at}/pulls/{pull}")).await?;
+            ensure!(refined["commits"] == 3, "no commit after /refine: {refined}");
+            Ok(refined)
+        })
+        .await?;
     ensure!(text(team, name, &branch, "shelf%2Ffines.py").await?.contains("SUNDAY"), "the request is carried out");
     let given = reactions(team, name, wish).await?;
     ensure!(
@@ -208,10 +206,14 @@ pub async fn quick(team: &Team, name: &str) -> Result<Value> {
     forge.repository(&format!("{OWNER}/{name}")).await?;
     let title = "Sundays count as late days";
     let issue = open(team, name, title).await?;
-    let before = events(team).await?;
     comment(team, name, issue, "/quickfix").await?;
-    team.rest(before + 1).await?;
-    let found = stands(team, name, issue).await?;
+    let found = team
+        .stays(async || {
+            let found = stands(team, name, issue).await?;
+            ensure!(found.labels.len() == 2 && found.comments > 0, "no quick fix: {found:?}");
+            Ok(found)
+        })
+        .await?;
     ensure!(found.branches == [format!("ai-agent/quickfix-issue-{issue}")], "{found:?}\n{}", team.logs());
     let [(pull, draft, of)] = &found.pulls[..] else { anyhow::bail!("{found:?}\n{}", team.logs()) };
     ensure!(!draft && *of == format!("[AI Agent QuickFix] Fix issue #{issue}: {title}"), "{found:?}");
@@ -219,5 +221,6 @@ pub async fn quick(team: &Team, name: &str) -> Result<Value> {
     let said = forge.list(&format!("{at}/issues/{issue}/comments")).await?;
     let line = format!("QuickFix applied. PR: #{pull}");
     ensure!(said.iter().any(|one| one["body"].as_str().is_some_and(|text| text.contains(&line))), "{said:?}");
+    ensure!(team.left_behind().is_empty(), "tasks that are over left {:?}", team.left_behind());
     Ok(json!({"pull": pull, "commits": found.commits}))
 }

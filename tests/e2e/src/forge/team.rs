@@ -1,7 +1,7 @@
 //! A control plane with its generals at the forge: the real programs, in stream mode or behind a sidecar.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -133,6 +133,19 @@ impl Team {
         self.there().await
     }
 
+    /// Where the coding agent keeps the folders of its tasks.
+    #[must_use]
+    pub fn workspace(&self) -> PathBuf {
+        self.world.folder().join("workspace")
+    }
+
+    /// What is left of tasks that are over.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.workspace()).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
     /// Waits until every general that was started has an instance that lives.
     ///
     /// # Errors
@@ -161,6 +174,7 @@ impl Team {
             format!("ANTHROPIC_BASE_URL={base}"),
             "ANTHROPIC_API_KEY=sk-ant-none".to_owned(),
             format!("OLLAMA_BASE_URL={base}"),
+            format!("WORKSPACE_DIR={}", self.workspace().display()),
             process::mindos()?.display().to_string(),
         ]);
         words.extend(["general", "--type", r#type, "--listen", &listen].map(str::to_owned));
@@ -264,6 +278,24 @@ impl Team {
             ensure!(begun.elapsed() < REST_MAX, "effects wait: {waiting:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Looks until what is looked for is there, then waits until nothing is open and looks once more: it is to stay so.
+    ///
+    /// # Errors
+    /// What `look` says in the end.
+    pub async fn stays<T>(&self, look: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let begun = Instant::now();
+        while let Err(failure) = look().await {
+            if begun.elapsed() > REST_MAX {
+                return Err(failure.context(self.logs()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.rest(0).await?;
+        self.forge.look("settled").await?;
+        self.rest(0).await?;
+        look().await
     }
 
     /// The ends of all logs.
