@@ -38,7 +38,7 @@ pub use event::Event;
 pub use evidence::examine;
 pub use forge::{Forge, ForgeFailure, RepositoryAccess};
 pub use intent::Intent;
-pub use profile::{Budget, EffectKind, Lookup, Profile, ProfileError, SecretPattern, Workflow};
+pub use profile::{Budget, EffectKind, Letters, Lookup, Profile, ProfileError, SecretPattern, Workflow};
 pub use report::{Finding, NO_MODEL, Place, Report, Severity, analyse};
 pub use request::{RequestError, decode};
 pub use select::{Selected, select};

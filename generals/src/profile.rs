@@ -38,7 +38,7 @@ pub struct Profile {
     /// Word and path lists the analyses look for.
     #[serde(default)]
     pub words: BTreeMap<String, Vec<String>>,
-    /// What credentials look like.
+    /// What credentials look like, besides the formats that all generals know.
     #[serde(default)]
     pub secrets: Vec<SecretPattern>,
     /// Advice by the code of the finding it answers; `{name}` stands for a member of the finding's data.
@@ -83,9 +83,28 @@ pub struct SecretPattern {
     pub prefix: String,
     /// Fewest letters behind the prefix; 0 when the prefix alone tells.
     pub min: usize,
-    /// Letters accepted besides ASCII letters and digits.
+    /// Most letters behind it, where more make it something else.
+    #[serde(default)]
+    pub max: Option<usize>,
+    /// Which letters it is made of.
+    #[serde(default)]
+    pub letters: Letters,
+    /// Letters accepted besides those.
     #[serde(default)]
     pub also: String,
+}
+
+/// Letters that a credential is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Letters {
+    /// ASCII letters and digits.
+    #[default]
+    Any,
+    /// Hexadecimal digits.
+    Hex,
+    /// Capitals and digits.
+    Upper,
 }
 
 /// Why a profile cannot be used.

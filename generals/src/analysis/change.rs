@@ -24,9 +24,7 @@ fn size(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     if !event.is_change() {
         return;
     }
-    let (Some(additions), Some(deletions)) =
-        (event.number("pull_request.additions"), event.number("pull_request.deletions"))
-    else {
+    let Some((additions, deletions)) = event.lines() else {
         return findings.add(
             Severity::Info,
             "size.unknown",
@@ -35,7 +33,7 @@ fn size(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
         );
     };
     let lines = additions.saturating_add(deletions);
-    let files = event.number("pull_request.changed_files").unwrap_or(0);
+    let files = event.files_number().unwrap_or(0);
     let minutes = lines.div_ceil(profile.threshold("lines_per_minute").max(1)).max(1);
     let (code, severity, word) = if lines <= profile.threshold("small_lines") {
         ("size.small", Severity::Info, "small")
@@ -158,11 +156,9 @@ pub(super) const SHAPE: Analysis = Analysis {
 
 fn shape(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let limit = |name: &str| profile.threshold(name);
-    if let Some(files) = event.number("pull_request.changed_files") {
-        let lines = event
-            .number("pull_request.additions")
-            .unwrap_or(0)
-            .saturating_add(event.number("pull_request.deletions").unwrap_or(0));
+    if let Some(files) = event.files_number().filter(|_| event.is_change()) {
+        let (additions, deletions) = event.lines().unwrap_or_default();
+        let lines = additions.saturating_add(deletions);
         let per_file = lines / files.max(1);
         let wide = files > limit("wide_files");
         let (code, severity) = if wide { ("shape.wide", Severity::Warning) } else { ("shape.breadth", Severity::Info) };
@@ -218,7 +214,8 @@ fn directories(event: &Evidence<'_>, scattered: u64, findings: &mut Findings) {
         severity,
         code,
         format!(
-            "The push touches {} in {}: {}.",
+            "The {} touches {} in {}: {}.",
+            event.noun(),
             count(files.len() as u64, "file"),
             count(number, "top-level directory"),
             names.join(", ")

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::Analysis;
+use crate::change::Conventional;
 use crate::event::Topic;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, mentions, path_fits};
@@ -10,7 +11,6 @@ use crate::Profile;
 use crate::evidence::Evidence;
 
 const NAME_MAX: usize = 80;
-const TITLE_MAX: usize = 120;
 
 pub(super) const READINESS: Analysis = Analysis {
     name: "readiness",
@@ -226,10 +226,25 @@ fn docs(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     }
 }
 
+/// The word lists that [`section`] reads.
+pub(crate) const SECTION_WORDS: &[&str] = &["section.fixed", "section.added", "section.removed", "section.security"];
+
+/// The section of a changelog that a title belongs in, by its kind or its first word.
+pub(crate) fn section(profile: &Profile, title: &Conventional) -> &'static str {
+    let fits = |words: &str| profile.words(words).iter().any(|word| *word == title.kind || *word == title.first);
+    let sections = [
+        ("section.fixed", "Fixed"),
+        ("section.added", "Added"),
+        ("section.removed", "Removed"),
+        ("section.security", "Security"),
+    ];
+    sections.iter().find(|(words, _)| fits(words)).map_or("Changed", |(_, name)| name)
+}
+
 pub(super) const CHANGELOG: Analysis = Analysis {
     name: "changelog",
     thresholds: &[],
-    words: &["section.fixed", "section.added", "section.removed", "section.security"],
+    words: SECTION_WORDS,
     codes: &["changelog.entry"],
     run: changelog,
 };
@@ -240,25 +255,8 @@ fn changelog(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
         return;
     }
     let (Some(title), Some(number)) = (event.title(), event.subject_number()) else { return };
-    let title = clipped(title, TITLE_MAX);
-    let (prefix, text) = match title.split_once(": ") {
-        Some((prefix, text)) if !text.is_empty() && prefix.len() <= 40 && !prefix.contains(' ') => (prefix, text),
-        _ => ("", title.as_str()),
-    };
-    let breaking = prefix.ends_with('!');
-    let kind = prefix.split(['(', '!']).next().unwrap_or_default().to_lowercase();
-    let first = text.split(' ').next().unwrap_or_default().to_lowercase();
-    let fits = |section: &str| profile.words(section).iter().any(|word| *word == kind || *word == first);
-    let sections = [
-        ("section.fixed", "Fixed"),
-        ("section.added", "Added"),
-        ("section.removed", "Removed"),
-        ("section.security", "Security"),
-    ];
-    let section = sections.iter().find(|(words, _)| fits(words)).map_or("Changed", |(_, name)| name);
-    let text = text.trim_end_matches('.');
-    let mut letters = text.chars();
-    let text: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    let read = Conventional::of(title);
+    let (section, text, breaking) = (section(profile, &read), read.sentence(), read.breaking);
     let mark = if breaking { "**Breaking:** " } else { "" };
     let entry = format!("- {mark}{text} (#{number})");
     findings.add(

@@ -10,6 +10,8 @@ mod quality;
 mod sorting;
 mod trust;
 
+pub(crate) use delivery::{SECTION_WORDS, section};
+
 use crate::Profile;
 use crate::evidence::Evidence;
 use crate::report::Findings;

@@ -111,16 +111,17 @@ fn tests(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
                 findings.add(
                     Severity::Info,
                     "tests.no_code",
-                    "The push touches no code and no tests.".to_owned(),
+                    format!("The {} touches no code and no tests.", event.noun()),
                     data,
                 );
             }
             (code, 0) => {
-                let text = format!("The push touches {} and no test.", count(code, "code file"));
+                let text = format!("The {} touches {} and no test.", event.noun(), count(code, "code file"));
                 findings.add(Severity::Warning, "tests.untouched", text, data);
             }
             (code, tests) => {
-                let text = format!("The push touches {} and {}.", count(code, "code file"), count(tests, "test file"));
+                let counted = (count(code, "code file"), count(tests, "test file"));
+                let text = format!("The {} touches {} and {}.", event.noun(), counted.0, counted.1);
                 findings.add(Severity::Info, "tests.touched", text, data);
             }
         };

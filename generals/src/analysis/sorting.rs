@@ -1,11 +1,13 @@
 //! Where an event belongs and how soon it wants somebody: labels, relations, age, urgency.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::Analysis;
 use crate::event::Topic;
 use crate::report::{Findings, Severity};
-use crate::text::{clipped, count, mentions, references, span};
+use crate::text::{clipped, count, mentions, path_fits, references, span};
 use crate::Profile;
 use crate::evidence::Evidence;
 
@@ -29,7 +31,8 @@ fn texts<'a>(event: &'a Evidence<'_>) -> Vec<&'a str> {
 
 fn labels(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let texts = texts(event);
-    if texts.is_empty() {
+    let files = event.files();
+    if texts.is_empty() && files.is_empty() {
         return;
     }
     let carried = event.labels();
@@ -39,19 +42,36 @@ fn labels(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
         findings.add(Severity::Info, "labels.carried", text, json!({"labels": named}));
     }
     let mut any = false;
-    for (list, words) in &profile.words {
-        let Some(label) = list.strip_prefix("label.") else { continue };
+    let labels: BTreeSet<&str> = profile
+        .words
+        .keys()
+        .filter_map(|list| list.strip_prefix("label.").or_else(|| list.strip_prefix("label_paths.")))
+        .collect();
+    for label in labels {
         if carried.iter().any(|one| one.eq_ignore_ascii_case(label)) {
             continue;
         }
-        let because: Vec<&String> =
-            words.iter().filter(|word| texts.iter().any(|text| mentions(text, word))).take(5).collect();
-        if !because.is_empty() {
-            any = true;
-            let reasons: Vec<&str> = because.iter().map(|word| word.as_str()).collect();
-            let text = format!("The label {label} would fit: it speaks of {}.", reasons.join(", "));
-            findings.add(Severity::Notice, "labels.suggested", text, json!({"label": label, "because": reasons}));
+        let words = profile.words(&format!("label.{label}"));
+        let said = words.iter().filter(|word| texts.iter().any(|text| mentions(text, word)));
+        let reasons: Vec<&str> = said.map(String::as_str).take(5).collect();
+        let paths = profile.words(&format!("label_paths.{label}"));
+        // One file among many says little; half of them say what it is about.
+        let touched = files.iter().filter(|file| path_fits(file.path, paths)).count() as u64;
+        let by_files = touched > 0 && touched.saturating_mul(2) >= files.len() as u64;
+        if reasons.is_empty() && !by_files {
+            continue;
         }
+        any = true;
+        let mut because = Vec::new();
+        if !reasons.is_empty() {
+            because.push(format!("it speaks of {}", reasons.join(", ")));
+        }
+        if by_files {
+            because.push(format!("it touches {} of that kind", count(touched, "file")));
+        }
+        let text = format!("The label {label} would fit: {}.", because.join("; "));
+        let data = json!({"label": label, "because": reasons, "files": if by_files { touched } else { 0 }});
+        findings.add(Severity::Notice, "labels.suggested", text, data);
     }
     if !any && carried.is_empty() {
         let text = "No keyword tells which label would fit.".to_owned();
@@ -163,6 +183,17 @@ fn urgency(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     }
     if matches!(event.text("deployment_status.state"), Some("failure" | "error")) {
         reasons.push((points("deployment_points"), "a deployment failed".to_owned()));
+    }
+    // A profile that names no such files has no points for them.
+    let urgent: Vec<String> = event
+        .files()
+        .iter()
+        .filter(|file| path_fits(file.path, profile.words("urgent_paths")))
+        .map(|file| clipped(file.path, NAME_MAX))
+        .take(3)
+        .collect();
+    if let (false, Some(points)) = (urgent.is_empty(), profile.thresholds.get("path_points")) {
+        reasons.push((*points, format!("it touches {}", urgent.join(", "))));
     }
     let comments = event.number("issue.comments").or_else(|| event.number("pull_request.comments")).unwrap_or(0);
     if comments >= points("discussion_comments") {

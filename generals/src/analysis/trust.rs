@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Analysis;
-use crate::profile::SecretPattern;
 use crate::report::{Findings, Severity, nothing};
 use crate::text::{clipped, count, path_fits};
+use crate::tools::secrets;
 use crate::Profile;
 use crate::evidence::Evidence;
 
@@ -82,22 +82,15 @@ fn permissions(event: &Evidence<'_>, findings: &mut Findings) {
 }
 
 pub(super) const SECRETS: Analysis =
-    Analysis { name: "secrets", thresholds: &[], words: &[], codes: &["secrets.found", "secrets.none"], run: secrets };
+    Analysis { name: "secrets", thresholds: &[], words: &[], codes: &["secrets.found", "secrets.none"], run: in_texts };
 
 /// Says what kind of credential stands where, never the credential.
-fn secrets(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
+fn in_texts(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
     let writings = event.writings();
-    let mut found: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut found: BTreeMap<(String, &str), u64> = BTreeMap::new();
     for &(place, text) in &writings {
-        for pattern in &profile.secrets {
-            let times = occurrences(text, pattern);
-            if times > 0 {
-                *found.entry((pattern.name.as_str(), place)).or_default() += times;
-            }
-        }
-        let times = passwords_in_urls(text);
-        if times > 0 {
-            *found.entry(("password in a URL", place)).or_default() += times;
+        for (kind, times) in secrets::in_text(text, &profile.secrets) {
+            *found.entry((kind, place)).or_default() += times;
         }
     }
     for ((kind, place), times) in &found {
@@ -109,33 +102,6 @@ fn secrets(profile: &Profile, event: &Evidence<'_>, findings: &mut Findings) {
         let text = format!("No known form of credential in {}.", count(number, "text"));
         findings.add(Severity::Info, "secrets.none", text, json!({"texts": number}));
     }
-}
-
-fn occurrences(text: &str, pattern: &SecretPattern) -> u64 {
-    if pattern.prefix.is_empty() {
-        return 0;
-    }
-    let fits = |(at, _): &(usize, &str)| {
-        let before = text[..*at].chars().next_back();
-        let behind = &text[at + pattern.prefix.len()..];
-        let accepted = |letter: &char| letter.is_ascii_alphanumeric() || pattern.also.contains(*letter);
-        !before.is_some_and(|letter| letter.is_ascii_alphanumeric())
-            && behind.chars().take_while(accepted).take(pattern.min).count() >= pattern.min
-    };
-    text.match_indices(&pattern.prefix).filter(fits).count() as u64
-}
-
-/// `scheme://name:password@host`, where the password is more than a placeholder.
-fn passwords_in_urls(text: &str) -> u64 {
-    let has_password = |rest: &&str| {
-        let end =
-            rest.find(|letter: char| letter.is_whitespace() || matches!(letter, '/' | '"' | '\'' | '<' | '>' | ')'));
-        let authority = &rest[..end.unwrap_or(rest.len())];
-        let Some((credentials, host)) = authority.rsplit_once('@') else { return false };
-        let Some((_, password)) = credentials.split_once(':') else { return false };
-        !host.is_empty() && password.len() >= 4 && !password.starts_with(['$', '*', '{', '['])
-    };
-    text.split("://").skip(1).filter(has_password).count() as u64
 }
 
 pub(super) const PATHS: Analysis = Analysis {
@@ -183,18 +149,18 @@ mod tests {
     fn kinds(text: &str) -> Vec<String> {
         let profile = Profile::stock("security-general").unwrap();
         let report = crate::analyse(&profile, &event(text), mindos_model::Timestamp(0));
-        assert!(!serde_json::to_string(&report).unwrap().contains("ZZZZZZZZ"), "a secret was repeated");
+        assert!(!serde_json::to_string(&report).unwrap().contains("ZQ7XK2MB"), "a secret was repeated");
         let found = report.findings.iter().filter(|finding| finding.code == "secrets.found");
         found.map(|finding| finding.data["kind"].as_str().unwrap().to_owned()).collect()
     }
 
     #[test]
     fn credentials_are_found_and_never_repeated() {
-        let z = |number: usize| "Z".repeat(number);
-        assert_eq!(kinds(&format!("token ghp_{} here", z(36))), ["GitHub token"]);
-        assert_eq!(kinds(&format!("AKIA{}", z(16))), ["AWS access key"]);
-        assert_eq!(kinds("-----BEGIN RSA PRIVATE KEY-----"), ["private key"]);
-        assert_eq!(kinds(&format!("postgres://app:{}@db/x", z(9))), ["password in a URL"]);
+        const VALUE: &str = "ZQ7XK2MB9TD4WR6PZQ8XN3VC5HJ1LFZY0GKQ";
+        assert_eq!(kinds(&format!("token ghp_{VALUE} here")), ["GitHub token"]);
+        assert_eq!(kinds(&format!("AKIA{}", &VALUE[..16])), ["AWS access key"]);
+        assert_eq!(kinds(&format!("-----BEGIN RSA PRIVATE KEY-----\n{VALUE}")), ["private key"]);
+        assert_eq!(kinds(&format!("postgres://app:{}@db/x", &VALUE[..9])), ["password in a URL"]);
     }
 
     #[test]

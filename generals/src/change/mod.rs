@@ -20,6 +20,7 @@ use mindos_model::Timestamp;
 pub use conventional::Conventional;
 pub use diff::{DiffError, hunks, parse};
 pub use owners::Owners;
+pub(crate) use sides::{State, differences};
 pub use tree::{Tree, TreeError};
 
 /// Most files of a change that are looked at; GitHub lists no more than 3000.

@@ -97,6 +97,8 @@ impl Forge {
         let mut clone =
             Clone { directory, url, wish, branch: None, commit: String::new(), repository, online };
         clone.step("init", &["init", "--quiet", "--template=", "."]).await?;
+        // Kept, so that git run there by others sees the files as they were written.
+        clone.step("init", &["config", "core.symlinks", if clone.wish.links { "true" } else { "false" }]).await?;
         let (name, branch) = clone.named().await?;
         clone.fetch("fetch", &name, clone.wish.depth.max(1)).await?;
         clone.commit = clone.resolved("FETCH_HEAD").await?;

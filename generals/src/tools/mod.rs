@@ -5,6 +5,7 @@
 
 mod dependencies;
 mod drift;
+mod files;
 mod history;
 mod interfaces;
 mod licences;
@@ -33,3 +34,6 @@ pub(crate) const ALL: &[Analysis] = &[
 pub(crate) fn find(name: &str) -> Option<&'static Analysis> {
     ALL.iter().find(|tool| tool.name == name)
 }
+
+#[cfg(test)]
+mod golden_tests;

@@ -1,0 +1,7 @@
+module acme.io/x
+
+go 1.22
+
+require golang.org/x/net v0.21.0
+
+replace acme.io/y => ../y

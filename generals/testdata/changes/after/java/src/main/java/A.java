@@ -1,0 +1,6 @@
+package a;
+
+public class A {
+    public long size() { return 0; }
+    private void hidden() { }
+}

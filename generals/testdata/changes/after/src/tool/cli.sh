@@ -1,0 +1,3 @@
+case "$1" in
+  --force) force=1 ;;
+esac
