@@ -130,8 +130,8 @@ fn body(report: &Report) -> &str {
 fn a_change_is_read_shown_to_the_model_and_remarked_on() {
     let (paths, model) = (paths(), Arc::new(Model(Mutex::default())));
     let report = go(&paths, Brain::Fake(model.clone()), "ann").unwrap();
-    let asked = model.0.lock().unwrap();
-    let Message::User(text) = &asked[0].messages[0] else { panic!() };
+    let asked = model.0.lock().unwrap()[0].clone();
+    let Message::User(text) = &asked.messages[0] else { panic!() };
     assert!(text.contains("    2 +fn b() {}") && text.contains("feat: a thing"), "{text}");
     let kinds: Vec<_> = report.effects.iter().map(|it| it.kind).collect();
     assert_eq!(kinds, ["comment", "review", "check"]);
