@@ -10,9 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use mindos_generals::model::{
-    Ask, Message, Meter, ModelOptions, ModelSettings, Models, Schema, Stop, ToolSpec,
-};
+use mindos_generals::model::{Ask, Message, Meter, ModelOptions, ModelSettings, Models, Schema, Stop, ToolSpec};
 use mindos_outgoing::{Outgoing, Request, Target};
 use mindos_sdk::Ceilings;
 use serde::Deserialize;
@@ -75,7 +73,8 @@ impl Aimock {
     async fn counted(&self) -> BTreeMap<String, (u32, u64, u64)> {
         let mut counted = BTreeMap::new();
         for entry in self.journal().await.unwrap() {
-            let whole = entry["response"]["status"] == 200 && entry["response"]["fixture"]["response"]["usage"].is_object();
+            let whole =
+                entry["response"]["status"] == 200 && entry["response"]["fixture"]["response"]["usage"].is_object();
             if !whole {
                 continue;
             }
@@ -150,11 +149,7 @@ async fn every_dialect_speaks_calls_tools_answers_by_schema_and_is_charged_what_
         let call = &said.calls[0];
         assert_eq!((call.name.as_str(), &call.arguments), ("get_weather", &json!({"city": "Oslo"})), "{name}");
         ask.messages.push(Message::said(&said));
-        ask.messages.push(Message::Tool {
-            call: call.id.clone(),
-            name: call.name.clone(),
-            output: "rain".to_owned(),
-        });
+        ask.messages.push(Message::Tool { call: call.id.clone(), name: call.name.clone(), output: "rain".to_owned() });
         let said = models.ask(&meter, &ask).await.unwrap();
         assert_eq!((said.text.as_str(), said.stop), ("It rains in Oslo.", Stop::End), "{name}");
 
@@ -173,7 +168,7 @@ async fn every_dialect_speaks_calls_tools_answers_by_schema_and_is_charged_what_
         assert_eq!(used.len(), 1);
         assert_eq!((used[0].calls, used[0].input_tokens, used[0].output_tokens), (calls, input, output), "{name}");
         assert_eq!(calls, 6, "{name}: hello, tool, its result, answer, repair, and after the limit");
-        assert_eq!(used[0].model, format!("{name}:{model}"));
+        assert_eq!(used[0].model, *model);
         assert_eq!(used[0].cost_micros, input * PRICES.0 + output * PRICES.1, "{name}: to the millionth");
     }
 }
@@ -220,4 +215,74 @@ async fn a_run_over_its_ceiling_stops_within_one_call() {
     let spent = meter.used()[0].cost_micros;
     assert!(spent <= ceiling && spent == answers * one, "{spent} of {ceiling} in {answers} calls");
     assert_eq!(mock.counted().await["/v1/chat/completions"].0 as u64, answers, "nothing was asked after it");
+}
+
+/// A counter of llama.cpp's server.
+async fn metric(origin: &str, key: &str, name: &str) -> u64 {
+    let target = Target::parse(&format!("{origin}/metrics"), true).unwrap();
+    let mut request = Request::new(Method::GET, target);
+    request.headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+    let answer = Outgoing::new().send(request).await.unwrap();
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("llamacpp:{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse::<f64>().unwrap() as u64
+}
+
+/// A real server with a model of random weights: see what starts it in the project's notes on testing. Its words are noise.
+#[tokio::test]
+#[ignore = "needs MINDOS_TEST_LLAMA_URL, a llama-server with --metrics and the key in MINDOS_TEST_LLAMA_KEY"]
+async fn a_real_server_counts_what_is_charged_obeys_schemas_and_is_told_when_its_client_goes() {
+    let origin =
+        std::env::var("MINDOS_TEST_LLAMA_URL").expect("MINDOS_TEST_LLAMA_URL is the address of a llama-server");
+    let key = std::env::var("MINDOS_TEST_LLAMA_KEY").unwrap_or_default();
+    for (provider, base) in [("openai", "/v1"), ("anthropic", "")] {
+        let models = |key: &str| {
+            let options = ModelOptions {
+                models: vec![format!("{provider}:tiny,url={origin}{base},key-env=KEY")],
+                model_concurrency: 4,
+                model_timeout: 60,
+                ..ModelOptions::default()
+            };
+            Models::from(&ModelSettings::read(&options, &|_| Some(key.to_owned())).unwrap())
+        };
+        let (asked, meter) = (models(&key), unlimited());
+        let before =
+            (metric(&origin, &key, "prompt_tokens_total").await, metric(&origin, &key, "tokens_predicted_total").await);
+        let ask = Ask { output_tokens_max: 16, temperature: Some(0.0), ..Ask::of("Be brief.", "Say hello.") };
+        for _ in 0..3 {
+            asked.ask(&meter, &ask).await.unwrap();
+        }
+        let after =
+            (metric(&origin, &key, "prompt_tokens_total").await, metric(&origin, &key, "tokens_predicted_total").await);
+        let used = meter.used().remove(0);
+        assert_eq!(used.output_tokens, after.1 - before.1, "{provider}: tokens written");
+        assert_eq!(used.input_tokens - used.cached_input_tokens, after.0 - before.0, "{provider}: tokens read anew");
+
+        let failure = models("wrong").ask(&unlimited(), &ask).await.unwrap_err();
+        assert_eq!(failure.kind(), "unauthorised", "{provider}: {failure}");
+        let long = Ask::of("", "word ".repeat(40_000));
+        let failure = asked.ask(&unlimited(), &long).await.unwrap_err();
+        assert_eq!(failure.kind(), "context_too_long", "{provider}: {failure}");
+        if provider == "openai" {
+            let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+                "additionalProperties": false});
+            let schema = Schema::new(schema).unwrap();
+            let (answer, _) = asked.structured::<Value>(&unlimited(), Ask::of("", "Is it so?"), &schema).await.unwrap();
+            assert!(answer["ok"].is_boolean(), "{answer}");
+        }
+
+        let endless = Ask { output_tokens_max: 100_000, ..Ask::of("", "Go on for ever.") };
+        let (asker, spent) = (asked.clone(), meter.clone());
+        let going = tokio::spawn(async move { asker.ask(&spent, &endless).await });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while metric(&origin, &key, "requests_processing").await == 0 && !going.is_finished() {
+            assert!(Instant::now() < deadline, "{provider}: it does not begin");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        going.abort();
+        while metric(&origin, &key, "requests_processing").await > 0 {
+            assert!(Instant::now() < deadline, "{provider}: it goes on for nobody");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
