@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn a_log_is_read_oldest_first() {
-        let log = "\u{1e}\0b2\0a1 c3\0Ann\0a@x\02026-01-02T03:04:05+02:00\0Merge\n\nwhy \u{1e}\n\0\0\n3\t1\tsrc/a\0-\t-\ti.png\0\
-                   0\t0\t\0\u{1e}\0new\0\u{1e}\0a1\0\0Bob\0b@x\02026-01-01T00:00:00Z\0first\0\0";
+        let log = "\u{1e}\0b2\0a1 c3\0Ann\0a@x\u{0}2026-01-02T03:04:05+02:00\0Merge\n\nwhy \u{1e}\n\0\0\n3\t1\tsrc/a\0-\t-\ti.png\0\
+                   0\t0\t\0\u{1e}\0new\0\u{1e}\0a1\0\0Bob\0b@x\u{0}2026-01-01T00:00:00Z\0first\0\0";
         let (commits, cut) = parse(log.as_bytes());
         assert!(!cut && commits.len() == 2);
         assert_eq!((&*commits[0].sha, commits[0].parents.len(), commits[0].touched.len()), ("a1", 0, 0));
@@ -113,9 +113,14 @@ mod tests {
 
     #[test]
     fn odd_logs_are_survived() {
-        for log in
-            ["", "\u{1e}", "\u{1e}\0a\0b", "x\0\u{1e}\0a\0b\0c\0d\0e\0f\01\t2\t\0", "é", "\u{1e}\0\0\0\0\0\0\0\u{1e}"]
-        {
+        for log in [
+            "",
+            "\u{1e}",
+            "\u{1e}\0a\0b",
+            "x\0\u{1e}\0a\0b\0c\0d\0e\0f\u{0}1\t2\t\0",
+            "é",
+            "\u{1e}\0\0\0\0\0\0\0\u{1e}",
+        ] {
             let _ = parse(log.as_bytes());
         }
         assert_eq!((offset("é"), offset("2026-01-01T00:00:00-05:30"), offset("")), (None, Some(-330), None));

@@ -16,17 +16,12 @@ pub(crate) struct State {
     numbers: Numbers,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 enum Numbers {
     /// `text` is the whole file.
+    #[default]
     All,
     Shown(Vec<u32>),
-}
-
-impl Default for Numbers {
-    fn default() -> Numbers {
-        Numbers::All
-    }
 }
 
 impl State {

@@ -7,8 +7,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// What a path is answered with: status, headers, body.
-type Answers = HashMap<String, Vec<(u16, String, String)>>;
+/// Status, headers, body.
+type Given = (u16, String, String);
+/// What a path is answered with.
+type Answers = HashMap<String, Vec<Given>>;
 
 /// A server that answers by path, each answer once and the last one for good, and keeps what it was asked.
 struct Stub {
@@ -76,11 +78,11 @@ fn access(url: &str) -> RepositoryAccess {
     }
 }
 
-fn ok(body: &str) -> Vec<(u16, String, String)> {
+fn ok(body: &str) -> Vec<Given> {
     vec![(200, String::new(), body.to_owned())]
 }
 
-fn answers(list: Vec<(&str, Vec<(u16, String, String)>)>) -> Answers {
+fn answers(list: Vec<(&str, Vec<Given>)>) -> Answers {
     list.into_iter().map(|(path, list)| (format!("/repos/o/r{path}"), list)).collect()
 }
 

@@ -406,7 +406,8 @@ fn assigned(line: &str, setting: Setting) -> Vec<(usize, usize, &'static str)> {
     for at in 0..bytes.len() {
         // Behind a name in quotes, a comma gives it its value: `define('NAME', 'value')`.
         let pair = bytes[at] == b',' && at > 0 && matches!(bytes[at - 1], b'"' | b'\'');
-        if !matches!(bytes[at], b'=' | b':') && !pair && !(bytes[at] == b' ' && setting != Setting::Code) {
+        let option = bytes[at] == b' ' && setting != Setting::Code;
+        if !matches!(bytes[at], b'=' | b':') && !pair && !option {
             continue;
         }
         // `::` of paths, and the first half of `:=`, `==` and `=>`.
