@@ -270,12 +270,6 @@ async fn answer(
         }
         return response.body(Body::from(body.to_string())).unwrap();
     }
-    if let Ok(path) = std::env::var("MINDOS_FORGE_LOG") {
-        use std::io::Write as _;
-        let line = json!({ "method": method.as_str(), "uri": uri.to_string(), "body": String::from_utf8_lossy(&body) });
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        file.write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
     assert_eq!(headers["accept"], "application/vnd.github+json");
     assert_eq!(headers["x-github-api-version"], "2022-11-28");
     assert!(headers["user-agent"].to_str().unwrap().starts_with("mindos/"));
