@@ -109,7 +109,9 @@ pub fn apply(
             Some(known) => Ok(known.clone()),
             None => look(folder, path, rules),
         };
-        match before.and_then(|before| edited(edit, before, shown.contains(path) || files.contains_key(path))) {
+        // Made by this very answer, or seen to its end.
+        let known = shown.contains(path) || !folder.join(path).exists();
+        match before.and_then(|before| edited(edit, before, known)) {
             Ok(after) => drop(files.insert(path, after)),
             Err(fault) => faults.push(format!("edit {}: {fault}", number + 1)),
         }
