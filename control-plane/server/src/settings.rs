@@ -8,6 +8,7 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! tasks: {label: ai-help}                       # see `tasks::settings`
+//! feedback: {reactions: true}                   # see `feedback::settings`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
@@ -41,6 +42,7 @@ use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewS
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
 use crate::effects::settings::{self as effect_settings, EffectSettings, EffectsSection, GithubSection};
+use crate::feedback::settings::{Configured as FeedbackConfigured, FeedbackSection, FeedbackSettings};
 use crate::http::GithubAccess;
 use crate::ingest::doors::Doors;
 use crate::ingest::generic::GenericSetting;
@@ -155,6 +157,8 @@ struct Settings {
     #[serde(default, rename = "github")]
     forge: GithubSection,
     tasks: Option<TaskSection>,
+    #[serde(default)]
+    feedback: FeedbackSection,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -193,6 +197,7 @@ struct Checked {
     token_review: Arc<Vec<TokenReview>>,
     effects: Arc<EffectSettings>,
     tasks: Arc<TaskSettings>,
+    feedback: Arc<FeedbackSettings>,
 }
 
 impl Checked {
@@ -224,6 +229,7 @@ impl Checked {
             effects,
             forge,
             tasks,
+            feedback,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -258,6 +264,7 @@ impl Checked {
             token_review: Arc::new(token_reviews(&token_review, secrets)?),
             effects: Arc::new(effects),
             tasks: Arc::new(TaskSettings::new(tasks.as_ref(), &base.environment.rabbitmq, secrets)?),
+            feedback: Arc::new(FeedbackSettings::new(&feedback)?),
         })
     }
 }
@@ -311,6 +318,8 @@ pub struct InForce {
     pub effects: effect_settings::Configured,
     /// What is a task, and where they come from.
     pub tasks: TasksConfigured,
+    /// How GitHub is asked for reactions.
+    pub feedback: FeedbackConfigured,
     /// Whom we are on GitHub.
     pub own_logins: OwnLogins,
 }
@@ -334,7 +343,8 @@ impl InForce {
             token_review,
             effects,
             tasks,
-            own_logins: _,
+            feedback,
+            own_logins,
         } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));
@@ -354,8 +364,10 @@ impl InForce {
         redact::set_rules(&checked.redact);
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
+        own_logins.set(checked.effects.author().map(str::to_owned).as_slice());
         effects.store(Arc::clone(&checked.effects));
         tasks.store(Arc::clone(&checked.tasks));
+        feedback.store(Arc::clone(&checked.feedback));
         logging::set_filter(&checked.log);
     }
 }
