@@ -82,7 +82,8 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream, logs } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, coding, stream, logs } =
+        options;
     logs::start(&logs).map_err(|error| StartError::Log(error.to_string()))?;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,

@@ -161,7 +161,10 @@ impl Profile {
     /// `UnknownType`, naming the types there are.
     pub fn stock(general_type: &str) -> Result<Profile, ProfileError> {
         let wanted = if general_type == "general" { "general-purpose" } else { general_type };
-        let found = STOCK.iter().chain(FURTHER).find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
+        let found = STOCK
+            .iter()
+            .chain(FURTHER)
+            .find(|(name, _)| *name == wanted || name.strip_suffix("-general") == Some(wanted));
         let (_, text) = found.ok_or_else(|| ProfileError::UnknownType {
             name: general_type.chars().take(64).collect(),
             known: STOCK.iter().chain(FURTHER).map(|(name, _)| *name).collect::<Vec<_>>().join(", "),

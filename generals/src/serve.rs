@@ -53,7 +53,14 @@ impl Served {
         self.run(event, access, meter, steps, None).go().await
     }
 
-    fn run(&self, event: Event, access: Option<RepositoryAccess>, meter: Meter, steps: Steps, blobs: Option<Blobs>) -> Run {
+    fn run(
+        &self,
+        event: Event,
+        access: Option<RepositoryAccess>,
+        meter: Meter,
+        steps: Steps,
+        blobs: Option<Blobs>,
+    ) -> Run {
         let Served { profile, brain, outgoing, hands } = self.clone();
         let hands = Hands { blobs, ..hands };
         Run { profile, event: Arc::new(event), outgoing, access, brain, meter, steps, hands, now: now() }

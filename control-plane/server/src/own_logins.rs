@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use tokio::sync::watch;
+
 use crate::ingest::github_trust::Logins;
 
 /// Logins that may be known.
@@ -54,26 +56,25 @@ impl OwnLogins {
         });
     }
 
+    /// Learns under which logins credentials turn out to write, until `drain` turns true.
+    pub async fn follow(self, mut author: watch::Receiver<Option<Arc<str>>>, mut drain: watch::Receiver<bool>) {
+        loop {
+            if let Some(login) = author.borrow_and_update().as_deref() {
+                self.learn(login);
+            }
+            tokio::select! {
+                changed = author.changed() => if changed.is_err() { return },
+                _ = drain.wait_for(|draining| *draining) => return,
+            }
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut parts);
         let all: Logins = parts.said.iter().chain(&parts.learned).collect();
         self.0.all.store(Arc::new(all));
     }
-}
-
-/// Checks the logins that the settings name.
-///
-/// # Errors
-/// Names the setting and what is accepted.
-pub fn checked(logins: &[String], setting: &str) -> Result<Vec<String>, String> {
-    let fits = |login: &String| {
-        (1..=LOGIN_MAX).contains(&login.len()) && !login.chars().any(|c| c.is_control() || c.is_whitespace())
-    };
-    if logins.len() > OWN_LOGINS_MAX || !logins.iter().all(fits) {
-        return Err(format!("`{setting}`: expected at most {OWN_LOGINS_MAX} logins of 1 to {LOGIN_MAX} bytes"));
-    }
-    Ok(logins.to_vec())
 }
 
 #[cfg(test)]
@@ -97,7 +98,5 @@ mod tests {
         (0..100).for_each(|number| own.learn(&format!("l{number}")));
         own.learn(&"x".repeat(101));
         assert!(own.load().has("l15") && !own.load().has("l16"));
-        assert!(checked(&["a b".to_owned()], "github.login").unwrap_err().contains("github.login"));
-        assert_eq!(checked(&["mindos[bot]".to_owned()], "github.login"), Ok(vec!["mindos[bot]".to_owned()]));
     }
 }

@@ -8,6 +8,7 @@
 //! ingest: {..}                                  # see `ingest::generic`
 //! webhook_tenants: {github: acme, generic/ci: ops}   # whose events they are; `default` when left out
 //! tasks: {label: ai-help}                       # see `tasks::settings`
+//! feedback: {reactions: true}                   # see `feedback::settings`
 //! github_app: {id: 12345, private_key_file: "app.pem"}   # asks GitHub for deliveries that never came
 //! quotas: [{name: ci, source: "/ci/*", events: 600, per: 60s}]   # see `admission`
 //! sinks:
@@ -363,6 +364,7 @@ impl InForce {
         redact::set_rules(&checked.redact);
         oidc.store(Arc::clone(&checked.oidc));
         token_review.store(Arc::clone(&checked.token_review));
+        own_logins.set(checked.effects.author().map(str::to_owned).as_slice());
         effects.store(Arc::clone(&checked.effects));
         tasks.store(Arc::clone(&checked.tasks));
         feedback.store(Arc::clone(&checked.feedback));

@@ -20,6 +20,7 @@ use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::driver::Handle;
 use crate::effects::{Effects, Readers};
+use crate::feedback::poll::Poller;
 use crate::feedback::publish::Publisher;
 use crate::feedback::view::FeedbackView;
 use crate::grpc::{self, Context, LedgerParts};
@@ -359,6 +360,15 @@ impl Upkeep {
         tasks.spawn(self.effects.clone().run(Arc::clone(context)));
         tasks.spawn(self.task_queue.clone().run(Arc::clone(context)));
         tasks.spawn(self.publisher.clone().run(Arc::clone(context)));
+        let poller = Poller {
+            path: self.publisher.path.clone(),
+            configured: Arc::clone(&self.in_force.feedback),
+            effects: self.effects.clone(),
+            own: self.in_force.own_logins.clone(),
+            counts: Arc::clone(&self.publisher.counts),
+        };
+        tasks.spawn(poller.run(Arc::clone(context)));
+        tasks.spawn(self.in_force.own_logins.clone().follow(self.effects.author(), context.draining.clone()));
         tasks.spawn(self.tracer.clone().run(Arc::clone(context)));
         tasks.spawn(self.sinks.clone().run(Arc::clone(context)));
         let seen =

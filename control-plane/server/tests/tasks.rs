@@ -392,3 +392,93 @@ async fn a_merge_and_a_revert_of_our_pull_request_come_back_as_feedback_once_eac
     assert!(found.iter().all(|event| event.deliveries.is_empty()), "nobody is asked to work on it");
     server.stop().await;
 }
+
+/// A GitHub that knows of reactions alone, and counts how often it is asked.
+async fn reactions(list: Value) -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.unwrap() > 0 {}
+            let head = String::from_utf8(head).unwrap();
+            assert!(head.to_ascii_lowercase().contains("authorization: bearer a-token"), "{head}");
+            let (code, body) = match head.starts_with("GET /repos/o/n/issues/comments/17/reactions") {
+                true => (200, list.to_string()),
+                false => (404, json!({"message": "Not Found"}).to_string()),
+            };
+            count.fetch_add(usize::from(code == 200), std::sync::atomic::Ordering::SeqCst);
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (api, asked)
+}
+
+#[tokio::test]
+async fn reactions_to_our_comments_are_asked_for_and_published_once() {
+    let user = |login: &str, kind: &str| json!({"login": login, "type": kind});
+    let (api, asked) = reactions(json!([
+        {"id": 1, "content": "+1", "user": user("ada", "User")},
+        {"id": 2, "content": "eyes", "user": user("ada", "User")},
+        {"id": 3, "content": "heart", "user": user("mindos", "User")},
+        {"id": 4, "content": "-1", "user": user("ci[bot]", "Bot")},
+        {"id": 5, "content": "confused", "user": user("bob", "User")},
+    ]))
+    .await;
+    let directory = Directory::new();
+    std::fs::create_dir_all(&directory.0).unwrap();
+    let token = directory.0.join("token");
+    std::fs::write(&token, "a-token").unwrap();
+    let settings = format!(
+        "tasks: {{}}\ngithub: {{api: '{api}', token_file: {token:?}, author: mindos}}\neffects: {{mode: off}}\n\
+         feedback: {{every: 100ms, pace: 10ms}}"
+    );
+    let server = server(&directory, &settings).await;
+    deliver(&server, "issues", "g1", &labelled("ada")).await;
+    let mut agent = coder(&server).await;
+    let assign = agent.assignment().await;
+    let comment = delivery::Effect {
+        key: "k".to_owned(),
+        kind: "comment".to_owned(),
+        target: "o/n#7".to_owned(),
+        parameters_json: json!({"body": "a plan"}).to_string(),
+        ..delivery::Effect::default()
+    };
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
+        effects: vec![comment],
+        ..Default::default()
+    };
+    agent.say(agent::agent_message::Message::Result(result)).await;
+    let effect = agent.settled().await.effect_ids[0].parse().unwrap();
+    let report =
+        EffectReport::Ended(EffectOutcome::Done { observed: json!({"id": 17, "number": 7}).to_string().into() });
+    server.plane.offer([Input::Effect { effect, report }]).unwrap();
+    let filter = EventFilter { source: "/github/feedback".to_owned(), ..EventFilter::default() };
+    let said = async || {
+        let request = ListRequest { filter: Some(filter.clone()), ..ListRequest::default() };
+        let events = server.events().await.list(request).await.unwrap().into_inner().events;
+        let mut said: Vec<_> = events.into_iter().map(|it| it.event.unwrap()).map(|it| (it.r#type, it.id)).collect();
+        said.sort();
+        said
+    };
+    let began = std::time::Instant::now();
+    while said().await.len() < 2 || asked.load(std::sync::atomic::Ordering::SeqCst) < 4 {
+        assert!(began.elapsed() < PATIENCE, "{:?}", said().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let expected = [("accepted", 1), ("dismissed", 5)]
+        .map(|(word, id)| (format!("dev.mindos.feedback.{word}"), format!("comment/17/reaction/{id}")));
+    assert_eq!(said().await, expected, "neither our own, nor a program's, nor what says nothing");
+    server.stop().await;
+}

@@ -83,7 +83,10 @@ impl Stand {
             fs::write(place, text).unwrap();
         }
         git(&work, &["add", "--all"]);
-        git(&work, &["-c", "user.name=p", "-c", "user.email=p@localhost", "commit", "--quiet", "--allow-empty", "-m", "work"]);
+        git(
+            &work,
+            &["-c", "user.name=p", "-c", "user.email=p@localhost", "commit", "--quiet", "--allow-empty", "-m", "work"],
+        );
         if branch != "trunk" {
             git(&work, &["push", "--quiet", "--force", "../git/o/r.git", branch]);
         }

@@ -73,7 +73,6 @@ impl Effects {
     ///
     /// # Errors
     /// When there are no credentials, the repository is not the tenant's to touch, or GitHub does not let it be read.
-    #[allow(dead_code, reason = "feedback from GitHub is read by it")]
     pub(crate) async fn reading(&self, tenant: &TenantName, repository: &Repository) -> Result<Forge, ForgeError> {
         let account = self.accounts.current().filter(|account| account.github.credentials.is_some());
         let account = account.ok_or_else(|| ForgeError::refused(0, "there are no credentials"))?;

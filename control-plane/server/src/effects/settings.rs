@@ -134,6 +134,11 @@ impl EffectSettings {
         Ok(EffectSettings { mode, elsewhere: patterns(elsewhere, "effects.elsewhere")?, github })
     }
 
+    /// The login that the settings say is ours.
+    pub(crate) fn author(&self) -> Option<&str> {
+        self.github.as_ref()?.author.as_deref()
+    }
+
     /// Whether an effect may go to a repository, coming from an event of another one.
     pub(super) fn lets_elsewhere(&self, repository: &Repository) -> bool {
         fits(&self.elsewhere, repository)

@@ -55,6 +55,15 @@ pub struct Pending {
     pub actor: Option<String>,
 }
 
+/// A comment that reactions are looked for at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub tenant: TenantName,
+    pub repository: String,
+    pub comment: u64,
+    pub delivery: DeliveryId,
+}
+
 /// The file, open for writing.
 #[derive(Debug)]
 pub struct Index(Connection);
@@ -222,6 +231,25 @@ impl Index {
         statement.execute(params![tenant.as_str(), id]).map(drop)
     }
 
+    /// Comments written since, the newest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn comments(&self, since: Timestamp, limit: usize) -> Result<Vec<Watched>> {
+        let sql = "SELECT tenant, name, delivery, repository FROM wrote WHERE at >= ? AND name LIKE 'comment/%' ORDER BY at DESC LIMIT ?";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let row = |row: &rusqlite::Row<'_>| -> Result<(String, String, String, String)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        };
+        let rows = statement.query_map(params![number(since.0), number(limit as u64)], row)?;
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let read = |(tenant, name, delivery, repository): (String, String, String, String)| {
+            let comment = name.strip_prefix("comment/")?.parse().ok()?;
+            Some(Watched { tenant: tenant.parse().ok()?, repository, comment, delivery: delivery.parse().ok()? })
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+
     /// Has the oldest rows leave.
     ///
     /// # Errors
@@ -298,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn effects_under_way_signals_and_what_is_ours_come_and_go() {
+    fn effects_under_way_signals_and_comments_come_and_go() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&dir.path().join("feedback.db")).unwrap();
         let intended = Intended {
@@ -325,8 +353,9 @@ mod tests {
         index.wrote(&tenant(), &about, delivery(3), "o/n", Timestamp(5)).unwrap();
         index.wrote(&tenant(), &Wrote::Comment { id: 18 }, delivery(4), "o/n", now).unwrap();
         index.wrote(&tenant(), &Wrote::Review { id: 19 }, delivery(4), "o/n", now).unwrap();
+        let watched = index.comments(Timestamp(0), 10).unwrap();
+        assert_eq!(watched.iter().map(|it| it.comment).collect::<Vec<_>>(), [18, 17]);
         index.expire(now).unwrap();
-        let whose = |wrote: Wrote| index.whose(&tenant(), &wrote).unwrap().map(|(delivery, _)| delivery);
-        assert_eq!((whose(about), whose(Wrote::Comment { id: 18 })), (None, Some(delivery(4))));
+        assert_eq!(index.comments(Timestamp(0), 10).unwrap().len(), 1);
     }
 }

@@ -31,6 +31,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub struct Counts {
     published: AtomicU64,
     dropped: AtomicU64,
+    pub(super) polls: AtomicU64,
+    pub(super) polls_failed: AtomicU64,
 }
 
 impl Counts {
@@ -41,6 +43,10 @@ impl Counts {
         let mut family = into.family("mindos_github_feedback_total", Kind::Counter, help);
         family.series(&[("outcome", "published")], read(&self.published));
         family.series(&[("outcome", "dropped")], read(&self.dropped));
+        let help = "Requests for reactions to comments, by what became of them.";
+        let mut family = into.family("mindos_github_reaction_polls_total", Kind::Counter, help);
+        family.series(&[("outcome", "done")], read(&self.polls));
+        family.series(&[("outcome", "failed")], read(&self.polls_failed));
     }
 }
 
@@ -113,6 +119,21 @@ impl Publisher {
             if is_full {
                 return Ok(true);
             }
+        }
+    }
+}
+
+/// Publishes one word that needs not be kept; false where it has to be tried again.
+pub(super) async fn now(context: &Arc<Context>, word: &Pending, counts: &Counts) -> bool {
+    match publish(context, word).await {
+        Ok(duplicate) => {
+            counts.published.fetch_add(u64::from(!duplicate), Ordering::Relaxed);
+            true
+        }
+        Err(error) => {
+            let is_for_good = is_for_good(&error);
+            counts.dropped.fetch_add(u64::from(is_for_good), Ordering::Relaxed);
+            is_for_good
         }
     }
 }

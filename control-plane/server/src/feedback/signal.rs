@@ -4,6 +4,7 @@
 //!  pull_request.closed, of ours                  merged: accepted; not: dismissed
 //!  pull_request_review_thread, of ours           resolved: accepted; unresolved: reverted
 //!  push to the default branch                    "This reverts commit <sha>", a commit of ours: reverted
+//!  a reaction to a comment of ours (polled)      +1 heart rocket hooray: accepted; -1 confused: dismissed
 //! ```
 //! Pure. Whether something is ours is not known here: a signal names it ([`Wrote`]), and the index of what effects observed knows whose
 //! it is. Invariant: what we do ourselves is no signal, and the same thing said twice is the same signal.
@@ -179,6 +180,16 @@ fn reverted(message: &str) -> Vec<&str> {
     found
 }
 
+/// What a reaction to a comment says; `None` for those that say nothing.
+#[must_use]
+pub fn reaction(content: &str) -> Option<FeedbackVerdict> {
+    match content {
+        "+1" | "heart" | "rocket" | "hooray" => Some(FeedbackVerdict::Accepted),
+        "-1" | "confused" => Some(FeedbackVerdict::Dismissed),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -252,5 +263,12 @@ mod tests {
         assert_eq!(of("resolved"), Some((Wrote::Review { id: 77 }, FeedbackVerdict::Accepted)));
         assert_eq!(of("unresolved"), Some((Wrote::Review { id: 77 }, FeedbackVerdict::Reverted)));
         assert_eq!(of("edited"), None);
+    }
+
+    #[test]
+    fn reactions_say_yes_no_or_nothing() {
+        assert_eq!(reaction("rocket"), Some(FeedbackVerdict::Accepted));
+        assert_eq!(reaction("-1"), Some(FeedbackVerdict::Dismissed));
+        assert_eq!((reaction("eyes"), reaction("laugh"), reaction("")), (None, None, None));
     }
 }
