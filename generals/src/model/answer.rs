@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-
 use super::{Message, Said, Schema};
 
 /// Letters of a faulty answer that are shown to the model again.
@@ -15,7 +14,8 @@ pub(crate) fn json(text: &str, schema: &Schema) -> Result<Value, Vec<String>> {
         Ok(()) => Ok(value),
         Err(faults) => {
             // Where only an object could be asked for, what is none came as its one member.
-            let inner = value.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("answer"));
+            let inner =
+                value.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("answer"));
             match inner.filter(|inner| schema.check(inner).is_ok()) {
                 Some(inner) => Ok(inner.clone()),
                 None => Err(faults),

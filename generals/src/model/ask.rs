@@ -121,7 +121,7 @@ pub struct Said {
     pub text: String,
     pub calls: Vec<ToolCall>,
     pub stop: Stop,
-    /// What this call used; the meter has been told already.
+    /// What this call used, under the model's bare name; the meter has been told already.
     pub usage: Usage,
     /// The model, as `provider:name`.
     pub model: String,

@@ -2,7 +2,7 @@
 //!
 //! | program | is called as | answers |
 //! |---|---|---|
-//! | `claude` | `claude -p --output-format json ...`, prompt on standard input | JSON with `result`, `usage` and `total_cost_usd` |
+//! | `claude` | `claude -p --output-format json ...`, prompt on standard input; tools that act are its own only in a folder that the asker names | JSON with `result`, `usage` and `total_cost_usd` |
 //! | `gemini` | `gemini --output-format json ...`, prompt on standard input | JSON with `response` and `stats` |
 //! | `aider` | `aider --yes-always --no-detect-urls --no-check-update ... --message-file {prompt_file}` | text |
 //! | any other | as it is written, prompt on standard input, or as a file where an argument is `{prompt_file}` | text |
@@ -33,8 +33,19 @@ use super::{Ask, Message};
 const PROMPT_FILE: &str = "{prompt_file}";
 /// What any program gets of the environment.
 const BASE: [&str; 13] = [
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS",
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
 ];
 
 /// The variables that a program needs.
@@ -43,7 +54,12 @@ pub(crate) fn environment(program: &str) -> Vec<&'static str> {
         "claude" => &["ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"],
         "gemini" => &["GEMINI_API_KEY", "GEMINI_MODEL", "GOOGLE_API_KEY", "GOOGLE_CLOUD_PROJECT"],
         "aider" => &[
-            "OPENAI_API_KEY", "OPENAI_API_BASE", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_BASE", "AIDER_MODEL",
+            "OPENAI_API_KEY",
+            "OPENAI_API_BASE",
+            "ANTHROPIC_API_KEY",
+            "GEMINI_API_KEY",
+            "OLLAMA_API_BASE",
+            "AIDER_MODEL",
         ],
         _ => &[],
     };
@@ -60,13 +76,25 @@ pub(crate) struct Printed {
 }
 
 /// The arguments of a program that is known, around those that were given.
-fn arguments(program: &str, given: &[String]) -> Vec<String> {
+pub(crate) fn arguments(program: &str, given: &[String], in_a_folder: bool) -> Vec<String> {
     let (before, after): (&[&str], &[&str]) = match program {
+        // A prompt holds foreign texts: asked for words alone, it must not act on them.
+        "claude" if !in_a_folder => (
+            &[
+                "--disallowedTools",
+                "Bash,Edit,Write,NotebookEdit,WebFetch,WebSearch,Task",
+                "--output-format",
+                "json",
+                "-p",
+            ],
+            &[],
+        ),
         "claude" => (&["-p", "--output-format", "json"], &[]),
         "gemini" => (&["--output-format", "json"], &[]),
-        "aider" => {
-            (&["--yes-always", "--no-detect-urls", "--no-check-update", "--no-pretty"], &["--message-file", PROMPT_FILE])
-        }
+        "aider" => (
+            &["--yes-always", "--no-detect-urls", "--no-check-update", "--no-pretty"],
+            &["--message-file", PROMPT_FILE],
+        ),
         _ => (&[], &[]),
     };
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -119,7 +147,7 @@ impl Program<'_> {
         let failed = |what: &str, error: io::Error| Fault::new(Kind::Unreachable, format!("{what}: {error}"));
         let folder = Folder::new().map_err(|error| failed("no folder for it", error))?;
         let prompt = prompt(ask);
-        let mut arguments = arguments(self.name, self.arguments);
+        let mut arguments = arguments(self.name, self.arguments, ask.directory.is_some());
         let by_file = arguments.iter().any(|argument| argument.contains(PROMPT_FILE));
         if by_file {
             let file = folder.write("prompt.md", &prompt).map_err(|error| failed("no file for its prompt", error))?;
@@ -163,7 +191,11 @@ impl Program<'_> {
         };
         let said = async {
             let mut bytes = Vec::new();
-            stdout.take(HEARD_MAX as u64 + 1).read_to_end(&mut bytes).await.map_err(|error| failed("not read", error))?;
+            stdout
+                .take(HEARD_MAX as u64 + 1)
+                .read_to_end(&mut bytes)
+                .await
+                .map_err(|error| failed("not read", error))?;
             match bytes.len() > HEARD_MAX {
                 true => Err(Fault::protocol(format!("the answer has more than {HEARD_MAX} bytes"))),
                 false => Ok(bytes),

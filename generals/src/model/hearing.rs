@@ -212,31 +212,29 @@ impl Hearing {
     ///
     /// # Errors
     /// When it is cut, or the model would not answer.
-    pub fn finish(mut self, turn: usize) -> Result<Answer, (Fault, Heard)> {
+    pub fn finish(self, turn: usize) -> Result<Answer, Fault> {
+        let Hearing { dialect, reader, mut heard } = self;
         // The last line needs no end: a body that is not streamed is a single one.
-        if let Reader::Lines(lines) = &self.reader
-            && let Err(fault) = hear(self.dialect, &mut self.heard, lines.rest())
-        {
-            let cut = || Fault::new(Kind::Cut, "the answer broke off within a line");
-            return Err((if fault.kind == Kind::Invalid { cut() } else { fault }, self.heard));
+        if let Reader::Lines(lines) = &reader {
+            hear(dialect, &mut heard, lines.rest()).map_err(|fault| match fault.kind {
+                Kind::Invalid => Fault::new(Kind::Cut, "the answer broke off within a line"),
+                _ => fault,
+            })?;
         }
-        if let Some(why) = self.heard.refused.take() {
-            return Err((Fault::new(Kind::Refused, why), self.heard));
+        if let Some(why) = heard.refused.take() {
+            return Err(Fault::new(Kind::Refused, why));
         }
-        if !self.heard.ended {
-            return Err((Fault::new(Kind::Cut, "the answer broke off before its end"), self.heard));
+        if !heard.ended {
+            return Err(Fault::new(Kind::Cut, "the answer broke off before its end"));
         }
-        let calls = match self.heard.tool_calls(turn) {
-            Ok(calls) => calls,
-            Err(fault) => return Err((fault, self.heard)),
-        };
-        let stop = match self.heard.stop {
+        let calls = heard.tool_calls(turn)?;
+        let stop = match heard.stop {
             _ if !calls.is_empty() => Stop::Tools,
             // Tools were promised and none came: what there is of it is all.
             Some(Stop::Tools) | None => Stop::End,
             Some(stop) => stop,
         };
-        let Heard { text, tokens, .. } = self.heard;
+        let Heard { text, tokens, .. } = heard;
         Ok(Answer { text, calls, stop, tokens })
     }
 }
@@ -253,8 +251,7 @@ fn hear(dialect: Dialect, heard: &mut Heard, data: &[u8]) -> Result<(), Fault> {
         heard.ended = true;
         return Ok(());
     }
-    let value: Value =
-        serde_json::from_slice(data).map_err(|_| Fault::protocol("a part of the answer is not JSON"))?;
+    let value: Value = serde_json::from_slice(data).map_err(|_| Fault::protocol("a part of the answer is not JSON"))?;
     match dialect {
         Dialect::OpenAi => open_ai::hear(heard, &value),
         Dialect::Anthropic => anthropic::hear(heard, &value),

@@ -25,7 +25,11 @@ pub struct Meter {
 enum Whose {
     /// The control plane is asked, and told.
     Stream(Spending),
-    Own { ceilings: Ceilings, began: Instant, used: Arc<Mutex<Vec<Usage>>> },
+    Own {
+        ceilings: Ceilings,
+        began: Instant,
+        used: Arc<Mutex<Vec<Usage>>>,
+    },
 }
 
 impl Meter {

@@ -27,6 +27,8 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
+pub use mindos_sdk::{Ceilings, Usage};
+
 pub use ask::{Ask, Message, OUTPUT_TOKENS_MAX, Said, Stop, ToolCall, ToolSpec};
 pub use failure::{Kind, ModelFailure};
 pub use meter::Meter;

@@ -239,4 +239,3 @@ fn together(failures: Vec<ModelFailure>) -> ModelFailure {
     }
     failure
 }
-

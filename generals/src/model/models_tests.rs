@@ -48,7 +48,8 @@ fn unlimited() -> Meter {
 
 fn used(model: &str, input_tokens: u64, output_tokens: u64, calls: u32) -> Usage {
     let cost_micros = if model.ends_with("priced") { 1000 * (input_tokens + output_tokens) } else { 0 };
-    Usage { model: model.to_owned(), input_tokens, output_tokens, cost_micros, calls, ..Usage::default() }
+    let model = model.split_once(':').unwrap().1.to_owned();
+    Usage { model, input_tokens, output_tokens, cost_micros, calls, ..Usage::default() }
 }
 
 fn error(words: &str) -> String {
@@ -128,7 +129,8 @@ async fn a_limit_is_told_with_its_end_and_the_next_model_is_asked_until_then() {
 
 #[tokio::test]
 async fn a_limit_that_ends_soon_is_waited_for() {
-    let server = Server::new([status(429, "Retry-After: 0\r\n", &error("slow down")), says("Hi", 1, 1)]).await;
+    let headers = "Retry-After: 0\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 6m0s\r\n";
+    let server = Server::new([status(429, headers, &error("slow down")), says("Hi", 1, 1)]).await;
     let said = models(&[(&server, "openai:m")]).ask(&unlimited(), &ask()).await.unwrap();
     assert_eq!((said.text.as_str(), server.count()), ("Hi", 2));
     let never = Server::new([status(429, "Retry-After: 0\r\n", &error("slow down"))]).await;
@@ -151,7 +153,8 @@ async fn a_limit_in_gemini_s_body_is_read() {
 #[tokio::test]
 async fn a_wider_window_is_tried_and_a_narrower_one_is_not() {
     let long = || status(400, "", &error("prompt is too long"));
-    let (small, smaller, wide) = (Server::new([long()]).await, Server::new([long()]).await, Server::new([says("Hi", 1, 1)]).await);
+    let (small, smaller, wide) =
+        (Server::new([long()]).await, Server::new([long()]).await, Server::new([says("Hi", 1, 1)]).await);
     let models = models(&[
         (&small, "openai:a,context=8000"),
         (&smaller, "openai:b,context=4000"),
@@ -191,7 +194,8 @@ async fn a_refusal_is_not_taken_elsewhere() {
 #[tokio::test]
 async fn a_cut_stream_is_charged_once_and_as_far_as_it_is_known() {
     let begin = json!({"type": "message_start", "message": {"usage": {"input_tokens": 40, "output_tokens": 1}}});
-    let text = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x".repeat(30)}});
+    let text =
+        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x".repeat(30)}});
     let cut = Act::Say(format!("{STREAM}data: {begin}\n\ndata: {text}\n\n"));
     let (server, other) = (Server::new([cut]).await, Server::new([says("Hi", 1, 1)]).await);
     let meter = unlimited();
@@ -298,7 +302,8 @@ fn risk() -> Schema {
 
 #[tokio::test]
 async fn an_answer_that_does_not_fit_is_asked_for_once_more() {
-    let server = Server::new([says("{\"risk\": \"mid\"}", 10, 2), says("```json\n{\"risk\": \"low\"}\n```", 20, 3)]).await;
+    let server =
+        Server::new([says("{\"risk\": \"mid\"}", 10, 2), says("```json\n{\"risk\": \"low\"}\n```", 20, 3)]).await;
     let (models, meter) = (models(&[(&server, "openai:priced")]), unlimited());
     let (answer, said) = models.structured::<Risk>(&meter, ask(), &risk()).await.unwrap();
     assert_eq!((answer.risk.as_str(), said.usage.input_tokens), ("low", 20));
@@ -333,7 +338,8 @@ async fn a_server_that_knows_no_schemas_is_asked_in_words_from_then_on() {
 
 #[tokio::test]
 async fn the_coding_agent_s_completion_is_read_from_ollama() {
-    let body = json!({"model": "q", "response": "# Plan", "done": true, "prompt_eval_count": 3, "eval_count": 2}).to_string();
+    let body =
+        json!({"model": "q", "response": "# Plan", "done": true, "prompt_eval_count": 3, "eval_count": 2}).to_string();
     let server = Server::new([status(200, "Content-Type: application/json\r\n", &body)]).await;
     let plan = Ask { completion: true, temperature: Some(0.2), top_p: Some(0.9), ..Ask::of("", "Write a plan.") };
     let said = models(&[(&server, "ollama:q")]).ask(&unlimited(), &plan).await.unwrap();
@@ -417,6 +423,18 @@ async fn a_command_ends_with_all_it_started_when_its_future_is_dropped() {
     for folder in [folder, scripts] {
         std::fs::remove_dir_all(folder).unwrap();
     }
+}
+
+#[test]
+fn known_programs_are_called_so_that_they_do_not_ask_and_print_json() {
+    let given = ["--model".to_owned(), "opus".to_owned()];
+    let line = |program: &str, in_a_folder: bool| command::arguments(program, &given, in_a_folder).join(" ");
+    assert_eq!(line("claude", true), "-p --output-format json --model opus");
+    assert!(line("claude", false).starts_with("--disallowedTools Bash,"), "what is asked for words must not act");
+    assert_eq!(line("gemini", false), "--output-format json --model opus");
+    let aider = "--yes-always --no-detect-urls --no-check-update --no-pretty --model opus --message-file {prompt_file}";
+    assert_eq!(line("aider", true), aider);
+    assert_eq!(line("any", false), "--model opus");
 }
 
 #[test]

@@ -47,7 +47,9 @@ struct Rates {
 /// Why a table cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PricesError {
-    #[error("expected {{\"models\": [{{\"name\", \"context\", \"input\", \"cached\", \"stored\", \"output\", \"long\"}}]}}: {0}")]
+    #[error(
+        "expected {{\"models\": [{{\"name\", \"context\", \"input\", \"cached\", \"stored\", \"output\", \"long\"}}]}}: {0}"
+    )]
     Json(#[from] serde_json::Error),
     #[error("price `{field}` of model `{name}`: expected 0 to 1000000 for a million tokens")]
     Price { name: String, field: &'static str },
@@ -214,7 +216,11 @@ mod tests {
         assert!(sonnet.price.is_some());
         assert_eq!(stock.of("anthropic", "claude-sonnet-4-5-20250929", true), sonnet);
         assert_eq!(stock.of("anthropic", "claude-sonnet-4-5@20250929", true), sonnet);
-        assert_eq!(stock.of("openai", "gpt-4o-mini-audio", true), Known::default(), "another model is not taken for it");
+        assert_eq!(
+            stock.of("openai", "gpt-4o-mini-audio", true),
+            Known::default(),
+            "another model is not taken for it"
+        );
         assert_eq!(stock.of("ollama", "gpt-4o-mini", false), Known::default());
         for odd in ["", "-", "20250929", "ä20250929", "a-1", "-latest"] {
             assert_eq!(stock.of("openai", odd, true), Known::default(), "{odd}");

@@ -141,8 +141,10 @@ impl Provider {
         let likely = self.usage(&likely, None);
         let cost = likely.cost_micros;
         let Some(mut hold) = meter.hold(likely).await else {
-            let message =
-                format!("{} was not asked: the run may not use {expected} tokens and an answer, likely {cost} micros, more", self.label);
+            let message = format!(
+                "{} was not asked: the run may not use {expected} tokens and an answer, likely {cost} micros, more",
+                self.label
+            );
             return Err(ModelFailure::OverBudget { message });
         };
         let answered = match &self.setting.reached {
@@ -176,12 +178,9 @@ impl Provider {
         let now = self.clock.now();
         let mut state = self.lock();
         state.away.take_if(|away| away.until <= now);
-        if let Some(Away { until, kind, message }) = state.away.clone() {
-            return Some(kind.failure(until, message));
-        }
-        let until = state.limits.at(now).used_up_until()?;
-        let message = format!("{}: its limit is used up until {until}", self.label);
-        Some(ModelFailure::RateLimited { until, message })
+        // A limit that headers show as used up is none yet: some providers say when all of it is there again, not the next part.
+        let Away { until, kind, message } = state.away.clone()?;
+        Some(kind.failure(until, message))
     }
 
     async fn http(
@@ -192,7 +191,8 @@ impl Provider {
         ask: &Ask,
         hold: &mut Hold,
     ) -> Result<(Answer, Usage), Fault> {
-        let headers = dialect.headers(key).map_err(|_| Fault::new(Kind::Unauthorised, "its key holds a strange letter"))?;
+        let headers =
+            dialect.headers(key).map_err(|_| Fault::new(Kind::Unauthorised, "its key holds a strange letter"))?;
         let mut rewordings = 0;
         loop {
             let quirks = self.lock().quirks;
@@ -290,18 +290,12 @@ impl Provider {
                 Err(error) => return Err(Fault::new(Kind::Cut, error.to_string())),
             }
         }
-        match hearing.finish(ask.messages.len()) {
-            Ok(answer) => {
-                let heard = Heard { ended: true, bytes: heard_bytes(&answer), tokens: answer.tokens, ..Heard::default() };
-                let usage = usage(&heard);
-                hold.known(usage.clone());
-                Ok((answer, usage))
-            }
-            Err((fault, heard)) => {
-                hold.known(usage(&heard));
-                Err(fault)
-            }
-        }
+        // Where it comes to none, what was known at the last piece stays charged.
+        let answer = hearing.finish(ask.messages.len())?;
+        let heard = Heard { ended: true, bytes: heard_bytes(&answer), tokens: answer.tokens, ..Heard::default() };
+        let usage = usage(&heard);
+        hold.known(usage.clone());
+        Ok((answer, usage))
     }
 
     async fn command(&self, program: &Program<'_>, ask: &Ask, hold: &mut Hold) -> Result<(Answer, Usage), Fault> {
@@ -329,7 +323,8 @@ impl Provider {
         let cost = || self.setting.known.price.map_or(0, |price| price.cost_micros(tokens));
         let input_tokens = tokens.input.unwrap_or(0);
         Usage {
-            model: self.label.clone(),
+            // The bare name, as the control plane's prices and budgets know it.
+            model: self.setting.name.clone(),
             input_tokens,
             cached_input_tokens: tokens.cached.min(input_tokens),
             output_tokens: tokens.output.unwrap_or(0),
@@ -349,6 +344,13 @@ impl Provider {
         let message = self.message(fault);
         let mut state = self.lock();
         let known = state.away.as_ref().is_some_and(|away| away.kind == fault.kind);
+        if fault.kind == Kind::RateLimited {
+            // When it may be asked again is what others have to know.
+            let ProviderLimits { requests, tokens } = &mut state.limits;
+            for limit in [requests, tokens].into_iter().flatten().filter(|limit| limit.remaining == 0) {
+                limit.resets_at = Some(until);
+            }
+        }
         state.away = Some(Away { until, kind: fault.kind, message });
         drop(state);
         if fault.kind == Kind::Unauthorised && !known {
@@ -428,8 +430,10 @@ fn unreached(error: &OutgoingError) -> Fault {
 fn retry_in(body: &[u8]) -> http::HeaderValue {
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
     let value = value.get(0).unwrap_or(&value);
-    let delay = list(value, "/error/details").iter().map(|detail| text(detail, "/retryDelay")).find(|it| !it.is_empty());
-    let seconds = delay.and_then(|delay| delay.strip_suffix('s')?.parse::<f64>().ok()).filter(|it| (0.0..=1e6).contains(it));
+    let delay =
+        list(value, "/error/details").iter().map(|detail| text(detail, "/retryDelay")).find(|it| !it.is_empty());
+    let seconds =
+        delay.and_then(|delay| delay.strip_suffix('s')?.parse::<f64>().ok()).filter(|it| (0.0..=1e6).contains(it));
     let seconds = seconds.map(|seconds| (seconds.ceil() as u64).to_string()).unwrap_or_default();
     seconds.try_into().unwrap_or_else(|_| http::HeaderValue::from_static(""))
 }

@@ -47,7 +47,7 @@ impl Schema {
         &self.0
     }
 
-    /// Whether each object in it names all its members and no others: what OpenAI's strict mode asks for.
+    /// Whether each object in it names all its members and no others, and no text has a length: what OpenAI's strict mode asks for.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         closed(&self.0)
@@ -153,7 +153,7 @@ fn examine(schema: &Value, place: &mut Place, depth: usize) -> Result<(), Schema
                 true
             }
             "enum" => {
-                if !said.as_array().is_some_and(|values| !values.is_empty()) {
+                if said.as_array().is_none_or(|values| values.is_empty()) {
                     return wrong(place, "`enum` is a list of values".to_owned());
                 }
                 true
@@ -183,9 +183,10 @@ fn closed(schema: &Value) -> bool {
                 }
                 None => !types(members).any(|ty| ty == "object"),
             };
+            let unmeasured = !members.contains_key("minLength") && !members.contains_key("maxLength");
             let items = members.get("items").is_none_or(closed);
             let choices = members.get("anyOf").and_then(Value::as_array);
-            named && items && choices.is_none_or(|choices| choices.iter().all(closed))
+            named && unmeasured && items && choices.is_none_or(|choices| choices.iter().all(closed))
         }
         _ => false,
     }
@@ -334,18 +335,19 @@ mod tests {
     #[test]
     fn faults_are_told_with_their_places() {
         let schema = json!({
-            "type": "object", "required": ["files", "risk"], "additionalProperties": false,
-            "properties": {
-                "files": {"type": "array", "minItems": 1, "maxItems": 2, "items": {
-                    "type": "object", "required": ["path"], "properties": {"path": {"type": "string", "minLength": 1, "maxLength": 3}}}},
-                "risk": {"enum": ["low", "high"]},
-                "line": {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
-                "side": {"const": "RIGHT"},
-                "who": {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
-            }});
+        "type": "object", "required": ["files", "risk"], "additionalProperties": false,
+        "properties": {
+            "files": {"type": "array", "minItems": 1, "maxItems": 2, "items": {
+                "type": "object", "required": ["path"], "properties": {"path": {"type": "string", "minLength": 1, "maxLength": 3}}}},
+            "risk": {"enum": ["low", "high"]},
+            "line": {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
+            "side": {"const": "RIGHT"},
+            "who": {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
+        }});
         let good = json!({"files": [{"path": "a"}], "risk": "low", "line": 3.0, "side": "RIGHT", "who": {"name": 1}});
         assert_eq!(faults(schema.clone(), good), [""; 0]);
-        let bad = json!({"files": [{"path": "abcd"}, {}, {"path": 1}], "risk": "mid", "line": 1.5, "side": "LEFT", "who": 3});
+        let bad =
+            json!({"files": [{"path": "abcd"}, {}, {"path": 1}], "risk": "mid", "line": 1.5, "side": "LEFT", "who": 3});
         assert_eq!(
             faults(schema.clone(), bad),
             [
@@ -393,5 +395,6 @@ mod tests {
         assert!(!closed(json!({"type": "object", "properties": {"a": {}}, "required": ["a"]})));
         assert!(!closed(json!({"type": "object", "properties": {"a": {}}, "additionalProperties": false})));
         assert!(!closed(json!({"type": "array", "items": {"type": "object"}})));
+        assert!(!closed(json!({"type": "array", "items": {"type": "string", "maxLength": 3}})));
     }
 }

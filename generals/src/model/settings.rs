@@ -88,15 +88,25 @@ impl fmt::Debug for ModelSetting {
 /// How a model is reached.
 #[derive(Clone)]
 pub enum Reached {
-    Http { dialect: Dialect, base: Target, key: Option<Secret> },
+    Http {
+        dialect: Dialect,
+        base: Target,
+        key: Option<Secret>,
+    },
     /// Program, arguments and environment.
-    Command { program: String, arguments: Vec<String>, environment: BTreeMap<String, Secret> },
+    Command {
+        program: String,
+        arguments: Vec<String>,
+        environment: BTreeMap<String, Secret>,
+    },
 }
 
 /// Why a setting is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelSettingsError {
-    #[error("--model `{0}`: expected PROVIDER:NAME with openai, anthropic, ollama, gemini or command, such as openai:gpt-4o-mini")]
+    #[error(
+        "--model `{0}`: expected PROVIDER:NAME with openai, anthropic, ollama, gemini or command, such as openai:gpt-4o-mini"
+    )]
     Model(String),
     #[error("--model `{model}`: `{item}` is not known: expected url=, key-env=, context= or concurrency=")]
     Item { model: String, item: String },
@@ -246,7 +256,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn model(&self, text: &str) -> Result<ModelSetting, ModelSettingsError> {
-        let shown = || text.chars().take(128).collect::<String>();
+        // Up to the items: an address may hold what is not to be seen.
+        let shown = || text.split(',').next().unwrap_or_default().chars().take(128).collect::<String>();
         let wrong = || ModelSettingsError::Model(shown());
         let (provider, rest) = text.split_once(':').ok_or_else(wrong)?;
         let dialect = match provider.trim().to_lowercase().as_str() {
@@ -276,7 +287,10 @@ impl Reader<'_> {
                 Some(("concurrency", value)) => {
                     concurrency = self::concurrency(value, &format!("--model `{}`: concurrency={value}", shown()))?;
                 }
-                _ => return Err(ModelSettingsError::Item { model: shown(), item: item.chars().take(64).collect() }),
+                _ => {
+                    let item = item.split('=').next().unwrap_or_default().chars().take(64).collect();
+                    return Err(ModelSettingsError::Item { model: shown(), item });
+                }
             }
         }
         let (base, key) = self.address(dialect, url, key_env)?;
@@ -321,12 +335,13 @@ impl Reader<'_> {
         }
         let url = url.unwrap_or_else(|| dialect.home().to_owned());
         // Servers of one's own are often reached within a cluster by http; where no key is sent, that is taken.
-        let base = Target::parse(url.trim().trim_end_matches('/'), self.insecure || key.is_none()).map_err(|source| {
-            match source {
-                TargetError::Plain => ModelSettingsError::Insecure { provider, source },
-                source => ModelSettingsError::Address { provider, source },
-            }
-        })?;
+        let base =
+            Target::parse(url.trim().trim_end_matches('/'), self.insecure || key.is_none()).map_err(|source| {
+                match source {
+                    TargetError::Plain => ModelSettingsError::Insecure { provider, source },
+                    source => ModelSettingsError::Address { provider, source },
+                }
+            })?;
         Ok((base, key))
     }
 
@@ -371,9 +386,8 @@ mod tests {
             model_timeout: 300,
             ..ModelOptions::default()
         };
-        let variable = |name: &str| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         ModelSettings::read(&options, &variable)
     }
 
@@ -435,7 +449,8 @@ mod tests {
         for model in ["gpt-4o", "openai:", "llama:x", "openai:a b", "openai:../x", "command: "] {
             assert!(refused(&[model], &[("OPENAI_API_KEY", "k")]).contains("expected PROVIDER:NAME"), "{model}");
         }
-        assert!(refused(&["openai:m,colour=red"], &[]).contains("colour=red"));
+        let item = refused(&["openai:m,url=https://h/TOKEN,colour=TOKEN"], &[]);
+        assert!(item.contains("`openai:m`: `colour` is not known") && !item.contains("TOKEN"), "{item}");
         assert!(refused(&["openai:m,context=0"], &[]).contains("context=0"));
         assert!(refused(&["openai:m,concurrency=0"], &[]).contains("concurrency=0: expected a number from 1 to 1000"));
         assert!(refused(&["openai:m"], &[]).contains("OPENAI_API_KEY is not set"));

@@ -28,7 +28,9 @@ pub(super) fn encode(model: &str, ask: &Ask, quirks: Quirks) -> Encoded {
     let mut tools: Vec<Value> = ask
         .tools
         .iter()
-        .map(|tool| json!({"name": tool.name, "description": tool.description, "input_schema": tool.parameters.value()}))
+        .map(
+            |tool| json!({"name": tool.name, "description": tool.description, "input_schema": tool.parameters.value()}),
+        )
         .collect();
     if let Some(schema) = forced {
         let object = schema.value().get("type").is_some_and(|ty| ty == "object");

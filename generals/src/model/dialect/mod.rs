@@ -16,7 +16,6 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use mindos_sdk::model::Secret;

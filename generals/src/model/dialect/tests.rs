@@ -47,9 +47,11 @@ fn asks() -> Vec<(&'static str, Ask, Quirks)> {
         ],
         ..Ask::default()
     };
-    let answer = schema(json!({"type": "object", "properties": {"risk": {"enum": ["low", "high"]}}, "required": ["risk"],
+    let answer =
+        schema(json!({"type": "object", "properties": {"risk": {"enum": ["low", "high"]}}, "required": ["risk"],
         "additionalProperties": false}));
-    let plain = Ask { temperature: Some(0.2), top_p: Some(0.9), output_tokens_max: 100, ..Ask::of("Be brief.", "Hello") };
+    let plain =
+        Ask { temperature: Some(0.2), top_p: Some(0.9), output_tokens_max: 100, ..Ask::of("Be brief.", "Hello") };
     let structured = Ask { schema: Some(answer), ..Ask::of("", "How risky is it?") };
     let list = Ask { schema: Some(schema(json!({"type": "array"}))), ..tools.clone() };
     let odd = Quirks { schema_in_prompt: true, other_limit_name: true, no_sampling: true, no_usage: true };
@@ -82,29 +84,44 @@ fn streams(dialect: Dialect) -> Vec<(&'static str, String)> {
                     "function": {"name": "get_weather", "arguments": ""}}]})
             };
             vec![
-                ("text", ended(&[
-                    chunk(json!({"role": "assistant", "content": ""}), Value::Null),
-                    chunk(json!({"content": "Grüß "}), Value::Null),
-                    chunk(json!({"content": "Gott"}), Value::Null),
-                    chunk(json!({}), json!("stop")),
-                    usage.clone(),
-                ])),
-                ("tools", ended(&[
-                    chunk(begun(0, "a"), Value::Null),
-                    chunk(call(0, json!({"arguments": "{\"city\":"})), Value::Null),
-                    chunk(begun(1, "b"), Value::Null),
-                    chunk(call(1, json!({"arguments": "oops"})), Value::Null),
-                    chunk(call(0, json!({"arguments": "\"Oslo\"}"})), Value::Null),
-                    chunk(json!({}), json!("tool_calls")),
-                    usage.clone(),
-                ])),
+                (
+                    "text",
+                    ended(&[
+                        chunk(json!({"role": "assistant", "content": ""}), Value::Null),
+                        chunk(json!({"content": "Grüß "}), Value::Null),
+                        chunk(json!({"content": "Gott"}), Value::Null),
+                        chunk(json!({}), json!("stop")),
+                        usage.clone(),
+                    ]),
+                ),
+                (
+                    "tools",
+                    ended(&[
+                        chunk(begun(0, "a"), Value::Null),
+                        chunk(call(0, json!({"arguments": "{\"city\":"})), Value::Null),
+                        chunk(begun(1, "b"), Value::Null),
+                        chunk(call(1, json!({"arguments": "oops"})), Value::Null),
+                        chunk(call(0, json!({"arguments": "\"Oslo\"}"})), Value::Null),
+                        chunk(json!({}), json!("tool_calls")),
+                        usage.clone(),
+                    ]),
+                ),
                 ("too long", ended(&[chunk(json!({"content": "one two"}), json!("length"))])),
                 ("a filter", ended(&[chunk(json!({"content": "one"}), json!("content_filter")), usage.clone()])),
-                ("a refusal", ended(&[chunk(json!({"refusal": "I will "}), Value::Null), chunk(json!({"refusal": "not"}), json!("stop"))])),
-                ("an error in it", events(&[
-                    chunk(json!({"content": "one"}), Value::Null),
-                    json!({"error": {"message": "The server is overloaded", "type": "overloaded_error", "param": null, "code": null}}),
-                ])),
+                (
+                    "a refusal",
+                    ended(&[
+                        chunk(json!({"refusal": "I will "}), Value::Null),
+                        chunk(json!({"refusal": "not"}), json!("stop")),
+                    ]),
+                ),
+                (
+                    "an error in it",
+                    events(&[
+                        chunk(json!({"content": "one"}), Value::Null),
+                        json!({"error": {"message": "The server is overloaded", "type": "overloaded_error", "param": null, "code": null}}),
+                    ]),
+                ),
             ]
         }
         Dialect::Anthropic => {
@@ -116,53 +133,72 @@ fn streams(dialect: Dialect) -> Vec<(&'static str, String)> {
                 "model": "claude", "stop_reason": null, "stop_sequence": null,
                 "usage": {"input_tokens": 20, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 5, "output_tokens": 1}}});
             let block = |index: u64, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
-            let delta = |index: u64, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
+            let delta =
+                |index: u64, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
             let stop = |index: u64| json!({"type": "content_block_stop", "index": index});
-            let end = |why: &str| {
-                json!({"type": "message_delta", "delta": {"stop_reason": why, "stop_sequence": null}, "usage": {"output_tokens": 9}})
-            };
+            let end = |why: &str| json!({"type": "message_delta", "delta": {"stop_reason": why, "stop_sequence": null}, "usage": {"output_tokens": 9}});
             let last = json!({"type": "message_stop"});
             let tool = |name: &str| json!({"type": "tool_use", "id": "toolu_1", "name": name, "input": {}});
             vec![
-                ("text", named(&[
-                    start.clone(),
-                    block(0, json!({"type": "thinking", "thinking": "", "signature": ""})),
-                    delta(0, json!({"type": "thinking_delta", "thinking": "Hm."})),
-                    delta(0, json!({"type": "signature_delta", "signature": "s"})),
-                    stop(0),
-                    json!({"type": "ping"}),
-                    block(1, json!({"type": "text", "text": ""})),
-                    delta(1, json!({"type": "text_delta", "text": "Grüß "})),
-                    delta(1, json!({"type": "text_delta", "text": "Gott"})),
-                    stop(1),
-                    end("end_turn"),
-                    last.clone(),
-                ])),
-                ("tools", named(&[
-                    start.clone(),
-                    block(0, json!({"type": "text", "text": "Let me see."})),
-                    stop(0),
-                    block(1, tool("get_weather")),
-                    delta(1, json!({"type": "input_json_delta", "partial_json": "{\"city\": \"O"})),
-                    delta(1, json!({"type": "input_json_delta", "partial_json": "slo\"}"})),
-                    stop(1),
-                    end("tool_use"),
-                    last.clone(),
-                ])),
-                ("an answer of a schema", named(&[
-                    start.clone(),
-                    block(0, tool("answer")),
-                    delta(0, json!({"type": "input_json_delta", "partial_json": "{\"risk\": \"low\"}"})),
-                    stop(0),
-                    end("tool_use"),
-                    last.clone(),
-                ])),
-                ("too long", named(&[start.clone(), block(0, json!({"type": "text", "text": "one"})), end("max_tokens"), last.clone()])),
+                (
+                    "text",
+                    named(&[
+                        start.clone(),
+                        block(0, json!({"type": "thinking", "thinking": "", "signature": ""})),
+                        delta(0, json!({"type": "thinking_delta", "thinking": "Hm."})),
+                        delta(0, json!({"type": "signature_delta", "signature": "s"})),
+                        stop(0),
+                        json!({"type": "ping"}),
+                        block(1, json!({"type": "text", "text": ""})),
+                        delta(1, json!({"type": "text_delta", "text": "Grüß "})),
+                        delta(1, json!({"type": "text_delta", "text": "Gott"})),
+                        stop(1),
+                        end("end_turn"),
+                        last.clone(),
+                    ]),
+                ),
+                (
+                    "tools",
+                    named(&[
+                        start.clone(),
+                        block(0, json!({"type": "text", "text": "Let me see."})),
+                        stop(0),
+                        block(1, tool("get_weather")),
+                        delta(1, json!({"type": "input_json_delta", "partial_json": "{\"city\": \"O"})),
+                        delta(1, json!({"type": "input_json_delta", "partial_json": "slo\"}"})),
+                        stop(1),
+                        end("tool_use"),
+                        last.clone(),
+                    ]),
+                ),
+                (
+                    "an answer of a schema",
+                    named(&[
+                        start.clone(),
+                        block(0, tool("answer")),
+                        delta(0, json!({"type": "input_json_delta", "partial_json": "{\"risk\": \"low\"}"})),
+                        stop(0),
+                        end("tool_use"),
+                        last.clone(),
+                    ]),
+                ),
+                (
+                    "too long",
+                    named(&[
+                        start.clone(),
+                        block(0, json!({"type": "text", "text": "one"})),
+                        end("max_tokens"),
+                        last.clone(),
+                    ]),
+                ),
                 ("a refusal", named(&[start.clone(), end("refusal"), last.clone()])),
-                ("an error in it", named(&[
-                    start,
-                    json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
-                ])),
+                (
+                    "an error in it",
+                    named(&[
+                        start,
+                        json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+                    ]),
+                ),
             ]
         }
         Dialect::Ollama => {
@@ -172,52 +208,72 @@ fn streams(dialect: Dialect) -> Vec<(&'static str, String)> {
                 json!({"model": "q", "created_at": "2026-11-20T12:00:01Z", "message": {"role": "assistant", "content": ""}, "done": true,
                     "done_reason": why, "total_duration": 9, "prompt_eval_count": 26, "eval_count": 4})
             };
-            let tool = |city: &str| {
-                json!({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": city}}}]})
-            };
+            let tool = |city: &str| json!({"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": city}}}]});
             let whole = json!({"model": "q", "created_at": "2026-11-20T12:00:01Z", "response": "Grüß Gott", "done": true,
                 "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 4});
             vec![
-                ("text", lines(&[
-                    line(json!({"role": "assistant", "content": "", "thinking": "Hm."})),
-                    line(json!({"role": "assistant", "content": "Grüß "})),
-                    line(json!({"role": "assistant", "content": "Gott"})),
-                    done("stop"),
-                ])),
+                (
+                    "text",
+                    lines(&[
+                        line(json!({"role": "assistant", "content": "", "thinking": "Hm."})),
+                        line(json!({"role": "assistant", "content": "Grüß "})),
+                        line(json!({"role": "assistant", "content": "Gott"})),
+                        done("stop"),
+                    ]),
+                ),
                 ("tools", lines(&[line(tool("Oslo")), line(tool("Rome")), done("stop")])),
                 ("too long", lines(&[line(json!({"role": "assistant", "content": "one"})), done("length")])),
                 ("a completion", whole.to_string()),
                 ("no counts", lines(&[json!({"message": {"content": ""}, "done": true})])),
-                ("an error in it", lines(&[line(json!({"content": "one"})), json!({"error": "an error was encountered"})])),
+                (
+                    "an error in it",
+                    lines(&[line(json!({"content": "one"})), json!({"error": "an error was encountered"})]),
+                ),
             ]
         }
         Dialect::Gemini => {
-            let part = |parts: Value| json!({"candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
-                "usageMetadata": {"promptTokenCount": 12, "totalTokenCount": 12}});
-            let last = |parts: Value, why: &str| json!({"candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": why}],
+            let part = |parts: Value| {
+                json!({"candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0}],
+                "usageMetadata": {"promptTokenCount": 12, "totalTokenCount": 12}})
+            };
+            let last = |parts: Value, why: &str| {
+                json!({"candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": why}],
                 "usageMetadata": {"promptTokenCount": 12, "cachedContentTokenCount": 4, "candidatesTokenCount": 5, "thoughtsTokenCount": 6,
-                    "totalTokenCount": 23}});
+                    "totalTokenCount": 23}})
+            };
             let call = |city: &str| json!({"functionCall": {"name": "get_weather", "args": {"city": city}}});
             let mut signed = call("Oslo");
             signed["thoughtSignature"] = json!("sig");
             vec![
-                ("text", events(&[
-                    part(json!([{"text": "Hm.", "thought": true}])),
-                    part(json!([{"text": "Grüß "}])),
-                    last(json!([{"text": "Gott"}]), "STOP"),
-                ])),
+                (
+                    "text",
+                    events(&[
+                        part(json!([{"text": "Hm.", "thought": true}])),
+                        part(json!([{"text": "Grüß "}])),
+                        last(json!([{"text": "Gott"}]), "STOP"),
+                    ]),
+                ),
                 ("tools", events(&[last(json!([signed, call("Rome")]), "STOP")])),
-                ("counted after it", events(&[
-                    json!({"candidates": [{"content": {"parts": [{"text": "one"}]}, "finishReason": "MAX_TOKENS"}]}),
-                    json!({"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}}),
-                ])),
+                (
+                    "counted after it",
+                    events(&[
+                        json!({"candidates": [{"content": {"parts": [{"text": "one"}]}, "finishReason": "MAX_TOKENS"}]}),
+                        json!({"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}}),
+                    ]),
+                ),
                 ("withheld", events(&[last(json!([]), "SAFETY")])),
-                ("a prompt that is blocked", events(&[json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
-                    "usageMetadata": {"promptTokenCount": 8}})])),
-                ("an error in it", events(&[
-                    part(json!([{"text": "one"}])),
-                    json!({"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}),
-                ])),
+                (
+                    "a prompt that is blocked",
+                    events(&[json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"},
+                    "usageMetadata": {"promptTokenCount": 8}})]),
+                ),
+                (
+                    "an error in it",
+                    events(&[
+                        part(json!([{"text": "one"}])),
+                        json!({"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}),
+                    ]),
+                ),
             ]
         }
     }
@@ -231,7 +287,8 @@ fn heard(dialect: Dialect, stream: &[u8], piece: usize) -> Result<Answer, (Fault
             return Err((fault, format!("{:?}", hearing.heard().tokens)));
         }
     }
-    hearing.finish(2).map_err(|(fault, heard)| (fault, format!("{:?}", heard.tokens)))
+    let tokens = format!("{:?}", hearing.heard().tokens);
+    hearing.finish(2).map_err(|fault| (fault, tokens))
 }
 
 #[test]
@@ -294,7 +351,8 @@ fn the_streams_of_these_tests_are_as_the_providers_describe_them() {
             if value.get("usage") == Some(&Value::Null) {
                 value.as_object_mut().unwrap().remove("usage");
             }
-            let schema = if value.get("error").is_some() { "ErrorResponse" } else { "CreateChatCompletionStreamResponse" };
+            let schema =
+                if value.get("error").is_some() { "ErrorResponse" } else { "CreateChatCompletionStreamResponse" };
             assert_eq!(Spec::open_ai().faults(schema, &value, &[]), [""; 0], "{about}: {data}");
         }
     }
@@ -349,7 +407,12 @@ fn what_is_gathered_is_bounded() {
     assert!(endless.kind == Kind::Invalid && endless.words.contains("more than"), "{endless:?}");
     let piece = format!("data: {}\n\n", json!({"choices": [{"delta": {"content": "x".repeat(1 << 20)}}]}));
     assert!(kind(Dialect::OpenAi, &piece.repeat(5)).words.contains("bytes"));
-    let call = |index: usize| format!("data: {}\n\n", json!({"choices": [{"delta": {"tool_calls": [{"index": index, "function": {"name": "f"}}]}}]}));
+    let call = |index: usize| {
+        format!(
+            "data: {}\n\n",
+            json!({"choices": [{"delta": {"tool_calls": [{"index": index, "function": {"name": "f"}}]}}]})
+        )
+    };
     let calls: String = (0..=CALLS_MAX).map(call).collect();
     assert!(kind(Dialect::OpenAi, &calls).words.contains("calls of tools"));
 }
@@ -370,7 +433,10 @@ fn refusals_are_read_in_whatever_shape_they_come() {
     assert_eq!(refusal(Dialect::Gemini, 400, gemini), (Kind::Unauthorised, "API key not valid.".to_owned()));
     let llama = r#"{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}"#;
     assert_eq!(refusal(Dialect::Anthropic, 400, llama).0, Kind::ContextTooLong, "in OpenAI's shape");
-    assert_eq!(refusal(Dialect::OpenAi, 502, "<html>\nBad gateway"), (Kind::Unreachable, "<html> Bad gateway".to_owned()));
+    assert_eq!(
+        refusal(Dialect::OpenAi, 502, "<html>\nBad gateway"),
+        (Kind::Unreachable, "<html> Bad gateway".to_owned())
+    );
     assert_eq!(refusal(Dialect::OpenAi, 503, ""), (Kind::Overloaded, String::new()));
 }
 
