@@ -14,7 +14,7 @@ impl Lines {
     pub(super) fn of(patch: &str) -> Lines {
         let mut lines = Lines::default();
         for line in patch.lines() {
-            let Some((left, right)) = line.strip_prefix("@@ ").and_then(hunk) else { continue };
+            let Some([left, right]) = line.strip_prefix("@@ ").and_then(hunk) else { continue };
             lines.left.extend(left);
             lines.right.extend(right);
         }
@@ -29,7 +29,7 @@ impl Lines {
 }
 
 /// `-1,3 +1,4 @@`, as ranges; none where a side has no lines.
-fn hunk(head: &str) -> Option<(Option<RangeInclusive<u64>>, Option<RangeInclusive<u64>>)> {
+fn hunk(head: &str) -> Option<[Option<RangeInclusive<u64>>; 2]> {
     let (ranges, _) = head.split_once(" @@")?;
     let (left, right) = ranges.split_once(' ')?;
     let range = |text: &str| {
@@ -39,7 +39,7 @@ fn hunk(head: &str) -> Option<(Option<RangeInclusive<u64>>, Option<RangeInclusiv
         };
         Some((count > 0).then(|| start..=start.saturating_add(count - 1)))
     };
-    Some((range(left.strip_prefix('-')?)?, range(right.strip_prefix('+')?)?))
+    Some([range(left.strip_prefix('-')?)?, range(right.strip_prefix('+')?)?])
 }
 
 #[cfg(test)]
