@@ -260,9 +260,9 @@ fn a_command_edits_in_the_sandbox_and_only_its_files_count() {
     let stand = repository();
     let script = "#!/bin/sh\ncase \"$1\" in *'The value is wrong'*) ;; *) exit 9;; esac\n\
                   sed -i 's/value = 1/value = 2/' src/value.py\n\
-                  printf '[core]\\n fsmonitor = touch /tmp/ran\\n' >> .git/config\n\
                   printf 'home %s\\nkey %s\\n' \"$HOME\" \"$OPENAI_API_KEY\" > made\n\
-                  git commit -qam mine --author 'x <x@x>' 2>/dev/null; exit 0\n";
+                  git commit -qam mine --author 'x <x@x>' 2>/dev/null\n\
+                  printf '[core]\\n fsmonitor = touch ran\\n' >> .git/config\n";
     let work = stand.folder.path().join("tools");
     std::fs::create_dir_all(&work).unwrap();
     std::fs::write(work.join("edit.sh"), script).unwrap();
