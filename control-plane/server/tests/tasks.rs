@@ -208,7 +208,10 @@ async fn a_task_over_http_is_made_shown_listed_and_cancelled() {
     assert_eq!(get(&server, &path).await.1["status"], "cancelled");
     // An event that is no task is none.
     let other = server.publish(support::event("e1", "{}")).await.unwrap().seq;
-    assert_eq!(get(&server, &format!("/api/v1/tasks/{other}")).await.0, 404);
+    for missing in [other, 9999] {
+        let (code, error) = get(&server, &format!("/api/v1/tasks/{missing}")).await;
+        assert_eq!((code, &error["error"]["message"]), (404, &json!(format!("task {missing} is not known"))));
+    }
     server.stop().await;
 }
 

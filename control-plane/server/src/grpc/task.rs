@@ -200,15 +200,18 @@ impl Scoped {
 
     /// The event of a task, with its data.
     async fn task_event(&self, key: &TaskKey) -> Result<Event, Status> {
-        let (seq, name) = match key {
-            TaskKey::Seq(seq) => (*seq, seq.to_string()),
-            TaskKey::Id(id) => (event::seq_of(self, TASK_SOURCE, id).await?, id.clone()),
+        let name = match key {
+            TaskKey::Seq(seq) => seq.to_string(),
+            TaskKey::Id(id) => id.clone(),
         };
-        let event = event::event(self, seq).await?;
-        if !is_task(&event) {
-            return Err(status::not_found("task", name).into());
-        }
-        Ok(event)
+        let unknown = || Status::from(status::not_found("task", name.clone()));
+        let missed = |status: Status| if status.code() == tonic::Code::NotFound { unknown() } else { status };
+        let seq = match key {
+            TaskKey::Seq(seq) => *seq,
+            TaskKey::Id(id) => event::seq_of(self, TASK_SOURCE, id).await.map_err(missed)?,
+        };
+        let event = event::event(self, seq).await.map_err(missed)?;
+        if is_task(&event) { Ok(event) } else { Err(unknown()) }
     }
 }
 
