@@ -60,7 +60,7 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
         strategy: Strategy::RoundRobin.into(),
         ..Route::default()
     };
-    client::apply(&channel, [super::team::routes(), vec![route]].concat()).await?;
+    client::apply(&channel, super::team::routes(&[route])).await?;
     let options = Options::new(format!("http://{}", team.world.agents()), "east", "wishes-0")?;
     let wishes = Wishes { repository: full.clone() };
     let general = tokio::spawn(serve(wishes, general_config("wishes", 10)?, options, std::future::pending::<()>()));

@@ -80,16 +80,19 @@ fn route(name: &str, kinds: &[&str], types: &[&str], strategy: Strategy) -> Rout
     }
 }
 
-/// Routes of the tests: the stock ones that concern these generals, and pushes to a pull request like its opening. What nobody here works on has
-/// no route, so that nothing waits for ever.
+/// Routes of the tests: the stock ones that concern these generals, pushes to a pull request like its opening, and `more`. What nobody here
+/// works on is recorded, and nothing waits for it.
 #[must_use]
-pub fn routes() -> Vec<Route> {
+pub fn routes(more: &[Route]) -> Vec<Route> {
     let reviewers = ["architecture-general", "security-general", "code-review-general"];
-    vec![
+    let mut routes = vec![
         route("pr-created", &["pr_created", "com.github.pull_request.synchronize"], &reviewers, Strategy::Broadcast),
         route("needs-attention", &["needs_attention"], &["triage-general", "priority-general"], Strategy::Broadcast),
         Route { count: 1, ..route("tasks", &["task"], &["coding-general"], Strategy::LoadBalanced) },
-    ]
+    ];
+    routes.extend_from_slice(more);
+    routes.push(route("rest", &[], &["nobody-general"], Strategy::Broadcast));
+    routes
 }
 
 impl Team {
@@ -117,7 +120,7 @@ impl Team {
         world.start_plane().await?;
         let hook = format!("{}/webhooks/github", world.server());
         forge.admin("hook", serde_json::json!({"url": hook, "secret": SECRET})).await?;
-        client::apply(&world.channel()?, routes()).await?;
+        client::apply(&world.channel()?, routes(&[])).await?;
         Ok(Team { world, forge, programs: BTreeMap::new(), listens: BTreeMap::new() })
     }
 
