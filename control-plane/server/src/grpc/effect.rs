@@ -134,7 +134,7 @@ async fn change(context: &Scoped, effect: EffectId, change: EffectChange) -> Res
     match context.handle.call(input).await {
         Ok(Reply::EffectsChanged { effects, at: _ }) => Ok(Some(effects)),
         Ok(other) => Err(super::unexpected(&other)),
-        Err(CallError::Rejected(refusal)) if matches!(refusal, Rejection::UnknownEffect { .. }) => Ok(None),
+        Err(CallError::Rejected(Rejection::UnknownEffect { .. })) => Ok(None),
         Err(error) => Err(status::call(&error).into()),
     }
 }
