@@ -164,7 +164,7 @@ fn a_known_key_is_not_carried_out_again_and_is_the_effect_that_had_it_first() {
 
     assert_eq!(world.due(), [after(second, 1)]);
     let earlier = Earlier { effect: first, observed: Some(format!("{{\"number\":{}}}", first.0).into()) };
-    assert_eq!(world.view(after(second, 1)).earlier, [earlier.clone()]);
+    assert_eq!(world.view(after(second, 1)).earlier, std::slice::from_ref(&earlier));
     world.done(after(second, 1));
     // Also when it ended long ago, and within one series.
     let third = world.intend(&[("a", "o/r"), ("c", "o/r#7"), ("c", "o/r#7"), ("d", "o/r#7")]);
