@@ -64,7 +64,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::ControlPlane(args) => commands::run::control_plane(*args),
         Command::Sidecar(args) => commands::run::sidecar(*args),
         Command::General(args) => {
-            mindos_generals::options::start(args).map_err(|error| Failure::world(error.to_string()))
+            mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
         }
         Command::Up(args) => wait_local(up::run(args, global)),
         Command::Send(args) => wait(commands::send::run(args, global)),

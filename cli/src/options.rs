@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Sidecar(Box<run::SidecarArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
-    General(mindos_generals::options::Options),
+    General(Box<mindos_generals::options::Options>),
     /// Publish an event, and wait for its results if asked to.
     #[command(after_help = send::EXAMPLES)]
     Send(send::SendArgs),
@@ -189,7 +189,10 @@ SIGTERM and SIGINT drain it: no new work, what runs may finish, the rest is hand
 const GENERAL_EXAMPLES: &str = "\
 Examples:
   mindos general --type security-general --listen 127.0.0.1:8080
-  mindos general --type triage-general --stdin < event.json";
+  mindos general --type triage-general --stdin < event.json
+  OPENAI_API_KEY=... mindos general --type code-review-general --model openai:gpt-4o-mini
+  mindos general --profile my-general.json --control-plane https://mindos.example.com:8091 --ca ca.pem --cluster eu --instance mine-0 \\
+    --slots 8";
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   mindos completions bash > ~/.local/share/bash-completion/completions/mindos

@@ -1,12 +1,14 @@
-//! The eleven generals, as far as they need no model: what can be computed from an event itself.
+//! The generals: agents that look at development events, compute what can be computed, ask a model where there is one, and say what is
+//! to be done.
 //!
 //! ```text
-//!  POST /process, or standard input          profiles/<type>.json
-//!            |                                        |
-//!       request::decode ----> Event ----> analyse(profile, event) ----> Report
+//!  POST /process, standard input, or a stream of one's own          profiles/<type>.json
+//!            |                                                              |
+//!       Event, access to the repository ----> run::Run (context, evidence, model) ----> Report with intents
 //! ```
-//! A general is a profile: which analyses to run, their thresholds, words and advice. Invariant: a report follows from
-//! profile, event and time alone; texts of the event are data, quoted and clipped, and never steer what is done.
+//! A general is a profile: which analyses to run, what a model is told, what may come of it. Invariants: without a model a report follows from
+//! profile, event, repository and time alone; texts of others are data, quoted and clipped, and never steer what is done; nothing here
+//! writes to a forge.
 
 mod analysis;
 pub mod change;
@@ -14,12 +16,19 @@ pub mod command;
 mod event;
 mod evidence;
 pub mod forge;
+mod intent;
+pub mod model;
 pub mod options;
 mod profile;
+pub mod prompt;
+mod render;
 mod report;
 mod request;
+pub mod run;
 pub mod select;
+pub mod serve;
 mod server;
+mod stream;
 mod summary;
 mod text;
 mod tools;
@@ -28,7 +37,8 @@ pub use change::{Change, FileChange, Tree};
 pub use event::Event;
 pub use evidence::examine;
 pub use forge::{Forge, ForgeFailure, RepositoryAccess};
-pub use profile::{Letters, Profile, ProfileError, SecretPattern};
+pub use intent::Intent;
+pub use profile::{Budget, EffectKind, Letters, Lookup, Profile, ProfileError, SecretPattern, Workflow};
 pub use report::{Finding, NO_MODEL, Place, Report, Severity, analyse};
 pub use request::{RequestError, decode};
 pub use select::{Selected, select};

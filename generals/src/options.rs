@@ -4,12 +4,19 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
-use mindos_model::Timestamp;
+use mindos_agent_sidecar::logs::{self, LogConfig};
+use mindos_outgoing::Outgoing;
+use tracing::warn;
 
-use crate::command::{self, CommandError};
-use crate::{BODY_MAX, Config, Profile, ProfileError, RunError, run};
+use crate::command::{self, ACCESS_VARIABLE, CommandError};
+use crate::model::{ModelOptions, ModelSettings, ModelSettingsError, Models, environment};
+use crate::run::Brain;
+use crate::serve::Served;
+use crate::server::{Config, RunError, run};
+use crate::stream::{self, StreamError, StreamOptions};
+use crate::{BODY_MAX, Profile, ProfileError};
 
 /// What one general is told at its start.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,8 +37,17 @@ pub struct Options {
     #[arg(long, env = "MINDOS_GENERAL_BODY_MAX", default_value_t = BODY_MAX, value_name = "BYTES")]
     pub body_max: usize,
     /// Read one event from standard input and write its report to standard output, instead of listening.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "control_plane")]
     pub stdin: bool,
+
+    #[command(flatten)]
+    pub models: ModelOptions,
+
+    #[command(flatten)]
+    pub stream: StreamOptions,
+
+    #[command(flatten)]
+    pub logs: LogConfig,
 }
 
 /// Why a general did not start, or ended with an error.
@@ -41,10 +57,16 @@ pub enum StartError {
     ReadProfile { path: String, error: io::Error },
     #[error("--profile or --type: {0}")]
     Profile(#[from] ProfileError),
+    #[error("--log is not a filter: {0}")]
+    Log(String),
+    #[error("{0}")]
+    Models(#[from] ModelSettingsError),
     #[error("{0}")]
     Run(#[from] RunError),
     #[error("{0}")]
     Command(#[from] CommandError),
+    #[error("{0}")]
+    Stream(#[from] StreamError),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
 }
@@ -54,7 +76,8 @@ pub enum StartError {
 /// # Errors
 /// `StartError`, in one line that names the option where one is wrong.
 pub fn start(options: Options) -> Result<(), StartError> {
-    let Options { general_type, specialization, profile, listen, body_max, stdin } = options;
+    let Options { general_type, specialization, profile, listen, body_max, stdin, models, stream, logs } = options;
+    logs::start(&logs).map_err(|error| StartError::Log(error.to_string()))?;
     let mut profile = match profile {
         None => Profile::stock(&general_type)?,
         Some(path) => {
@@ -66,12 +89,23 @@ pub fn start(options: Options) -> Result<(), StartError> {
     if !specialization.is_empty() {
         profile.specializations = specialization;
     }
-    if stdin {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        return Ok(command::run(&profile, io::stdin().lock(), io::stdout().lock(), body_max, now)?);
+    let settings = ModelSettings::read(&models, &environment)?;
+    let outgoing = Outgoing::new();
+    let models = Models::by(&settings, &outgoing).preferring(&profile.models);
+    for model in models.unpriced() {
+        warn!(model, "the price of a model is not known, so its use counts as free");
     }
-    // One thread: a general of this kind answers in less than a millisecond and idles the rest.
+    let served = Served { profile: Arc::new(profile), brain: Brain::Models(models), outgoing };
+    // One thread: a general waits for others nearly all its time; what computes for long has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
-    Ok(runtime.block_on(run(Config { profile, listen, body_max }))?)
+    if stdin {
+        let access = std::env::var(ACCESS_VARIABLE).ok().filter(|text| !text.is_empty());
+        let run = command::run(&served, io::stdin().lock(), io::stdout().lock(), body_max, access.as_deref());
+        return Ok(runtime.block_on(run)?);
+    }
+    let config = Config { served, listen, body_max, drain: stream.drain_grace };
+    Ok(match stream.checked()? {
+        Some(stream) => runtime.block_on(stream::run(config, stream))?,
+        None => runtime.block_on(run(config))?,
+    })
 }

@@ -8,7 +8,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::analysis::{self, Analysis};
+use crate::model::Schema;
+use crate::report::Severity;
 use crate::tools;
+
+mod wants;
+
+pub use wants::{Budget, EffectKind, Lookup, Workflow};
 
 /// One type of general.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +45,34 @@ pub struct Profile {
     pub advice: BTreeMap<String, String>,
     /// The advice where no finding asks for one.
     pub otherwise: String,
+    /// What a model is told to do, as one text or a list of lines. Empty: no model is asked, also where there is one.
+    #[serde(default, deserialize_with = "wants::lines")]
+    pub instructions: String,
+    /// JSON Schema of what a model has to answer. Members with a meaning (`summary`, `verdict`, `findings`, `labels`, `priority`,
+    /// `past`) become effects; any other is shown under its `title`.
+    #[serde(default = "wants::default_schema")]
+    pub schema: Schema,
+    /// Models in the order to ask them, as `provider:name`, among those that are configured. Empty: in the order of the settings.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// What one run may use.
+    #[serde(default)]
+    pub budget: Budget,
+    /// What a model may look things up with, where the repository can be read.
+    #[serde(default)]
+    pub lookups: Vec<Lookup>,
+    /// What may come of the work on a forge. Empty: nothing but the report.
+    #[serde(default)]
+    pub effects: Vec<EffectKind>,
+    /// Labels that may be put on, besides those that the repository is known to have.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// From which severity of what was computed a check run fails; unset: it never does.
+    #[serde(default)]
+    pub check_fails_at: Option<Severity>,
+    /// How the work is done.
+    #[serde(default)]
+    pub workflow: Workflow,
 }
 
 /// A credential: a prefix and at least so many further letters of an alphabet.
@@ -82,6 +116,8 @@ pub enum ProfileError {
     Unknown { profile: String, kind: &'static str, name: String, known: String },
     #[error("profile {profile}: {kind} `{analysis}` needs {what} `{name}`")]
     MissingSetting { profile: String, kind: &'static str, analysis: String, what: &'static str, name: &'static str },
+    #[error("profile {profile}: {fault}")]
+    Wrong { profile: String, fault: String },
     #[error("there is no general of type `{name}`; there are {known}")]
     UnknownType { name: String, known: String },
 }
@@ -136,6 +172,9 @@ impl Profile {
     /// What is missing, unknown or not JSON.
     pub fn parse(json: &str) -> Result<Profile, ProfileError> {
         let profile: Profile = serde_json::from_str(json)?;
+        if let Some(fault) = profile.fault() {
+            return Err(ProfileError::Wrong { profile: profile.general_type, fault });
+        }
         profile.check("analysis", &profile.analyses, analysis::ALL)?;
         profile.check("tool", &profile.tools, tools::ALL)?;
         Ok(profile)
@@ -165,6 +204,28 @@ impl Profile {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with what it says of models and effects.
+    fn fault(&self) -> Option<String> {
+        if mindos_model::GeneralType::new(&self.general_type).is_err() {
+            return Some("`type` has to be 1 to 63 lower case letters, digits and hyphens".to_owned());
+        }
+        if self.instructions.len() > wants::INSTRUCTIONS_MAX {
+            return Some("`instructions` have more than 32 KiB".to_owned());
+        }
+        if self.labels.len() > wants::LABELS_MAX || self.labels.iter().any(|label| label.is_empty() || label.len() > 50) {
+            return Some("`labels` takes up to 200 of 1 to 50 bytes".to_owned());
+        }
+        let fault = wants::schema_fault(self.schema.value());
+        let fault = fault.or_else(|| wants::budget_fault(&self.budget)).or_else(|| wants::models_fault(&self.models));
+        fault.map(str::to_owned)
+    }
+
+    /// Whether a kind of effect may come of its work.
+    #[must_use]
+    pub fn may(&self, kind: EffectKind) -> bool {
+        self.effects.contains(&kind)
     }
 
     pub(crate) fn threshold(&self, name: &str) -> u64 {

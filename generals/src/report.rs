@@ -1,13 +1,16 @@
 //! Reports: what a general has to say about an event.
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 use mindos_model::Timestamp;
+use mindos_sdk::Usage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
+use crate::intent::Intent;
 use crate::{Event, Profile, examine, summary};
 
-/// What every report of these generals states about models.
+/// What a report states where there was nothing but the event.
 pub const NO_MODEL: &str = "Computed from the event alone; no model was asked.";
 
 /// Most advice in one report.
@@ -18,7 +21,7 @@ const FINDINGS_MAX: usize = 100;
 const FINDINGS_EACH: usize = 25;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Info,
@@ -52,6 +55,13 @@ pub struct Finding {
     pub place: Option<Place>,
 }
 
+impl Finding {
+    /// A finding about the whole.
+    pub(crate) fn of(severity: Severity, code: &'static str, text: String, data: Value) -> Finding {
+        Finding { code, severity, text, data, place: None }
+    }
+}
+
 /// The answer to `POST /process`: the contract's members, then what this implementation adds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -65,11 +75,39 @@ pub struct Report {
     /// At least one.
     pub recommendations: Vec<String>,
     pub findings: Vec<Finding>,
-    /// The model asked: `none`.
-    pub model: &'static str,
-    pub statement: &'static str,
+    /// The model asked, as `provider:name`, or `none`.
+    pub model: Cow<'static, str>,
+    /// What it was computed from, and who was asked.
+    pub statement: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
+    /// What the model answered, under the profile's schema: foreign text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Value>,
+    /// What models were used for in this attempt, by model.
+    pub usage: Vec<Used>,
+    /// What is to be done outside.
+    pub effects: Vec<Intent>,
+}
+
+/// What one model was used for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Used {
+    pub model: String,
+    pub input_tokens: u64,
+    /// Of the input, what the provider had in its cache.
+    pub cached_input_tokens: u64,
+    pub output_tokens: u64,
+    /// Millionths of the currency unit.
+    pub cost_micros: u64,
+    pub calls: u32,
+}
+
+impl From<Usage> for Used {
+    fn from(usage: Usage) -> Used {
+        let Usage { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = usage;
+        Used { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls }
+    }
 }
 
 /// Where analyses put what they find.
@@ -130,14 +168,17 @@ pub fn analyse(profile: &Profile, event: &Event, now: Timestamp) -> Report {
         analysis: sentences.join(" "),
         recommendations: recommendations(profile, &findings),
         findings,
-        model: "none",
-        statement: NO_MODEL,
+        model: Cow::Borrowed("none"),
+        statement: Cow::Borrowed(NO_MODEL),
         job_id: event.job_id.clone(),
+        answer: None,
+        usage: Vec::new(),
+        effects: Vec::new(),
     }
 }
 
 /// The profile's advice on the findings, the gravest first, each once.
-fn recommendations(profile: &Profile, findings: &[Finding]) -> Vec<String> {
+pub(crate) fn recommendations(profile: &Profile, findings: &[Finding]) -> Vec<String> {
     let mut ranked: Vec<&Finding> = findings.iter().collect();
     ranked.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     let mut advice: Vec<String> = Vec::new();

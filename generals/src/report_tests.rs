@@ -33,7 +33,7 @@ fn every_general_has_something_to_say_on_every_payload() {
     for general in Profile::types() {
         for file in files() {
             let report = report(general, &event(&file));
-            assert_eq!((report.status, report.model), ("processed", "none"));
+            assert_eq!((report.status, &*report.model), ("processed", "none"));
             assert!(report.analysis.len() > 40 && !report.recommendations.is_empty(), "{general} {file}");
             assert!(
                 !report.recommendations.iter().any(|text| text.contains('?') || text.contains('{')),

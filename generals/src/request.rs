@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use http::HeaderMap;
-use mindos_model::Timestamp;
+use mindos_model::{Secret, Timestamp};
+use mindos_sdk::RepositoryAccess;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Event;
@@ -46,11 +48,27 @@ impl RequestError {
 const EVENT_TYPE: &str = "a string such as pr_created or com.github.push, of 1 to 1024 bytes";
 const BODY: &str = "a JSON object with `event_type` and `data`, or a CloudEvent with `specversion` 1.0";
 
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub event: Event,
+    /// What the event's repository can be read with, where whoever asks has that: the member `repository_access` of the contract's body.
+    pub access: Option<RepositoryAccess>,
+}
+
 /// Reads the event of a request, or of a command's standard input (without headers).
 ///
 /// # Errors
 /// `RequestError`, naming the field.
 pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Event, RequestError> {
+    read(headers, body).map(|asked| asked.event)
+}
+
+/// Reads all that a request asks for.
+///
+/// # Errors
+/// `RequestError`, naming the field.
+pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Asked, RequestError> {
     let attributes = header_attributes(headers);
     let binary = attributes.contains_key("specversion");
     let json = match serde_json::from_slice::<Value>(body) {
@@ -63,9 +81,9 @@ pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Event, RequestError> {
     if has("event_type") && (!binary || (has("data") && has("job_id"))) {
         contract(json, attributes)
     } else if binary {
-        from_attributes(attributes, json)
+        from_attributes(attributes, json).map(without_access)
     } else if has("specversion") {
-        structured(json)
+        structured(json).map(without_access)
     } else if json.is_object() {
         Err(RequestError::Missing { field: "event_type", accepted: EVENT_TYPE })
     } else {
@@ -109,7 +127,11 @@ fn percent_decode(value: &[u8]) -> Option<String> {
 }
 
 /// `{event_type, job_id, timestamp, data, general_info}`.
-fn contract(mut body: Value, attributes: BTreeMap<String, String>) -> Result<Event, RequestError> {
+fn contract(mut body: Value, attributes: BTreeMap<String, String>) -> Result<Asked, RequestError> {
+    let access = match body.get_mut("repository_access").map(Value::take) {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(access(value)?),
+    };
     let event_type = match body.get("event_type").and_then(Value::as_str) {
         Some(text) if !text.trim().is_empty() && text.len() <= ATTRIBUTE_MAX => text.to_owned(),
         _ => return Err(RequestError::Bad { field: "event_type", accepted: EVENT_TYPE }),
@@ -140,7 +162,37 @@ fn contract(mut body: Value, attributes: BTreeMap<String, String>) -> Result<Eve
     };
     let mut event = with_attributes(attributes, data);
     event.time = event.time.or(sent);
-    Ok(Event { event_type, job_id, ..event })
+    Ok(Asked { event: Event { event_type, job_id, ..event }, access })
+}
+
+fn without_access(event: Event) -> Asked {
+    Asked { event, access: None }
+}
+
+/// Access as JSON, from elsewhere than a body.
+pub(crate) fn access_of(json: &str) -> Result<RepositoryAccess, RequestError> {
+    access(serde_json::from_str(json).unwrap_or(Value::Null))
+}
+
+/// The member `repository_access`. What is wrong is never repeated: it may be the token.
+fn access(value: Value) -> Result<RepositoryAccess, RequestError> {
+    #[derive(Deserialize)]
+    struct Member {
+        repository: String,
+        api_url: String,
+        clone_url: String,
+        token: String,
+        #[serde(default)]
+        expires_at: Option<String>,
+        #[serde(default)]
+        author: String,
+    }
+    const ACCESS: &str = "an object with the texts repository, api_url, clone_url, token, and perhaps expires_at and author";
+    let bad = || RequestError::Bad { field: "repository_access", accepted: ACCESS };
+    let Member { repository, api_url, clone_url, token, expires_at, author } =
+        serde_json::from_value(value).map_err(|_| bad())?;
+    let expires_at = expires_at.map(|at| Timestamp::from_str(&at).map_err(|_| bad())).transpose()?;
+    Ok(RepositoryAccess { repository, api_url, clone_url, token: Secret::new(token), expires_at, author })
 }
 
 fn from_attributes(attributes: BTreeMap<String, String>, data: Value) -> Result<Event, RequestError> {
@@ -206,7 +258,7 @@ fn structured(mut body: Value) -> Result<Event, RequestError> {
 }
 
 /// Decodes padded or unpadded standard base64.
-fn base64_decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {
     let (mut decoded, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0u32);
     for digit in text.trim_end_matches('=').bytes() {
         let value = match digit {
@@ -268,6 +320,21 @@ mod tests {
         assert_eq!(event.extensions.get("lane").map(String::as_str), Some("l"));
         let encoded = r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":"eyJhIjoxfQ=="}"#;
         assert_eq!(plain(encoded).unwrap().data, json!({"a": 1}));
+    }
+
+    #[test]
+    fn access_to_the_repository_comes_with_the_contracts_body() {
+        let body = r#"{"event_type":"x","data":{},"repository_access":{"repository":"o/r","api_url":"https://a","clone_url":"https://c",
+            "token":"t0k","expires_at":"2026-11-20T12:00:00Z","author":"bot"}}"#;
+        let asked = read(&HeaderMap::new(), body.as_bytes()).unwrap();
+        let access = asked.access.unwrap();
+        assert_eq!((access.repository.as_str(), access.token.expose(), access.author.as_str()), ("o/r", "t0k", "bot"));
+        assert!(access.expires_at.is_some());
+        let wrong = r#"{"event_type":"x","data":{},"repository_access":{"token":"t0k"}}"#;
+        let error = read(&HeaderMap::new(), wrong.as_bytes()).unwrap_err();
+        assert_eq!(error.field(), "repository_access");
+        assert!(!error.to_string().contains("t0k"));
+        assert!(read(&HeaderMap::new(), br#"{"event_type":"x","data":{},"repository_access":null}"#).unwrap().access.is_none());
     }
 
     #[test]

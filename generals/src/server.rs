@@ -1,5 +1,16 @@
 //! A general as an HTTP server: `POST /process`, `GET /health`, `GET /ready`.
 //!
+//! | of `/process` | answer |
+//! |---|---|
+//! | a report | 200, with `effects` and `usage` |
+//! | not the contract's body, or none that can be worked on | 400, 422 |
+//! | a ceiling is reached (`mindos-ceiling-*`) | 402 |
+//! | too large for the model or the forge | 413 |
+//! | a provider or the forge limits | 429 with `Retry-After` |
+//! | may work next time | 503 |
+//!
+//! What models were used for stands in the body in any case. A caller that goes away ends the run.
+//!
 //! Invariant: memory is bounded by `CONNECTIONS_MAX` bodies of `body_max` bytes and what their JSON unfolds to; a body over the
 //! limit is refused before it is read whole.
 
@@ -8,7 +19,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -17,12 +28,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mindos_model::Timestamp;
+use mindos_model::FailureKind;
+use mindos_sdk::{Ceilings, Failure};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Profile, analyse, decode};
+use crate::report::Used;
+use crate::request::read;
+use crate::serve::{Served, now};
 
 /// The default limit of a body, in bytes: the largest message of the agent stream.
 pub const BODY_MAX: usize = mindos_model::limits::MESSAGE_MAX;
@@ -32,19 +46,19 @@ const CONNECTIONS_MAX: usize = 64;
 const HEADERS_WITHIN: Duration = Duration::from_secs(90);
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// How long open requests may take to end once the server stops.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One general to serve.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub profile: Profile,
+    pub served: Served,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Longest body accepted, in bytes.
     pub body_max: usize,
+    /// How long open requests may take to end once the server stops.
+    pub drain: Duration,
 }
 
 /// Why the server did not start, or ended.
@@ -61,8 +75,9 @@ pub enum RunError {
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    profile: Arc<Profile>,
+    served: Served,
     body_max: usize,
+    drain: Duration,
 }
 
 /// Serves until SIGTERM or SIGINT, then ends the requests under way.
@@ -75,7 +90,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     Ok(())
 }
 
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -91,11 +106,11 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// # Errors
 /// `RunError::Listen` when it is not to be had.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
-    let Config { profile, listen, body_max } = config;
+    let Config { served, listen, body_max, drain } = config;
     let refused = |error| RunError::Listen { address: listen, error };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    Ok(Bound { listener, address, profile: Arc::new(profile), body_max })
+    Ok(Bound { listener, address, served, body_max, drain })
 }
 
 impl Bound {
@@ -105,9 +120,9 @@ impl Bound {
         self.address
     }
 
-    /// Serves until `stop` is done, then ends the requests under way, for at most ten seconds.
+    /// Serves until `stop` is done, then ends the requests under way, for at most `drain`.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        let Bound { listener, address: _, profile, body_max } = self;
+        let Bound { listener, address: _, served, body_max, drain } = self;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let (stopping, stopped) = watch::channel(false);
         tokio::pin!(stop);
@@ -117,11 +132,11 @@ impl Bound {
                 accepted = accept(&listener, &places) => accepted,
             };
             let Some((stream, place)) = accepted else { continue };
-            let (profile, mut stopped) = (profile.clone(), stopped.clone());
+            let (served, mut stopped) = (served.clone(), stopped.clone());
             tokio::spawn(async move {
                 let answer = service_fn(move |request| {
-                    let profile = profile.clone();
-                    async move { Ok::<_, Infallible>(answer(&profile, body_max, request).await) }
+                    let served = served.clone();
+                    async move { Ok::<_, Infallible>(answer(&served, body_max, request).await) }
                 });
                 let mut server = http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
@@ -141,7 +156,7 @@ impl Bound {
         stopping.send_replace(true);
         // Every connection holds a place, so all of them free means that all have ended.
         let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(DRAIN, places.acquire_many(all)).await;
+        let _ = tokio::time::timeout(drain, places.acquire_many(all)).await;
     }
 }
 
@@ -163,12 +178,18 @@ async fn accept(
     }
 }
 
-async fn answer(profile: &Profile, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let general = profile.general_type.as_str();
+async fn answer(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let general = served.profile.general_type.as_str();
     match (request.method(), request.uri().path()) {
-        (&Method::POST, "/process") => process(profile, body_max, request).await,
+        (&Method::POST, "/process") => process(served, body_max, request).await,
         (&Method::GET | &Method::HEAD, "/health") => {
-            respond(StatusCode::OK, &json!({"status": "healthy", "general": general}))
+            let mut health = json!({"status": "healthy", "general": general});
+            // What a person has to see to, such as a key that a provider does not take.
+            let troubles = served.brain.models().troubles();
+            if !troubles.is_empty() {
+                health["troubles"] = json!(troubles);
+            }
+            respond(StatusCode::OK, &health)
         }
         (&Method::GET | &Method::HEAD, "/ready") => {
             respond(StatusCode::OK, &json!({"status": "ready", "general": general}))
@@ -179,7 +200,7 @@ async fn answer(profile: &Profile, body_max: usize, request: Request<Incoming>) 
     }
 }
 
-async fn process(profile: &Profile, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn process(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let too_large = || {
         let mut response =
@@ -198,21 +219,47 @@ async fn process(profile: &Profile, body_max: usize, request: Request<Incoming>)
         Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, "body", &format!("the body broke off: {error}")),
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "body", "the body did not arrive within 30 s"),
     };
-    match decode(&head.headers, &body) {
-        Ok(event) => {
-            let report = analyse(profile, &event, now());
-            match serde_json::to_vec(&report) {
-                Ok(report) => respond_bytes(StatusCode::OK, report),
-                Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "report", &error.to_string()),
-            }
-        }
-        Err(error) => refuse(StatusCode::BAD_REQUEST, error.field(), &error.to_string()),
+    let asked = match read(&head.headers, &body) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error.field(), &error.to_string()),
+    };
+    // It may be large, and the run may take long.
+    drop(body);
+    match served.once(asked.event, asked.access, ceilings(&head.headers)).await {
+        Ok(report) => match serde_json::to_vec(&report) {
+            Ok(report) => respond_bytes(StatusCode::OK, report),
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "report", &error.to_string()),
+        },
+        Err(failure) => failed(failure),
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// The ceilings of the delivery, which a sidecar sends along.
+fn ceilings(headers: &http::HeaderMap) -> Ceilings {
+    let number = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    Ceilings {
+        cost_micros: number("mindos-ceiling-cost-micros"),
+        tokens: number("mindos-ceiling-tokens"),
+        time: number("mindos-ceiling-time-ms").map(Duration::from_millis),
+    }
+}
+
+fn failed(failure: Failure) -> Response<Full<Bytes>> {
+    let Failure { kind, message, usage } = failure;
+    let status = match kind {
+        FailureKind::Poison => StatusCode::UNPROCESSABLE_ENTITY,
+        FailureKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FailureKind::OverBudget => StatusCode::PAYMENT_REQUIRED,
+        FailureKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let usage: Vec<Used> = usage.into_iter().map(Used::from).collect();
+    let mut response = respond(status, &json!({"error": message, "field": "event", "usage": usage}));
+    if let FailureKind::RateLimited { until } = kind {
+        let seconds = until.since(now()).as_secs().max(1);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 fn refuse(status: StatusCode, field: &str, error: &str) -> Response<Full<Bytes>> {

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 fn while_serving<F: Future<Output = ()>>(body_max: usize, test: impl FnOnce(SocketAddr) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let profile = Profile::stock("code-review-general").unwrap();
+        let served = Served::without_model(crate::Profile::stock("code-review-general").unwrap());
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = bind(Config { profile, listen, body_max }).await.unwrap();
+        let server = bind(Config { served, listen, body_max, drain: Duration::from_secs(10) }).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(async {
@@ -52,6 +52,7 @@ fn the_contracts_three_paths_answer_as_promised() {
         assert!(report["timestamp"].as_str().unwrap().ends_with('Z') && report["analysis"].is_string());
         assert!(!report["recommendations"].as_array().unwrap().is_empty());
         assert_eq!((&report["model"], &report["statement"]), (&json!("none"), &json!(crate::NO_MODEL)));
+        assert_eq!((&report["usage"], &report["effects"]), (&json!([]), &json!([])), "no repository, so nothing to write on");
     });
 }
 

@@ -146,6 +146,7 @@ mod tests {
             ("access", "AccessService"),
             ("access", "AuthorityService"),
             ("agent", "AgentService"),
+            ("agent", "RepositoryService"),
             ("blob", "BlobService"),
             ("replay", "ReplayService"),
             ("budget", "BudgetService"),

@@ -6,6 +6,9 @@
 //! | 65 (EX_DATAERR) | poison |
 //! | anything else, or a signal | transient |
 //!
+//! An output in JSON may have members `usage` and `effects`; see `answer`. With `--repository-access` the variable
+//! `MINDOS_REPOSITORY_ACCESS` holds, as JSON, what the event's repository can be read with.
+//!
 //! Invariant: when a future of [`Command::process`] is gone, so is the command with all that it started in its process group.
 
 use std::borrow::Cow;
@@ -18,8 +21,9 @@ use mindos_sdk::{Failure, Output, Work};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process;
 
+use crate::answer::{self, Answer};
 use crate::cloudevent;
-use crate::general::{About, excerpt};
+use crate::general::{About, AccessMember, excerpt};
 
 /// The exit code of a command that finds its event impossible to work on, from sysexits.h.
 const EX_DATAERR: i32 = 65;
@@ -40,6 +44,7 @@ impl Command {
     pub(crate) async fn process(&self, work: Work) -> Result<Output, Failure> {
         let event = cloudevent::json(&work.event);
         let kind = work.event.attribute("kind").unwrap_or(Cow::Borrowed(work.event.ty())).into_owned();
+        let access = self.about.access(&work).await?;
         let mut command = process::Command::new("/bin/sh");
         command
             .arg("-c")
@@ -59,6 +64,10 @@ impl Command {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        if let Some(access) = access.as_ref().map(AccessMember::of) {
+            let json = serde_json::to_string(&access).map_err(|error| Failure::transient(error.to_string()))?;
+            command.env("MINDOS_REPOSITORY_ACCESS", json);
+        }
         dies_with_parent(&mut command);
         let failed =
             |what: &str, error: io::Error| Failure::transient(format!("failed to {what} the command: {error}"));
@@ -86,7 +95,7 @@ impl Command {
         let ended = async {
             let ((), output, said) = tokio::try_join!(feed, output, async { Ok(tail(stderr).await) })?;
             let status = child.wait().await.map_err(|error| failed("wait for", error))?;
-            answer(status, output, &said)
+            ended_with(status, output, &said)
         };
         let asked_to_stop = async {
             work.stopped().await;
@@ -100,13 +109,14 @@ impl Command {
     }
 }
 
-fn answer(status: ExitStatus, output: Bytes, said: &[u8]) -> Result<Output, Failure> {
+fn ended_with(status: ExitStatus, output: Bytes, said: &[u8]) -> Result<Output, Failure> {
     let said = excerpt(said, STDERR_MAX);
     match (status.code(), status.signal()) {
         (Some(0), _) => {
             let json = serde_json::from_slice::<serde::de::IgnoredAny>(&output).is_ok();
             let content_type = Cow::Borrowed(if json { "application/json" } else { "text/plain; charset=utf-8" });
-            Ok(Output { data: output, content_type, usage: Vec::new() })
+            let Answer { usage, effects } = if json { answer::read(&output)? } else { Answer::default() };
+            Ok(Output { data: output, content_type, usage, effects })
         }
         (Some(EX_DATAERR), _) => Err(Failure::poison(format!("the command ended with {EX_DATAERR}: {said}"))),
         (Some(code), _) => Err(Failure::transient(format!("the command ended with {code}: {said}"))),

@@ -64,6 +64,11 @@ pub struct Config {
     #[arg(long, env = "MINDOS_MODEL_METRICS", value_name = "URL")]
     pub model_metrics: Option<MetricsUrl>,
 
+    /// Give the generals read access to the repository of their event, as `repository_access` in the body of `/process` or, to a
+    /// command, in MINDOS_REPOSITORY_ACCESS: a token for that one repository that ends with the work. For generals that are trusted with it
+    #[arg(long, env = "MINDOS_GIVE_REPOSITORY_ACCESS")]
+    pub repository_access: bool,
+
     #[command(flatten)]
     pub joining: JoiningConfig,
 }
@@ -203,7 +208,11 @@ fn address(text: &str) -> Result<Uri, ConfigError> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// A number of seconds, as options give it.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) if seconds <= 3600 => Ok(Duration::from_secs(u64::from(seconds))),
         _ => Err("expected a number of seconds from 0 to 3600".to_owned()),
@@ -211,7 +220,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// The host's name as an instance id.
-pub(crate) fn host_instance() -> Result<InstanceId, ConfigError> {
+///
+/// # Errors
+/// When there is none that is one.
+pub fn host_instance() -> Result<InstanceId, ConfigError> {
     let name = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
     let name = name.ok_or(ConfigError::Instance)?.trim().to_ascii_lowercase();
     InstanceId::new(&name).map_err(|_| ConfigError::Instance)

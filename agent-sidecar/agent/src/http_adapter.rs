@@ -6,12 +6,14 @@
 //! | 429 | rate limited until `Retry-After` (seconds or a date), else until the provider's reset, else for a minute |
 //! | 408, 425, 5xx, no answer | transient |
 //! | 413 | too large |
+//! | 402 | over budget |
 //! | anything else | poison |
 //!
 //! A general cannot be asked in mid-run here, so its ceilings go along as headers: `mindos-ceiling-cost-micros`,
 //! `mindos-ceiling-tokens` and `mindos-ceiling-time-ms`, each where there is a limit. An answer in JSON may have a member `usage` that
 //! says what was used: a list of `{model, input_tokens, output_tokens, cost_micros}`, or one of them, or what providers call
-//! `prompt_tokens` and `completion_tokens` beside a member `model`. What is not understood is not counted.
+//! `prompt_tokens` and `completion_tokens` beside a member `model`. What is not understood is not counted. A member `effects` says what is
+//! to be done outside; see `answer`. With `--repository-access` the body has a member `repository_access`.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -26,13 +28,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mindos_sdk::model::Timestamp;
-use mindos_sdk::{Ceilings, Clock, Failure, Output, Usage, Work};
-use serde::{Deserialize, Serialize};
+use mindos_sdk::{Ceilings, Clock, Failure, Output, ProviderLimits, RepositoryAccess, Work, retry_after};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::answer::{self, Answer};
 use crate::cloudevent;
-use crate::general::{About, excerpt};
-use crate::provider_limit::{Limits, retry_after};
+use crate::general::{About, AccessMember, excerpt};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a connection is kept for the next piece of work.
@@ -41,8 +43,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are quoted in a failure.
 const EXCERPT: usize = 512;
-/// Models of one answer whose use is counted.
-const USAGE_MAX: usize = 64;
+/// Bytes of an answer to a failure that are read, for what was used.
+const FAILURE_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -52,7 +54,7 @@ pub(crate) struct Http {
     about: About,
     clock: Clock,
     /// What the provider behind it allows, as its answers say.
-    limits: Mutex<Limits>,
+    limits: Mutex<ProviderLimits>,
 }
 
 /// The body of `POST /process`.
@@ -63,6 +65,9 @@ struct ProcessRequest<'a> {
     timestamp: &'a str,
     data: &'a RawValue,
     general_info: GeneralInfo<'a>,
+    /// Only with `--repository-access`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository_access: Option<AccessMember<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,7 +124,8 @@ impl Http {
     }
 
     pub(crate) async fn process(&self, work: Work) -> Result<Output, Failure> {
-        let mut request = Request::new(Full::new(self.body(&work)?));
+        let access = self.about.access(&work).await?;
+        let mut request = Request::new(Full::new(self.body(&work, access.as_ref())?));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.process.clone();
         let headers = request.headers_mut();
@@ -138,14 +144,15 @@ impl Http {
             |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
         let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
         let (parts, body) = response.into_parts();
-        let heard = Limits::read(&parts.headers, self.clock.now());
-        if heard != Limits::default() {
+        let heard = ProviderLimits::read(&parts.headers, self.clock.now());
+        if heard != ProviderLimits::default() {
             let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
             *limits = heard.or(*limits);
         }
         if !parts.status.is_success() {
-            let said = read(body, EXCERPT).await.unwrap_or_default();
-            return Err(failure(parts.status, &parts.headers, &said, self.clock.now()));
+            let said = read(body, FAILURE_MAX).await.unwrap_or_default();
+            let usage = answer::usage(&said);
+            return Err(Failure { usage, ..failure(parts.status, &parts.headers, &said, self.clock.now()) });
         }
         let max = self.about.output_max;
         let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -164,16 +171,19 @@ impl Http {
             "application/json" => Cow::Borrowed("application/json"),
             other => Cow::Owned(other.chars().take(255).collect()),
         };
-        let usage = if content_type.starts_with("application/json") { usage(&data) } else { Vec::new() };
-        Ok(Output { data, content_type, usage })
+        let Answer { usage, effects } = match content_type.starts_with("application/json") {
+            true => answer::read(&data)?,
+            false => Answer::default(),
+        };
+        Ok(Output { data, content_type, usage, effects })
     }
 
     /// What the provider behind it allows still, as far as answers said.
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> ProviderLimits {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).at(self.clock.now())
     }
 
-    fn body(&self, work: &Work) -> Result<Bytes, Failure> {
+    fn body(&self, work: &Work, access: Option<&RepositoryAccess>) -> Result<Bytes, Failure> {
         let kind = work.event.attribute("kind");
         let timestamp = match work.event.attribute("time") {
             Some(time) => time.into_owned(),
@@ -185,6 +195,7 @@ impl Http {
             job_id: &work.job_id(),
             timestamp: &timestamp,
             data: &data,
+            repository_access: access.map(AccessMember::of),
             general_info: GeneralInfo {
                 name: work.general.as_str(),
                 r#type: &self.about.ty,
@@ -218,61 +229,18 @@ fn ceilings(ceilings: Ceilings) -> HeaderMap {
     named.into_iter().filter_map(header).collect()
 }
 
-/// The member `usage` of an answer, as far as it is one.
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    model: String,
-    usage: Option<Usages>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Usages {
-    Many(Vec<AnswerUsage>),
-    One(AnswerUsage),
-}
-
-#[derive(Deserialize)]
-struct AnswerUsage {
-    #[serde(default)]
-    model: String,
-    #[serde(default, alias = "prompt_tokens")]
-    input_tokens: u64,
-    #[serde(default, alias = "completion_tokens")]
-    output_tokens: u64,
-    #[serde(default)]
-    cost_micros: u64,
-}
-
-fn usage(data: &[u8]) -> Vec<Usage> {
-    let Ok(Answer { model: of, usage }) = serde_json::from_slice(data) else { return Vec::new() };
-    let usages = match usage {
-        None => Vec::new(),
-        Some(Usages::One(one)) => vec![one],
-        Some(Usages::Many(many)) => many,
-    };
-    let one = |AnswerUsage { model, input_tokens, output_tokens, cost_micros }: AnswerUsage| Usage {
-        model: if model.is_empty() { of.clone() } else { model },
-        input_tokens,
-        output_tokens,
-        cost_micros,
-        ..Usage::default()
-    };
-    usages.into_iter().take(USAGE_MAX).map(one).collect()
-}
-
 fn failure(status: StatusCode, headers: &HeaderMap, said: &[u8], now: Timestamp) -> Failure {
     let said = excerpt(said, EXCERPT);
     let message = format!("general answered {}: {said}", status.as_u16());
     match status {
         StatusCode::TOO_MANY_REQUESTS => {
             let until = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
-            let until = until.or_else(|| Limits::read(headers, now).used_up_until());
+            let until = until.or_else(|| ProviderLimits::read(headers, now).used_up_until());
             Failure::rate_limited(until.unwrap_or(now + RATE_LIMIT_WAIT), message)
         }
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Failure::transient(message),
         StatusCode::PAYLOAD_TOO_LARGE => Failure::too_large(message),
+        StatusCode::PAYMENT_REQUIRED => Failure::over_budget(message),
         status if status.is_server_error() => Failure::transient(message),
         _ => Failure::poison(message),
     }
@@ -333,22 +301,7 @@ mod tests {
             assert_eq!(kind(status, None), FailureKind::Poison, "{status}");
         }
         assert_eq!(kind(413, None), FailureKind::TooLarge);
-    }
-
-    #[test]
-    fn an_answer_says_what_was_used_in_its_own_words_or_a_providers() {
-        let known =
-            usage(br#"{"analysis":"x","usage":[{"model":"m","input_tokens":7,"output_tokens":3,"cost_micros":9}]}"#);
-        assert_eq!((known[0].model.as_str(), known[0].input_tokens, known[0].cost_micros), ("m", 7, 9));
-        let provider =
-            usage(br#"{"model":"gpt-4o-mini","usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":12}}"#);
-        assert_eq!(
-            (provider[0].model.as_str(), provider[0].input_tokens, provider[0].output_tokens),
-            ("gpt-4o-mini", 10, 2)
-        );
-        for other in [&b"not json"[..], br#"{"usage":"much"}"#, b"[]", br#"{"usage":null}"#] {
-            assert_eq!(usage(other), []);
-        }
+        assert_eq!(kind(402, None), FailureKind::OverBudget);
     }
 
     #[test]

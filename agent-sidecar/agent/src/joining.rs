@@ -50,11 +50,11 @@ pub struct Pin(pub [u8; 32]);
 
 /// What the environment says about identity, beside what is an option as well.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Surroundings {
+pub struct Surroundings {
     /// `MINDOS_JOIN_TOKEN`.
-    pub(crate) join_token: Option<Secret>,
+    pub join_token: Option<Secret>,
     /// `SPIFFE_ENDPOINT_SOCKET`.
-    pub(crate) spiffe: Option<String>,
+    pub spiffe: Option<String>,
 }
 
 /// Why identity cannot be set up.
@@ -90,7 +90,9 @@ impl FromStr for Pin {
 }
 
 impl Surroundings {
-    pub(crate) fn read() -> Surroundings {
+    /// Reads the environment.
+    #[must_use]
+    pub fn read() -> Surroundings {
         let variable = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
         Surroundings {
             join_token: variable("MINDOS_JOIN_TOKEN").map(Secret::new),
@@ -101,7 +103,10 @@ impl Surroundings {
 
 impl JoiningConfig {
     /// How to join. `None` where the control plane is reached in the clear, which asks nobody who he is.
-    pub(crate) fn joining(self, control_plane: &str, around: Surroundings) -> Result<Option<Joining>, JoiningError> {
+    ///
+    /// # Errors
+    /// When ways to join are given twice, or need an address with `https`.
+    pub fn joining(self, control_plane: &str, around: Surroundings) -> Result<Option<Joining>, JoiningError> {
         let JoiningConfig {
             api,
             ca,

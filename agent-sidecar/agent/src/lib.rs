@@ -6,18 +6,18 @@
 //! ```
 //! Invariant: everything about leases is decided in `mindos-sidecar-core`; this crate only calls generals and reads their answers.
 
+mod answer;
 mod cloudevent;
 mod command;
-mod config;
+pub mod config;
 mod general;
 mod http_adapter;
-mod joining;
+pub mod joining;
 pub mod logs;
 mod model_metrics;
-mod provider_limit;
-mod ready;
+pub mod ready;
 mod run;
 
 pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
-pub use joining::{JoiningConfig, JoiningError, Pin};
+pub use joining::{JoiningConfig, JoiningError, Pin, Surroundings};
 pub use run::{RunError, run};

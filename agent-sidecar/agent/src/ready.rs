@@ -48,12 +48,15 @@ struct Identity {
 }
 
 /// Listens, so that an address that is taken is found out at the start.
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+///
+/// # Errors
+/// When it is taken.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
 /// Answers until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, standing: watch::Receiver<Option<Standing>>, joins: bool) {
+pub async fn serve(listener: TcpListener, standing: watch::Receiver<Option<Standing>>, joins: bool) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };

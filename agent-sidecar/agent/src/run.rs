@@ -47,6 +47,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
         drain_grace,
         output_max,
         model_metrics,
+        repository_access,
         joining,
     } = config;
     let JoiningConfig { ready_listen, .. } = joining;
@@ -64,6 +65,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
                 instance: Arc::from(instance.as_str()),
                 ty: Arc::from(ty.as_str()),
                 output_max,
+                repository_access,
             };
             let reached = match target {
                 Target::Http(base) => Reached::Http(Box::new(Http::new(&base, about))),

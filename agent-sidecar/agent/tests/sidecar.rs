@@ -199,6 +199,7 @@ async fn answers_that_are_not_good_become_failures() {
         (503, "", FailureKind::Transient),
         (422, "no such thing", FailureKind::Poison),
         (413, "", FailureKind::TooLarge),
+        (402, "{\"usage\":[{\"model\":\"m\",\"input_tokens\":7}]}", FailureKind::OverBudget),
         (429, "", FailureKind::RateLimited),
         (200, &"x".repeat(1001), FailureKind::TooLarge),
     ];
@@ -294,4 +295,60 @@ async fn a_command_is_ended_with_everything_that_it_started() {
 fn is_alive(pid: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[tokio::test]
+async fn effects_and_usage_in_an_answer_go_along_and_access_comes_where_it_is_wanted() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    let answer = r#"{"usage":{"model":"m","input_tokens":7,"output_tokens":3},
+        "effects":[{"kind":"comment","target":"octo/hello#7","parameters":{"body":"x"}},{"key":"k","kind":"labels","target":"octo/hello#7"}]}"#;
+    let json = || Response::builder().header("content-type", "application/json").body(Full::from(answer)).unwrap();
+    *general.answer.lock().unwrap() = Some(json());
+    let mut plane = Plane::start().await;
+    start(&plane, &format!("name=sec,type=security-general,url={url}"), &["--repository-access"]);
+    let mut session = plane.welcome(|_: &LeaseClaim| Verdict::Keep).await.0;
+    session.granted().await;
+    let event = Event::new("s", "e", "t").repository("octo/hello").json("{}").into_message();
+
+    session.send(assign("d1.1", 1, "sec", event.clone()));
+    let result = session.result().await;
+
+    let effects: Vec<_> = result.effects.iter().map(|it| (it.key.as_str(), it.kind.as_str(), it.parameters_json.as_str())).collect();
+    assert_eq!(effects, [("d1.1/0", "comment", "{\"body\":\"x\"}"), ("k", "labels", "{}")]);
+    assert_eq!(result.usage[0].input_tokens, 7);
+    let (_, body) = general.asked.lock().unwrap().remove(0);
+    let access = &body["repository_access"];
+    assert_eq!((&access["repository"], &access["token"], &access["author"]), (&"octo/hello".into(), &"hush".into(), &"mindos[bot]".into()));
+
+    // Refused for another delivery: the general has to do without.
+    *general.answer.lock().unwrap() = Some(json());
+    session.send(assign("d2.1", 1, "sec", event));
+    assert!(matches!(session.result().await.outcome, Some(Outcome::Succeeded(_))));
+    assert_eq!(general.asked.lock().unwrap().remove(0).1.get("repository_access"), None);
+
+    // Not asked for where nobody said so, and an effect that is none is refused by its place.
+    let bad = Response::builder().header("content-type", "application/json").body(Full::from("{\"effects\":[{\"kind\":1}]}"));
+    *general.answer.lock().unwrap() = Some(bad.unwrap());
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "sec", Event::new("s", "e", "t").repository("octo/hello").json("{}").into_message()));
+    let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!("it was taken") };
+    assert!(failure.message.contains("`effects[0]`"), "{}", failure.message);
+    assert_eq!(general.asked.lock().unwrap().remove(0).1.get("repository_access"), None);
+}
+
+#[tokio::test]
+async fn a_command_has_effects_and_access_too() {
+    let mut plane = Plane::start().await;
+    let command = "type=a,command=cat >/dev/null; printf '{\"effects\":[{\"kind\":\"comment\",\"target\":\"octo/hello#7\"}],\"seen\":%s}' \"$MINDOS_REPOSITORY_ACCESS\"";
+    start(&plane, command, &["--repository-access"]);
+    let mut session = plane.welcome(|_: &LeaseClaim| Verdict::Keep).await.0;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", Event::new("s", "e", "t").repository("octo/hello").json("{}").into_message()));
+    let result = session.result().await;
+    assert_eq!(result.effects[0].kind, "comment");
+    let output: Value = serde_json::from_slice(&result.output).unwrap();
+    assert_eq!(output["seen"]["clone_url"], "https://github.com/octo/hello.git");
 }

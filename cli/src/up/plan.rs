@@ -124,6 +124,9 @@ impl Plan {
         for ClusterSpec { name: cluster, region } in clusters {
             for general in GENERALS {
                 let at = ports.free()?;
+                let mut variables = variables.clone();
+                // Whoever has set it means another control plane; these generals have sidecars.
+                variables.push(("MINDOS_CONTROL_PLANE".to_owned(), String::new()));
                 let mut add = |part: Part, suffix: &str, args: Vec<OsString>| {
                     let name = format!("{cluster}/{general}{suffix}");
                     let log = logs.join(format!("{cluster}-{general}{suffix}.log"));

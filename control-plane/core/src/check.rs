@@ -57,6 +57,7 @@ impl Durable {
         self.check_counts(&scan)?;
         self.check_budgets()?;
         self.check_terms()?;
+        self.effects.check()?;
         self.check_timers()
     }
 

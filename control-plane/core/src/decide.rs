@@ -73,10 +73,25 @@ impl Durable {
                 self.redact(request, tenant, events, why, (by, from), context)
             }
             Input::Query { request, tenant, query } => self.query(request, &tenant, query, context),
-            Input::Carry { event, payload } => match self.events.get(event) {
+            Input::Effect { effect, report } => self.effect_report(effect, report, context),
+            Input::ChangeEffect { request, tenant, effect, change, by, from } => {
+                self.change_effect(request, &tenant, effect, change, (by, from), context)
+            }
+            Input::Intend { tenant, event, part, intents } => self.intend(tenant, event, part, intents),
+            Input::Carry { event, effect: Some(effect), payload } => match self.effects.is_open(effect) {
+                true => {
+                    let record = PayloadCarried { event, effect: Some(effect), payload };
+                    Decision::default().with(Record::PayloadCarried(record))
+                }
+                false => Decision::default(),
+            },
+            Input::Carry { event, effect: None, payload } => match self.events.get(event) {
                 // A copy that was read before it was redacted.
                 Some(known) if known.is_redacted() => Decision::default(),
-                Some(_) => Decision::default().with(Record::PayloadCarried(PayloadCarried { event, payload })),
+                Some(_) => {
+                    let record = PayloadCarried { event, effect: None, payload };
+                    Decision::default().with(Record::PayloadCarried(record))
+                }
                 None => Decision::default(),
             },
             Input::DropPrefix { request, through, link } => {

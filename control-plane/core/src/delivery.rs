@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
+use crate::effect::Origin;
 use crate::event::{Delivery, Event, Lease};
 use crate::input::{AgentMessage, Entropy, Extend, ReportedOutcome, ResultReport, SessionId};
 use crate::output::{Claim, Output, PlaneMessage, SettledVerdict};
@@ -101,8 +102,10 @@ impl Durable {
         report: ResultReport,
         context: Context<'_>,
     ) -> Decision {
-        let ResultReport { delivery: id, token, outcome, usage } = report;
-        let settled = |verdict| Decision::send(session, PlaneMessage::Settled { delivery: id, token, verdict });
+        let ResultReport { delivery: id, token, outcome, usage, effects } = report;
+        let settled_with =
+            |verdict, effects| Decision::send(session, PlaneMessage::Settled { delivery: id, token, verdict, effects });
+        let settled = |verdict| settled_with(verdict, Vec::new());
         // No lease ever had it, so there is nothing to refuse; and no record may name it.
         if !was_given(token) {
             return settled(SettledVerdict::Unknown);
@@ -111,7 +114,7 @@ impl Durable {
             return match (self.recent.get(id), self.events.delivery(id)) {
                 // Repeated after a lost reply: already true, so there is nothing to record.
                 (Some(by), _) if by.ending != Ending::Unanswered && by.token == token => {
-                    settled(SettledVerdict::Settled)
+                    settled_with(SettledVerdict::Settled, self.effects.of_delivery(id))
                 }
                 (None, Some((_, delivery))) if delivery.has_answered(token) => settled(SettledVerdict::Settled),
                 (_, Some((_, Delivery { token: current, .. }))) => self.refuse(id, token, *current, key, settled),
@@ -144,9 +147,21 @@ impl Durable {
                 self.lease_ended(id, delivery, Cause::Failed(kind), said, context)
             }
         };
-        let has_won = event.race && matches!(records[..], [Record::DeliverySettled(_)]);
-        let mut decision = settled(SettledVerdict::Settled);
+        let has_settled = matches!(records[..], [Record::DeliverySettled(_)]);
+        let has_won = event.race && has_settled;
+        // Those of shadows and replays are dropped.
+        let counts = has_settled && !effects.is_empty() && !delivery.terms().shadow && event.replay.is_none();
+        let lease = delivery.lease().filter(|_| counts);
+        let (intended, effects) = lease.map_or_else(Default::default, |lease| {
+            let general = self.registry.general(lease.general);
+            let (general, general_type) = (general.key.clone(), general.ty.clone());
+            let tenant = event.tenant.clone();
+            let origin = Origin { tenant, event: id.event, delivery: Some(id), token, general, general_type };
+            self.intended(&origin, effects, self.seq.next().next())
+        });
+        let mut decision = settled_with(SettledVerdict::Settled, effects);
         decision.records = records;
+        decision.records.extend(intended);
         if has_won {
             decision.records.extend(event.lost(id));
         }
@@ -330,7 +345,7 @@ fn backoff(most: Duration, mut entropy: Entropy) -> Duration {
     Duration::from_millis(1 + entropy.below(most))
 }
 
-fn shorten(message: &str) -> Arc<str> {
+pub(crate) fn shorten(message: &str) -> Arc<str> {
     let mut end = message.len().min(MESSAGE_MAX);
     while !message.is_char_boundary(end) {
         end -= 1;

@@ -14,7 +14,8 @@ use crate::access::{Access, AccessRecord};
 use crate::account::Accounts;
 use crate::agenda::Agenda;
 use crate::breaker::Ended as Verdict;
-use crate::dedupe::Dedupe;
+use crate::dedupe::{Dedupe, HORIZON, WINDOW};
+use crate::effect::Effects;
 use crate::event::{Delivery, Event, Events, Phase};
 use crate::feedback::Opinions;
 use crate::input::Seen;
@@ -47,6 +48,7 @@ pub struct Durable {
     pub(crate) agenda: Agenda,
     pub(crate) budgets: Accounts,
     pub(crate) opinions: Opinions,
+    pub(crate) effects: Effects,
     /// Shared, so that a copy of the state costs nothing for it.
     pub(crate) access: Arc<Access>,
 }
@@ -104,7 +106,8 @@ impl Durable {
             registry: Registry::new(hasher.clone()),
             routing: Routing::new(hasher.clone()),
             budgets: Accounts::new(hasher.clone()),
-            dedupe: Dedupe::new(hasher.clone()),
+            dedupe: Dedupe::new(hasher.clone(), WINDOW, HORIZON),
+            effects: Effects::new(hasher.clone()),
             opinions: Opinions::new(hasher.clone()),
             hasher,
             events: Events::default(),
@@ -206,10 +209,32 @@ impl Durable {
                 self.all_opened()
             }
             Record::RouteAsked(record) => self.route_asked(record),
-            Record::PayloadCarried(PayloadCarried { event, payload }) => {
-                if let Some(event) = self.events.get_mut(*event) {
-                    event.payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
+            Record::PayloadCarried(PayloadCarried { event, effect, payload }) => {
+                let payload = PayloadRef { seq: *seq, len: length(&payload.bytes) };
+                match effect {
+                    Some(effect) => self.effects.carried(*effect, payload),
+                    None => {
+                        if let Some(event) = self.events.get_mut(*event) {
+                            event.payload = payload;
+                        }
+                    }
                 }
+                Change::Nothing
+            }
+            Record::EffectIntended(record) => {
+                self.effects.intended(*seq, *at, record);
+                Change::Nothing
+            }
+            Record::EffectDeferred(record) => {
+                self.effects.deferred(record);
+                Change::Nothing
+            }
+            Record::EffectEnded(record) => {
+                self.effects.ended(*at, record);
+                Change::Nothing
+            }
+            Record::EffectRevived(record) => {
+                self.effects.revived(record);
                 Change::Nothing
             }
             Record::LeaseExtended(record) => {

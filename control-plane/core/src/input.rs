@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, ParkReason, Priority, Region,
     RouteName, Seq, Status, TenantName, Timestamp, Token,
 };
 
 use crate::access::{AccessChange, Join, Scope};
 use crate::budget::{Budget, Limit};
+pub use crate::effect::{EffectChange, EffectFilter, EffectReport, Intent};
 use crate::guard::Trust;
 use crate::record::{
     About, ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage,
@@ -140,9 +141,34 @@ pub enum Input {
         tenant: TenantName,
         query: Query,
     },
+    /// From whoever carries out effects.
+    Effect {
+        effect: EffectId,
+        report: EffectReport,
+    },
+    /// A person wants another end for an effect.
+    ChangeEffect {
+        request: RequestId,
+        tenant: TenantName,
+        effect: EffectId,
+        change: EffectChange,
+        by: Arc<str>,
+        from: Arc<str>,
+    },
+    /// The plane itself wants something done outside, because of an event. Nobody is answered; each call is carried out in its own
+    /// order, whatever became of another.
+    Intend {
+        tenant: TenantName,
+        event: Seq,
+        /// The part of the plane that wants it, such as `intake`: shown as the general `plane/intake`.
+        part: GeneralName,
+        intents: Vec<Intent>,
+    },
     /// From the shell's upkeep of the journal.
     Carry {
         event: Seq,
+        /// Whose parameters it is; unset for the payload of the event itself.
+        effect: Option<EffectId>,
         payload: Payload,
     },
     DropPrefix {
@@ -287,6 +313,9 @@ pub struct ResultReport {
     pub token: Token,
     pub outcome: ReportedOutcome,
     pub usage: Vec<Usage>,
+    /// What is to be done outside, in this order; at most [`mindos_model::limits::EFFECTS_MAX`], within the bounds of [`Intent`]. Counts
+    /// where the work succeeded and is live.
+    pub effects: Vec<Intent>,
 }
 
 /// How work ended, by the agent side.
@@ -375,7 +404,18 @@ pub enum Query {
     Budgets,
     /// Counts of what is open.
     Totals,
-    /// Events with open work whose payload stands before the given record.
+    /// Effects of all tenants that may be carried out at once, after the given one, in order of their ids.
+    EffectsDue {
+        after: Option<EffectId>,
+        limit: u32,
+    },
+    /// Effects that have not ended for good and fit, after the given one, in order of their ids.
+    Effects {
+        filter: EffectFilter,
+        after: Option<EffectId>,
+        limit: u32,
+    },
+    /// Events with open work, and open effects, whose payload stands before the given record.
     PayloadsBefore {
         before: Seq,
         limit: u32,

@@ -21,6 +21,7 @@ mod degrade;
 mod delivery;
 mod dispatch;
 mod durable;
+pub mod effect;
 pub mod estimate;
 mod event;
 mod fair;

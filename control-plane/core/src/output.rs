@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, EffectStatus, GeneralType, ParkReason, Region, RouteName, Seq, Status, Strategy,
     TenantName, Timestamp, Token,
 };
 
 use crate::access::{AccessError, Identity, JoinRefused, TokenId};
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
+pub use crate::effect::{Earlier, EffectView};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
@@ -63,7 +64,14 @@ pub enum Reply {
     },
     Budgets(Vec<BudgetView>),
     Totals(Totals),
+    /// Events and effects by their records, each with where its payload stands.
     Payloads(Vec<(Seq, PayloadRef)>),
+    Effects(Vec<EffectView>),
+    /// Effects that were changed, and where the first change stands in the journal.
+    EffectsChanged {
+        effects: Vec<EffectId>,
+        at: Seq,
+    },
 }
 
 /// The answer to a publish.
@@ -121,6 +129,9 @@ pub enum PlaneMessage {
         delivery: DeliveryId,
         token: Token,
         verdict: SettledVerdict,
+        /// The effects of its intents, in their order. Empty where there were none, or where a result is repeated and all of its effects
+        /// have ended.
+        effects: Vec<EffectId>,
     },
     Reconciled {
         verdicts: Vec<(DeliveryId, Token, Claim)>,
@@ -230,6 +241,10 @@ pub enum Rejection {
     JoinRefused(Box<JoinRefused>),
     #[error("{field}: {reason}")]
     Redaction { field: &'static str, reason: String },
+    #[error("effect {effect} is not known or has ended")]
+    UnknownEffect { effect: EffectId },
+    #[error("effect {effect} is {status} and not put off: only failed ones and those that wait for their next try can be tried again")]
+    EffectNotFailed { effect: EffectId, status: EffectStatus },
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]

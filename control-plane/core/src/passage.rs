@@ -36,7 +36,8 @@ impl Record {
             Record::DeliveryCancelled(record) => Passage::Cancelled(record),
             Record::DeliveryParked(record) => Passage::Parked(record),
             Record::DeliveryRedriven(record) => Passage::Redriven(record),
-            Record::PayloadCarried(record) => Passage::Carried(record),
+            Record::PayloadCarried(record) if record.effect.is_none() => Passage::Carried(record),
+            Record::PayloadCarried(_) => return None,
             Record::EpochStarted(_)
             | Record::ResultRefused(_)
             | Record::LeaseExtended(_)
@@ -54,7 +55,11 @@ impl Record {
             | Record::BudgetAcknowledged(_)
             | Record::BudgetCrossed(_)
             | Record::Access(_)
-            | Record::PayloadsRedacted(_) => return None,
+            | Record::PayloadsRedacted(_)
+            | Record::EffectIntended(_)
+            | Record::EffectDeferred(_)
+            | Record::EffectEnded(_)
+            | Record::EffectRevived(_) => return None,
         })
     }
 }

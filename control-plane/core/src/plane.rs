@@ -160,6 +160,9 @@ impl Plane {
             | Input::Access { .. }
             | Input::Join(_)
             | Input::Redact { .. }
+            | Input::Effect { .. }
+            | Input::ChangeEffect { .. }
+            | Input::Intend { .. }
             | Input::Carry { .. }
             | Input::DropPrefix { .. }
             | Input::Truncated { .. } => {}
@@ -266,7 +269,7 @@ impl Plane {
             return Some(Timestamp(0));
         }
         let budgets = self.durable.budgets.next_due();
-        let looks = self.looks.first().map(|(at, _)| *at);
+        let looks = self.looks.first().map(|(at, _)| *at).into_iter().chain(self.durable.effects.next_due());
         agenda.next_due().into_iter().chain(looks).chain(budgets).chain(self.soft.next_due()).min()
     }
 
@@ -311,6 +314,7 @@ impl Plane {
                 self.record(record, now);
             }
         }
+        self.durable.effects.fire(now);
         self.fire_budgets(now, entropy);
         self.fire_terms(now);
         while let Some(&(at, queue)) = self.looks.first().filter(|(at, _)| *at <= now) {

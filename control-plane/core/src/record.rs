@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mindos_model::{
-    BootId, BudgetName, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason,
+    BootId, BudgetName, ClusterName, DeliveryId, EffectId, FailureKind, GeneralName, GeneralType, InstanceId, ParkReason,
     Priority, Region, RouteName, Seq, Strategy, TenantName, Timestamp, Token,
 };
 
@@ -17,6 +17,7 @@ pub use crate::access::AccessRecord;
 use crate::account::{OverBudget, Reservation, Tally};
 pub use crate::affinity::{KeptOut, Siting};
 use crate::budget::{Amount, Budget, Level};
+pub use crate::effect::{EffectDeferred, EffectEnded, EffectIntended, EffectOutcome, EffectRevived};
 pub use crate::feedback::{Feedback, FeedbackVerdict, Weighing};
 use crate::guard::Guarded;
 pub use crate::replay::{Replay, Role, Variant, VersionWanted};
@@ -126,6 +127,10 @@ pub enum Record {
     BudgetCrossed(Box<BudgetCrossed>),
     Access(Box<AccessRecord>),
     PayloadsRedacted(Box<PayloadsRedacted>),
+    EffectIntended(Box<EffectIntended>),
+    EffectDeferred(Box<EffectDeferred>),
+    EffectEnded(Box<EffectEnded>),
+    EffectRevived(Box<EffectRevived>),
 }
 
 // Records are moved a few times on their way: what is large and rare stands apart.
@@ -584,10 +589,13 @@ pub struct RouteAsked {
     pub replaces: Option<(TenantName, RouteName)>,
 }
 
-/// The payload of an event with open work was copied ahead of a dropped prefix.
+/// The payload of an event with open work, or the parameters of an open effect, were copied ahead of a dropped prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadCarried {
+    /// The event; of an effect, the one that it comes from.
     pub event: Seq,
+    /// Whose parameters they are; unset for the payload of the event itself.
+    pub effect: Option<EffectId>,
     pub payload: Payload,
 }
 
@@ -676,6 +684,7 @@ impl Record {
             Record::DeliverySettled(record) => record.output.as_ref(),
             Record::LeaseExtended(record) => record.checkpoint.as_ref(),
             Record::PayloadCarried(record) => Some(&record.payload),
+            Record::EffectIntended(record) => Some(&record.parameters),
             Record::EpochStarted(_)
             | Record::DeliveryLeased(_)
             | Record::AttemptEnded(_)
@@ -698,7 +707,10 @@ impl Record {
             | Record::BudgetAcknowledged(_)
             | Record::BudgetCrossed(_)
             | Record::Access(_)
-            | Record::PayloadsRedacted(_) => None,
+            | Record::PayloadsRedacted(_)
+            | Record::EffectDeferred(_)
+            | Record::EffectEnded(_)
+            | Record::EffectRevived(_) => None,
         }
     }
 
@@ -733,6 +745,10 @@ impl Record {
             Record::BudgetCrossed(_) => "BudgetCrossed",
             Record::Access(record) => record.kind(),
             Record::PayloadsRedacted(_) => "PayloadsRedacted",
+            Record::EffectIntended(_) => "EffectIntended",
+            Record::EffectDeferred(_) => "EffectDeferred",
+            Record::EffectEnded(_) => "EffectEnded",
+            Record::EffectRevived(_) => "EffectRevived",
         }
     }
 }

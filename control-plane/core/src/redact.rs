@@ -55,6 +55,7 @@ impl Durable {
                 });
             }
         }
+        ends.extend(self.effects.redacted(&events, &by, &from));
         let record = PayloadsRedacted { tenant, events, why, by, from };
         decision.records.push(Record::PayloadsRedacted(Box::new(record)));
         decision.records.extend(ends);
@@ -77,9 +78,10 @@ impl Durable {
                 return Err(Rejection::UnknownTarget { what: format!("event {seq}") });
             }
             open += known.map_or(0, |event| event.open);
+            open = open.saturating_add(self.effects.open_of(*seq));
         }
         match open > SELECTED_MAX {
-            true => refused("events", format!("they have {open} open deliveries: expected at most {SELECTED_MAX}")),
+            true => refused("events", format!("they have {open} open deliveries and effects: expected at most {SELECTED_MAX}")),
             false => Ok(()),
         }
     }

@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use mindos_model::{DeliveryId, ParkReason, Priority, RouteName, Seq, TenantName, Timestamp, Token};
+use mindos_model::{DeliveryId, EffectId, ParkReason, Priority, RouteName, Seq, TenantName, Timestamp, Token};
 
 use crate::access::AccessItem;
 use crate::account::{AccountIds, Over, Spend, Tally, Turn};
 use crate::budget::{Amount, Budget, Level};
 use crate::durable::{Durable, held_by};
+use crate::effect::{EffectItem, EffectKey, EffectSeries};
 use crate::estimate::{Learnt, Pair};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::feedback::{FeedbackVerdict, Voices};
@@ -95,6 +96,20 @@ pub enum Item {
         ending: Ending,
     },
     Access(AccessItem),
+    EffectSeries(Box<EffectSeries>),
+    /// An effect that has not ended for good. Its series stands before it.
+    Effect(Box<EffectItem>),
+    /// A key that was carried out, or is to be, oldest first.
+    EffectKey {
+        key: EffectKey,
+        at: Timestamp,
+        effect: EffectId,
+    },
+    /// What was observed of an effect that ended of late, oldest first.
+    EffectObserved {
+        effect: EffectId,
+        observed: Arc<str>,
+    },
 }
 
 /// How a delivery ended, for what is reported under its newest token afterwards.
@@ -212,7 +227,13 @@ impl Durable {
         });
         let voices = self.opinions.said().map(|(voice, verdict)| Item::Voice { voice, verdict });
         let items = items.into_iter().chain(events).chain(seen).chain(settled).chain(self.budget_items());
-        items.chain(opinions).chain(voices).chain(self.access.items().map(Item::Access))
+        let series = self.effects.series_items().map(|item| Item::EffectSeries(Box::new(item)));
+        let effects = self.effects.items().map(|item| Item::Effect(Box::new(item)));
+        let keys = self.effects.key_items().map(|(key, at, effect)| Item::EffectKey { key, at, effect });
+        let observed =
+            self.effects.observed_items().map(|(effect, observed)| Item::EffectObserved { effect, observed });
+        let items = items.chain(opinions).chain(voices).chain(self.access.items().map(Item::Access));
+        items.chain(series).chain(effects).chain(keys).chain(observed)
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
@@ -355,6 +376,10 @@ impl Import {
                 }
                 Arc::make_mut(&mut durable.access).put(item);
             }
+            Item::EffectSeries(item) => durable.effects.import_series(*item),
+            Item::Effect(item) => durable.effects.import(*item),
+            Item::EffectKey { key, at, effect } => durable.effects.import_key(key, at, effect),
+            Item::EffectObserved { effect, observed } => durable.effects.import_observed(effect, observed),
             Item::Budget(item) => durable.import_budget(*item),
             Item::Estimate { pair, learnt } => {
                 durable.budgets.estimates.pairs.insert(pair, learnt);
@@ -463,6 +488,7 @@ impl Import {
 
     fn finish(mut self) -> Durable {
         self.lanes.sort_unstable();
+        self.durable.effects.imported();
         let durable = &mut self.durable;
         for (_, id) in &self.lanes {
             let (event, delivery) = durable.events.delivery(*id).expect("it was imported");

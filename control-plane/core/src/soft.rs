@@ -160,6 +160,9 @@ impl Soft {
             | Input::Query { .. }
             | Input::Carry { .. }
             | Input::DropPrefix { .. }
+            | Input::Effect { .. }
+            | Input::ChangeEffect { .. }
+            | Input::Intend { .. }
             | Input::Truncated { .. } => {}
         }
     }

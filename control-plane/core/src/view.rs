@@ -55,10 +55,18 @@ impl Durable {
                 Ok(Reply::Routes { table: in_force.table.clone(), at: in_force.at })
             }
             Query::Budgets => Ok(Reply::Budgets(self.budget_views(tenant, context))),
+            Query::EffectsDue { after, limit } => {
+                let due = self.effects.due_views(after);
+                Ok(Reply::Effects(due.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
+            Query::Effects { filter, after, limit } => {
+                let fitting = self.effects.fitting(tenant, &filter, after);
+                Ok(Reply::Effects(fitting.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {
                 let old = self.events.iter().filter(|(_, event)| event.payload.seq < before && !event.is_redacted());
-                let payloads = old.map(|(seq, event)| (seq, event.payload));
+                let payloads = old.map(|(seq, event)| (seq, event.payload)).chain(self.effects.before_record(before));
                 Ok(Reply::Payloads(payloads.take((limit as usize).min(ROWS_MAX)).collect()))
             }
         };

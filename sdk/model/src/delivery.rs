@@ -90,6 +90,24 @@ words! {
 }
 
 words! {
+    /// Where an effect stands.
+    EffectStatus, "effect status", "waiting, failed, done, dry_run, cancelled or repeated" {
+        /// To be carried out: it is its turn, or it waits for an earlier one or for its next try.
+        Waiting = "waiting",
+        /// It could not be carried out. A person may have it tried again, or cancel it.
+        Failed = "failed",
+        /// Carried out.
+        Done = "done",
+        /// Only looked at, and what would have been done was noted.
+        DryRun = "dry_run",
+        /// Ended by a person, with an earlier one, or because its event was redacted.
+        Cancelled = "cancelled",
+        /// Its key was known: it is the effect that had the key first.
+        Repeated = "repeated",
+    }
+}
+
+words! {
     /// How the generals of a delivery are chosen.
     Strategy, "strategy", "broadcast, round_robin, load_balanced, sticky, failover, race, split or shadow" {
         /// Every general that the route names, fixed when the event is accepted.

@@ -72,6 +72,16 @@ impl fmt::Display for Token {
     }
 }
 
+/// Names one effect for its whole life: the sequence of the record that intended it. Written `e42`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectId(pub Seq);
+
+impl fmt::Display for EffectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{}", self.0)
+    }
+}
+
 /// A text that is not an id of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {kind}: expected {expected}")]
@@ -97,6 +107,16 @@ impl FromStr for DeliveryId {
             (id.event.0 > 0 && id.ordinal > 0).then_some(id)
         };
         parse().ok_or_else(|| ParseIdError::unknown("delivery id", "`d<event>.<ordinal>`, such as `d42.1`", text))
+    }
+}
+
+impl FromStr for EffectId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<EffectId, ParseIdError> {
+        let number = text.strip_prefix('e').and_then(decimal).filter(|number| *number > 0);
+        let number = number.ok_or_else(|| ParseIdError::unknown("effect id", "`e<record>`, such as `e42`", text))?;
+        Ok(EffectId(Seq(number)))
     }
 }
 
@@ -128,6 +148,9 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         let token = Token::new(3, 7);
         assert_eq!(token.to_string().parse(), Ok(token));
+        let effect = EffectId(Seq(42));
+        assert_eq!(effect.to_string(), "e42");
+        assert_eq!(effect.to_string().parse(), Ok(effect));
     }
 
     #[test]
@@ -137,6 +160,9 @@ mod tests {
         }
         for text in ["", "1", "1.", ".1", "01.1", "1.1.1", "-1.1"] {
             assert!(text.parse::<Token>().is_err(), "{text}");
+        }
+        for text in ["", "e", "42", "e0", "e042", "e+1", "E42", "e42 ", "e1.1"] {
+            assert!(text.parse::<EffectId>().is_err(), "{text}");
         }
     }
 

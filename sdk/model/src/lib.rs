@@ -10,8 +10,8 @@ mod role;
 mod secret;
 mod time;
 
-pub use delivery::{FailureKind, ParkReason, Priority, Status, Strategy};
-pub use id::{DeliveryId, ParseIdError, Seq, Token};
+pub use delivery::{EffectStatus, FailureKind, ParkReason, Priority, Status, Strategy};
+pub use id::{DeliveryId, EffectId, ParseIdError, Seq, Token};
 pub use name::{
     BootId, BudgetName, ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region, RouteName, TenantName,
 };

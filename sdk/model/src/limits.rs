@@ -83,5 +83,35 @@ pub const JOIN_TOKEN_USES_MAX: u32 = 10_000;
 pub const REASON_MAX: usize = 1024;
 /// Events that one record redacts.
 pub const REDACTED_MAX: usize = 1_000;
+/// Effects that one result may ask for.
+pub const EFFECTS_MAX: usize = 64;
+/// Bytes of the parameters of one effect.
+pub const EFFECT_PARAMETERS_MAX: usize = 64 * 1024;
+/// Bytes of the parameters of all effects of one result.
+pub const EFFECTS_PARAMETERS_MAX: usize = 256 * 1024;
+/// Characters of an effect's key.
+pub const EFFECT_KEY_MAX: usize = 256;
+/// Characters of an effect's kind.
+pub const EFFECT_KIND_MAX: usize = 63;
+/// Characters of an effect's target.
+pub const EFFECT_TARGET_MAX: usize = 512;
+/// Bytes of what is recorded of the outcome of an effect.
+pub const EFFECT_OBSERVED_MAX: usize = 4096;
+/// Effects of one tenant that may be open, with the ended ones of results that still have an open one.
+pub const EFFECTS_OPEN_MAX: usize = 10_000;
+/// Tries before an effect has failed. A wait for a limit is none.
+pub const EFFECT_ATTEMPTS_MAX: u32 = 8;
+/// First wait before an effect is tried again; doubles up to [`EFFECT_RETRY_MAX`].
+pub const EFFECT_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest wait between tries of an effect, but for limits.
+pub const EFFECT_RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+/// Longest wait for a limit before an effect is tried again.
+pub const EFFECT_WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a failed effect holds up others on its target.
+pub const EFFECT_BLOCK_MAX: Duration = Duration::from_secs(5 * 60);
+/// Keys of effects that are remembered.
+pub const EFFECT_KEYS_MAX: usize = 1_000_000;
+/// How long a key of an effect is remembered.
+pub const EFFECT_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Longest life of an agent's certificate.
 pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(60 * 60);

@@ -9,9 +9,10 @@ use mindos_model::{DeliveryId, FailureKind, GeneralName, Timestamp, Token};
 use mindos_sidecar_core::{Progress, Usage};
 use tokio::sync::watch;
 
-use crate::Event;
 use crate::agent::Handle;
 use crate::budget::Spending;
+use crate::effect::Effect;
+use crate::{Channel, Event, RepositoryAccess};
 
 /// An agent of some type, written in Rust. [`serve`](crate::serve()) connects it.
 pub trait General: Send + Sync + 'static {
@@ -122,6 +123,7 @@ pub struct Work {
     pub(crate) reporter: Reporter,
     pub(crate) spending: Spending,
     pub(crate) stop: watch::Receiver<Option<Duration>>,
+    pub(crate) channel: Channel,
 }
 
 impl Work {
@@ -146,6 +148,16 @@ impl Work {
     #[must_use]
     pub fn spending(&self) -> Spending {
         self.spending.clone()
+    }
+
+    /// Read access to the repository of the event, for as long as this attempt holds its lease. Asked again, the same while it is good
+    /// for another five minutes.
+    ///
+    /// # Errors
+    /// [`FailureKind::Transient`] when it cannot be had just then; [`FailureKind::Poison`] when it is refused: the event names no
+    /// repository, or the control plane has no access to give, so that work goes on without or ends.
+    pub async fn repository_access(&self) -> Result<RepositoryAccess, Failure> {
+        RepositoryAccess::ask(&self.channel, self.delivery, self.token).await
     }
 
     /// Returns when the work is wanted no longer, and how long it may take to end by itself.
@@ -188,20 +200,22 @@ pub struct Output {
     pub content_type: Cow<'static, str>,
     /// What models were used for.
     pub usage: Vec<Usage>,
+    /// What is to be done outside, in this order; at most 64. Counts in [`WorkMode::Live`] only.
+    pub effects: Vec<Effect>,
 }
 
 impl Output {
     /// An output that is JSON.
     #[must_use]
     pub fn json(data: impl Into<Bytes>) -> Output {
-        Output { data: data.into(), content_type: Cow::Borrowed("application/json"), usage: Vec::new() }
+        Output { data: data.into(), content_type: Cow::Borrowed("application/json"), ..Output::default() }
     }
 
     /// An output that is text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Output {
         let data = text.into().into_bytes().into();
-        Output { data, content_type: Cow::Borrowed("text/plain; charset=utf-8"), usage: Vec::new() }
+        Output { data, content_type: Cow::Borrowed("text/plain; charset=utf-8"), ..Output::default() }
     }
 }
 

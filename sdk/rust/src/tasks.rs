@@ -184,6 +184,7 @@ async fn prepare(
         reporter,
         spending,
         stop,
+        channel: channel.clone(),
     })
 }
 
@@ -197,8 +198,9 @@ async fn fetch(channel: &Channel, reference: &str) -> Result<bytes::Bytes, Failu
 
 /// Puts an output that is too large for a message into the blob store.
 async fn store(output: Output, channel: &Channel) -> Result<Body, Failure> {
-    let Output { data, content_type, usage } = output;
-    let body = Body { content_type, usage, ..Body::default() };
+    let Output { data, content_type, usage, effects } = output;
+    crate::effect::check(&effects)?;
+    let body = Body { content_type, usage, effects, ..Body::default() };
     if data.len() <= INLINE_MAX {
         return Ok(Body { output: data, ..body });
     }

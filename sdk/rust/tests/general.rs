@@ -27,6 +27,12 @@ impl General for Obedient {
                 work.progress(Progress { checkpoint: b"half".to_vec(), ..Progress::default() });
                 std::future::pending().await
             }
+            "repository" => {
+                let access = work.repository_access().await?;
+                assert!(!format!("{access:?}").contains("hush"));
+                assert_eq!(access.expires_at, Some(mindos_sdk::model::Timestamp(1_795_176_000_000)));
+                Ok(Output::text(format!("{} {} {}", access.repository, access.author, access.token.expose())))
+            }
             "stoppable" => {
                 work.stopped().await;
                 Err(Failure::transient("stopped half way"))
@@ -98,6 +104,19 @@ async fn failures_and_panics_are_reported_by_kind() {
     }
     session.send(assign("d9.1", 1, "someone-else", event("echo")));
     assert!(matches!(session.next_work().await, Some(Up::Decline(decline)) if decline.delivery_id == "d9.1"));
+}
+
+#[tokio::test]
+async fn work_gets_read_access_to_its_repository_or_is_told_why_not() {
+    let Running { mut plane, stop: _stop, end: _end } = start().await;
+    let (mut session, _) = plane.welcome(keep).await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "obedient", event("repository")));
+    assert_eq!(&session.result().await.output[..], b"octo/hello mindos[bot] hush");
+    session.send(assign("d2.1", 1, "obedient", event("repository")));
+    let Some(Outcome::Failure(failure)) = session.result().await.outcome else { panic!("access was given") };
+    assert_eq!(failure.kind(), FailureKind::Poison);
+    assert!(failure.message.contains("the lease is not yours"), "{}", failure.message);
 }
 
 #[tokio::test]

@@ -176,6 +176,8 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.access.v1.AuthorityService/RotateAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.access.v1.AuthorityService/RetireAuthority", Needs(&AUTHORITY_ROTATE)),
     ("mindos.agent.v1.AgentService/Connect", Agent),
+    // Of the lease that the caller holds.
+    ("mindos.agent.v1.RepositoryService/GetRepositoryAccess", Agent),
     ("mindos.blob.v1.BlobService/Put", Needs(&BLOBS_WRITE)),
     ("mindos.blob.v1.BlobService/Get", Needs(&BLOBS_READ)),
     ("mindos.blob.v1.BlobService/Stat", Needs(&BLOBS_READ)),

@@ -190,7 +190,7 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
             })
         }
         Up::Result { delivery, token, finish: Finish { outcome, body } } => {
-            let Body { output, content_type, output_ref, usage, duration } = body;
+            let Body { output, content_type, output_ref, usage, effects, duration } = body;
             Up_::Result(proto::Result {
                 delivery_id: delivery.to_string(),
                 token: Some(token.into()),
@@ -199,7 +199,7 @@ fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ 
                 output_content_type: content_type.into_owned(),
                 output_ref: output_ref.unwrap_or_default(),
                 usage: usage.into_iter().map(used).collect(),
-                effects: Vec::new(),
+                effects: crate::effect::sent(delivery, effects),
                 duration: duration.map(convert::span),
             })
         }

@@ -44,6 +44,8 @@ pub struct Body {
     pub output_ref: Option<String>,
     /// What models were used for.
     pub usage: Vec<core::Usage>,
+    /// What is to be done outside.
+    pub effects: Vec<crate::Effect>,
     /// How long the general worked, if known.
     pub duration: Option<Duration>,
 }

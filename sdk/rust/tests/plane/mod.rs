@@ -8,9 +8,10 @@ use std::time::Duration;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::agent::v1::agent_service_server::{AgentService, AgentServiceServer};
 use mindos_proto::agent::v1::control_message::Message as Down;
+use mindos_proto::agent::v1::repository_service_server::{RepositoryService, RepositoryServiceServer};
 use mindos_proto::agent::v1::{
-    AgentMessage, Assign, ConnectRequest, ConnectResponse, ControlMessage, Grant, Hello, LeaseClaim, LeaseVerdict,
-    SettleVerdict, Settled, Verdict, Welcome,
+    AgentMessage, Assign, ConnectRequest, ConnectResponse, ControlMessage, GetRepositoryAccessRequest,
+    GetRepositoryAccessResponse, Grant, Hello, LeaseClaim, LeaseVerdict, SettleVerdict, Settled, Verdict, Welcome,
 };
 use mindos_proto::cloudevents::v1::CloudEvent;
 use mindos_proto::delivery::v1::Token;
@@ -56,6 +57,30 @@ impl AgentService for Service {
     }
 }
 
+/// Gives access to the first delivery, and to no other.
+struct Repositories;
+
+#[tonic::async_trait]
+impl RepositoryService for Repositories {
+    async fn get_repository_access(
+        &self,
+        request: Request<GetRepositoryAccessRequest>,
+    ) -> Result<Response<GetRepositoryAccessResponse>, Status> {
+        let GetRepositoryAccessRequest { delivery_id, token, repository } = request.into_inner();
+        if (delivery_id.as_str(), token, repository.as_str()) != ("d1.1", Some(Token { epoch: 1, term: 1 }), "") {
+            return Err(Status::permission_denied("the lease is not yours"));
+        }
+        Ok(Response::new(GetRepositoryAccessResponse {
+            repository: "octo/hello".to_owned(),
+            api_url: "https://api.github.com".to_owned(),
+            clone_url: "https://github.com/octo/hello.git".to_owned(),
+            token: "hush".to_owned(),
+            expires_at: Some(prost_types::Timestamp { seconds: 1_795_176_000, nanos: 0 }),
+            author: "mindos[bot]".to_owned(),
+        }))
+    }
+}
+
 impl Plane {
     pub async fn start() -> Plane {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,6 +88,7 @@ impl Plane {
         let (sessions, streams) = mpsc::unbounded_channel();
         let server = tonic::transport::Server::builder()
             .add_service(AgentServiceServer::new(Service(sessions)))
+            .add_service(RepositoryServiceServer::new(Repositories))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         Plane { url, streams }

@@ -1,4 +1,4 @@
-//! Limits of model providers, from the headers that a general passes on in its answers.
+//! Limits of model providers, from the headers of their answers, or of a general that passes them on.
 //!
 //! | header | says |
 //! |---|---|
@@ -13,8 +13,9 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use mindos_sdk::ProviderLimit;
-use mindos_sdk::model::Timestamp;
+use mindos_model::Timestamp;
+
+use crate::general::ProviderLimit;
 
 /// Longest text of a span or a number that is read.
 const TEXT_MAX: usize = 64;
@@ -23,14 +24,17 @@ const RESET_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The scarcest of each kind that an answer named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) requests: Option<ProviderLimit>,
-    pub(crate) tokens: Option<ProviderLimit>,
+pub struct ProviderLimits {
+    /// Requests that may be made still.
+    pub requests: Option<ProviderLimit>,
+    /// Tokens that may be used still.
+    pub tokens: Option<ProviderLimit>,
 }
 
-impl Limits {
+impl ProviderLimits {
     /// Reads the headers of an answer that came at `now`; none of them gives none.
-    pub(crate) fn read(headers: &HeaderMap, now: Timestamp) -> Limits {
+    #[must_use]
+    pub fn read(headers: &HeaderMap, now: Timestamp) -> ProviderLimits {
         let retry = text(headers, "retry-after").and_then(|value| retry_after(value, now));
         let limit = |kind: &str| scarcer(open_ai(headers, kind, now), anthropic(headers, kind, now));
         let requests = limit("requests");
@@ -39,22 +43,25 @@ impl Limits {
             ProviderLimit { remaining: 0, resets_at: None } => ProviderLimit { remaining: 0, resets_at: retry },
             limit => limit,
         };
-        Limits { requests: requests.map(known), tokens: tokens.map(known) }
+        ProviderLimits { requests: requests.map(known), tokens: tokens.map(known) }
     }
 
     /// What still holds at `now`.
-    pub(crate) fn at(self, now: Timestamp) -> Limits {
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> ProviderLimits {
         let holds = |limit: &ProviderLimit| limit.resets_at.is_none_or(|reset| reset > now);
-        Limits { requests: self.requests.filter(holds), tokens: self.tokens.filter(holds) }
+        ProviderLimits { requests: self.requests.filter(holds), tokens: self.tokens.filter(holds) }
     }
 
     /// These, and of what an answer did not name what was known before.
-    pub(crate) fn or(self, before: Limits) -> Limits {
-        Limits { requests: self.requests.or(before.requests), tokens: self.tokens.or(before.tokens) }
+    #[must_use]
+    pub fn or(self, before: ProviderLimits) -> ProviderLimits {
+        ProviderLimits { requests: self.requests.or(before.requests), tokens: self.tokens.or(before.tokens) }
     }
 
     /// When what is used up is reset.
-    pub(crate) fn used_up_until(self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn used_up_until(self) -> Option<Timestamp> {
         let used_up = [self.requests, self.tokens].into_iter().flatten().filter(|limit| limit.remaining == 0);
         used_up.filter_map(|limit| limit.resets_at).max()
     }
@@ -88,16 +95,18 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim).filter(|text| text.len() <= TEXT_MAX)
 }
 
-/// `120`, or `Fri, 20 Nov 2026 18:30:00 GMT`.
-pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
+/// Reads a `retry-after`: `120`, or `Fri, 20 Nov 2026 18:30:00 GMT`; at most a day ahead.
+#[must_use]
+pub fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
     if let Ok(seconds) = value.trim().parse::<u32>() {
-        return Some(now + Duration::from_secs(u64::from(seconds)));
+        return Some(now + Duration::from_secs(u64::from(seconds)).min(RESET_MAX));
     }
     let mut words = value.split_ascii_whitespace().skip(1);
     let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()
+    let at: Timestamp = format!("{year}-{month:02}-{day:0>2}T{time}Z").parse().ok()?;
+    Some(at.min(now + RESET_MAX))
 }
 
 /// `20ms`, `1.5s`, `6m0s` or `1h2m3s`; a number alone is seconds.
@@ -132,10 +141,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_795_176_000_000);
 
-    fn read(headers: &[(&'static str, &'static str)]) -> Limits {
+    fn read(headers: &[(&'static str, &'static str)]) -> ProviderLimits {
         let headers =
             headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        Limits::read(&headers.collect(), NOW)
+        ProviderLimits::read(&headers.collect(), NOW)
     }
 
     fn limit(remaining: u64, after_ms: u64) -> Option<ProviderLimit> {
@@ -150,7 +159,7 @@ mod tests {
             ("x-ratelimit-remaining-tokens", "0"),
             ("x-ratelimit-reset-tokens", "6m0.5s"),
         ]);
-        assert_eq!(limits, Limits { requests: limit(59, 1000), tokens: limit(0, 360_500) });
+        assert_eq!(limits, ProviderLimits { requests: limit(59, 1000), tokens: limit(0, 360_500) });
         assert_eq!(limits.used_up_until(), Some(NOW + Duration::from_millis(360_500)));
     }
 
@@ -171,14 +180,23 @@ mod tests {
     fn a_time_to_retry_stands_in_for_a_reset() {
         let limits = read(&[("x-ratelimit-remaining-requests", "0"), ("retry-after", "7")]);
         assert_eq!(limits.requests, limit(0, 7000));
-        assert_eq!(read(&[("retry-after", "7")]), Limits::default(), "without a limit it is none");
+        assert_eq!(read(&[("retry-after", "7")]), ProviderLimits::default(), "without a limit it is none");
+    }
+
+    #[test]
+    fn a_time_to_retry_is_at_most_a_day_ahead() {
+        let day = NOW + RESET_MAX;
+        assert_eq!(retry_after("30", NOW), Some(NOW + Duration::from_secs(30)));
+        assert_eq!(retry_after("4000000000", NOW), Some(day));
+        assert_eq!(retry_after("Fri, 20 Nov 2099 18:30:00 GMT", NOW), Some(day));
+        assert_eq!(retry_after("soon", NOW), None);
     }
 
     #[test]
     fn what_is_not_understood_says_nothing() {
         for (value, reset) in [("many", "1s"), ("-1", "1s"), ("", "1s")] {
             let limits = read(&[("x-ratelimit-remaining-tokens", value), ("x-ratelimit-reset-tokens", reset)]);
-            assert_eq!(limits, Limits::default(), "{value}");
+            assert_eq!(limits, ProviderLimits::default(), "{value}");
         }
         for reset in ["soon", "1x", "1e9s", "99999h", "", "..s", "-1s"] {
             let limits = read(&[("x-ratelimit-remaining-tokens", "3"), ("x-ratelimit-reset-tokens", reset)]);
@@ -188,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_forgotten_after_its_reset() {
-        let limits = Limits { requests: limit(0, 1000), tokens: limit(5, 9000) };
+        let limits = ProviderLimits { requests: limit(0, 1000), tokens: limit(5, 9000) };
         let later = limits.at(NOW + Duration::from_secs(1));
-        assert_eq!(later, Limits { requests: None, tokens: limit(5, 9000) });
-        assert_eq!(Limits::default().or(limits), limits);
+        assert_eq!(later, ProviderLimits { requests: None, tokens: limit(5, 9000) });
+        assert_eq!(ProviderLimits::default().or(limits), limits);
     }
 }
