@@ -83,7 +83,10 @@ impl Stand {
             fs::write(place, text).unwrap();
         }
         git(&work, &["add", "--all"]);
-        git(&work, &["-c", "user.name=p", "-c", "user.email=p@localhost", "commit", "--quiet", "--allow-empty", "-m", "work"]);
+        git(
+            &work,
+            &["-c", "user.name=p", "-c", "user.email=p@localhost", "commit", "--quiet", "--allow-empty", "-m", "work"],
+        );
         if branch != "trunk" {
             git(&work, &["push", "--quiet", "--force", "../git/o/r.git", branch]);
         }
@@ -148,6 +151,10 @@ impl Stand {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mindos-general"));
         command.args(["--type", "coding-general", "--stdin"]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.folder.path());
+        for (name, folder) in [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")] {
+            let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(folder);
+            command.env(name, std::env::var_os(name).map_or_else(home, PathBuf::from));
+        }
         command.env("WORKSPACE_DIR", self.workspace()).env("MINDOS_REPOSITORY_ACCESS", access.to_string());
         if model {
             command.args(["--model", "openai:scripted"]);
