@@ -300,6 +300,28 @@ fn a_command_edits_in_the_sandbox_and_only_its_files_count() {
 }
 
 #[test]
+fn a_crate_is_checked_by_cargo_in_the_sandbox() {
+    let stand = Stand::with(&[
+        ("Cargo.toml", "[package]\nname = \"value\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
+        ("src/lib.rs", "pub fn value() -> u32 {\n    2\n}\n\n#[test]\nfn is_two() {\n    assert_eq!(value(), 2);\n}\n"),
+    ]);
+    stand.issue(7, "The value should be computed", "See `value` in src/lib.rs.");
+    stand.edits(json!([{"path": "src/lib.rs", "search": "    2\n", "replace": "    1 + 1\n"}]));
+    let ran = stand.run(json!({"mode": "quickfix", "issue_id": 7}), true, &[]);
+    let effects = ran.effects();
+    let body = effects[1]["parameters"]["body"].as_str().unwrap();
+    assert!(
+        body.contains("- `cargo check --all-targets`: passed") && body.contains("- `cargo test`: passed"),
+        "{body}"
+    );
+    assert_eq!(
+        effects[0]["parameters"]["files"].as_array().unwrap().len(),
+        1,
+        "what cargo built is no part of the change"
+    );
+}
+
+#[test]
 fn the_same_task_twice_wants_the_same_effects() {
     let stand = repository();
     let run = || {

@@ -151,6 +151,10 @@ impl Stand {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mindos-general"));
         command.args(["--type", "coding-general", "--stdin"]).args(arguments);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.folder.path());
+        for (name, folder) in [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")] {
+            let home = || Path::new(&std::env::var_os("HOME").unwrap()).join(folder);
+            command.env(name, std::env::var_os(name).map_or_else(home, PathBuf::from));
+        }
         command.env("WORKSPACE_DIR", self.workspace()).env("MINDOS_REPOSITORY_ACCESS", access.to_string());
         if model {
             command.args(["--model", "openai:scripted"]);
