@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::redactions::Redactions;
-use crate::blobs::{BlobRef, BlobStore};
+use crate::blobs::{BlobRef, BlobStore, PREFIX};
 use crate::logging::Chain;
 use crate::payloads::Payloads;
 use crate::views::follow::{Progress, View, ViewError};
@@ -32,6 +32,8 @@ const FILE: &str = "redactions";
 const FORMAT: u32 = 1;
 /// How often the place is written while nothing is redacted.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// Digits of the address of a blob.
+const DIGITS: usize = 64;
 /// How long what came late may wait for more of it: each time a segment is written again.
 const LATE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the writer, or another view, is waited for.
@@ -123,7 +125,9 @@ impl RedactorView {
                 let of_event = carried.effect.is_none().then(|| dataref(&carried.payload.bytes)).flatten();
                 Some((of_event.map(|blob| (blob, carried.event)), true))
             }
-            Record::EffectIntended(intended) if is_redacted(&intended.event) => Some((None, true)),
+            Record::EffectIntended(intended) if is_redacted(&intended.event) => {
+                Some((named(&intended.parameters.bytes).map(|blob| (blob, intended.event)), true))
+            }
             Record::DeliverySettled(settled) if is_redacted(&settled.delivery.event) => {
                 let blob = settled.output_ref.map(|digest| (BlobRef(digest), settled.delivery.event));
                 Some((blob, settled.output.is_some()))
@@ -266,6 +270,13 @@ impl RedactorView {
 /// The blob that an encoded event names as its data.
 fn dataref(encoded: &[u8]) -> Option<BlobRef> {
     crate::ingest::event::dataref(encoded)?.parse().ok()
+}
+
+/// The blob that the parameters of an effect name.
+fn named(parameters: &[u8]) -> Option<BlobRef> {
+    let text = std::str::from_utf8(parameters).ok()?;
+    let address = text.get(text.find(PREFIX)?..)?;
+    address.get(..PREFIX.len() + DIGITS)?.parse().ok()
 }
 
 fn load(path: &Path) -> io::Result<Saved> {

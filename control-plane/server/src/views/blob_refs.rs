@@ -202,6 +202,8 @@ impl View for BlobRefsView {
         match &entry.record {
             Record::EventAccepted(event) => self.find(&event.payload.bytes, entry.seq),
             Record::PayloadCarried(carried) => self.find(&carried.payload.bytes, entry.seq),
+            // Files of a commit, where they are too many for the parameters.
+            Record::EffectIntended(intended) => self.find(&intended.parameters.bytes, entry.seq),
             Record::DeliverySettled(settled) => {
                 self.pending.extend(settled.output_ref.map(|digest| (BlobRef(digest), entry.seq)));
             }
