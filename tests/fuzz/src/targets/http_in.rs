@@ -66,7 +66,8 @@ pub(super) fn github_seeds() -> Vec<Vec<u8>> {
             ("Content-Type", "application/json"),
         ]
     };
-    let mut seeds: Vec<_> = payloads().iter().map(|(event, body)| request::write(&headers(event), body)).collect();
+    let payloads = payloads();
+    let mut seeds: Vec<_> = payloads.iter().map(|(event, body)| request::write(&headers(event), body)).collect();
     let command = br#"{"action":"created","issue":{"number":7,"state":"open"},"comment":{"id":9,"body":"/plan x","user":{"login":"a"},"author_association":"OWNER"},"repository":{"full_name":"o/n"},"sender":{"login":"a"}}"#;
     seeds.push(request::write(&headers("issue_comment"), command));
     let form =
