@@ -111,6 +111,7 @@ impl Team {
              github_app: {{id: {APP}, private_key_file: \"{}\", api: \"{api}\", every: 1s, look_back: 10m}}\n\
              github: {{writes_per_second: {scale}}}\n\
              effects: {{mode: live}}\n\
+             tasks: {{}}\n\
              prices:\n  gpt-4o-mini: {{input: 0.15, output: 0.6}}\n  claude-haiku: {{input: 1, output: 5}}\n\
              {settings}",
             key.display()
