@@ -3,6 +3,7 @@
 mod access;
 mod http_in;
 mod journal;
+mod models;
 mod record;
 mod routes;
 mod wire;
@@ -112,6 +113,33 @@ pub const TARGETS: &[Target] = &[
         seeds: http_in::general_seeds,
         shape: Shape::JsonRequest,
         words: &["event_type", "pr_created", "job_id", "timestamp", "general_info", "data", "commits", "ce-type: "],
+    },
+    // What a model provider sends.
+    Target {
+        name: "model-stream",
+        run: models::stream,
+        seeds: models::stream_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "data: ",
+            "\n\n",
+            "\r",
+            "[DONE]",
+            "\"finish_reason\":\"length\"",
+            "\"index\":1",
+            "\"done\":true",
+            "message_stop",
+            "null",
+            "{}",
+        ],
+    },
+    // What a model writes where JSON of a schema was asked for.
+    Target {
+        name: "model-answer",
+        run: models::answer,
+        seeds: models::answer_seeds,
+        shape: Shape::Bytes,
+        words: &["\"type\":", "\"items\":", "\"anyOf\":[", "\"enum\":", "\"required\":", "```", "true", "[", "1e400"],
     },
     // A record of any kind.
     Target {
