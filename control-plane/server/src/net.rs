@@ -114,10 +114,10 @@ impl Connection {
         self.standing.let_in();
     }
 
-    /// Somebody on it is not who they say they are. Who is so again and again is cut.
+    /// Somebody on it is not who they say they are. Who is so again and again is heard no more.
     pub fn refuse(&self) {
         if self.standing.refuse() {
-            self.cut();
+            self.dismiss();
         }
     }
 

@@ -344,7 +344,7 @@ impl InForce {
             effects,
             tasks,
             feedback,
-            own_logins: _,
+            own_logins,
         } = self;
         github.store(Arc::clone(&checked.github));
         doors.store(Arc::clone(&checked.doors));

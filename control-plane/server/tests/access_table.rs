@@ -22,7 +22,7 @@ use support::{Directory, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 const SECRET: &str = "the secret of the webhook";
 /// Longer than any answer takes; only a test that fails waits for it.
@@ -43,6 +43,20 @@ fn turned_away(code: Code, reason: &str) -> Option<String> {
 }
 
 async fn call(channel: &Channel, name: &str, credential: &Credential) -> Option<String> {
+    loop {
+        match call_once(channel, name, credential).await {
+            Ok(answered) => return answered,
+            // The connection ended, since so many were refused on it; the channel dials again.
+            Err(status) => assert!(
+                [Code::Unavailable, Code::Unknown, Code::Cancelled].contains(&status.code()),
+                "{name}: {status}"
+            ),
+        }
+    }
+}
+
+/// The answer, or why there is none.
+async fn call_once(channel: &Channel, name: &str, credential: &Credential) -> Result<Option<String>, Status> {
     let mut request = Request::new(tokio_stream::iter([Bytes::new()]));
     if let Some(token) = &credential.token {
         let value: MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
@@ -52,14 +66,16 @@ async fn call(channel: &Channel, name: &str, credential: &Credential) -> Option<
         request.metadata_mut().insert("mindos-tenant", tenant.parse().unwrap());
     }
     let mut client = tonic::client::Grpc::new(channel.clone());
-    client.ready().await.unwrap();
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path: PathAndQuery = format!("/{name}").parse().unwrap();
     let answer = tokio::time::timeout(PATIENCE, client.streaming(request, path, Raw)).await;
     match answer.unwrap_or_else(|_| panic!("{name} was not answered")) {
-        Ok(_) => None,
+        Ok(_) => Ok(None),
+        // Not said by the server.
+        Err(status) if std::error::Error::source(&status).is_some() => Err(status),
         Err(status) => {
             let reason = rpc::Status::from(&status).detail::<rpc::ErrorInfo>().map(|info| info.reason);
-            turned_away(status.code(), &reason.unwrap_or_default())
+            Ok(turned_away(status.code(), &reason.unwrap_or_default()))
         }
     }
 }

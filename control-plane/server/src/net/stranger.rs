@@ -5,7 +5,7 @@
 //!             let in
 //!  Stranger ----------> Known
 //!     |  refused too often
-//!     +-----------------------> cut
+//!     +-----------------------> read no more, and cut when its answers had time to leave
 //! ```
 //! So whoever sends hundreds of requests with a credential that nobody gave out is cut after the first few of them. Invariant: a known
 //! connection is read as fast as it comes, and costs one look at a flag.
@@ -41,14 +41,18 @@ impl Standing {
         }
     }
 
-    /// Somebody on it was refused; true when that was once too often.
+    /// Somebody on it was refused; true when that was once too often: it is read no more.
     pub(super) fn refuse(&self) -> bool {
         !self.is_known() && self.refused.fetch_add(1, Ordering::Relaxed) + 1 >= REFUSED_MAX
     }
 
+    fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) >= REFUSED_MAX
+    }
+
     /// Ready when more may be read.
     pub(super) fn poll_read(&self, context: &mut Context<'_>) -> Poll<()> {
-        let may = || self.is_known() || self.undecided.load(Ordering::Acquire) == 0;
+        let may = || self.is_known() || (self.undecided.load(Ordering::Acquire) == 0 && !self.is_refused());
         if may() {
             return Poll::Ready(());
         }
@@ -138,6 +142,7 @@ mod tests {
     fn who_is_refused_again_and_again_is_cut() {
         let standing = Standing::default();
         assert_eq!((1..=REFUSED_MAX).find(|_| standing.refuse()), Some(REFUSED_MAX));
+        assert!(standing.poll_read(&mut Context::from_waker(Waker::noop())).is_pending());
         standing.let_in();
         assert!(!standing.refuse(), "others on the connection are at work");
     }
