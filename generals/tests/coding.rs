@@ -28,7 +28,7 @@ fn planned(stand: &Stand, author: &str) {
         8,
         "ai-agent/issue-7",
         author,
-        &format!("# t\n<!-- mindos:plan -->\n{PLAN}\n<!-- mindos:plan-end -->\n"),
+        &format!("# t\n<!-- ai-agent:plan -->\n{PLAN}\n<!-- ai-agent:plan-end -->\n"),
     );
     stand.on_base(".mindos.yaml", "coding: {checks: [sh check.sh]}\n");
 }

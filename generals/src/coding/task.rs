@@ -38,7 +38,7 @@ pub struct Task {
     pub repository: String,
     pub issue: Option<u64>,
     pub pull: Option<u64>,
-    /// The branch of the pull request.
+    /// The branch of the pull request, where who asks knows it.
     pub branch: Option<String>,
     pub comment: Option<u64>,
     /// Whether the comment is one on a line of a review.
@@ -108,7 +108,6 @@ impl Task {
             Mode::Plan | Mode::Quickfix if self.issue.is_none() => return missing("issue_id", NUMBER),
             Mode::Implement if self.pull.is_none() && self.issue.is_none() => return missing("pr_number", NUMBER),
             Mode::Refine if self.pull.is_none() => return missing("pr_number", NUMBER),
-            Mode::Refine if self.branch.is_none() => return missing("pr_branch", BRANCH),
             Mode::Refine if self.comment.is_none() => return missing("comment_id", NUMBER),
             Mode::Refine if self.request.is_empty() => return missing("refine_request", "what is to be changed"),
             Mode::Plan | Mode::Quickfix | Mode::Implement | Mode::Refine => {}
@@ -231,7 +230,7 @@ mod tests {
         let base = json!({
             "repository": "o/r", "mode": "refine", "trigger_user": "u", "pr_number": 8, "pr_branch": "b", "comment_id": 9, "refine_request": "x"
         });
-        for field in ["mode", "trigger_user", "pr_number", "pr_branch", "comment_id", "refine_request"] {
+        for field in ["mode", "trigger_user", "pr_number", "comment_id", "refine_request"] {
             let mut data = base.clone();
             data.as_object_mut().unwrap().remove(field);
             let error = Task::read(&data).unwrap_err().to_string();

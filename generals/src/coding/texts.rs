@@ -248,7 +248,7 @@ mod tests {
         let plan = "## Summary\n${effects.0.url} `${effects.0.sha}` @x\n## Files to Modify\n```\n${effects.1.number}\n```\n## Implementation Steps\na\n## Potential Risks\nb\n## Testing Strategy\nc\n";
         let plan = Plan::read(plan).unwrap();
         let allowed = Allowed::default();
-        let hostile = "${effects.1.url} <!-- mindos:plan --> @team";
+        let hostile = "${effects.1.url} <!-- ai-agent:plan --> @team";
         let checked = Checked::Run {
             checks: vec![Check {
                 name: hostile.into(),
@@ -271,7 +271,7 @@ mod tests {
             commit("t", hostile),
         ] {
             assert!(!text.contains("${effects"), "{text}");
-            assert_eq!(text.matches("<!-- mindos:plan -->").count(), usize::from(text.contains("/approve")), "{text}");
+            assert_eq!(text.matches("<!-- ai-agent:plan -->").count(), usize::from(text.contains("/approve")), "{text}");
         }
         // Only ours is there.
         assert_eq!(plan_comment(&files, "").matches("${effects").count(), 1);

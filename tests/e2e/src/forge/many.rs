@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use mindos_proto::route::v1::{Route, RouteTargets, Strategy};
 use mindos_sdk::{Effect, Failure, General, Options, Output, Work, general_config, serve};
 use serde_json::{Value, json};
@@ -81,8 +81,8 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
     for number in 1..=ISSUES {
         for comment in team.forge.list(&format!("{}/issues/{number}/comments", repository(name))).await? {
             let body = comment["body"].as_str().unwrap_or_default();
-            if comment["user"]["login"] == BOT && body.starts_with("Wish ") {
-                let wish = body.split('.').next().context("a wish has a number")?;
+            let wish = body.lines().find(|line| line.starts_with("Wish "));
+            if let Some(wish) = wish.filter(|_| comment["user"]["login"] == BOT) {
                 *wishes.entry(wish.to_owned()).or_default() += 1;
             }
         }

@@ -169,7 +169,7 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
     let refined = team
         .stays(async || {
             let refined = forge.get(&format!("{at}/pulls/{pull}")).await?;
-            ensure!(refined["commits"] == 3, "no commit after /refine: {refined}");
+            ensure!(refined["commits"] == 3, "no commit after /refine: {}", refined["commits"]);
             Ok(refined)
         })
         .await?;

@@ -291,8 +291,10 @@ impl Team {
     pub async fn stays<T>(&self, look: impl AsyncFn() -> Result<T>) -> Result<T> {
         let begun = Instant::now();
         while let Err(failure) = look().await {
-            if begun.elapsed() > REST_MAX {
-                return Err(failure.context(self.logs()));
+            let parked = self.world.account().await.is_ok_and(|account| !account.parked.is_empty());
+            if begun.elapsed() > REST_MAX || parked {
+                let ended = self.world.account().await.map(|account| account.attempts_ended).unwrap_or_default();
+                return Err(failure.context(format!("attempts ended: {ended:?}\n{}", self.logs())));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
