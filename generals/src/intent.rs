@@ -36,7 +36,7 @@ impl From<Intent> for Effect {
 
 /// Whether so many intents of such parameters are taken.
 #[must_use]
-pub fn fit(intents: &[Intent]) -> bool {
+pub(crate) fn fit(intents: &[Intent]) -> bool {
     let sizes = || intents.iter().map(|intent| intent.parameters.to_string().len());
     intents.len() <= limits::EFFECTS_MAX
         && sizes().all(|size| size <= limits::EFFECT_PARAMETERS_MAX)

@@ -112,8 +112,9 @@ pub fn start(options: Options) -> Result<(), StartError> {
         return Ok(runtime.block_on(run)?);
     }
     let config = Config { served, listen, body_max, drain: stream.drain_grace };
-    Ok(match stream.checked()? {
+    match stream.checked()? {
         Some(stream) => runtime.block_on(stream::run(config, stream))?,
         None => runtime.block_on(run(config))?,
-    })
+    }
+    Ok(())
 }

@@ -50,7 +50,7 @@ const BODY: &str = "a JSON object with `event_type` and `data`, or a CloudEvent 
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub event: Event,
     /// What the event's repository can be read with, where whoever asks has that: the member `repository_access` of the contract's body.
     pub access: Option<RepositoryAccess>,
@@ -68,7 +68,7 @@ pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Event, RequestError> {
 ///
 /// # Errors
 /// `RequestError`, naming the field.
-pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Asked, RequestError> {
+pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Asked, RequestError> {
     let attributes = header_attributes(headers);
     let binary = attributes.contains_key("specversion");
     let json = match serde_json::from_slice::<Value>(body) {

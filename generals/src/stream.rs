@@ -142,7 +142,7 @@ fn pairs(labels: Vec<Label>) -> Labels {
 ///
 /// # Errors
 /// When the settings do not fit together, or an address is taken.
-pub async fn run(config: Config, stream: Stream) -> Result<(), StreamError> {
+pub(crate) async fn run(config: Config, stream: Stream) -> Result<(), StreamError> {
     let Stream { mut options, name, labels, slots, joins, ready_listen } = stream;
     let stop = stop_signal().map_err(RunError::Signals)?;
     let served = config.served.clone();

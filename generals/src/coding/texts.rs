@@ -271,7 +271,11 @@ mod tests {
             commit("t", hostile),
         ] {
             assert!(!text.contains("${effects"), "{text}");
-            assert_eq!(text.matches("<!-- ai-agent:plan -->").count(), usize::from(text.contains("/approve")), "{text}");
+            assert_eq!(
+                text.matches("<!-- ai-agent:plan -->").count(),
+                usize::from(text.contains("/approve")),
+                "{text}"
+            );
         }
         // Only ours is there.
         assert_eq!(plan_comment(&files, "").matches("${effects").count(), 1);

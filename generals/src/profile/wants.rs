@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::model::Schema;
 
 /// Most rounds of one run: calls of a model that may end with a wish to use a tool.
-pub const ROUNDS_MAX: u32 = 24;
+pub(super) const ROUNDS_MAX: u32 = 24;
 /// Longest instructions, in bytes.
-pub const INSTRUCTIONS_MAX: usize = 32 * 1024;
+pub(super) const INSTRUCTIONS_MAX: usize = 32 * 1024;
 /// Longest schema, in bytes.
-pub const SCHEMA_MAX: usize = 32 * 1024;
+pub(super) const SCHEMA_MAX: usize = 32 * 1024;
 /// Most labels that a profile allows.
-pub const LABELS_MAX: usize = 200;
+pub(super) const LABELS_MAX: usize = 200;
 
 /// How the work is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -100,7 +100,7 @@ pub(super) fn lines<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Err
 
 /// What a model answers where the profile does not say: a summary, a verdict and findings.
 #[must_use]
-pub fn default_schema() -> Schema {
+pub(super) fn default_schema() -> Schema {
     let schema = json!({
         "type": "object",
         "additionalProperties": false,

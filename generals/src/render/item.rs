@@ -33,7 +33,7 @@ pub(crate) fn items(findings: &[Finding], answer: Option<&Answer>) -> Vec<Item> 
         // Numbers in the sentence change with every push; what kind of thing it is, where, and which one of several does not.
         let before = |item: &&Item| !item.by_model && item.body == finding.code && item.path == path;
         let which = items.iter().filter(before).count();
-        let id = id(&["computed", finding.code.as_ref(), path.as_deref().unwrap_or_default(), &which.to_string()]);
+        let id = id(&["computed", finding.code, path.as_deref().unwrap_or_default(), &which.to_string()]);
         items.push(Item {
             id,
             severity: finding.severity,

@@ -9,7 +9,7 @@ mod item;
 mod labels;
 mod past;
 mod review;
-pub mod safe;
+pub(crate) mod safe;
 
 pub(crate) use check::check;
 pub(crate) use comment::comment;

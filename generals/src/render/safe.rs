@@ -33,7 +33,7 @@ pub struct Allowed {
 
 /// Foreign text of several lines, at most `max` letters of it.
 #[must_use]
-pub fn text(foreign: &str, allowed: &Allowed, max: usize) -> String {
+pub(crate) fn text(foreign: &str, allowed: &Allowed, max: usize) -> String {
     let foreign = cut(&cleaned(foreign), max);
     let mut safe = String::with_capacity(foreign.len());
     let mut lines = foreign.lines();
@@ -62,7 +62,7 @@ pub fn text(foreign: &str, allowed: &Allowed, max: usize) -> String {
 
 /// Foreign text on one line, at most `max` letters of it.
 #[must_use]
-pub fn line(foreign: &str, allowed: &Allowed, max: usize) -> String {
+pub(crate) fn line(foreign: &str, allowed: &Allowed, max: usize) -> String {
     let foreign = cut(&cleaned(foreign), max);
     let words: Vec<&str> = foreign.split_whitespace().collect();
     prose(&words.join(" "), allowed).replace('|', "\\|")
@@ -70,7 +70,7 @@ pub fn line(foreign: &str, allowed: &Allowed, max: usize) -> String {
 
 /// Foreign text as inline code, at most `max` letters of it. To stand at the start of its paragraph or after words of ours.
 #[must_use]
-pub fn code(foreign: &str, max: usize) -> String {
+pub(crate) fn code(foreign: &str, max: usize) -> String {
     let foreign = cut(&cleaned(foreign), max);
     let words: Vec<&str> = foreign.split_whitespace().collect();
     let words = words.join(" ").replace('|', "¦");
@@ -85,7 +85,7 @@ pub fn code(foreign: &str, max: usize) -> String {
 
 /// Foreign code in a fence that it cannot end, at the left margin, so that it ends every list and quote before it.
 #[must_use]
-pub fn block(language: &str, code: &str) -> String {
+pub(crate) fn block(language: &str, code: &str) -> String {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '_' | '#');
     let language = language.to_ascii_lowercase();
     let shown = !LIVE.contains(&language.as_str()) && language.len() <= 20 && language.chars().all(fits);

@@ -22,7 +22,7 @@ const PATH_MAX: usize = 400;
 
 /// What is said of the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Good,
     Minor,
     Serious,
@@ -30,7 +30,7 @@ pub enum Verdict {
 
 /// A finding of a model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Remark {
+pub(crate) struct Remark {
     pub severity: Severity,
     pub title: String,
     pub body: String,
@@ -42,14 +42,14 @@ pub struct Remark {
 
 /// A part that a profile asks for beside those with a meaning, such as release notes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Section {
+pub(crate) struct Section {
     pub title: String,
     pub body: String,
 }
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub summary: String,
     pub verdict: Option<Verdict>,
     pub remarks: Vec<Remark>,
@@ -68,7 +68,7 @@ const KNOWN: [&str; 7] = ["summary", "verdict", "findings", "labels", "priority"
 impl Answer {
     /// Reads an answer that was given under a schema. What does not fit is left out.
     #[must_use]
-    pub fn read(value: &Value, schema: &Value) -> Answer {
+    pub(crate) fn read(value: &Value, schema: &Value) -> Answer {
         let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
         let list = |name: &str| value.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         Answer {

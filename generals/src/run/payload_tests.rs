@@ -87,7 +87,7 @@ fn every_payload_gives_a_finding_or_an_honest_nothing_to_say() {
             assert!(report.statement.ends_with("no model was asked."), "{file} / {general}: {}", report.statement);
             assert!(report.usage.is_empty() && report.answer.is_none());
             let grave = report.findings.iter().filter(|finding| finding.severity > Severity::Info).count();
-            let codes: Vec<&str> = report.findings.iter().map(|finding| &*finding.code).collect();
+            let codes: Vec<&str> = report.findings.iter().map(|finding| finding.code).collect();
             assert!(!codes.is_empty() || !report.recommendations.is_empty(), "{file} / {general}");
             let effects: Vec<String> = report.effects.iter().map(|it| format!("{} {}", it.kind, it.target)).collect();
             let said = if grave == 0 { "nothing to say".to_owned() } else { format!("{grave} to look at") };

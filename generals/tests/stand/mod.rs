@@ -12,8 +12,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-pub const AUTHOR: &str = "mindos[bot]";
-pub const TOKEN: &str = "read-token-of-one-lease";
+pub(crate) const AUTHOR: &str = "mindos[bot]";
+pub(crate) const TOKEN: &str = "read-token-of-one-lease";
 
 #[derive(Default)]
 struct Said {
@@ -25,32 +25,32 @@ struct Said {
     asked: Vec<Value>,
 }
 
-pub struct Stand {
+pub(crate) struct Stand {
     pub folder: tempfile::TempDir,
     port: u16,
     said: Arc<Mutex<Said>>,
 }
 
 /// How a run of the program ended.
-pub struct Ran {
+pub(crate) struct Ran {
     pub report: Option<Value>,
     pub errors: String,
 }
 
 impl Ran {
-    pub fn effects(&self) -> Vec<Value> {
+    pub(crate) fn effects(&self) -> Vec<Value> {
         let report = self.report.as_ref().unwrap_or_else(|| panic!("no report: {}", self.errors));
         report["effects"].as_array().unwrap().clone()
     }
 
-    pub fn kinds(&self) -> Vec<String> {
+    pub(crate) fn kinds(&self) -> Vec<String> {
         self.effects().iter().map(|effect| effect["kind"].as_str().unwrap().to_owned()).collect()
     }
 }
 
 impl Stand {
     /// With a repository of these files, whose default branch is `trunk`.
-    pub fn with(files: &[(&str, &str)]) -> Stand {
+    pub(crate) fn with(files: &[(&str, &str)]) -> Stand {
         let folder = tempfile::tempdir().unwrap();
         let work = folder.path().join("work");
         fs::create_dir_all(&work).unwrap();
@@ -72,7 +72,7 @@ impl Stand {
     }
 
     /// A commit on a branch of the repository, made where it is not there.
-    pub fn commit(&self, branch: &str, files: &[(&str, &str)]) -> String {
+    pub(crate) fn commit(&self, branch: &str, files: &[(&str, &str)]) -> String {
         let work = self.folder.path().join("work");
         if branch != "trunk" {
             git(&work, &["checkout", "--quiet", "-B", branch]);
@@ -94,11 +94,11 @@ impl Stand {
     }
 
     /// What the API answers below the repository.
-    pub fn answer(&self, path: &str, value: Value) {
+    pub(crate) fn answer(&self, path: &str, value: Value) {
         self.said.lock().unwrap().api.insert(format!("/api/repos/o/r{path}"), value);
     }
 
-    pub fn issue(&self, number: u64, title: &str, body: &str) {
+    pub(crate) fn issue(&self, number: u64, title: &str, body: &str) {
         let user = json!({"login": "somebody"});
         self.answer(
             &format!("/issues/{number}"),
@@ -106,7 +106,7 @@ impl Stand {
         );
     }
 
-    pub fn pull(&self, number: u64, branch: &str, author: &str, body: &str) {
+    pub(crate) fn pull(&self, number: u64, branch: &str, author: &str, body: &str) {
         let repo = json!({"full_name": "o/r"});
         let side = |name: &str| json!({"ref": name, "sha": "0".repeat(40), "repo": repo});
         self.answer(
@@ -117,27 +117,27 @@ impl Stand {
     }
 
     /// A file as the API shows it on the base branch.
-    pub fn on_base(&self, path: &str, text: &str) {
+    pub(crate) fn on_base(&self, path: &str, text: &str) {
         let bytes: Vec<u8> = text.bytes().collect();
         let value =
             json!({"type": "file", "encoding": "base64", "size": text.len(), "sha": "1", "content": base64(&bytes)});
         self.answer(&format!("/contents/{path}"), value);
     }
 
-    pub fn model_says(&self, answer: impl Into<String>) {
+    pub(crate) fn model_says(&self, answer: impl Into<String>) {
         self.said.lock().unwrap().answers.push(answer.into());
     }
 
-    pub fn edits(&self, edits: Value) {
+    pub(crate) fn edits(&self, edits: Value) {
         self.model_says(json!({"summary": "Did it.", "edits": edits}).to_string());
     }
 
-    pub fn asked(&self) -> Vec<Value> {
+    pub(crate) fn asked(&self) -> Vec<Value> {
         self.said.lock().unwrap().asked.clone()
     }
 
     /// Runs the program on one task, with a model where `arguments` do not say otherwise.
-    pub fn run(&self, task: Value, model: bool, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, task: Value, model: bool, arguments: &[&str]) -> Ran {
         let mut data = json!({"repo_url": format!("http://127.0.0.1:{}/git/o/r", self.port), "repository": "o/r", "trigger_user": "somebody"});
         data.as_object_mut().unwrap().extend(task.as_object().unwrap().clone());
         let event = json!({"event_type": "task", "job_id": "1", "data": data});
@@ -174,7 +174,7 @@ impl Stand {
     }
 
     /// What tasks left behind.
-    pub fn left(&self) -> Vec<PathBuf> {
+    pub(crate) fn left(&self) -> Vec<PathBuf> {
         fs::read_dir(self.workspace()).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     }
 }
