@@ -246,7 +246,7 @@ async fn only_what_the_table_allows_passes() {
     let settings = directory.0.join("settings.yaml");
     // The listeners of the GitLens contract let in this machine, which is named here.
     let text = format!(
-        "{{limits: {{failures_per_second: 100000, requests_per_second: {{address: 100000, principal: 100000}}}}, \
+        "{{limits: {{failures_per_second: 100000, new_connections_per_second: 100000, requests_per_second: {{address: 100000, principal: 100000}}}}, \
          oidc: [{{name: corp, issuer: '{0}', audience: mindos, jwks: '{0}/keys'}}], \
          github_secret: '{SECRET}', gitlab: {{secret: '{SECRET}'}}, alertmanager: {{secret: '{SECRET}'}}, \
          gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}}}",
