@@ -39,6 +39,6 @@ async fn a_run_over_its_ceiling_stops_within_one_call() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_killed_behind_each_write_writes_once() -> Result<()> {
     let mut ward = Ward::start("killed", SCALE, false).await?;
-    ward.run(&[Victim::ControlPlane], |stop| matches!(stop, Stop::Request { after: true, .. })).await?;
+    ward.run(&[Victim::ControlPlane], |_, stop| matches!(stop, Stop::Request { after: true, .. })).await?;
     Ok(())
 }

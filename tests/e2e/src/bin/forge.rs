@@ -51,6 +51,7 @@ async fn flows(scale: u32) -> Result<Value> {
     }))
 }
 
+/// Half of the steps in one world and half in another, beside each other: most of the time is spent waiting to dial again.
 async fn ward(
     name: &str,
     scale: u32,
@@ -58,11 +59,16 @@ async fn ward(
     victims: &[Victim],
     wanted: impl Fn(&Stop) -> bool,
 ) -> Result<Came> {
-    let mut ward = Ward::start(name, scale, sidecar).await?;
-    ward.run(victims, wanted).await.with_context(|| format!("in the world `{name}`"))
+    let half = async |which: usize| {
+        let mut ward = Ward::start(&format!("{name}-{which}"), scale, sidecar).await?;
+        let came = ward.run(victims, |at, stop| at % 2 == which && wanted(stop)).await;
+        came.with_context(|| format!("in the world `{name}-{which}`"))
+    };
+    let (first, second) = tokio::try_join!(half(0), half(1))?;
+    Ok(first.and(second))
 }
 
-/// Four worlds beside each other: three of a general behind a sidecar, one of a general with a stream of its own.
+/// Of a general behind a sidecar, its sidecar and the control plane at every step; of a general with a stream of its own at its own steps.
 async fn kills(scale: u32) -> Result<Value> {
     let every = |_: &Stop| true;
     let (general, sidecar, plane, stream) = tokio::try_join!(

@@ -226,12 +226,12 @@ impl Ward {
     ///
     /// # Errors
     /// When something is there twice or not at all, or money is not.
-    pub async fn run(&mut self, victims: &[Victim], wanted: impl Fn(&Stop) -> bool) -> Result<Came> {
+    pub async fn run(&mut self, victims: &[Victim], wanted: impl Fn(usize, &Stop) -> bool) -> Result<Came> {
         let stops = self.unhurt().await?;
         ensure!(stops.len() > 20, "plan mode has steps: {stops:?}");
         let mut came = Came { steps: stops.iter().map(Stop::to_string).collect(), ..Came::default() };
         let (mut gone, mut missing) = (0, Counted::default());
-        for stop in stops.iter().filter(|stop| wanted(stop)) {
+        for (_, stop) in stops.iter().enumerate().filter(|(at, stop)| wanted(*at, stop)) {
             for victim in victims {
                 let what = format!("{victim:?} killed at {stop}");
                 self.plan_of(Some((stop, *victim))).await.with_context(|| what.clone())?;
@@ -265,6 +265,22 @@ impl Ward {
 }
 
 impl Came {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Came) -> Came {
+        let Came { kills, steps: _, lost, left_behind, used, counted } = other;
+        for (victim, count) in kills {
+            *self.kills.entry(victim).or_default() += count;
+        }
+        self.lost.extend(lost);
+        self.left_behind += left_behind;
+        self.used.add(used);
+        self.counted.calls += counted.calls;
+        self.counted.input += counted.input;
+        self.counted.output += counted.output;
+        self
+    }
+
     /// Its figures.
     #[must_use]
     pub fn figures(&self) -> Value {

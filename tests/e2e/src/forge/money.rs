@@ -42,7 +42,8 @@ impl Used {
         used
     }
 
-    fn add(&mut self, other: Used) {
+    /// Adds another's.
+    pub fn add(&mut self, other: Used) {
         self.calls += other.calls;
         self.input += other.input;
         self.output += other.output;
@@ -115,7 +116,7 @@ pub async fn ceiling(scale: u32) -> Result<Value> {
     team.forge.look("settled").await?;
     let begun = std::time::Instant::now();
     let (parked, used) = loop {
-        let account = team.world.account().await?;
+        let account = team.account().await?;
         let used = used(&team.export()?)?;
         // Two more generals are asked for that are not there; one delivery is the review's.
         if !account.parked.is_empty() || used.calls > 1 {

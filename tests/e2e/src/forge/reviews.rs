@@ -92,5 +92,5 @@ pub async fn run(team: &Team, name: &str) -> Result<Value> {
 /// # Errors
 /// When the ledger cannot be read.
 pub async fn events(team: &Team) -> Result<usize> {
-    Ok(team.world.account().await?.events.len())
+    Ok(team.account().await?.events.len())
 }

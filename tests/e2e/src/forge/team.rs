@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mindos_proto::effect::v1::effect_service_client::EffectServiceClient;
 use mindos_proto::effect::v1::{Effect, EffectStatus, ListEffectsRequest};
 use mindos_proto::route::v1::{Route, RouteTargets, Strategy};
+use tokio::sync::Mutex;
 
 use super::{APP, Forge, OWNER, app_key};
 use crate::account::Account;
@@ -40,6 +41,8 @@ pub struct Team {
     programs: BTreeMap<String, Process>,
     /// Where generals behind a sidecar listen.
     listens: BTreeMap<String, String>,
+    /// The ledger as far as it was read.
+    account: Mutex<Account>,
 }
 
 /// How a general runs.
@@ -122,7 +125,7 @@ impl Team {
         let hook = format!("{}/webhooks/github", world.server());
         forge.admin("hook", serde_json::json!({"url": hook, "secret": SECRET})).await?;
         client::apply(&world.channel()?, routes(&[])).await?;
-        Ok(Team { world, forge, programs: BTreeMap::new(), listens: BTreeMap::new() })
+        Ok(Team { world, forge, programs: BTreeMap::new(), listens: BTreeMap::new(), account: Mutex::default() })
     }
 
     /// Starts a general, and its sidecar where it has one, and waits until the control plane knows them.
@@ -255,6 +258,19 @@ impl Team {
         }
     }
 
+    /// The account of everything so far. What was read before is not read again.
+    ///
+    /// # Errors
+    /// When the ledger does not follow.
+    pub async fn account(&self) -> Result<Account> {
+        let mut account = self.account.lock().await;
+        // The control plane may be on its way back.
+        if let Ok(entries) = client::ledger(&self.world.channel()?, account.seq + 1).await {
+            account.add(&entries)?;
+        }
+        Ok(account.clone())
+    }
+
     /// Waits until `events` are accepted at least, nothing is open, and no effect waits; an effect that failed is an error.
     ///
     /// # Errors
@@ -262,14 +278,13 @@ impl Team {
     pub async fn rest(&self, events: usize) -> Result<Account> {
         let begun = Instant::now();
         loop {
-            let account = self.world.settled(events, REST_MAX).await;
-            let account = account.with_context(|| self.logs())?;
+            let account = self.account().await?;
             let effects = self.effects().await?;
             if let Some(failed) = effects.iter().find(|one| one.status() == EffectStatus::Failed) {
                 bail!("an effect failed: {failed:?}\n{}", self.logs());
             }
             let waiting: Vec<_> = effects.iter().filter(|one| one.status() == EffectStatus::Waiting).collect();
-            if waiting.is_empty() && account.open() == 0 {
+            if waiting.is_empty() && account.open() == 0 && account.events.len() >= events {
                 ensure!(
                     account.parked.is_empty(),
                     "parked: {:?}\n{:?}\n{}",
@@ -279,7 +294,12 @@ impl Team {
                 );
                 return Ok(account);
             }
-            ensure!(begun.elapsed() < REST_MAX, "effects wait: {waiting:?}\n{}", self.logs());
+            ensure!(
+                begun.elapsed() < REST_MAX,
+                "{} deliveries are open, effects wait: {waiting:?}\n{}",
+                account.open(),
+                self.logs()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -291,9 +311,9 @@ impl Team {
     pub async fn stays<T>(&self, look: impl AsyncFn() -> Result<T>) -> Result<T> {
         let begun = Instant::now();
         while let Err(failure) = look().await {
-            let parked = self.world.account().await.is_ok_and(|account| !account.parked.is_empty());
-            if begun.elapsed() > REST_MAX || parked {
-                let ended = self.world.account().await.map(|account| account.attempts_ended).unwrap_or_default();
+            let account = self.account().await?;
+            if begun.elapsed() > REST_MAX || !account.parked.is_empty() {
+                let ended = account.attempts_ended;
                 return Err(failure.context(format!("attempts ended: {ended:?}\n{}", self.logs())));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
