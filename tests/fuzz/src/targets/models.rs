@@ -14,9 +14,7 @@ pub(super) fn stream(input: &[u8]) {
     let hear = |piece: usize| {
         let mut hearing = Hearing::new(dialect);
         for piece in stream.chunks(piece) {
-            if let Err(fault) = hearing.feed(piece) {
-                return Err(fault);
-            }
+            hearing.feed(piece)?;
             assert!(hearing.heard().text.len() <= HEARD_MAX);
         }
         hearing.finish(3)
