@@ -189,6 +189,11 @@ impl<D: Disk> Ledger<D> {
                 Some(writer) => writer,
                 None => writer.insert(self.reader.write_snapshot(at, self.link_at(at)?, epoch)?),
             };
+            // What one of them takes in comes behind what the other holds.
+            let before = if matches!(item, Item::EffectKey { .. }) { seen.take() } else { keys.take() };
+            if let Some(block) = before {
+                writer.push(&block)?;
+            }
             if seen.takes(&item) || keys.takes(&item) {
                 continue;
             }
