@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,10 @@ impl Data {
             Some(path) => (path.clone(), false),
             None => (std::env::temp_dir().join(format!("mindos-bench-{}", &random_id()?[..12])), !args.keep),
         };
-        std::fs::create_dir_all(&path)
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
             .map_err(|error| Failure::world(format!("cannot make {}: {error}", path.display())))?;
         Ok(Data { path, remove })
     }
@@ -53,6 +57,15 @@ impl Drop for Data {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// All load comes from one address here, which a fleet's does not: what an address may is out of the way.
+const SETTINGS: &str = "{limits: {connections_per_address: 1000000, new_connections_per_second: 1000000, requests_per_second: {address: 1000000, principal: 1000000}}}";
+
+fn settings(data: &Path) -> Result<PathBuf, Failure> {
+    let path = data.join("bench-settings.yaml");
+    std::fs::write(&path, SETTINGS)?;
+    Ok(path)
 }
 
 /// A running control plane.
@@ -178,6 +191,7 @@ impl Stage {
             "--lane-backlog-max=1000000".to_owned(),
             "--open-max=20000000".to_owned(),
             "--log=warn".to_owned(),
+            format!("--settings={}", settings(data)?.display()),
         ];
         let taken = |argument: &str| {
             let name = argument.split('=').next().unwrap_or(argument);

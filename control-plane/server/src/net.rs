@@ -13,6 +13,7 @@ pub mod frames;
 pub mod handshakes;
 mod inbound;
 mod outbound;
+mod stranger;
 mod watched;
 
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ use self::doorkeeper::{Doorkeeper, Ended, Visit};
 use self::handshakes::Handshakes;
 use self::inbound::{Form, Inbound};
 use self::outbound::Outbound;
+use self::stranger::Standing;
+pub(crate) use self::stranger::Undecided;
 use self::watched::{Seen, Watched};
 use crate::limits::Limits;
 use crate::tls::accept::PortTls;
@@ -82,6 +85,7 @@ pub struct Connection {
     /// The agent at the other end, where it showed a certificate.
     pub identity: Option<Arc<AgentIdentity>>,
     ends: Arc<Ends>,
+    standing: Arc<Standing>,
 }
 
 /// Ways to end a connection from here.
@@ -95,7 +99,7 @@ struct Ends {
 impl From<SocketAddr> for Connection {
     /// One that nobody serves, for requests that come by no socket.
     fn from(peer: SocketAddr) -> Connection {
-        Connection { peer, identity: None, ends: Arc::default() }
+        Connection { peer, identity: None, ends: Arc::default(), standing: Arc::default() }
     }
 }
 
@@ -103,6 +107,18 @@ impl Connection {
     /// Ends the connection at once, with all its streams.
     pub fn cut(&self) {
         self.ends.cut.notify_one();
+    }
+
+    /// Somebody on it was let in: from here on it is read as fast as it comes.
+    pub fn let_in(&self) {
+        self.standing.let_in();
+    }
+
+    /// Somebody on it is not who they say they are. Who is so again and again is cut.
+    pub fn refuse(&self) {
+        if self.standing.refuse() {
+            self.cut();
+        }
     }
 
     /// As [`Self::leave`], and cuts it a moment later: for whoever would go on regardless.
@@ -326,10 +342,19 @@ impl Serving {
         if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
             return;
         }
+        let standing = Arc::clone(&connection.standing);
+        if agent.is_some() {
+            visit.identified();
+            standing.let_in();
+        }
+        let of_stranger = Arc::clone(&standing);
         let seen = Arc::new(Seen::new(limits.streams_per_second, limits.resets_per_second));
         let visitor = Arc::clone(&visit.visitor);
         let (body_timeout, memory_max, counts) = (limits.body_timeout, limits.reading_memory, Arc::clone(&keeper));
         let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(undecided) = Undecided::begin(&of_stranger) {
+                request.extensions_mut().insert(undecided);
+            }
             request.extensions_mut().insert(connection.clone());
             let is_grpc = is_grpc(&request);
             let router = answers.of(is_grpc).clone();
@@ -344,7 +369,7 @@ impl Serving {
                 answer.map(|answer| answer.map(|body| Outbound::new(body, entered.pass_on())))
             }
         });
-        let watched = Watched { inner: stream, seen: Arc::clone(&seen) };
+        let watched = Watched { inner: stream, seen: Arc::clone(&seen), standing };
         let served = builder.serve_connection(TokioIo::new(watched), service);
         tokio::pin!(served);
         let mut watch = Watch::new(&limits, Instant::now());

@@ -9,61 +9,24 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use mindos_control_plane::access::Roles;
 use mindos_control_plane::access::permission::{Listener, PATHS, Permission, RPCS, Right};
 use mindos_proto::access::v1 as access;
 use mindos_proto::access::v1::access_service_client::AccessServiceClient;
 use mindos_proto::rpc;
+use support::jwt::{public, signed};
+use support::raw::Raw;
 use support::{Directory, Running};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request};
 
 const SECRET: &str = "the secret of the webhook";
 /// Longer than any answer takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Messages as their bytes.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
 
 /// What is sent along with a request.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +103,29 @@ const ROLES: [(Roles, access::Role, &str); 4] = [
     (Roles::OPERATOR, access::Role::Operator, "operator"),
     (Roles::ADMIN, access::Role::Admin, "admin"),
 ];
-const KINDS: [&str; 6] = ["none", "wrong", "expired", "revoked", "other tenant's", "right"];
+const KINDS: [&str; 12] = [
+    "none",
+    "wrong",
+    "expired",
+    "revoked",
+    "other tenant's",
+    "right",
+    "wrong JWT",
+    "expired JWT",
+    "JWT for others",
+    "JWT without a role",
+    "other tenant's JWT",
+    "right JWT",
+];
+
+/// Whether the caller is known by it, and whether it holds where the call is made.
+fn is_known(kind: &str) -> bool {
+    ["right", "right JWT", "JWT without a role"].contains(&kind)
+}
+
+fn holds(kind: &str) -> bool {
+    ["right", "right JWT"].contains(&kind)
+}
 
 /// What the table says, in words of its own: the role is among those of the right, and holds where it has to.
 fn allows(right: &Right, role: Roles, at: Where) -> bool {
@@ -151,9 +136,9 @@ fn allows(right: &Right, role: Roles, at: Where) -> bool {
 fn expected(permission: Permission, kind: &str, role: Roles, at: Where) -> bool {
     match permission {
         Permission::Public | Permission::Webhook | Permission::Surface(_) => true,
-        Permission::Anyone => kind == "right",
+        Permission::Anyone => is_known(kind),
         Permission::Agent => false,
-        Permission::Needs(right) => kind == "right" && allows(right, role, at),
+        Permission::Needs(right) => holds(kind) && allows(right, role, at),
     }
 }
 
@@ -176,6 +161,19 @@ impl Tokens {
         (made.token.unwrap().id, made.text)
     }
 
+    /// A role for all of a group.
+    async fn bind(&mut self, group: &str, tenant: &str, role: access::Role) {
+        let binding = access::Binding {
+            tenant: tenant.to_owned(),
+            subject: Some(access::binding::Subject::Group(group.to_owned())),
+            role: role.into(),
+            sources: Vec::new(),
+        };
+        let mut request = Request::new(access::BindRoleRequest { binding: Some(binding) });
+        request.metadata_mut().insert("authorization", format!("Bearer {}", self.admin).parse().unwrap());
+        self.client.bind_role(request).await.unwrap();
+    }
+
     async fn revoke(&mut self, id: u64) {
         let mut request = Request::new(access::RevokeApiTokenRequest { id });
         request.metadata_mut().insert("authorization", format!("Bearer {}", self.admin).parse().unwrap());
@@ -183,16 +181,60 @@ impl Tokens {
     }
 }
 
+/// An identity provider whose groups have a role each.
+struct Provider {
+    key: rcgen::KeyPair,
+    url: String,
+}
+
+impl Provider {
+    /// Answers every request with its keys.
+    async fn start() -> Provider {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let body = serde_json::json!({ "keys": [public(&key)] }).to_string();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Provider { key, url }
+    }
+
+    /// A token of somebody in a group, with what makes it one of the given kind.
+    fn token(&self, kind: &str, group: &str) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        // Beyond the minute by which clocks may differ.
+        let expires = if kind == "expired JWT" { now - 120 } else { now + 3600 };
+        let audience = if kind == "JWT for others" { "others" } else { "mindos" };
+        let group = if kind == "JWT without a role" { "nobody" } else { group };
+        let claims = serde_json::json!({
+            "iss": self.url, "aud": audience, "sub": "alice", "iat": now - 300, "exp": expires, "groups": [group],
+        });
+        match kind {
+            "wrong JWT" => signed(&rcgen::KeyPair::generate().unwrap(), &claims),
+            _ => signed(&self.key, &claims),
+        }
+    }
+}
+
 #[tokio::test]
 async fn only_what_the_table_allows_passes() {
+    let provider = Provider::start().await;
     let directory = Directory::new();
     std::fs::create_dir_all(&directory.0).unwrap();
     let settings = directory.0.join("settings.yaml");
     // The listeners of the GitLens contract let in this machine, which is named here.
     let text = format!(
         "{{limits: {{failures_per_second: 100000, requests_per_second: {{address: 100000, principal: 100000}}}}, \
+         oidc: [{{name: corp, issuer: '{0}', audience: mindos, jwks: '{0}/keys'}}], \
          github_secret: '{SECRET}', gitlab: {{secret: '{SECRET}'}}, alertmanager: {{secret: '{SECRET}'}}, \
-         gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}}}"
+         gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}}}",
+        provider.url
     );
     std::fs::write(&settings, text).unwrap();
     let options = ["--access", "enforced", "--tls", "off", "--aggregator-address", "127.0.0.1:0", "--settings"];
@@ -222,10 +264,14 @@ async fn only_what_the_table_allows_passes() {
             tokens.revoke(revoked_id).await;
             let (_, others) = tokens.make("other", *role, None).await;
             let wrong = format!("mindos_api_{}", "A".repeat(43));
-            for (kind, token) in
-                KINDS.into_iter().zip([None, Some(wrong), Some(expired), Some(revoked), Some(others), Some(right)])
-            {
-                let tenant = (kind == "other tenant's").then_some("acme");
+            let (group, elsewhere) = (format!("{tenant}-{place}"), format!("other-{place}"));
+            tokens.bind(&format!("oidc:corp#{group}"), tenant, *role).await;
+            tokens.bind(&format!("oidc:corp#{elsewhere}"), "other", *role).await;
+            let jwt = |kind: &str| provider.token(kind, if kind == "other tenant's JWT" { &elsewhere } else { &group });
+            let texts = [None, Some(wrong), Some(expired), Some(revoked), Some(others), Some(right)];
+            let texts = texts.into_iter().chain(KINDS[6..].iter().map(|kind| Some(jwt(kind))));
+            for (kind, token) in KINDS.into_iter().zip(texts) {
+                let tenant = kind.starts_with("other tenant's").then_some("acme");
                 credentials.insert((kind, at, place), Credential { token, tenant });
             }
         }

@@ -4,12 +4,8 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use mindos_proto::access::v1 as access;
 use mindos_proto::access::v1::access_service_client::AccessServiceClient;
 use mindos_proto::access::v1::authority_service_client::AuthorityServiceClient;
@@ -24,63 +20,16 @@ use mindos_proto::journal::v1::authority_changed::What;
 use mindos_proto::journal::v1::entry::Record as Kind;
 use mindos_proto::ledger::v1::TailRequest;
 use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
-use rcgen::{CertificateParams, KeyPair, SigningKey};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rcgen::{KeyPair, SigningKey};
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
+use support::jwt::{public, signed};
+use support::tls::{Holder, channel, client, ders, published, request};
 use support::{Directory, PATIENCE, Running};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-
-/// What an agent holds.
-struct Holder {
-    key: KeyPair,
-    issued: identity::Issued,
-}
-
-fn ders(bytes: &[bytes::Bytes]) -> Vec<CertificateDer<'static>> {
-    bytes.iter().map(|der| CertificateDer::from(der.to_vec())).collect()
-}
-
-fn published(data_dir: &Path) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_file_iter(data_dir.join("authority/roots.pem")).unwrap().map(Result::unwrap).collect()
-}
-
-fn client(roots: &[CertificateDer<'static>], agent: Option<&Holder>) -> ClientConfig {
-    let mut store = RootCertStore::empty();
-    roots.iter().for_each(|root| store.add(root.clone()).unwrap());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(store);
-    let mut config = match agent {
-        None => builder.with_no_client_auth(),
-        Some(Holder { key, issued }) => {
-            let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-            builder.with_client_auth_cert(ders(&issued.certificates), key.into()).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
-}
-
-async fn channel(at: &str, config: ClientConfig) -> Result<Channel, tonic::transport::Error> {
-    let at: SocketAddr = at.rsplit_once('/').unwrap().1.parse().unwrap();
-    let connector = TlsConnector::from(Arc::new(config));
-    let dial = tower::service_fn(move |_: Uri| {
-        let connector = connector.clone();
-        async move {
-            let stream = TcpStream::connect(at).await?;
-            let stream = connector.connect(ServerName::from(at.ip()), stream).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-    });
-    Endpoint::from_shared(format!("http://{at}")).unwrap().connect_with_connector(dial).await
-}
 
 /// A server with TLS whose callers are not asked who they are, and a channel to its API.
 struct Plane {
@@ -201,10 +150,6 @@ impl Live {
     }
 }
 
-fn request(key: &KeyPair) -> Vec<u8> {
-    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
-}
-
 fn reason(status: &Status) -> String {
     let info: mindos_proto::rpc::ErrorInfo = mindos_proto::rpc::Status::from(status).detail().unwrap();
     info.reason
@@ -267,42 +212,11 @@ async fn a_token_lets_in_whom_it_is_for_as_often_as_it_may_and_refusals_are_on_r
     plane.server.stop().await;
 }
 
-/// Signs as an issuer of service account tokens does (ES256).
-fn service_account_token(issuer: &KeyPair, claims: &serde_json::Value) -> String {
-    let header = serde_json::json!({ "alg": "ES256", "typ": "JWT", "kid": "k1" });
-    let signed = format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
-    let asn1 = issuer.sign(signed.as_bytes()).unwrap();
-    // Two integers of ASN.1 become two of 32 bytes each.
-    let integer = |at: usize| (&asn1[at + 2..at + 2 + usize::from(asn1[at + 1])], at + 2 + usize::from(asn1[at + 1]));
-    let (r, next) = integer(2);
-    let (s, _) = integer(next);
-    let mut raw = [0; 64];
-    for (half, number) in raw.chunks_mut(32).zip([r, s]) {
-        let number = &number[number.len().saturating_sub(32)..];
-        half[32 - number.len()..].copy_from_slice(number);
-    }
-    format!("{signed}.{}", base64url(&raw))
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let held = chunk.iter().fold(0u32, |held, &byte| held << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        text.extend((0..=chunk.len()).map(|place| char::from(DIGITS[(held >> (18 - 6 * place)) as usize & 63])));
-    }
-    text
-}
-
 #[tokio::test]
 async fn a_pod_joins_with_the_token_of_its_service_account() {
     let plane = Plane::start().await;
     let issuer = KeyPair::generate().unwrap();
-    let point = issuer.public_key_raw();
-    let key = serde_json::json!({
-        "kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "alg": "ES256",
-        "x": base64url(&point[1..33]), "y": base64url(&point[33..65]),
-    });
+    let key = public(&issuer);
     let grant = access::IssuerGrant {
         namespace: "agents".to_owned(),
         service_account: "reviewer*".to_owned(),
@@ -342,7 +256,7 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
     };
     let join =
         async |token: String, general: &str, namespace: &str| join_as(token, "reviewer-0", general, namespace).await;
-    let good = service_account_token(&issuer, &claims("mindos"));
+    let good = signed(&issuer, &claims("mindos"));
     let issued = join(good.clone(), "security", "agents").await.unwrap();
     assert_eq!(
         issued.identity,
@@ -356,8 +270,8 @@ async fn a_pod_joins_with_the_token_of_its_service_account() {
         message(join_as(good.clone(), "reviewer-1", "security", "agents").await),
         "join refused: wrong_instance"
     );
-    let stranger = service_account_token(&KeyPair::generate().unwrap(), &claims("mindos"));
-    let elsewhere = service_account_token(&issuer, &claims("elsewhere"));
+    let stranger = signed(&KeyPair::generate().unwrap(), &claims("mindos"));
+    let elsewhere = signed(&issuer, &claims("elsewhere"));
     for token in [stranger, elsewhere, format!("{good}x"), "junk".to_owned()] {
         let refused = join(token, "security", "agents").await.unwrap_err();
         assert_eq!((refused.code(), &reason(&refused)[..]), (Code::PermissionDenied, "JOIN_REFUSED"), "{refused}");

@@ -34,7 +34,7 @@ use super::view::{AccessView, KnownToken};
 use crate::driver::Handle;
 use crate::http::HttpError;
 use crate::metrics::{Exposition, Kind};
-use crate::net::Connection;
+use crate::net::{Connection, Undecided};
 use crate::secure::AccessMode;
 use crate::tls::identity::AgentIdentity;
 
@@ -282,7 +282,9 @@ async fn rpc(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Res
         return tonic::Status::unimplemented("there is no such RPC").into_http::<Body>();
     };
     let (mut parts, body) = request.into_parts();
-    match gate.admit(permission, &mut parts).await {
+    let admitted = gate.admit(permission, &mut parts).await;
+    note(&mut parts, &admitted);
+    match admitted {
         // Nobody can be turned away later who need not be known.
         Ok(Some(principal)) if is_stream && principal.kind != PrincipalKind::Local => {
             let answer = next.run(Request::from_parts(parts, body));
@@ -301,9 +303,19 @@ async fn path(State((gate, listener)): State<(Arc<Gate>, Listener)>, request: Re
         return HttpError::with_code(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message).into_response();
     };
     let (mut parts, body) = request.into_parts();
-    match gate.admit(permission, &mut parts).await {
+    let admitted = gate.admit(permission, &mut parts).await;
+    note(&mut parts, &admitted);
+    match admitted {
         Ok(_) => next.run(Request::from_parts(parts, body)).await,
         Err(status) => refused(status),
+    }
+}
+
+/// It is decided whether the request is let in; where it is known who makes it, so is the connection.
+fn note(request: &mut Parts, admitted: &Result<Option<Arc<Principal>>, Status>) {
+    request.extensions.remove::<Undecided>();
+    if let (Ok(Some(_)), Some(connection)) = (admitted, request.extensions.get::<Connection>()) {
+        connection.let_in();
     }
 }
 

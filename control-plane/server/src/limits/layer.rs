@@ -80,6 +80,7 @@ where
                     costly(request.headers()).is_some_and(|token| !token.is_some_and(|token| (self.remembers)(token)))
                 });
                 paced.map(|retry| {
+                    connection.refuse();
                     let _ = self.rates.failed(from, Why::Paced);
                     self.rates.paced(retry)
                 })
@@ -95,6 +96,7 @@ where
         Box::pin(async move {
             let answer = answered.await?;
             let Some(why) = failure(&answer, by_grpc) else { return Ok(answer) };
+            connection.refuse();
             Ok(match rates.failed(from, why) {
                 Ok(()) => answer,
                 Err(refusal) => {

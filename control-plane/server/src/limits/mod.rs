@@ -2,8 +2,8 @@
 //!
 //! ```yaml
 //! limits:
-//!   connections_per_address: 8192       # at a time, on all ports together
-//!   new_connections_per_second: 500     # of an address; as many as ten times that at once after a pause
+//!   connections_per_address: 8192       # at a time, on all ports together; agents with a certificate are not counted
+//!   new_connections_per_second: 500     # of an address; twice as many at once after a pause
 //!   handshakes: 64                      # of TLS at a time by one address; its others wait within their time
 //!   handshake_timeout: 10s
 //!   headers_timeout: 10s                # of a request

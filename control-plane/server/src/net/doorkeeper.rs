@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,8 @@ struct Inside {
     by_address: HashMap<AddressKey, BTreeMap<u64, Arc<Visitor>>>,
     next: u64,
     by_size: BTreeSet<(usize, AddressKey)>,
+    /// How many of an address are agents with a certificate.
+    known: HashMap<AddressKey, usize>,
     penalties: HashMap<AddressKey, Instant>,
     /// Of agents, by the keys of their certificates: others behind the same address are not meant.
     agents: HashMap<[u8; 32], Instant>,
@@ -143,12 +145,28 @@ pub struct Visit {
     keeper: Arc<Doorkeeper>,
     key: AddressKey,
     number: u64,
+    /// Whether an agent showed its certificate.
+    known: AtomicBool,
     pub visitor: Arc<Visitor>,
+}
+
+impl Visit {
+    /// An agent showed its certificate: the bound of the address is for those who did not, since a whole cluster may come from one.
+    pub fn identified(&self) {
+        if !self.known.swap(true, Ordering::Relaxed) {
+            *self.keeper.inside().known.entry(self.key).or_default() += 1;
+        }
+    }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.keeper.inside().remove(self.key, self.number);
+        let mut inside = self.keeper.inside();
+        inside.remove(self.key, self.number);
+        if self.known.load(Ordering::Relaxed) {
+            inside.forget(self.key);
+        }
+        drop(inside);
         let unread = self.visitor.unread.load(Ordering::Relaxed);
         self.keeper.reading.fetch_sub(unread, Ordering::Relaxed);
     }
@@ -177,6 +195,15 @@ impl Inside {
         match of.len() {
             0 => drop(self.by_address.remove(&key)),
             left => drop(self.by_size.insert((left, key))),
+        }
+    }
+
+    fn forget(&mut self, key: AddressKey) {
+        if let Some(known) = self.known.get_mut(&key) {
+            *known -= 1;
+            if *known == 0 {
+                self.known.remove(&key);
+            }
         }
     }
 
@@ -220,7 +247,7 @@ impl Doorkeeper {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = limits.new_connections_per_second;
         if rate.0 != wanted {
-            *rate = (wanted, Arc::new(Keyed::new(wanted, wanted.saturating_mul(10))));
+            *rate = (wanted, Arc::new(Keyed::new(wanted, wanted.saturating_mul(2))));
         }
         Arc::clone(&rate.1)
     }
@@ -247,7 +274,8 @@ impl Doorkeeper {
         if rate.take(&key, 1).is_err() {
             return Err(Ended::AddressRate);
         }
-        let of_address = inside.by_address.get(&key).map_or(0, BTreeMap::len);
+        let known = inside.known.get(&key).copied().unwrap_or(0);
+        let of_address = inside.by_address.get(&key).map_or(0, BTreeMap::len).saturating_sub(known);
         if of_address >= limits.connections_per_address as usize {
             return Err(Ended::AddressFull);
         }
@@ -259,7 +287,7 @@ impl Doorkeeper {
         }
         let visitor = Arc::new(Visitor::default());
         let number = inside.add(key, Arc::clone(&visitor));
-        Ok(Visit { keeper: Arc::clone(self), key, number, visitor })
+        Ok(Visit { keeper: Arc::clone(self), key, number, known: AtomicBool::new(false), visitor })
     }
 
     /// Makes room when the system has no more files to give. Says whether there was somebody to go.
@@ -372,6 +400,22 @@ mod tests {
     }
 
     #[test]
+    fn agents_with_certificates_are_not_counted_against_their_address() {
+        let keeper = Arc::new(Doorkeeper::new(100));
+        let now = Instant::now();
+        let admit = || keeper.admit(address(1), &limits(), now);
+        let agents: Vec<Visit> = (0..10).map(|_| admit().unwrap()).inspect(Visit::identified).collect();
+        agents[0].identified();
+        let others: Vec<Visit> = (0..3).map(|_| admit().unwrap()).collect();
+        assert_eq!(admit().unwrap_err(), Ended::AddressFull);
+        drop(others);
+        assert!(admit().is_ok());
+        assert_eq!(keeper.len(), 10);
+        drop(agents);
+        assert!(keeper.inside().known.is_empty() && keeper.is_empty());
+    }
+
+    #[test]
     fn who_has_the_most_gives_way_and_who_works_stays() {
         let keeper = Arc::new(Doorkeeper::new(4));
         let now = Instant::now();
@@ -422,7 +466,7 @@ mod tests {
         let now = Instant::now();
         let limits = Limits { new_connections_per_second: 1, connections_per_address: 10_000, ..Limits::default() };
         let admitted = (0..100).filter(|_| keeper.admit(address(1), &limits, now).is_ok()).count();
-        assert_eq!(admitted, 10);
+        assert_eq!(admitted, 2);
         assert!(keeper.admit(address(2), &limits, now).is_ok());
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Flood, Frames};
+use super::stranger::{PART, Standing};
 
 /// What was seen on a connection.
 #[derive(Debug)]
@@ -47,10 +48,19 @@ impl Seen {
 pub(super) struct Watched<S> {
     pub(super) inner: S,
     pub(super) seen: Arc<Seen>,
+    pub(super) standing: Arc<Standing>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.standing.is_known() {
+            std::task::ready!(self.standing.poll_read(context));
+            let mut part = [0; PART];
+            let mut part = ReadBuf::new(&mut part[..PART.min(into.remaining())]);
+            std::task::ready!(Pin::new(&mut self.inner).poll_read(context, &mut part))?;
+            into.put_slice(part.filled());
+            return Poll::Ready(self.seen.see(part.filled()));
+        }
         let before = into.filled().len();
         std::task::ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
         Poll::Ready(self.seen.see(into.filled().get(before..).unwrap_or_default()))

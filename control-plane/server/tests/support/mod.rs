@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod http;
+pub mod jwt;
+pub mod raw;
+pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -198,7 +201,10 @@ pub fn hello(boot: &str, claims: Vec<agent::LeaseClaim>) -> agent::Hello {
 
 impl Agent {
     pub async fn dial(server: &Running, hello: agent::Hello) -> Result<Agent, Status> {
-        let channel = Channel::from_shared(server.agents.clone()).unwrap().connect().await.unwrap();
+        Agent::over(Channel::from_shared(server.agents.clone()).unwrap().connect().await.unwrap(), hello).await
+    }
+
+    pub async fn over(channel: Channel, hello: agent::Hello) -> Result<Agent, Status> {
         let (up, receiver) = mpsc::channel(64);
         let message = agent::AgentMessage { message: Some(Up::Hello(hello)) };
         up.send(agent::ConnectRequest { first_number: 1, messages: vec![message] }).await.unwrap();

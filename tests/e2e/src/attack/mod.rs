@@ -235,9 +235,9 @@ fn start(
     attacker: &std::path::Path,
 ) -> Result<tokio::process::Child> {
     let Scale { connections, requests, addresses, time } = plan.scale;
-    // It would have a machine of its own; here it stands back where all want the same processors.
-    tokio::process::Command::new("nice")
-        .args(["-n", "19"])
+    // It would have a machine of its own; here it gets what the server and its client leave of the processors.
+    tokio::process::Command::new("chrt")
+        .args(["--idle", "0"])
         .arg(attacker)
         .args(token.iter().flat_map(|token| ["--token", token]))
         .args(["--attacker", attack.name, "--api", world.api(), "--agents", world.agents()])

@@ -1,0 +1,144 @@
+//! Connections on which nobody was let in yet: they are read a little at a time, and the next part when it is decided
+//! who of those that asked is let in.
+//!
+//! ```text
+//!             let in
+//!  Stranger ----------> Known
+//!     |  refused too often
+//!     +-----------------------> cut
+//! ```
+//! So whoever sends hundreds of requests with a credential that nobody gave out is cut after the first few of them. Invariant: a known
+//! connection is read as fast as it comes, and costs one look at a flag.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Bytes of a stranger that are read at a time: a few requests of usual size.
+pub(super) const PART: usize = 2048;
+/// Refusals on one connection after which it is cut.
+const REFUSED_MAX: u32 = 16;
+
+/// How a connection stands.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    known: AtomicBool,
+    /// Requests of a stranger that are not decided.
+    undecided: AtomicU32,
+    refused: AtomicU32,
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Standing {
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    /// Somebody on it was let in.
+    pub(super) fn let_in(&self) {
+        if !self.known.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    /// Somebody on it was refused; true when that was once too often.
+    pub(super) fn refuse(&self) -> bool {
+        !self.is_known() && self.refused.fetch_add(1, Ordering::Relaxed) + 1 >= REFUSED_MAX
+    }
+
+    /// Ready when more may be read.
+    pub(super) fn poll_read(&self, context: &mut Context<'_>) -> Poll<()> {
+        let may = || self.is_known() || self.undecided.load(Ordering::Acquire) == 0;
+        if may() {
+            return Poll::Ready(());
+        }
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        // It may have been decided in between.
+        if may() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            reader.wake();
+        }
+    }
+}
+
+/// A request of a stranger of which it is not decided whether it is let in. Goes with the request as an extension; the gate takes it out.
+#[derive(Clone, Debug)]
+pub(crate) struct Undecided {
+    _one: Arc<One>,
+}
+
+#[derive(Debug)]
+struct One(Arc<Standing>);
+
+impl Undecided {
+    /// `None` where the connection is known.
+    pub(super) fn begin(standing: &Arc<Standing>) -> Option<Undecided> {
+        if standing.is_known() {
+            return None;
+        }
+        standing.undecided.fetch_add(1, Ordering::AcqRel);
+        Some(Undecided { _one: Arc::new(One(Arc::clone(standing))) })
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        if self.0.undecided.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_read_on_when_all_it_asked_is_answered() {
+        let (standing, woken) = (Arc::new(Standing::default()), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        assert!(standing.poll_read(&mut context).is_ready());
+        let (one, other) = (Undecided::begin(&standing), Undecided::begin(&standing));
+        assert!(standing.poll_read(&mut context).is_pending());
+        drop(one);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+        drop(other);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(standing.poll_read(&mut context).is_ready());
+    }
+
+    #[test]
+    fn who_was_let_in_is_read_as_fast_as_it_comes() {
+        let (standing, woken) = (Arc::new(Standing::default()), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let _asked = Undecided::begin(&standing);
+        assert!(standing.poll_read(&mut context).is_pending());
+        standing.let_in();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(standing.poll_read(&mut context).is_ready() && Undecided::begin(&standing).is_none());
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_is_cut() {
+        let standing = Standing::default();
+        assert_eq!((1..=REFUSED_MAX).find(|_| standing.refuse()), Some(REFUSED_MAX));
+        standing.let_in();
+        assert!(!standing.refuse(), "others on the connection are at work");
+    }
+}
