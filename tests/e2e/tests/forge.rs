@@ -1,7 +1,7 @@
 //! Effects on the forge in short, with nothing but Python and git; `cargo run -p mindos-e2e --bin forge` is all of it, and the stage `forge`
 //! of `.ci/run` runs that with Prism and aimock in between.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use mindos_e2e::forge::injured::{Stop, Victim, Ward};
 use mindos_e2e::forge::team::{General, Setup, Team};
 use mindos_e2e::forge::{money, plan, reviews};
@@ -35,10 +35,17 @@ async fn a_run_over_its_ceiling_stops_within_one_call() -> Result<()> {
     Ok(())
 }
 
-/// The control plane is killed when each write is done and nobody has heard so.
+/// The control plane is killed when a branch, a pull request and a comment are there and it has not heard so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_killed_behind_each_write_writes_once() -> Result<()> {
     let mut ward = Ward::start("killed", SCALE, false).await?;
-    ward.run(&[Victim::ControlPlane], |_, stop| matches!(stop, Stop::Request { after: true, .. })).await?;
+    let made = |stop: &Stop| match stop {
+        Stop::Request { template, after: true, .. } => {
+            ["/git/refs", "/pulls", "/comments"].iter().any(|end| template.ends_with(end))
+        }
+        Stop::Request { .. } | Stop::Step(_) => false,
+    };
+    let came = ward.run(&[Victim::ControlPlane], |_, stop| made(stop)).await?;
+    ensure!(came.kills.values().sum::<u64>() == 3, "{came:?}");
     Ok(())
 }
