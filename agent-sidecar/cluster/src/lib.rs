@@ -1,0 +1,1 @@
+//! One for a whole cluster: discovery, watches, objects and Jobs.

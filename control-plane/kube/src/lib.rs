@@ -1,0 +1,1 @@
+//! Kubernetes objects of Mind OS: their types, the admission webhook, and what they become.
