@@ -56,6 +56,9 @@ def call(method, path, body=None, kind="application/json"):
             local.connection = None
             if attempt == 2:
                 raise
+    if answer.status >= 500:
+        # The API server is away, or not quite there.
+        raise OSError(f"{method} {path}: {answer.status}")
     if answer.status in (404, 409):
         return None
     if answer.status >= 300:
@@ -207,7 +210,7 @@ def main():
             watch(options)
         except (OSError, http.client.HTTPException, ValueError) as problem:
             print("the watch is tried again:", problem, flush=True)
-            time.sleep(0.5)
+            time.sleep(1)
 
 
 if __name__ == "__main__":
