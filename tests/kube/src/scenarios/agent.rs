@@ -83,11 +83,25 @@ impl Plane {
     async fn trust(&self, cluster: &Cluster, namespace: &str) -> Result<()> {
         let keys = cluster.folder().join("keys.json");
         std::fs::write(&keys, cluster.kubectl(&["get", "--raw", "/openid/v1/jwks"], "").await?)?;
-        let (keys, agent) = (keys.display().to_string(), format!("namespace={namespace},service-account=agent,cluster-agent"));
+        let (keys, agent) =
+            (keys.display().to_string(), format!("namespace={namespace},service-account=agent,cluster-agent"));
         let general = format!("namespace={namespace},service-account=default,generals=*");
         self.mindos(&[
-            "issuers", "add", "main", "--cluster", cluster.name(), "--url", cluster.url(), "--audience", AUDIENCE, "--keys", &keys,
-            "--grant", &agent, "--grant", &general,
+            "issuers",
+            "add",
+            "main",
+            "--cluster",
+            cluster.name(),
+            "--url",
+            cluster.url(),
+            "--audience",
+            AUDIENCE,
+            "--keys",
+            &keys,
+            "--grant",
+            &agent,
+            "--grant",
+            &general,
         ])?;
         Ok(())
     }
@@ -104,7 +118,9 @@ impl Plane {
     fn instances(&self) -> Result<BTreeSet<String>> {
         let all = self.mindos(&["instances", "list"])?;
         let all = all["instances"].as_array().cloned().unwrap_or_default();
-        let live = all.iter().filter(|one| one["liveness"].as_str().is_some_and(|word| word.to_lowercase().ends_with("connected")));
+        let live = all
+            .iter()
+            .filter(|one| one["liveness"].as_str().is_some_and(|word| word.to_lowercase().ends_with("connected")));
         let name = |one: &Value| {
             let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
             format!("{}/{}", text("cluster"), text("instance_id"))
@@ -140,11 +156,32 @@ impl Agent {
         let kubeconfig = cluster.kubeconfig_of(namespace, "agent").await?;
         let probes = free_address()?;
         let (agents, api) = (format!("https://{}", plane.world.agents()), plane.world.server());
-        let (ca, file, kubeconfig) = (plane.roots.display().to_string(), file.display().to_string(), kubeconfig.display().to_string());
+        let (ca, file, kubeconfig) =
+            (plane.roots.display().to_string(), file.display().to_string(), kubeconfig.display().to_string());
         let words = [
-            "cluster-agent", "--control-plane", &agents, "--api", &api, "--ca", &ca, "--cluster", cluster.name(), "--region", cluster.name(),
-            "--instance", instance, "--namespace", namespace, "--watch-namespace", namespace, "--kubeconfig", &kubeconfig,
-            "--service-account-token", &file, "--listen", &probes,
+            "cluster-agent",
+            "--control-plane",
+            &agents,
+            "--api",
+            &api,
+            "--ca",
+            &ca,
+            "--cluster",
+            cluster.name(),
+            "--region",
+            cluster.name(),
+            "--instance",
+            instance,
+            "--namespace",
+            namespace,
+            "--watch-namespace",
+            namespace,
+            "--kubeconfig",
+            &kubeconfig,
+            "--service-account-token",
+            &file,
+            "--listen",
+            &probes,
         ];
         let process = Process::start(plane.world.folder(), instance, &words.map(str::to_owned))?;
         Ok(Agent { process, probes })
@@ -263,9 +300,14 @@ async fn two_clusters(bed: &mut Bed, size: Size) -> Result<Value> {
     let (_triage, triage_url) = real_general(plane.world.folder(), "triage-general").await?;
     // One that has a sidecar, which the agent is to leave alone.
     let mut injected = pod(namespace, "injected", &beside_url, &worker());
-    injected["spec"]["containers"] = json!([{"name": "general", "image": "none"}, {"name": "mindos-sidecar", "image": "none"}]);
+    injected["spec"]["containers"] =
+        json!([{"name": "general", "image": "none"}, {"name": "mindos-sidecar", "image": "none"}]);
     let contract = json!({"app": "llm-general", "type": "triage"});
-    apply(eu, vec![pod(namespace, "w0", &eu_url, &worker()), pod(namespace, "triage", &triage_url, &contract), injected]).await?;
+    apply(
+        eu,
+        vec![pod(namespace, "w0", &eu_url, &worker()), pod(namespace, "triage", &triage_url, &contract), injected],
+    )
+    .await?;
     apply(us, vec![pod(namespace, "w0", &us_url, &worker()), pod(namespace, "w1", &us_url, &worker())]).await?;
     let agents = [
         Agent::start(&plane, eu, namespace, "agent-eu").await?,
@@ -278,7 +320,10 @@ async fn two_clusters(bed: &mut Bed, size: Size) -> Result<Value> {
     let at = |cluster: &str, pod: &str| format!("{cluster}/{pod}.{namespace}");
     let wanted = [at("eu", "w0"), at("eu", "triage"), at("us", "w0"), at("us", "w1"), "eu/injected".to_owned()];
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
-    let found = plane.has(&wanted).await.with_context(|| format!("agent: {}, sidecar: {}", agents[0].process.log_end(), sidecar.log_end()))?;
+    let found = plane
+        .has(&wanted)
+        .await
+        .with_context(|| format!("agent: {}, sidecar: {}", agents[0].process.log_end(), sidecar.log_end()))?;
     let generals = plane.generals()?;
     let expected = ["eu/triage-general", "eu/worker", "us/worker"].map(str::to_owned);
     ensure!(generals == BTreeSet::from(expected), "`mindos generals list` shows {generals:?}");
@@ -305,14 +350,21 @@ async fn two_clusters(bed: &mut Bed, size: Size) -> Result<Value> {
     let after_eu = in_eu.starts().len() + beside.starts().len();
     ensure!(after_eu == before_eu, "{} that had to stay in us were worked on in eu", after_eu - before_eu);
     ensure!(in_us.starts().len() == before_us + count, "{} in us", in_us.starts().len());
-    let triage = Route { name: "triage".to_owned(), targets: to("triage-general"), strategy: Strategy::Broadcast.into(), ..Route::default() };
+    let triage = Route {
+        name: "triage".to_owned(),
+        targets: to("triage-general"),
+        strategy: Strategy::Broadcast.into(),
+        ..Route::default()
+    };
     client::apply(&channel, vec![triage]).await?;
     publish(&plane, "triage", 3).await?;
     settled(&plane, 2 * count + 3, &notes.each_ref()).await?;
     let spread: BTreeSet<String> = in_us.starts().into_iter().map(|start| start.instance).collect();
     ensure!(spread.len() == 2, "work in us went to {spread:?} alone");
     ensure!(agents[1].metric("connections").await? == 1, "an agent has more than one connection");
-    Ok(json!({"found_ms": found.as_millis() as u64, "events": 2 * count + 3, "generals": generals.len(), "beside": beside.starts().len()}))
+    Ok(
+        json!({"found_ms": found.as_millis() as u64, "events": 2 * count + 3, "generals": generals.len(), "beside": beside.starts().len()}),
+    )
 }
 
 /// A real sidecar by hand, which joins by the service account of a pod.
@@ -326,8 +378,25 @@ async fn sidecar(plane: &Plane, cluster: &Cluster, namespace: &str, pod: &str, u
     let (agents, api) = (format!("https://{}", plane.world.agents()), plane.world.server());
     let (ca, file) = (plane.roots.display().to_string(), file.display().to_string());
     let words = [
-        "sidecar", "--control-plane", &agents, "--api", &api, "--ca", &ca, "--cluster", cluster.name(), "--region", cluster.name(),
-        "--instance", pod, "--namespace", namespace, "--service-account-token", &file, "--general", &general,
+        "sidecar",
+        "--control-plane",
+        &agents,
+        "--api",
+        &api,
+        "--ca",
+        &ca,
+        "--cluster",
+        cluster.name(),
+        "--region",
+        cluster.name(),
+        "--instance",
+        pod,
+        "--namespace",
+        namespace,
+        "--service-account-token",
+        &file,
+        "--general",
+        &general,
     ];
     Process::start(plane.world.folder(), &format!("sidecar-{pod}"), &words.map(str::to_owned))
 }
@@ -348,7 +417,8 @@ async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     plane.has(&all).await.with_context(|| agent.process.log_end())?;
     let to = RouteTargets { types: vec!["worker".to_owned()], ..RouteTargets::default() };
-    let route = Route { name: "all".to_owned(), targets: Some(to), strategy: Strategy::RoundRobin.into(), ..Route::default() };
+    let route =
+        Route { name: "all".to_owned(), targets: Some(to), strategy: Strategy::RoundRobin.into(), ..Route::default() };
     client::apply(&plane.world.channel()?, vec![route]).await?;
     let rounds = size.of(1, 3);
     let (mut events, each) = (0, 40);
@@ -419,7 +489,8 @@ async fn pods_go(bed: &mut Bed) -> Result<Value> {
     let (going, silent) = (format!("eu/going.{namespace}"), format!("eu/silent.{namespace}"));
     plane.has(&[&going, &silent]).await.with_context(|| agent.process.log_end())?;
     let to = RouteTargets { types: vec!["worker".to_owned()], ..RouteTargets::default() };
-    let route = Route { name: "all".to_owned(), targets: Some(to), strategy: Strategy::RoundRobin.into(), ..Route::default() };
+    let route =
+        Route { name: "all".to_owned(), targets: Some(to), strategy: Strategy::RoundRobin.into(), ..Route::default() };
     client::apply(&plane.world.channel()?, vec![route]).await?;
     publish(&plane, "work", 6).await?;
     let begun = async || Ok((notes.starts().len() == 3).then_some(()));
@@ -437,7 +508,8 @@ async fn pods_go(bed: &mut Bed) -> Result<Value> {
     let mut wrong = pod(namespace, "wrong", &url, &worker());
     wrong["metadata"]["annotations"]["mindos.io/slots"] = json!("many");
     apply(cluster, vec![wrong]).await?;
-    eventually("a refused object", SOON, async || Ok((agent.metric("objects_refused").await? == 1).then_some(()))).await?;
+    eventually("a refused object", SOON, async || Ok((agent.metric("objects_refused").await? == 1).then_some(())))
+        .await?;
     ensure!(plane.instances()? == BTreeSet::from([silent.clone()]), "a pod that was refused is served");
     // SIGTERM: what runs ends, and the Lease is free.
     publish(&plane, "last", 1).await?;
@@ -490,7 +562,8 @@ async fn stands_by(bed: &mut Bed) -> Result<Value> {
     let left = Instant::now();
     second.process.terminate(SOON)?;
     let gone = left.elapsed();
-    eventually("the first is at work again", SOON, async || Ok((first.metric("leader").await? == 1).then_some(()))).await?;
+    eventually("the first is at work again", SOON, async || Ok((first.metric("leader").await? == 1).then_some(())))
+        .await?;
     let followed = left.elapsed() - gone;
     settled(&plane, 60, &[&notes]).await.with_context(|| first.process.log_end())?;
     Ok(json!({
@@ -529,7 +602,10 @@ async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     let channel = plane.world.channel()?;
     let route = Route {
         name: "all".to_owned(),
-        targets: Some(RouteTargets { types: vec!["worker-0".to_owned(), "worker-1".to_owned()], ..RouteTargets::default() }),
+        targets: Some(RouteTargets {
+            types: vec!["worker-0".to_owned(), "worker-1".to_owned()],
+            ..RouteTargets::default()
+        }),
         strategy: Strategy::Broadcast.into(),
         ..Route::default()
     };
