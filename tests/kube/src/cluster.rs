@@ -251,7 +251,8 @@ impl Cluster {
 
     async fn has_account(&self, namespace: &str) -> Result<()> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
-        let found = eventually("the default service account", START_MAX, async || Ok(accounts.get_opt("default").await?));
+        let found =
+            eventually("the default service account", START_MAX, async || Ok(accounts.get_opt("default").await?));
         found.await.with_context(|| self.logs(Part::ControllerManager)).map(|_| ())
     }
 
@@ -340,7 +341,8 @@ fn commands(assets: &Assets, folder: &Path, address: &str) -> Result<BTreeMap<Pa
     );
     let proxied = format!("proxy --kubeconfig admin.kubeconfig --port {}", port(&proxy));
     let kubelet = assets::kubelet()?.display().to_string();
-    let pods = format!("PROXY=http://{proxy} python3 -B {kubelet} --node fake-1 --logs {} server.crt server.key", port(&logs));
+    let pods =
+        format!("PROXY=http://{proxy} python3 -B {kubelet} --node fake-1 --logs {} server.crt server.key", port(&logs));
     Ok(BTreeMap::from([
         (Part::Etcd, (assets.program("etcd"), words(&etcd))),
         (Part::ApiServer, (assets.program("kube-apiserver"), words(&server))),

@@ -37,7 +37,8 @@ async fn main() -> Result<ExitCode> {
     let Options { scenarios: named, quick, list, keep, results } = Options::parse();
     let all = scenarios::all();
     if list {
-        all.iter().for_each(|one| println!("{:28} {}{}", one.name, one.what, if one.quick { "" } else { " (not quick)" }));
+        all.iter()
+            .for_each(|one| println!("{:28} {}{}", one.name, one.what, if one.quick { "" } else { " (not quick)" }));
         return Ok(ExitCode::SUCCESS);
     }
     let mut chosen = Vec::new();
@@ -79,7 +80,6 @@ async fn main() -> Result<ExitCode> {
     println!("kube: {} scenarios, {failed} failed, {} s", chosen.len(), begun.elapsed().as_secs());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
-
 
 /// Writes the figures of one into the file of all.
 fn keep_figures(path: &Path, name: &str, figures: Value) -> Result<()> {

@@ -1,5 +1,6 @@
 //! All scenarios, by what they are about. One module for each part; copy `server.rs` to begin another.
 
+pub mod agent;
 pub mod server;
 
 use crate::scenario::Scenario;
@@ -7,5 +8,5 @@ use crate::scenario::Scenario;
 /// All of them, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [server::SCENARIOS].concat()
+    [server::SCENARIOS, agent::SCENARIOS].concat()
 }

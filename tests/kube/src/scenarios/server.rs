@@ -72,10 +72,12 @@ async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
     cluster.namespace("server-restarts", &[]).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), "server-restarts");
     let count = size.of(3, 50);
-    let pod = |name: &str| json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"containers": [{"name": "main", "image": "none"}]},
-    });
+    let pod = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        })
+    };
     for number in 0..count {
         let name = format!("before-{number}");
         pods.patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&pod(&name))).await?;
