@@ -11,8 +11,10 @@ use mindos_model::{TenantName, limits};
 use crate::amount;
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
-use crate::secure::{Listeners, SecureConfig, SecureError};
+use crate::secure::{AccessMode, Listeners, SecureConfig, SecureError, TlsMode};
 use crate::settings::{Environment, WebhookConfig};
+use crate::surface::keda::{KedaConfig, KedaError};
+use crate::surface::{SurfaceAt, SurfaceName, address_of};
 use crate::tasks::queue_settings::RabbitConfig;
 
 /// What the control plane is started with.
@@ -33,6 +35,14 @@ pub struct Config {
     /// Address of the paths of the earlier aggregator. 127.0.0.1:8086 when not given, and then not insisted on.
     #[arg(long, env = "MINDOS_AGGREGATOR_ADDRESS", value_name = "ADDRESS")]
     pub aggregator_address: Option<SocketAddr>,
+
+    /// Serves a surface of another system on an address of its own: `keda` is KEDA's external scaler. May be given again.
+    #[arg(long = "surface", env = "MINDOS_SURFACES", value_delimiter = ',', value_name = "NAME=ADDRESS")]
+    pub surfaces: Vec<SurfaceAt>,
+
+    /// Who may ask as KEDA.
+    #[command(flatten)]
+    pub keda: KedaConfig,
 
     /// Port of the aggregator's paths instead of that of their address, by the name that the earlier system had for it.
     #[arg(long, env = "GITLENS_AGGREGATOR_PORT", value_name = "PORT")]
@@ -254,6 +264,10 @@ impl std::fmt::Debug for Secret {
 pub enum ConfigError {
     #[error(transparent)]
     Secure(#[from] SecureError),
+    #[error(transparent)]
+    Keda(#[from] KedaError),
+    #[error("--surface names {name} more than once: expected one address")]
+    SurfaceTwice { name: SurfaceName },
     #[error("--{option} is {found}: expected {accepted}")]
     Range { option: &'static str, found: String, accepted: &'static str },
 }
@@ -264,7 +278,16 @@ impl Config {
     /// # Errors
     /// Names the option and what it accepts.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.secure.check(&self.listeners())?;
+        let listeners = self.listeners();
+        self.secure.check(&listeners)?;
+        let is_open = self.secure.access_mode(&listeners) == AccessMode::Open;
+        let has_tls = self.secure.tls_mode(&listeners) != TlsMode::Off;
+        self.keda.check(listeners.keda, is_open, has_tls)?;
+        for (place, surface) in self.surfaces.iter().enumerate() {
+            if self.surfaces[..place].iter().any(|other| other.name == surface.name) {
+                return Err(ConfigError::SurfaceTwice { name: surface.name });
+            }
+        }
         let beats = (Duration::from_millis(100), Duration::from_secs(300), "100ms to 5m");
         let spans = [
             ("lease", self.lease, (Duration::from_secs(1), Duration::from_secs(3600), "1s to 1h")),
@@ -291,7 +314,12 @@ impl Config {
     /// All addresses, for what depends on who can reach them.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
-        Listeners { api: self.api_address(), agents: self.agent_listen, aggregator: self.aggregator() }
+        Listeners {
+            api: self.api_address(),
+            agents: self.agent_listen,
+            aggregator: self.aggregator(),
+            keda: address_of(&self.surfaces, SurfaceName::Keda),
+        }
     }
 
     /// Where the API listens.

@@ -37,6 +37,7 @@ use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
+use crate::surface::keda::{self, Admission, Demands};
 use crate::tls::accept::PortTls;
 use crate::tls::counts::PortName;
 use crate::tls::live;
@@ -81,6 +82,8 @@ pub struct Server {
     pub agents: SocketAddr,
     /// Where the aggregator's paths are; unset where their port was taken and nobody insisted.
     pub aggregator: Option<SocketAddr>,
+    /// Where KEDA asks; unset where that is not served.
+    pub keda: Option<SocketAddr>,
     handle: Handle,
     driver: Driver,
     upkeep: Upkeep,
@@ -185,7 +188,7 @@ impl Server {
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
         let listeners = config.listeners();
-        let tls = config.secure.tls_settings(&listeners, &config.data_dir);
+        let tls = config.secure.tls_settings(&listeners, &config.data_dir, &config.keda);
         let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
         let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
         // Before the plane begins, so that nothing becomes durable unseen.
@@ -271,6 +274,7 @@ impl Server {
         grpc::certificates(identities, authorities.clone(), &mut api);
         upkeep.services(&context, &mut api);
         let mut agents = Routes::builder();
+        let keda_health = api_health.clone();
         agents.add_service(api_health);
         add_reflection(&mut agents)?;
         grpc::agents(&context, &mut agents);
@@ -301,6 +305,11 @@ impl Server {
                 None
             }
         };
+        let keda_listener = match listeners.keda {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let keda_at = keda_listener.as_ref().map(|(_, at)| *at);
         let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
         crate::surface::gitlens::announce(&upkeep.gitlens_settings(), aggregator_at, api_at);
         let connections_max = config.connections_max as usize;
@@ -327,6 +336,25 @@ impl Server {
             let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
+        if let Some((listener, _)) = keda_listener {
+            let demands = Arc::new(Demands::new(handle.clone(), config.keda.keda_warm_up));
+            let rules = Arc::new(config.keda.clone());
+            let admission = Arc::new(Admission::new(Arc::clone(&rules), mode == AccessMode::Open));
+            let (shown, turned) = (Arc::clone(&demands), Arc::clone(&admission));
+            upkeep.expose(Exposed::new(move |into| {
+                shown.expose(into);
+                turned.expose(into);
+            }));
+            ports.spawn(Arc::clone(&demands).run(draining.clone()));
+            let mut routes = Routes::builder();
+            routes.add_service(keda_health);
+            routes.add_service(keda::service(demands, rules, draining.clone()));
+            let grpc = gate.before_rpcs(routes.routes().prepare().into_axum_router().layer(within.clone()));
+            let grpc = grpc.layer(axum::middleware::from_fn_with_state(admission, Admission::guard));
+            let grpc = grpc.layer(outer.clone());
+            let port = Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
+            ports.spawn(port.serve(draining.clone()));
+        }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
             #[cfg(test)]
@@ -338,12 +366,14 @@ impl Server {
             ports.spawn(port.serve(draining.clone()));
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
-        info!(api = %api_at, agents = %agents_at, aggregator = shown, version = crate::VERSION, "control plane serves");
+        let keda_shown = keda_at.map(|at| at.to_string()).unwrap_or_default();
+        info!(api = %api_at, agents = %agents_at, aggregator = shown, keda = keda_shown, version = crate::VERSION, "control plane serves");
         let stop_timeout = config.stop_timeout;
         Ok(Server {
             api: api_at,
             agents: agents_at,
             aggregator: aggregator_at,
+            keda: keda_at,
             handle,
             driver,
             upkeep,
