@@ -46,6 +46,10 @@ assets=$cache/kube-$version-$revision
 exec 9>"$cache/kube.lock"
 flock 9
 if [[ -e $assets/whole ]]; then
+    # A cache may come from another machine.
+    if ! [[ -x $assets/etcd ]]; then
+        apt-get update >&2 && apt-get install -y --no-install-recommends etcd-server >&2
+    fi
     printf '%s\n' "$assets"
     exit
 fi

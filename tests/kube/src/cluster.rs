@@ -174,6 +174,12 @@ impl Cluster {
         self.running.get(&part).with_context(|| format!("{} does not run", part.name()))
     }
 
+    /// The path of a program that belongs to it, such as kubectl.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.assets.program(name)
+    }
+
     /// Runs kubectl as who may do everything, and returns what it printed.
     ///
     /// # Errors

@@ -16,5 +16,7 @@ pub mod authority;
 pub mod bed;
 pub mod cluster;
 pub mod eventually;
+pub mod rules;
+pub mod samples;
 pub mod scenario;
 pub mod scenarios;
