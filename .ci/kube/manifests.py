@@ -3,6 +3,7 @@
 
     manifests.py                   what kustomize makes of every base and overlay; needs kubectl
     manifests.py --self-test       every rule refuses a sample that breaks it
+    manifests.py --pods FILE       objects of a file, such as `kubectl get pods -o json` prints: the restricted profile alone
     manifests.py --server CONFIG   the charts, installed by Helm on the server of this kubeconfig and read back; and that the bases agree
 
 Checked are: strict schemas of Kubernetes 1.28 and of the newest that is known, custom resources by the schemas in deploy/crds; the restricted
@@ -180,7 +181,7 @@ async def of_charts(config, faults):
     """Every chart on a real server: linted, installed, read back, taken away."""
     from helm_sdkpy import Configuration, HelmError, Install, Lint, Uninstall
 
-    settings = yaml.safe_load((ROOT / ".ci/kube/charts.yaml").read_text("utf-8"))
+    settings = yaml.safe_load((pathlib.Path(__file__).resolve().parent / "charts.yaml").read_text("utf-8"))
     server = json.loads(kubectl("get", "--raw", "/version", config=config))
     counts = []
     for case in settings:
@@ -255,7 +256,7 @@ def read_back(config, rendered, where, faults):
     live = []
     for one in rendered:
         meta = one["metadata"]
-        words = ["get", f"{one['kind']}.{one['apiVersion'].split('/')[-1]}.{group_of(one)}".rstrip("."), meta["name"], "-o", "json"]
+        words = ["get", f"{one['kind']}.{one['apiVersion'].split('/')[-1]}.{group_of(one)}", meta["name"], "-o", "json"]
         words += ["-n", meta.get("namespace", NAMESPACE)]
         held = json.loads(kubectl(*words, config=config))
         live.append(held)
@@ -290,11 +291,19 @@ def agree(config):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--self-test", action="store_true")
+    parser.add_argument("--pods", metavar="FILE", type=pathlib.Path)
     parser.add_argument("--server", metavar="CONFIG")
     options = parser.parse_args()
     faults = Faults()
     if options.self_test:
         said = policy.self_test(faults)
+        if list(dropped({"a": 1, "b": [{"c": 2, "d": 3}], "e": []}, {"b": [{"d": 3}]})) != [".a", ".b[0].c"]:
+            faults.append("what a server drops is not seen")
+    elif options.pods:
+        found = [one for outer in objects(options.pods.read_text("utf-8")) for one in outer.get("items", [outer])]
+        for one in found:
+            pods(str(options.pods), {"kind": "Pod", **one}, faults)
+        said = f"{len(found)} objects are restricted"
     elif options.server:
         said = asyncio.run(of_charts(options.server, faults))
         of_old_overlays(options.server, faults)

@@ -114,7 +114,9 @@ fn cel(value: &Value) -> Cel {
     match value {
         Value::Null => Cel::Null,
         Value::Bool(value) => Cel::Bool(*value),
-        Value::Number(number) => number.as_i64().map_or_else(|| Cel::Float(number.as_f64().unwrap_or(f64::NAN)), Cel::Int),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| Cel::Float(number.as_f64().unwrap_or(f64::NAN)), Cel::Int)
+        }
         Value::String(text) => Cel::String(Arc::new(text.clone())),
         Value::Array(items) => Cel::List(Arc::new(items.iter().map(cel).collect())),
         Value::Object(fields) => {
@@ -138,7 +140,8 @@ pub fn schemas() -> Result<BTreeMap<String, Value>> {
         }
         let text = std::fs::read_to_string(&path)?;
         for document in serde_norway::Deserializer::from_str(&text) {
-            let crd: Value = serde::Deserialize::deserialize(document).with_context(|| format!("{}", path.display()))?;
+            let crd: Value =
+                serde::Deserialize::deserialize(document).with_context(|| format!("{}", path.display()))?;
             let kind = crd["spec"]["names"]["kind"].as_str().context("a definition names its kind")?;
             let versions = crd["spec"]["versions"].as_array().context("a definition has versions")?;
             let version = versions.first().context("a definition has a version")?;

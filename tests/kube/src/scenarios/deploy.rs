@@ -1,9 +1,8 @@
 //! What `deploy/` holds, on a real server: definitions with their samples, and charts installed by Helm.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use crate::assets::checkout;
 use crate::bed::Bed;
 use crate::cluster::Cluster;
 use crate::eventually::eventually;
+use crate::python;
 use crate::samples::{Case, cases, holds};
 use crate::scenario::Scenario;
 
@@ -31,8 +31,6 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The Python that has what `.ci/kube/tools.txt` names.
-const PYTHON: &str = "MINDOS_KUBE_PYTHON";
 const NAMESPACE: &str = "deploy-definitions";
 /// Since when servers know CEL rules.
 const RULES_SINCE: u32 = 25;
@@ -83,7 +81,8 @@ pub async fn define(cluster: &Cluster) -> Result<Vec<CustomResourceDefinition>> 
     // The client would refuse CEL rules that an old server does not tell it of.
     cluster.kubectl(&["apply", "--validate=false", "-f", &folder], "").await?;
     let all: Api<CustomResourceDefinition> = Api::all(cluster.client());
-    let ours = |one: &CustomResourceDefinition| ["mindos.io", "orchestrator.platform"].contains(&one.spec.group.as_str());
+    let ours =
+        |one: &CustomResourceDefinition| ["mindos.io", "orchestrator.platform"].contains(&one.spec.group.as_str());
     let established = async || {
         let found: Vec<_> = all.list(&Default::default()).await?.items.into_iter().filter(ours).collect();
         let is_there = |one: &CustomResourceDefinition| {
@@ -161,7 +160,8 @@ async fn lives(cluster: &Cluster, kind: &Kind) -> Result<()> {
     ensure!(status == 200 && told["status"]["instances"] == 3, "{status}: {told}");
     ensure!(told["spec"]["slots"] == 2, "a spec is taken from who writes a status");
     ensure!(told["metadata"]["generation"] == made["metadata"]["generation"], "a status makes a generation");
-    let (_, changed) = ask(cluster, "PATCH", &at, MERGE, &json!({"spec": {"slots": 4}, "status": {"instances": 5}})).await?;
+    let (_, changed) =
+        ask(cluster, "PATCH", &at, MERGE, &json!({"spec": {"slots": 4}, "status": {"instances": 5}})).await?;
     ensure!(changed["metadata"]["generation"] == 2, "a spec makes no generation: {}", changed["metadata"]);
     ensure!(changed["status"]["instances"] == 3, "a status is taken from who writes a spec");
     // An older version of it is not taken.
@@ -184,30 +184,13 @@ async fn lives(cluster: &Cluster, kind: &Kind) -> Result<()> {
 }
 
 async fn charts(bed: &mut Bed) -> Result<Value> {
-    let Some(python) = std::env::var_os(PYTHON) else {
-        bail!("{PYTHON} is not set: it names the python of an environment with what `.ci/kube/tools.txt` names");
-    };
     let cluster = bed.cluster();
-    define(cluster).await?;
-    cluster.kubectl(&["delete", "--wait", "-f", &checkout("deploy/crds")?.display().to_string()], "").await?;
-    let kubectl = cluster.program("kubectl");
-    // What writes bases calls it by name.
-    let folder = kubectl.parent().context("kubectl is in a folder")?.to_owned();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path)))?;
-    let output = tokio::process::Command::new(python)
-        .args(["-B", &checkout(".ci/kube/manifests.py")?.display().to_string(), "--server"])
-        .arg(cluster.kubeconfig())
-        .env("PATH", path)
-        .env("HOME", cluster.folder())
-        .env("KUBECTL", kubectl)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("failed to run the checks of charts")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    // The chart of definitions makes them, and takes those away that are its own.
+    cluster
+        .kubectl(&["delete", "--ignore-not-found", "-f", &checkout("deploy/crds")?.display().to_string()], "")
+        .await?;
+    let said =
+        python::run(cluster, "manifests.py", &["--server", &cluster.kubeconfig().display().to_string()], "").await?;
     let last = said.lines().last().unwrap_or_default();
     Ok(json!({"said": last.trim_start_matches("manifests: ")}))
 }

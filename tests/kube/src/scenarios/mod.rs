@@ -1,6 +1,7 @@
 //! All scenarios, by what they are about. One module for each part; copy `server.rs` to begin another.
 
 pub mod agent;
+pub mod chart;
 pub mod deploy;
 pub mod server;
 
@@ -9,5 +10,5 @@ use crate::scenario::Scenario;
 /// All of them, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [server::SCENARIOS, deploy::SCENARIOS, agent::SCENARIOS].concat()
+    [server::SCENARIOS, deploy::SCENARIOS, chart::SCENARIOS, agent::SCENARIOS].concat()
 }
