@@ -97,6 +97,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Issuers(command) => wait(commands::issuers::run(command, global)),
         Command::Agents(command) => wait(commands::agents::run(command, global)),
         Command::Quotas(command) => wait(commands::quotas::run(command, global)),
+        Command::Install(args) => wait(commands::install::run(*args, global)),
         Command::Authority(command) => wait(commands::authority::run(command, global)),
         Command::Top(args) => wait(top::run(args, global)),
         Command::Bench(command) => wait_local(bench::run(command, global)),

@@ -7,7 +7,7 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
+    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -155,6 +155,9 @@ pub(crate) enum Command {
     /// Limit what tenants may use.
     #[command(subcommand, after_help = quotas::EXAMPLES)]
     Quotas(quotas::QuotasCommand),
+    /// What a Kubernetes cluster needs: printed, or applied with kubectl.
+    #[command(after_help = install::EXAMPLES)]
+    Install(Box<install::InstallArgs>),
     /// Look after the keys that sign certificates and the ledger.
     #[command(subcommand, after_help = authority::EXAMPLES)]
     Authority(authority::AuthorityCommand),
