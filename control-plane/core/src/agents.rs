@@ -14,19 +14,21 @@ impl Durable {
         let Hello { key, region, cluster_labels, generals, .. } = hello;
         let mut records = Vec::new();
         let known = self.registry.clusters.get(&(key.tenant.clone(), key.cluster.clone()));
-        if known.is_none_or(|known| known.region != *region || known.labels != *cluster_labels) {
+        let (region, labels) = self.cluster_said((&key.tenant, &key.cluster), region, cluster_labels);
+        if known.is_none_or(|known| known.region != region || known.labels != labels) {
             records.push(Record::ClusterRegistered(Box::new(ClusterRegistered {
                 tenant: key.tenant.clone(),
                 cluster: key.cluster.clone(),
-                region: region.clone(),
-                labels: cluster_labels.clone(),
+                region,
+                labels,
             })));
         }
         let mut room = generals_max.saturating_sub(self.registry.len());
         for named in generals {
             let key = GeneralKey { tenant: key.tenant.clone(), cluster: key.cluster.clone(), name: named.name.clone() };
             let known = self.registry.find(&key).map(|idx| self.registry.general(idx));
-            if known.is_some_and(|known| known.ty == named.ty && known.labels == named.labels) {
+            let (ty, labels) = self.general_said(&key, &named.ty, &named.labels);
+            if known.is_some_and(|known| known.ty == ty && known.labels == labels) {
                 continue;
             }
             if known.is_none() {
@@ -35,7 +37,7 @@ impl Durable {
                 }
                 room -= 1;
             }
-            let record = GeneralRegistered { key, ty: named.ty.clone(), labels: named.labels.clone() };
+            let record = GeneralRegistered { key, ty, labels };
             records.push(Record::GeneralRegistered(Box::new(record)));
         }
         records
@@ -61,6 +63,10 @@ impl Durable {
         let is_served = context.soft.pool(idx).is_some_and(|pool| pool.members > 0);
         let has_work = general.bound > 0 || general.leased > 0;
         let key = GeneralKey::clone(&general.key);
+        let thing = crate::object::Thing::General(key.cluster.clone(), key.name.clone());
+        if self.objects.owner(&key.tenant, thing).is_some() {
+            return None;
+        }
         let record = crate::record::GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") };
         (!is_served && !has_work).then_some(Record::GeneralRemoved(Box::new(record)))
     }

@@ -12,6 +12,7 @@ use crate::access::{AccessChange, Join, Scope};
 use crate::budget::{Budget, Limit};
 pub use crate::effect::{EffectChange, EffectFilter, EffectReport, Intent};
 use crate::guard::Trust;
+pub use crate::object::ObjectChange;
 use crate::record::{
     About, ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage,
 };
@@ -107,6 +108,13 @@ pub enum Input {
         request: RequestId,
         tenant: TenantName,
         change: BudgetChange,
+        by: Arc<str>,
+        from: Arc<str>,
+    },
+    /// From the agent of a cluster, about an object that stands there. Whether it may is checked before.
+    Object {
+        request: RequestId,
+        change: Box<ObjectChange>,
         by: Arc<str>,
         from: Arc<str>,
     },
@@ -402,6 +410,12 @@ pub enum Query {
     Routes,
     /// Budgets as they stand.
     Budgets,
+    /// Objects of clusters, in the order of their keys: those of one cluster where it is named, and there the one that made the general
+    /// where that is named too.
+    Objects {
+        cluster: Option<ClusterName>,
+        general: Option<GeneralName>,
+    },
     /// Counts of what is open.
     Totals,
     /// Effects of all tenants that may be carried out at once, after the given one, in order of their ids.

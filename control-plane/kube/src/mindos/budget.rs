@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("the name cannot change").field_path(".name"),
     validation = Rule::new("has(self.cost) || has(self.tokens) || has(self.time)").message("one of cost, tokens and time is needed"),
     validation = Rule::new("self.scope.kind != 'Run' || self.period == 'Total'").message("a budget for runs has no period: expected Total").field_path(".period")
 )]

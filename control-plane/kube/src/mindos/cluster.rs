@@ -54,8 +54,7 @@ pub struct ClusterSpec {
     pub region: Option<String>,
     /// Labels that targets and affinity of routes go by. Where there are none, what the agents of the cluster say holds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(validation = Rule::new("self.all(key, size(key) <= 256 && size(self[key]) <= 256)").message("keys and values have at most 256 characters"))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub labels: BTreeMap<String, String>,
     /// Gets no new work, and gives back what it cannot finish in time.
     #[serde(default)]

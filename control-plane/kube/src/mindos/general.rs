@@ -60,6 +60,9 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("the name cannot change").field_path(".name")
+)]
 pub struct GeneralSpec {
     /// Name in the control plane, unique in the cluster. The object's own name where it is unset. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,8 +74,7 @@ pub struct GeneralSpec {
     pub ty: Option<String>,
     /// Labels that targets of routes go by. Where there are none, what its instances say holds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(validation = Rule::new("self.all(key, size(key) <= 256 && size(self[key]) <= 256)").message("keys and values have at most 256 characters"))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub labels: BTreeMap<String, String>,
     /// How many deliveries one instance works on at once.
     #[serde(default = "one")]

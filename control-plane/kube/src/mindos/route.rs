@@ -50,6 +50,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("the name cannot change").field_path(".name"),
     validation = Rule::new("self.strategy == 'Shadow' ? has(self.shadow) : !has(self.shadow)").message("shadow is needed with the strategy Shadow, and with no other").field_path(".shadow"),
     validation = Rule::new("self.coalesce == 'Debounce' ? has(self.debounceQuiet) && has(self.debounceLongest) : !has(self.debounceQuiet) && !has(self.debounceLongest)").message("debounceQuiet and debounceLongest are needed with the policy Debounce, and with no other").field_path(".coalesce"),
     validation = Rule::new("self.noGeneral == 'FallBack' ? has(self.fallBack) : !has(self.fallBack)").message("fallBack is needed with the policy FallBack, and with no other").field_path(".fallBack")
@@ -220,7 +221,7 @@ pub struct RouteTargets {
     pub regions: Vec<String>,
     /// Labels that the general must carry with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub labels: BTreeMap<String, String>,
     /// Shares under `Split`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -332,7 +333,7 @@ pub struct RoutePlace {
     pub regions: Vec<String>,
     /// Labels that an instance or its cluster must carry with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -354,7 +355,7 @@ pub struct RoutePreference {
     pub regions: Vec<String>,
     /// Labels that the instance or its cluster must carry with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 16))]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub labels: BTreeMap<String, String>,
 }
 
