@@ -8,7 +8,6 @@
 
 mod budget;
 mod cluster;
-mod crds;
 mod general;
 mod route;
 
@@ -17,7 +16,6 @@ pub use budget::{
     cost_micros, cost_text,
 };
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};
-pub use crds::{crds, to_yaml};
 pub use general::{General, GeneralScale, GeneralSpec, GeneralStatus};
 pub use route::{
     Route, RouteAffinity, RouteCoalesce, RouteDegrade, RouteFallBack, RouteFeedback, RouteGuardAction, RouteGuards,

@@ -3,17 +3,15 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use super::{Budget, Cluster, General, Route};
+use crate::mindos::{Budget, Cluster, General, Route};
+use crate::platform;
 
 /// The definitions, by the names of their files in `deploy/crds`.
 #[must_use]
-pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![
-        ("mindos.io_budgets.yaml", Budget::crd()),
-        ("mindos.io_clusters.yaml", Cluster::crd()),
-        ("mindos.io_generals.yaml", General::crd()),
-        ("mindos.io_routes.yaml", Route::crd()),
-    ]
+pub fn crds() -> Vec<(String, CustomResourceDefinition)> {
+    let own = [Budget::crd(), Cluster::crd(), General::crd(), Route::crd()];
+    let all = own.into_iter().chain(platform::crds());
+    all.map(|crd| (format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural), crd)).collect()
 }
 
 /// A definition as YAML, as it stands in its file.
@@ -53,6 +51,10 @@ mod tests {
         }
     }
 
+    fn own() -> Vec<(String, CustomResourceDefinition)> {
+        crds().into_iter().filter(|(_, crd)| crd.spec.group == crate::mindos::GROUP).collect()
+    }
+
     fn fields(schema: &Value, path: &str, visit: &mut dyn FnMut(&str, &Value)) {
         if let Some(Value::Object(properties)) = schema.get("properties") {
             for (name, field) in properties {
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_field_is_documented_and_structural() {
-        for (file, crd) in crds() {
+        for (file, crd) in own() {
             let value = serde_json::to_value(&crd).unwrap();
             let schema = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
             for part in ["spec", "status"] {
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn each_has_short_name_category_columns_and_status() {
         let mut short = BTreeSet::new();
-        for (file, crd) in crds() {
+        for (file, crd) in own() {
             let names = &crd.spec.names;
             assert_eq!(names.categories.as_deref(), Some(&["mindos".to_owned()][..]), "{file}");
             assert!(names.short_names.iter().flatten().all(|name| short.insert(name.clone())), "{file}");
@@ -101,9 +103,9 @@ mod tests {
     #[test]
     fn defaults_of_the_schema_are_those_of_the_types() {
         for (kind, spec) in [
-            ("Cluster", serde_json::to_value(super::super::ClusterSpec::default()).unwrap()),
-            ("General", serde_json::to_value(super::super::GeneralSpec::default()).unwrap()),
-            ("Route", serde_json::to_value(super::super::RouteSpec::default()).unwrap()),
+            ("Cluster", serde_json::to_value(crate::mindos::ClusterSpec::default()).unwrap()),
+            ("General", serde_json::to_value(crate::mindos::GeneralSpec::default()).unwrap()),
+            ("Route", serde_json::to_value(crate::mindos::RouteSpec::default()).unwrap()),
         ] {
             let crd = crds().into_iter().find(|(_, crd)| crd.spec.names.kind == kind).unwrap().1;
             let value = serde_json::to_value(crd).unwrap();
