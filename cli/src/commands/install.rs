@@ -16,6 +16,7 @@ Examples:
   mindos install crds
   mindos install crds | kubectl apply --server-side --field-manager mindos -f -
   mindos install crds --output json
+  mindos install crds --no-cel | kubectl apply -f -
   mindos install crds --dir deploy/crds";
 
 #[derive(Debug, Subcommand)]
@@ -30,11 +31,17 @@ pub(crate) struct CrdsArgs {
     /// Write one file for each into this folder, which is made where it is missing, instead of printing them.
     #[arg(long, value_name = "DIR")]
     dir: Option<std::path::PathBuf>,
+    /// Leave out the CEL rules, which API servers before 1.25 do not know.
+    #[arg(long)]
+    no_cel: bool,
 }
 
 pub(crate) fn run(command: InstallCommand, global: &Global) -> Result<(), Failure> {
-    let InstallCommand::Crds(CrdsArgs { dir }) = command;
-    let crds = mindos_kube::crds();
+    let InstallCommand::Crds(CrdsArgs { dir, no_cel }) = command;
+    let mut crds = mindos_kube::crds();
+    if no_cel {
+        crds = crds.into_iter().map(|(file, crd)| (file, mindos_kube::without_rules(crd))).collect();
+    }
     if let Some(dir) = dir {
         let failed = |error| Failure::world(format!("failed to write to {}: {error}", dir.display()));
         std::fs::create_dir_all(&dir).map_err(failed)?;

@@ -74,7 +74,8 @@ fn routes(plane: &mut Plane) -> (Arc<RouteTable>, Seq) {
 fn with_route(table: &RouteTable, name: &str, kind: &str) -> Arc<RouteTable> {
     let kinds = vec![Pattern::new(kind).unwrap()];
     let matches = Match { kinds, ..Match::default() };
-    let route = Route::new(name.parse().unwrap(), matches, Targets::default(), Strategy::RoundRobin);
+    let targets = Targets { types: vec!["t".parse().unwrap()], ..Targets::default() };
+    let route = Route::new(name.parse().unwrap(), matches, targets, Strategy::RoundRobin);
     let mut table = table.clone();
     table.routes.insert(0, route);
     Arc::new(table)

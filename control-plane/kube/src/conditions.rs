@@ -41,7 +41,7 @@ pub struct Said {
     pub holds: Holds,
     /// One word, such as `NotGranted`.
     pub reason: String,
-    /// For people; cut at [`MESSAGE_MAX`].
+    /// For people; cut at [`MESSAGE_MAX`]. The reason where it is empty.
     pub message: String,
 }
 
@@ -56,6 +56,10 @@ impl Said {
 /// Sets a condition among others. Says whether anything but the time is another than before.
 pub fn set(conditions: &mut Vec<Condition>, said: Said, generation: Option<i64>, now: &Time) -> bool {
     let Said { kind, holds, reason, mut message } = said;
+    // Older API servers take an empty text in a patch for none, and want one.
+    if message.is_empty() {
+        message.clone_from(&reason);
+    }
     if message.len() > MESSAGE_MAX {
         let end = (0..=MESSAGE_MAX).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
         message.truncate(end);

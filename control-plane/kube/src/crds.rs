@@ -2,6 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde_json::Value;
 
 use crate::mindos::{Budget, Cluster, General, Route};
 use crate::platform;
@@ -9,9 +10,52 @@ use crate::platform;
 /// The definitions, by the names of their files in `deploy/crds`.
 #[must_use]
 pub fn crds() -> Vec<(String, CustomResourceDefinition)> {
-    let own = [Budget::crd(), Cluster::crd(), General::crd(), Route::crd()];
+    let own = [Budget::crd(), Cluster::crd(), General::crd(), Route::crd()].map(without_null);
     let all = own.into_iter().chain(platform::crds());
     all.map(|crd| (format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural), crd)).collect()
+}
+
+/// What may be left out need not be said as null: without that, what a schema says is the same for every release of the API server.
+fn without_null(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                if fields.get("nullable") == Some(&Value::Bool(true)) {
+                    fields.remove("nullable");
+                    if let Some(Value::Array(words)) = fields.get_mut("enum") {
+                        words.retain(|word| !word.is_null());
+                    }
+                }
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut value = serde_json::to_value(&crd).expect("a definition is JSON");
+    strip(&mut value);
+    serde_json::from_value(value).expect("a definition is still one")
+}
+
+/// A definition without its CEL rules, which API servers before 1.25 do not know: some refuse what they do not know.
+///
+/// # Panics
+/// Never: the definitions are known.
+#[must_use]
+pub fn without_rules(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.remove("x-kubernetes-validations");
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut value = serde_json::to_value(&crd).expect("a definition is JSON");
+    strip(&mut value);
+    serde_json::from_value(value).expect("a definition is still one")
 }
 
 /// A definition as YAML, as it stands in its file.
@@ -30,8 +74,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::PathBuf;
 
-    use serde_json::Value;
-
     use super::*;
 
     fn folder() -> PathBuf {
@@ -48,6 +90,13 @@ mod tests {
                 std::fs::write(&path, &text).unwrap();
             }
             assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text, "{file}: UPDATE=1 writes it");
+        }
+    }
+
+    #[test]
+    fn rules_can_be_left_out() {
+        for (file, crd) in crds() {
+            assert!(!to_yaml(&without_rules(crd)).contains("validations"), "{file}");
         }
     }
 
@@ -80,6 +129,7 @@ mod tests {
                     assert!(field["description"].is_string(), "{file}: {path} is not documented");
                     let has_type = field["type"].is_string() || field["x-kubernetes-int-or-string"] == true;
                     assert!(has_type, "{file}: {path} has no one type: {field}");
+                    assert!(!field.to_string().contains("null"), "{file}: {path}: {field}");
                     assert!(field.get("$ref").is_none() && field.get("anyOf").is_none(), "{file}: {path}: {field}");
                 });
             }

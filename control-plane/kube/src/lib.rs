@@ -8,7 +8,7 @@ pub mod duration;
 pub mod mindos;
 pub mod platform;
 
-pub use crds::{crds, to_yaml};
+pub use crds::{crds, to_yaml, without_rules};
 
 /// The one field manager of all that Mind OS writes.
 pub const FIELD_MANAGER: &str = "mindos";

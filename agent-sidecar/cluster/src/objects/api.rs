@@ -61,7 +61,15 @@ pub(super) enum WriteError {
 impl WriteError {
     /// The object is not there any more, or another one by now: its watch says the rest.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, WriteError::Api(kube::Error::Api(status)) if status.code == 404 || status.code == 409)
+        match self {
+            WriteError::Api(kube::Error::Api(status)) => match status.code {
+                404 | 409 => true,
+                // How older servers say that the uid is another one's.
+                422 => status.message.contains("metadata.uid"),
+                _ => false,
+            },
+            WriteError::Api(_) | WriteError::Silent => false,
+        }
     }
 }
 

@@ -264,7 +264,7 @@ mod tests {
         let plane = there(Some(&held), Some(&stand));
         let Step::WriteStatus(Written { status, told }) = next(Some(&known), &plane, None) else { panic!() };
         assert_eq!(status["observedGeneration"], 2);
-        assert_eq!(told, Some(("Accepted".to_owned(), String::new(), true)));
+        assert_eq!(told, Some(("Accepted".to_owned(), "Accepted".to_owned(), true)));
 
         let mut status = status.as_object().unwrap().clone();
         known.conditions = serde_json::from_value(status.remove("conditions").unwrap()).unwrap();

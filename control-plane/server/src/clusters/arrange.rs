@@ -62,7 +62,8 @@ mod tests {
     fn route(name: &str, kind: Option<&str>) -> Route {
         let kinds = kind.map(|kind| Pattern::new(kind).unwrap()).into_iter().collect();
         let matches = Match { kinds, ..Match::default() };
-        Route::new(name.parse().unwrap(), matches, Targets::default(), Strategy::RoundRobin)
+        let targets = Targets { types: vec!["t".parse().unwrap()], ..Targets::default() };
+        Route::new(name.parse().unwrap(), matches, targets, Strategy::RoundRobin)
     }
 
     fn owner(name: &str) -> ObjectKey {
