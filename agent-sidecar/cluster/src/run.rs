@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::discovery::{self, chain};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::objects;
 use crate::probes::{self, Probes};
 use crate::shutdown::{Ending, Shutdown};
 use crate::site::{Namespaces, ServerVersion, Site};
@@ -148,6 +149,11 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
             repository_access: config.repository_access,
         };
         parts.spawn(discovery::run(site.clone(), settings, shutdown.clone()));
+    }
+    if !config.no_objects {
+        let settings =
+            objects::Settings { finalizer_timeout: config.finalizer_timeout, resync: config.objects_resync };
+        parts.spawn(objects::run(site.clone(), settings, shutdown.clone()));
     }
     parts
 }

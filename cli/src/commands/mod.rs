@@ -12,6 +12,7 @@ pub(crate) mod feedback;
 pub(crate) mod filter;
 pub(crate) mod fleet;
 pub(crate) mod import;
+pub(crate) mod install;
 pub(crate) mod issuers;
 pub(crate) mod journal;
 pub(crate) mod ledger;
@@ -30,6 +31,7 @@ pub(crate) mod sinks;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 mod words;
+mod write_once;
 
 /// How long a watch that broke waits before it goes on where it was.
 const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

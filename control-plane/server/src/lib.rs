@@ -6,10 +6,12 @@
 pub mod access;
 pub mod admission;
 pub mod amount;
+pub mod asked;
 mod base64url;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
+pub mod clusters;
 pub mod config;
 pub mod driver;
 pub mod effects;
