@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """What is under deploy/ for Kubernetes, held against rules that a server of 2021 does not know.
 
-    manifests.py                   what kustomize makes of every base and overlay; needs kubectl
+    manifests.py                   what kustomize makes of every base and overlay, and the examples; needs kubectl
     manifests.py --self-test       every rule refuses a sample that breaks it
     manifests.py --pods FILE       objects of a file, such as `kubectl get pods -o json` prints: the restricted profile alone
     manifests.py --server CONFIG   the charts, installed by Helm on the server of this kubeconfig and read back; and that the bases agree
 
 Checked are: strict schemas of Kubernetes 1.28 and of the newest that is known, custom resources by the schemas in deploy/crds; the restricted
-profile of the Pod Security Standards, for every pod template; RBAC without wildcards, every verb of it listed in .ci/kube/rbac.txt
+profile of the Pod Security Standards, for every pod template; RBAC without wildcards, all verbs of it listed in .ci/kube/rbac.txt
 (UPDATE=1 writes that file). Tools are in .ci/kube/tools.txt.
 """
 
@@ -36,7 +36,7 @@ NAMESPACE = "mindos"
 # What the path of a kustomization for servers without policy/v1 has in it.
 OLD = "kubernetes-1.20"
 # Kinds of others, whose schemas we do not have.
-FOREIGN = {("monitoring.coreos.com", "ServiceMonitor"), ("cert-manager.io", "Certificate"), ("cert-manager.io", "Issuer"), ("keda.sh", "ScaledObject")}
+FOREIGN = {("monitoring.coreos.com", "ServiceMonitor"), ("cert-manager.io", "Certificate"), ("cert-manager.io", "Issuer"), ("keda.sh", "ScaledObject"), ("keda.sh", "TriggerAuthentication")}
 BUILT_IN = ("", "apps", "batch", "policy", "autoscaling")
 
 
@@ -156,7 +156,7 @@ def of_kustomize(faults):
     if not folders:
         raise SystemExit(f"there is no kustomization under {BASES.relative_to(ROOT)}")
     known = custom()
-    counts, lines = {}, set()
+    counts, lines, examples = {}, set(), 0
     for folder in folders:
         where = str(folder.relative_to(ROOT / "deploy"))
         found = objects(kubectl("kustomize", str(folder)))
@@ -167,6 +167,10 @@ def of_kustomize(faults):
         rights = judge(where, found, known, faults)
         if "base" in folder.parts:
             lines |= rights
+    for path in sorted((ROOT / "deploy/examples").glob("*.yaml")):
+        found = objects(path.read_text("utf-8"))
+        judge(str(path.relative_to(ROOT / "deploy")), found, known, faults)
+        examples += len(found)
     text = "".join(f"{line}\n" for line in sorted(lines))
     if os.environ.get("UPDATE"):
         VERBS.write_text(text, "utf-8")
@@ -174,7 +178,7 @@ def of_kustomize(faults):
         listed = set(VERBS.read_text("utf-8").splitlines()) if VERBS.exists() else set()
         faults.extend(f"given, but not listed in {VERBS.relative_to(ROOT)}: {line}" for line in sorted(lines - listed))
         faults.extend(f"listed in {VERBS.relative_to(ROOT)}, but not given: {line}" for line in sorted(listed - lines))
-    return f"{sum(counts.values())} objects of {len(counts)} kustomizations by schemas of {' and '.join(VERSIONS)}, {len(lines)} rights, all listed"
+    return f"{sum(counts.values())} objects of {len(counts)} kustomizations and {examples} of examples by schemas of {' and '.join(VERSIONS)}, {len(lines)} rights, all listed"
 
 
 async def of_charts(config, faults):

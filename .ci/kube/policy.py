@@ -134,14 +134,14 @@ def wildcards(found):
 
 
 def rights(where, found, rule):
-    """The lines of a rule."""
+    """The lines of a rule, one for each kind of objects, with all verbs."""
     names = rule.get("resourceNames") or []
     named = f" [{', '.join(sorted(names))}]" if names else ""
     lines = set()
     for group in rule.get("apiGroups") or [""]:
         for resource in [*(rule.get("resources") or []), *(rule.get("nonResourceURLs") or [])]:
-            for verb in rule.get("verbs") or []:
-                lines.add(f"{where} {found['kind']} {found['metadata']['name']}: {verb} {resource}{'.' + group if group else ''}{named}")
+            what = f"{resource}{'.' + group if group else ''}{named}"
+            lines.add(f"{where} {found['kind']} {found['metadata']['name']}: {what}: {', '.join(sorted(rule.get('verbs') or []))}")
     return lines
 
 
