@@ -6,6 +6,7 @@
 pub mod access;
 pub mod admission;
 pub mod amount;
+pub mod asked;
 mod base64url;
 pub mod blobs;
 pub mod catch_up;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use mindos_control_plane::asked::{self, Asked};
 use mindos_control_plane::config::Config;
 use mindos_control_plane::{logging, run};
 
@@ -12,13 +13,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Takes durable events in and gives fenced work out to generals.
 #[derive(Debug, Parser)]
-#[command(name = "mindos-control-plane", version)]
+#[command(
+    name = "mindos-control-plane",
+    version,
+    after_help = "Also, where there is no shell: `mindos-control-plane admin-token`, `roots` and `ready HOST:PORT`, each with --help."
+)]
 struct Command {
     #[command(flatten)]
     config: Config,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    // Not a subcommand of the parser: it would take the settings of a control plane along.
+    if std::env::args_os().nth(1).is_some_and(|word| asked::is_asked(&word)) {
+        println!("{}", asked::answer(Asked::parse())?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let Command { config } = Command::parse();
     logging::init(config.log_format, &config.log).context("logging did not start")?;
     Ok(run::report(run::run_until_signal(config)))
