@@ -32,7 +32,9 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "deploy" / "images"
-NAMES = ["mindos-control-plane", "mindos-sidecar", "mindos"]
+NAMES = ["mindos-control-plane", "mindos-sidecar", "mindos-cluster-agent", "mindos-general", "mindos"]
+# What is laid out besides the program.
+MORE = {"mindos-general": ["--with-git"]}
 UID = 65532
 CHROOT = shutil.which("chroot", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "chroot"
 SHELLS = {"sh", "bash", "dash", "ash", "busybox", "env", "perl", "python3", "apt", "dpkg"}
@@ -87,7 +89,7 @@ class Dockerfile:
 
 def lay_out(name, folder, programs):
     root = folder / name
-    subprocess.run([IMAGES / "rootfs.sh", programs / name, root], check=True)
+    subprocess.run([IMAGES / "rootfs.sh", *MORE.get(name, []), programs / name, root], check=True)
     files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     for path in files:
         mode = path.stat().st_mode
@@ -233,8 +235,14 @@ def run_all(folder, programs):
     join = re.search(r"mindos_join_[\w-]{43}", made)
     if not join:
         fail(f"no join token was shown: {made[:200]}")
-    general = Container("mindos general", roots["mindos"], files["mindos"],
-                        ["general", "--type", "code-review-general", "--listen", "127.0.0.1:9101"])
+    git = Container("git", roots["mindos-general"], files["mindos-general"], ["init", "--quiet", "/data/repository"], command=["/usr/bin/git"])
+    if git.process.wait(60) != 0 or not (data["mindos-general"] / "repository" / ".git").is_dir():
+        fail(f"git does not work in mindos-general: {git.said()[-2000:]}")
+    agent = Container("mindos-cluster-agent", roots["mindos-cluster-agent"], files["mindos-cluster-agent"], ["--version"])
+    if agent.process.wait(60) != 0 or "mindos-cluster-agent" not in agent.said():
+        fail(f"mindos-cluster-agent does not start: {agent.said()[-2000:]}")
+    general = Container("mindos-general", roots["mindos-general"], files["mindos-general"],
+                        ["--type", "code-review-general", "--listen", "127.0.0.1:9101"])
     general.wait_for("its port", lambda: listens(9101))
     give(data["mindos-sidecar"], "roots.pem", plane.roots.read_bytes())
     give(data["mindos-sidecar"], "join-token", join[0].encode())

@@ -3,7 +3,7 @@
 #
 #   deploy/build.sh [--out DIR] [--target TRIPLE] [--features LIST] BINARY...
 #
-# BINARY is one of mindos, mindos-control-plane, mindos-sidecar, mindos-general. Each is written to DIR (target/shipped unless said
+# BINARY is one of mindos, mindos-control-plane, mindos-sidecar, mindos-cluster-agent, mindos-general. Each is written to DIR (target/shipped unless said
 # otherwise) with SHA256SUMS and TOOLCHAIN beside it: the digests hold for that compiler, linker and target alone.
 #
 # What makes the bytes the same: the lock file as it is; one invocation for each binary, so that features are its own; no path of the
@@ -45,10 +45,10 @@ done
 
 package_of() {
     case $1 in
-        mindos | mindos-control-plane) printf '%s\n' "$1" ;;
+        mindos | mindos-control-plane | mindos-cluster-agent) printf '%s\n' "$1" ;;
         mindos-sidecar) printf 'mindos-agent-sidecar\n' ;;
         mindos-general) printf 'mindos-generals\n' ;;
-        *) usage "there is no binary $1: expected mindos, mindos-control-plane, mindos-sidecar or mindos-general" ;;
+        *) usage "there is no binary $1: expected mindos, mindos-control-plane, mindos-sidecar, mindos-cluster-agent or mindos-general" ;;
     esac
 }
 for binary in "${binaries[@]}"; do

@@ -29,6 +29,7 @@ PACKAGES = {
     "mindos": "mindos",
     "mindos-control-plane": "mindos-control-plane",
     "mindos-sidecar": "mindos-agent-sidecar",
+    "mindos-cluster-agent": "mindos-cluster-agent",
     "mindos-general": "mindos-generals",
 }
 

@@ -1,5 +1,7 @@
 //! `mindos authority`: the keys that sign certificates of agents, and checkpoints of the ledger.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use mindos_proto::access::v1::{
     AuthorityPart, GetAuthorityRequest, GetAuthorityResponse, RetireAuthorityRequest, RotateAuthorityRequest,
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use super::agents::hex;
 use super::contexts::done;
 use super::words::at;
+use super::write_once::write_whole;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -52,6 +55,9 @@ pub(crate) struct ShowArgs {
     /// Print the roots of certificates as PEM, for --ca.
     #[arg(long)]
     pem: bool,
+    /// Write the PEM into this file instead, for its owner alone.
+    #[arg(long, requires = "pem", value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -80,14 +86,17 @@ pub(crate) async fn run(command: AuthorityCommand, global: &Global) -> Result<()
     let client = Client::connect(global).await?;
     let (mut authority, failed) = (client.authority(), client.failed());
     match command {
-        AuthorityCommand::Show(ShowArgs { pem }) => {
+        AuthorityCommand::Show(ShowArgs { pem, out }) => {
             let answer = authority.get_authority(GetAuthorityRequest {}).await.map_err(&failed)?.into_inner();
             if pem {
                 if answer.roots.is_empty() {
                     return Err(Failure::not_found("there is no root: the built-in authority is not in use"));
                 }
                 let roots: Vec<String> = answer.roots.iter().map(|root| self::pem(&root.certificate)).collect();
-                render::print(roots.join("\n").as_str());
+                match out {
+                    Some(path) => write_whole(&path, &roots.join("\n"))?,
+                    None => render::print(roots.join("\n").as_str()),
+                }
             } else {
                 show(&answer, global);
             }
@@ -162,7 +171,7 @@ fn show(answer: &GetAuthorityResponse, global: &Global) {
 }
 
 /// A certificate as PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     let text = mindos_sdk::base64(der);
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();

@@ -30,6 +30,7 @@ pub(crate) mod sinks;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 mod words;
+mod write_once;
 
 /// How long a watch that broke waits before it goes on where it was.
 const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

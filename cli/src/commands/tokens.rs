@@ -1,5 +1,6 @@
 //! `mindos tokens`: for agents to join with, and for programs and people to call with.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::contexts::done;
 use super::filter::span;
 use super::words::{Role, at, role_word};
+use super::write_once::write_whole;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -86,6 +88,9 @@ pub(crate) struct CreateArgs {
     /// For all tenants.
     #[arg(long, requires = "api", conflicts_with = "tenant")]
     plane: bool,
+    /// Write the token into this file, for its owner alone. Where there is one already, nothing is made.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -126,15 +131,19 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
         role,
         source,
         plane,
+        out,
     } = args;
+    if let Some(path) = out.as_deref().filter(|path| path.exists()) {
+        eprintln!("there is a token in {} already: none was made", path.display());
+        return Ok(());
+    }
     let ttl = ttl.map(convert::span);
     if api {
         let client = Client::connect(global).await?;
         let roles = role.into_iter().map(|role| WireRole::from(role).into()).collect();
         let request = CreateApiTokenRequest { name, tenant: client.tenant(plane), roles, sources: source, ttl };
         let answer = client.access().create_api_token(request).await.map_err(client.failed())?.into_inner();
-        made(&answer.text, &api_json(&answer.token.unwrap_or_default()), global);
-        return Ok(());
+        return made(&answer.text, &api_json(&answer.token.unwrap_or_default()), out.as_deref(), global);
     }
     let holder = match (general, any_general, cluster_agent) {
         (Some(general), ..) => Holder::General(general),
@@ -154,20 +163,24 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
         ttl,
     };
     let answer = client.access().create_join_token(request).await.map_err(client.failed())?.into_inner();
-    made(&answer.text, &join_json(&answer.token.unwrap_or_default()), global);
-    Ok(())
+    made(&answer.text, &join_json(&answer.token.unwrap_or_default()), out.as_deref(), global)
 }
 
-/// Shows a token, this once.
-fn made(text: &str, token: &Value, global: &Global) {
-    if global.output.is_json() {
+/// Shows a token, this once, or writes it where that was asked for.
+fn made(text: &str, token: &Value, out: Option<&Path>, global: &Global) -> Result<(), Failure> {
+    if let Some(path) = out {
+        write_whole(path, text)?;
+    } else if global.output.is_json() {
         let mut token = token.clone();
         token["text"] = text.into();
-        return render::print_json(&token);
+        render::print_json(&token);
+        return Ok(());
+    } else {
+        render::print(text);
     }
-    render::print(text);
     let until = token["expires_at"].as_str().unwrap_or_default();
     eprintln!("token {} until {until}: {}", token["id"], what(token));
+    Ok(())
 }
 
 /// What a token is good for, in a few words.
