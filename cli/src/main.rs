@@ -67,6 +67,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
     match command {
         Command::ControlPlane(args) => commands::run::control_plane(*args),
         Command::Sidecar(args) => commands::run::sidecar(*args),
+        Command::ClusterAgent(args) => commands::run::cluster_agent(*args),
         Command::General(args) => {
             mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
         }
@@ -85,6 +86,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Tasks(command) => wait(commands::tasks::run(command, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
+        Command::Install(command) => commands::install::run(command, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),
         Command::Journal(command) => commands::journal::run(command, global),
         Command::Backup(args) => commands::journal::backup(&args, global),

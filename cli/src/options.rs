@@ -7,7 +7,7 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
+    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Run a sidecar: one agent beside one or more generals.
     #[command(after_help = SIDECAR_EXAMPLES)]
     Sidecar(Box<run::SidecarArgs>),
+    /// Run the agent of a whole cluster: it finds generals that have no sidecar and brings them their work.
+    #[command(after_help = mindos_cluster_agent::config::EXAMPLES)]
+    ClusterAgent(Box<run::ClusterAgentArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
     General(Box<mindos_generals::options::Options>),
@@ -119,6 +122,9 @@ pub(crate) enum Command {
     /// Take over the configuration of an earlier system.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
+    /// Print what a Kubernetes cluster needs.
+    #[command(subcommand, after_help = install::EXAMPLES)]
+    Install(install::InstallCommand),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),

@@ -11,6 +11,7 @@ mod base64url;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
+pub mod clusters;
 pub mod config;
 pub mod driver;
 pub mod effects;
