@@ -122,9 +122,6 @@ pub(crate) enum Command {
     /// Take over the configuration of an earlier system.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
-    /// Print what a Kubernetes cluster needs.
-    #[command(subcommand, after_help = install::EXAMPLES)]
-    Install(install::InstallCommand),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),
@@ -161,6 +158,9 @@ pub(crate) enum Command {
     /// Limit what tenants may use.
     #[command(subcommand, after_help = quotas::EXAMPLES)]
     Quotas(quotas::QuotasCommand),
+    /// What a Kubernetes cluster needs: printed, or applied with kubectl.
+    #[command(after_help = install::EXAMPLES)]
+    Install(Box<install::InstallArgs>),
     /// Look after the keys that sign certificates and the ledger.
     #[command(subcommand, after_help = authority::EXAMPLES)]
     Authority(authority::AuthorityCommand),
