@@ -86,7 +86,6 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Tasks(command) => wait(commands::tasks::run(command, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
-        Command::Install(command) => commands::install::run(command, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),
         Command::Journal(command) => commands::journal::run(command, global),
         Command::Backup(args) => commands::journal::backup(&args, global),

@@ -122,9 +122,6 @@ pub(crate) enum Command {
     /// Take over the configuration of an earlier system.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
-    /// Print what a Kubernetes cluster needs.
-    #[command(subcommand, after_help = install::EXAMPLES)]
-    Install(install::InstallCommand),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),

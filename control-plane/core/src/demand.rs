@@ -98,14 +98,23 @@ impl Durable {
                 continue;
             }
             room -= 1;
-            records.push(Record::GeneralRegistered(Box::new(GeneralRegistered { key: key.clone(), ty: ty.clone(), labels: Vec::new() })));
+            records.push(Record::GeneralRegistered(Box::new(GeneralRegistered {
+                key: key.clone(),
+                ty: ty.clone(),
+                labels: Vec::new(),
+            })));
             keys.push(key);
         }
         records
     }
 
     /// Whether a delivery waits for a pool that is about to come: one that is kept and has nobody, where nobody else could do it.
-    pub(crate) fn waits_for_pool(&self, event: &Event, delivery: &Delivery, Context { soft, now, .. }: Context<'_>) -> bool {
+    pub(crate) fn waits_for_pool(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        Context { soft, now, .. }: Context<'_>,
+    ) -> bool {
         if let Some(general) = self.general_of(delivery).and_then(|key| self.registry.find(key)) {
             return soft.warms_up(general, now);
         }

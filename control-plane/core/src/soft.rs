@@ -405,9 +405,8 @@ impl Soft {
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
         let pool = self.pools.get(general);
-        self.has_just_begun(now) || pool.is_some_and(|pool| {
-                pool.members > 0 || now < pool.left + grace || now < pool.kept_until
-            })
+        self.has_just_begun(now)
+            || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace || now < pool.kept_until)
     }
 
     /// Whether the plane started so lately that not all may have dialled again.

@@ -352,7 +352,8 @@ impl Server {
             let grpc = gate.before_rpcs(routes.routes().prepare().into_axum_router().layer(within.clone()));
             let grpc = grpc.layer(axum::middleware::from_fn_with_state(admission, Admission::guard));
             let grpc = grpc.layer(outer.clone());
-            let port = Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
+            let port =
+                Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {

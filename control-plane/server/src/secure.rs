@@ -296,7 +296,9 @@ mod tests {
         there.keda = Some("0.0.0.0:8092".parse().unwrap());
         let plain = secure(&[]);
         assert_eq!((plain.access_mode(&there), plain.tls_mode(&there)), (AccessMode::Enforced, TlsMode::Authority));
-        assert!(secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err());
+        assert!(
+            secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err()
+        );
     }
 
     #[test]

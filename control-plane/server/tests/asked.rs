@@ -10,7 +10,8 @@ use mindos_control_plane::asked::{self, Asked};
 use support::{Directory, Running};
 
 async fn answer(words: &[&str]) -> Result<String, String> {
-    let asked = Asked::try_parse_from([&["mindos-control-plane"], words].concat()).map_err(|error| error.to_string())?;
+    let asked =
+        Asked::try_parse_from([&["mindos-control-plane"], words].concat()).map_err(|error| error.to_string())?;
     let answered = tokio::task::spawn_blocking(move || asked::answer(asked)).await.unwrap();
     answered.map_err(|error| error.to_string())
 }

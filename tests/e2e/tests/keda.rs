@@ -195,11 +195,8 @@ async fn work_of_one_lane_wakes_one_replica_and_each_cluster_is_asked_for_its_ow
     let address = free_address()?;
     let world = World::started("keda-lanes", &["--surface", &format!("keda={address}")]).await?;
     let channel = world.channel()?;
-    let east_only = RouteTargets {
-        types: vec!["worker".to_owned()],
-        clusters: vec!["east".to_owned()],
-        ..RouteTargets::default()
-    };
+    let east_only =
+        RouteTargets { types: vec!["worker".to_owned()], clusters: vec!["east".to_owned()], ..RouteTargets::default() };
     client::apply(&channel, vec![Route { targets: Some(east_only), ..route() }]).await?;
     let mut east = Keda::begin(&address, "east").await?;
     let mut west = Keda::begin(&address, "west").await?;

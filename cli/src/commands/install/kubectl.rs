@@ -23,7 +23,39 @@ pub(super) struct Kubectl {
     context: Option<String>,
 }
 
+/// The version of an API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version(u32, u32);
+
+impl Version {
+    /// One that knows all that is asked of it.
+    pub(super) const NEWEST: Version = Version(u32::MAX, 0);
+
+    /// As `/version` tells it; some vendors write `20+`.
+    fn read(text: &str) -> Option<Version> {
+        let value: Value = serde_json::from_str(text).ok()?;
+        let number = |field: &str| value[field].as_str()?.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
+        Some(Version(number("major")?, number("minor")?))
+    }
+
+    /// Whether it evaluates the CEL rules of definitions.
+    pub(super) fn knows_rules(self) -> bool {
+        self >= Version(1, 25)
+    }
+
+    /// Whether it has PodDisruptionBudgets of policy/v1.
+    pub(super) fn has_budgets(self) -> bool {
+        self >= Version(1, 21)
+    }
+}
+
 impl Kubectl {
+    /// The version of the API server.
+    pub(super) async fn version(&self) -> Result<Version, Failure> {
+        let text = self.get_raw("/version").await?;
+        Version::read(&text).ok_or_else(|| Failure::world("/version of the cluster names none"))
+    }
+
     pub(super) fn new(kubeconfig: Option<PathBuf>, context: Option<String>) -> Kubectl {
         Kubectl { kubeconfig, context }
     }
@@ -68,5 +100,18 @@ impl Kubectl {
             return Err(Failure::world(format!("kubectl {}: {said}", words[0])));
         }
         String::from_utf8(output.stdout).map_err(|_| Failure::world("kubectl answers in no text"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_knows_follows_from_its_version() {
+        let read = |minor: &str| Version::read(&format!(r#"{{"major":"1","minor":"{minor}"}}"#)).unwrap();
+        assert!(!read("20").has_budgets() && read("21").has_budgets() && !read("24+").knows_rules());
+        assert!(read("25").knows_rules() && Version::NEWEST.knows_rules());
+        assert_eq!(Version::read("{}"), None);
     }
 }

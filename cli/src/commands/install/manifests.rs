@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) registry: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) injector: bool,
+    /// The API server has PodDisruptionBudgets as a beta only.
+    pub(super) old_budgets: bool,
 }
 
 /// Checks the name of a namespace: a DNS label.
@@ -51,13 +53,8 @@ pub(super) fn label(text: &str) -> Result<String, String> {
 fn documents(text: &str) -> Result<Vec<Value>, Failure> {
     use serde::Deserialize;
     let read = serde_norway::Deserializer::from_str(text).map(Value::deserialize);
-    read.collect::<Result<Vec<_>, _>>().map_err(|error| Failure::world(format!("the manifests within are damaged: {error}")))
-}
-
-/// The definitions of objects.
-pub(super) fn crds() -> Result<Vec<Value>, Failure> {
-    let definitions = super::super::install_crds();
-    definitions.map_err(|error| Failure::world(format!("a definition cannot be written: {error}")))
+    read.collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::world(format!("the manifests within are damaged: {error}")))
 }
 
 /// All that the cluster needs but the definitions of objects.
@@ -72,7 +69,8 @@ pub(super) fn cluster(wanted: &Wanted) -> Result<Vec<Value>, Failure> {
     ];
     if let Join::Token { text, .. } = &wanted.join {
         let metadata = json!({"name": TOKEN_SECRET, "namespace": wanted.namespace});
-        objects.push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": text}}));
+        objects
+            .push(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": text}}));
     }
     for mut object in documents(BASE)? {
         let is_injector = object["metadata"]["name"] == INJECTOR;
@@ -80,10 +78,11 @@ pub(super) fn cluster(wanted: &Wanted) -> Result<Vec<Value>, Failure> {
             continue;
         }
         place(&mut object, wanted);
-        match (object["kind"].as_str(), object["metadata"]["name"].as_str()) {
-            (Some("ConfigMap"), Some("mindos-ca")) => object["data"] = json!({"ca.crt": wanted.ca}),
-            (Some("Deployment"), _) => fill(&mut object, wanted, is_injector),
-            (Some("MutatingWebhookConfiguration"), _) => leave_alone(&mut object, wanted),
+        match object["kind"].as_str().unwrap_or_default().to_owned().as_str() {
+            "ConfigMap" if object["metadata"]["name"] == "mindos-ca" => object["data"] = json!({"ca.crt": wanted.ca}),
+            "Deployment" => fill(&mut object, wanted, is_injector),
+            "PodDisruptionBudget" if wanted.old_budgets => object["apiVersion"] = "policy/v1beta1".into(),
+            "MutatingWebhookConfiguration" => leave_alone(&mut object, wanted),
             _ => {}
         }
         objects.push(object);
@@ -120,7 +119,7 @@ fn leave_alone(object: &mut Value, wanted: &Wanted) {
     for webhook in webhooks {
         let rules = webhook["namespaceSelector"]["matchExpressions"].as_array_mut().into_iter().flatten();
         for value in rules.filter_map(|rule| rule["values"].as_array_mut()).flatten() {
-            if value == BASE_NAMESPACE {
+            if value.as_str() == Some(BASE_NAMESPACE) {
                 *value = wanted.namespace.clone().into();
             }
         }
@@ -140,7 +139,8 @@ fn fill(object: &mut Value, wanted: &Wanted, is_injector: bool) {
     };
     let container = &mut pod["containers"][0];
     container["image"] = image(container["image"].as_str().unwrap_or_default()).into();
-    let mut set = vec![("MINDOS_CLUSTER", wanted.cluster.clone()), ("MINDOS_CONTROL_PLANE", wanted.control_plane.clone())];
+    let mut set =
+        vec![("MINDOS_CLUSTER", wanted.cluster.clone()), ("MINDOS_CONTROL_PLANE", wanted.control_plane.clone())];
     set.extend(wanted.region.clone().map(|region| ("MINDOS_REGION", region)));
     let Some(env) = container["env"].as_array_mut() else { return };
     for entry in env.iter_mut().filter(|entry| entry["name"] == "MINDOS_SIDECAR_IMAGE") {
@@ -185,7 +185,8 @@ pub(super) fn list(objects: Vec<Value>) -> Value {
 
 /// All of them as documents of YAML.
 pub(super) fn yaml(objects: &[Value]) -> String {
-    let document = |object: &Value| serde_norway::to_string(object).expect("texts, numbers, lists and maps can be written");
+    let document =
+        |object: &Value| serde_norway::to_string(object).expect("texts, numbers, lists and maps can be written");
     objects.iter().map(document).collect::<Vec<_>>().join("---\n")
 }
 
@@ -205,6 +206,7 @@ mod tests {
             registry: Some("registry.test/m/".to_owned()),
             tag: Some("1.2.3".to_owned()),
             injector: true,
+            old_budgets: false,
         }
     }
 
@@ -230,13 +232,18 @@ mod tests {
             assert_eq!(env(&objects, name, "MINDOS_REGION"), Some("us-east-1"), "{name}");
             assert_eq!(env(&objects, name, "MINDOS_ISSUER"), Some(ISSUER), "{name}");
             let image = &of(&objects, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]["image"];
-            assert!(image.as_str().unwrap().starts_with("registry.test/m/mindos-") && image.as_str().unwrap().ends_with(":1.2.3"));
+            assert!(
+                image.as_str().unwrap().starts_with("registry.test/m/mindos-")
+                    && image.as_str().unwrap().ends_with(":1.2.3")
+            );
         }
         assert_eq!(env(&objects, INJECTOR, "MINDOS_SIDECAR_IMAGE"), Some("registry.test/m/mindos-sidecar:1.2.3"));
         assert_eq!(of(&objects, "ConfigMap", "mindos-ca")["data"]["ca.crt"], "the roots");
         let text = yaml(&objects);
         assert!(text.contains("--audience=aud") && text.contains("audience: aud"));
-        for left in ["mindos.example.com", "value: example", "namespace: mindos\n", "namespace: mindos-runs", "- mindos\n"] {
+        for left in
+            ["mindos.example.com", "value: example", "namespace: mindos\n", "namespace: mindos-runs", "- mindos\n"]
+        {
             assert!(!text.contains(left), "`{left}` is left");
         }
         assert!(!objects.iter().any(|object| object["kind"] == "Secret"));

@@ -6,6 +6,7 @@
 //! Invariant: without --apply nothing is changed in any cluster; a join token is made, and an issuer registered, only where that was asked
 //! for or is how the agent joins.
 
+mod crds;
 mod kubectl;
 mod manifests;
 
@@ -20,7 +21,7 @@ use mindos_proto::access::v1::{
 use mindos_proto::convert;
 use serde_json::Value;
 
-use self::kubectl::Kubectl;
+use self::kubectl::{Kubectl, Version};
 use self::manifests::{Join, Wanted};
 use super::authority::pem;
 use crate::client::Client;
@@ -44,7 +45,7 @@ const TOKEN_USES: u32 = 100;
 const KEYS_MAX: usize = 64 << 10;
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct InstallArgs {
     #[command(subcommand)]
     part: Option<Part>,
@@ -54,9 +55,9 @@ pub(crate) struct InstallArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
-    /// Print the definitions of objects alone.
-    #[command(after_help = "Examples:\n  mindos install crds | kubectl apply --server-side -f -")]
-    Crds,
+    /// Print the definitions of the objects: Cluster, General, Route, Budget, CodeRun and DocsRun.
+    #[command(after_help = crds::EXAMPLES)]
+    Crds(crds::CrdsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -124,10 +125,7 @@ fn plane(text: &str) -> Result<String, String> {
 
 pub(crate) async fn run(args: InstallArgs, global: &Global) -> Result<(), Failure> {
     match args {
-        InstallArgs { part: Some(Part::Crds), cluster: _ } => {
-            render::print(manifests::yaml(&manifests::crds()?).trim_end());
-            Ok(())
-        }
+        InstallArgs { part: Some(Part::Crds(args)), cluster: _ } => crds::run(args, global),
         InstallArgs { part: None, cluster: Some(args) } => install(args, global).await,
         InstallArgs { part: None, cluster: None } => {
             Err(Failure::usage("what is to be installed? expected --cluster NAME --control-plane URL, or crds"))
@@ -157,10 +155,12 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
     let kubectl = Kubectl::new(kubeconfig, kube_context);
     let by = join.unwrap_or(if asks_cluster { JoinBy::ServiceAccount } else { JoinBy::Token });
     if by == JoinBy::ServiceAccount && !asks_cluster {
-        let message = "--join service-account asks the cluster for its keys: expected --apply, --kubeconfig or --kube-context";
+        let message =
+            "--join service-account asks the cluster for its keys: expected --apply, --kubeconfig or --kube-context";
         return Err(Failure::usage(message));
     }
     // Before anything is made: a cluster that does not answer leaves nothing behind.
+    let version = if asks_cluster { kubectl.version().await? } else { Version::NEWEST };
     let keys = if by == JoinBy::ServiceAccount { Some(issuer_of(&kubectl).await?) } else { None };
     let client = Client::connect(global).await?;
     let ca = roots(&client).await?;
@@ -173,7 +173,7 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
                 cluster_agent,
             };
             let mut grants = vec![grant(&namespace, manifests::AGENT, &[], true)];
-            grants.extend(generals_in.iter().map(|pattern| grant(pattern, "", &["*"], false)));
+            grants.extend(generals_in.iter().map(|pattern| grant(pattern, "*", &["*"], false)));
             let issuer = Issuer {
                 tenant: client.tenant(false),
                 cluster: cluster.to_string(),
@@ -185,18 +185,22 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
             };
             let request = RegisterIssuerRequest { issuer: Some(issuer) };
             client.access().register_issuer(request).await.map_err(client.failed())?;
-            eprintln!("service accounts of {cluster} may join: {namespace}/{} as its agent, generals in {}", manifests::AGENT, generals_in.join(", "));
+            eprintln!(
+                "service accounts of {cluster} may join: {namespace}/{} as its agent, generals in {}",
+                manifests::AGENT,
+                generals_in.join(", ")
+            );
             Join::ServiceAccount { audience }
         }
         None => {
             let request = CreateJoinTokenRequest {
                 tenant: client.tenant(false),
                 cluster: cluster.to_string(),
-                namespace: namespace.clone(),
+                // A cluster agent stands in none.
+                namespace: String::new(),
                 holder: Some(JoinHolder { holder: Some(Holder::ClusterAgent(true)) }),
                 uses: TOKEN_USES,
                 ttl: Some(convert::span(TOKEN_LIFE)),
-                ..CreateJoinTokenRequest::default()
             };
             let answer = client.access().create_join_token(request).await.map_err(client.failed())?.into_inner();
             eprintln!("a token of 30 days and {TOKEN_USES} joins is in Secret {namespace}/{}", manifests::TOKEN_SECRET);
@@ -217,8 +221,9 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
         registry: image_registry,
         tag: image_tag,
         injector: !no_injector,
+        old_budgets: !version.has_budgets(),
     };
-    let mut objects = if no_crds { Vec::new() } else { manifests::crds()? };
+    let mut objects = if no_crds { Vec::new() } else { crds::definitions(version.knows_rules())? };
     objects.extend(manifests::cluster(&wanted)?);
     if !apply {
         match global.output.is_json() {
@@ -228,7 +233,8 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     // Definitions first: objects of kinds that are not served yet are refused.
-    let (definitions, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| is(object, "CustomResourceDefinition"));
+    let (definitions, rest): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| is(object, "CustomResourceDefinition"));
     for part in [definitions, rest] {
         if !part.is_empty() {
             render::print(kubectl.apply(&manifests::list(part)).await?.trim_end());
@@ -244,7 +250,8 @@ fn is(object: &Value, kind: &str) -> bool {
 async fn roots(client: &Client) -> Result<String, Failure> {
     let answer = client.authority().get_authority(GetAuthorityRequest {}).await.map_err(client.failed())?.into_inner();
     if answer.roots.is_empty() {
-        let failure = Failure::not_found("the control plane has no authority of its own, so its roots are not to be had");
+        let failure =
+            Failure::not_found("the control plane has no authority of its own, so its roots are not to be had");
         return Err(failure.hint("use the chart mindos-agent with ca.crt, the roots of its certificate"));
     }
     Ok(answer.roots.iter().map(|root| pem(&root.certificate)).collect::<Vec<_>>().join("\n"))
@@ -281,7 +288,7 @@ mod tests {
         let read = |words: &[&str]| Command::try_parse_from([&["install"], words].concat());
         let plane = ["--control-plane", "https://mindos.example.com:8091"];
         assert!(read(&[&["--cluster", "eu"], &plane[..]].concat()).is_ok());
-        assert!(matches!(read(&["crds"]).unwrap().install, InstallArgs { part: Some(Part::Crds), cluster: None }));
+        assert!(matches!(read(&["crds"]).unwrap().install, InstallArgs { part: Some(Part::Crds(_)), cluster: None }));
         for (words, named) in [
             (&["--cluster", "eu"][..], "--control-plane"),
             (&["--cluster", "eu", "--control-plane", "http://x:8091"], "expected https://HOST:PORT"),

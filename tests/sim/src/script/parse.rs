@@ -8,8 +8,8 @@ use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::Limit;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{
-    AgentMessage, CeilingsWanted, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent,
-    KeptPool, Query, ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
+    AgentMessage, CeilingsWanted, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, KeptPool, ModelLoad,
+    NewEvent, Query, ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
-use mindos_core::object::ObjectChange;
 use mindos_core::input::{
-    AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, KeptPool, Query, ReportedOutcome,
-    Selector,
+    AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, KeptPool, ModelLoad, Query,
+    ReportedOutcome, Selector,
 };
+use mindos_core::object::ObjectChange;
 use mindos_core::record::{Holds, Payload, Usage};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
@@ -77,7 +77,13 @@ pub fn input(input: &Input, start: Timestamp) -> String {
         Input::Closed { session } => format!("close s{}", session.0),
         Input::KeepPools { pools, .. } => {
             let pool = |pool: &KeptPool| {
-                format!(" {}/{} type={} keep={}", pool.cluster, pool.general, pool.ty, format_args!("{}s", pool.keep.as_secs()))
+                format!(
+                    " {}/{} type={} keep={}",
+                    pool.cluster,
+                    pool.general,
+                    pool.ty,
+                    format_args!("{}s", pool.keep.as_secs())
+                )
             };
             format!("keep{}", pools.first().map(pool).unwrap_or_default())
         }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use mindos_core::BreakerState;
 use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, BudgetView, Claim, DeliveryView, Demand, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published,
-    Reply, SettledVerdict,
+    Assign, BudgetView, Claim, DeliveryView, Demand, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage,
+    Published, Reply, SettledVerdict,
 };
 use mindos_core::record::{
     AttemptEnded, CancelReason, Cause, Choice, Degraded, DeliveryLeased, Entry, EventAccepted, HoldTarget, Next, Record,
@@ -369,9 +369,9 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
         Reply::Fleet(fleet) => self::fleet(fleet, start),
         Reply::Demand(demands) => {
             let row = |demand: &Option<Demand>| match demand {
-                Some(Demand { ready, waiting, running, instances, slots }) => format!(
-                    "\n  ready={ready} waiting={waiting} running={running} instances={instances} slots={slots}"
-                ),
+                Some(Demand { ready, waiting, running, instances, slots }) => {
+                    format!("\n  ready={ready} waiting={waiting} running={running} instances={instances} slots={slots}")
+                }
                 None => "\n  not known".to_owned(),
             };
             format!("demand{}", demands.iter().map(row).collect::<String>())

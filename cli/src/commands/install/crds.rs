@@ -1,30 +1,19 @@
-//! `mindos install`: what a cluster needs.
+//! `mindos install crds`: the definitions of the objects.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::render;
 
-pub(crate) const EXAMPLES: &str = "\
-Examples:
-  mindos install crds | kubectl apply --server-side --field-manager mindos -f -
-  mindos install crds --dir deploy/crds";
-const CRDS_EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   mindos install crds
   mindos install crds | kubectl apply --server-side --field-manager mindos -f -
   mindos install crds --output json
   mindos install crds --no-cel | kubectl apply -f -
   mindos install crds --dir deploy/crds";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum InstallCommand {
-    /// Print the definitions of the objects: Cluster, General, Route, Budget, CodeRun and DocsRun.
-    #[command(after_help = CRDS_EXAMPLES)]
-    Crds(CrdsArgs),
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct CrdsArgs {
@@ -36,8 +25,8 @@ pub(crate) struct CrdsArgs {
     no_cel: bool,
 }
 
-pub(crate) fn run(command: InstallCommand, global: &Global) -> Result<(), Failure> {
-    let InstallCommand::Crds(CrdsArgs { dir, no_cel }) = command;
+pub(super) fn run(args: CrdsArgs, global: &Global) -> Result<(), Failure> {
+    let CrdsArgs { dir, no_cel } = args;
     let mut crds = mindos_kube::crds();
     if no_cel {
         crds = crds.into_iter().map(|(file, crd)| (file, mindos_kube::without_rules(crd))).collect();
@@ -61,4 +50,14 @@ pub(crate) fn run(command: InstallCommand, global: &Global) -> Result<(), Failur
         render::print(mindos_kube::to_yaml(crd).trim_end());
     }
     Ok(())
+}
+
+/// The definitions, as objects among others; without CEL rules for API servers that do not know them.
+pub(super) fn definitions(knows_rules: bool) -> Result<Vec<Value>, Failure> {
+    let crds = mindos_kube::crds().into_iter().map(|(_, crd)| match knows_rules {
+        true => crd,
+        false => mindos_kube::without_rules(crd),
+    });
+    let values = crds.map(serde_json::to_value).collect::<Result<_, _>>();
+    values.map_err(|error| Failure::world(format!("a definition cannot be written: {error}")))
 }
