@@ -6,7 +6,7 @@ use http::HeaderMap;
 use mindos_sdk::{Ceilings, Failure};
 
 use crate::RequestError;
-use crate::request::{access_of, read};
+use crate::request::{Asked, access_of, read};
 use crate::serve::Served;
 
 /// The variable with read access to the event's repository, as JSON.
@@ -49,7 +49,8 @@ pub async fn run(
     }
     let asked = read(&HeaderMap::new(), &body)?;
     let given = access.map(access_of).transpose().map_err(CommandError::Access)?;
-    let report = served.once(asked.event, asked.access.or(given), Ceilings::default()).await?;
+    let asked = Asked { access: asked.access.or(given), ..asked };
+    let report = served.once(asked, Ceilings::default(), None).await?;
     let mut line = serde_json::to_vec(&report).map_err(|error| CommandError::Write(error.into()))?;
     line.push(b'\n');
     output.write_all(&line).and_then(|()| output.flush()).map_err(CommandError::Write)

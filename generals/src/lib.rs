@@ -30,6 +30,7 @@ pub mod select;
 pub mod serve;
 mod server;
 mod stream;
+mod streamed;
 mod summary;
 mod text;
 mod tools;

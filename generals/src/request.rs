@@ -10,6 +10,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::HeaderMap;
 use mindos_model::{Secret, Timestamp};
 use mindos_sdk::RepositoryAccess;
@@ -54,6 +56,8 @@ pub(crate) struct Asked {
     pub event: Event,
     /// What the event's repository can be read with, where whoever asks has that: the member `repository_access` of the contract's body.
     pub access: Option<RepositoryAccess>,
+    /// What the attempt before left: the member `checkpoint` of the contract's body, in base64. One that is not to be read is none.
+    pub checkpoint: Vec<u8>,
 }
 
 /// Reads the event of a request, or of a command's standard input (without headers).
@@ -81,9 +85,9 @@ pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Asked, RequestErr
     if has("event_type") && (!binary || (has("data") && has("job_id"))) {
         contract(json, attributes)
     } else if binary {
-        from_attributes(attributes, json).map(without_access)
+        from_attributes(attributes, json).map(alone)
     } else if has("specversion") {
-        structured(json).map(without_access)
+        structured(json).map(alone)
     } else if json.is_object() {
         Err(RequestError::Missing { field: "event_type", accepted: EVENT_TYPE })
     } else {
@@ -132,6 +136,8 @@ fn contract(mut body: Value, attributes: BTreeMap<String, String>) -> Result<Ask
         None | Some(Value::Null) => None,
         Some(value) => Some(access(value)?),
     };
+    let checkpoint = body.get("checkpoint").and_then(Value::as_str).and_then(|text| BASE64_STANDARD.decode(text).ok());
+    let checkpoint = checkpoint.unwrap_or_default();
     let event_type = match body.get("event_type").and_then(Value::as_str) {
         Some(text) if !text.trim().is_empty() && text.len() <= ATTRIBUTE_MAX => text.to_owned(),
         _ => return Err(RequestError::Bad { field: "event_type", accepted: EVENT_TYPE }),
@@ -162,11 +168,11 @@ fn contract(mut body: Value, attributes: BTreeMap<String, String>) -> Result<Ask
     };
     let mut event = with_attributes(attributes, data);
     event.time = event.time.or(sent);
-    Ok(Asked { event: Event { event_type, job_id, ..event }, access })
+    Ok(Asked { event: Event { event_type, job_id, ..event }, access, checkpoint })
 }
 
-fn without_access(event: Event) -> Asked {
-    Asked { event, access: None }
+fn alone(event: Event) -> Asked {
+    Asked { event, access: None, checkpoint: Vec::new() }
 }
 
 /// Access as JSON, from elsewhere than a body.

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::coding::Hands;
 use crate::model::Meter;
-use crate::run::{Brain, Run, Steps, fence_bits};
+use crate::request::Asked;
+use crate::run::{Brain, Follower, Run, Steps, fence_bits};
 use crate::{Event, Profile, Report};
 
 /// A general, however it is reached.
@@ -38,18 +39,19 @@ impl Served {
         Served::new(profile, Brain::none())
     }
 
-    /// Works on an event that came by itself, within these ceilings.
+    /// Works on what came by itself, within these ceilings, and says how far it is to whoever follows.
     ///
     /// # Errors
     /// By kind.
-    pub async fn once(
+    pub(crate) async fn once(
         &self,
-        event: Event,
-        access: Option<RepositoryAccess>,
+        asked: Asked,
         ceilings: Ceilings,
+        follower: Option<Follower>,
     ) -> Result<Report, Failure> {
+        let Asked { event, access, checkpoint } = asked;
         let meter = Meter::own(ceilings);
-        let steps = Steps::alone(meter.clone(), fence_bits()?);
+        let steps = Steps::new(follower, meter.clone(), &checkpoint, fence_bits()?);
         self.run(event, access, meter, steps, None).go().await
     }
 
@@ -71,7 +73,7 @@ impl Served {
         let meter = Meter::stream(work.spending());
         let event = Event::of_work(&work);
         let access = access(&work, &event).await?;
-        let steps = Steps::new(Some(work.reporter()), meter.clone(), &work.checkpoint, fence_bits()?);
+        let steps = Steps::new(Some(Follower::Stream(work.reporter())), meter.clone(), &work.checkpoint, fence_bits()?);
         let report = self.run(event, access, meter.clone(), steps, Some(work.blobs())).go().await?;
         output(report, &meter)
     }

@@ -9,7 +9,8 @@
 //! | a provider or the forge limits | 429 with `Retry-After` |
 //! | may work next time | 503 |
 //!
-//! What models were used for stands in the body in any case. A caller that goes away ends the run.
+//! What models were used for stands in the body in any case. A caller that goes away ends the run. One that takes
+//! `application/x-ndjson` hears how far the run is, and what it paid for, while it runs; see `streamed`.
 //!
 //! Invariant: memory is bounded by `CONNECTIONS_MAX` bodies of `body_max` bytes and what their JSON unfolds to; a body over the
 //! limit is refused before it is read whole.
@@ -21,9 +22,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,9 +34,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::Report;
 use crate::report::Used;
 use crate::request::read;
 use crate::serve::{Served, now};
+use crate::streamed::{self, Body};
 
 /// The default limit of a body, in bytes: the largest message of the agent stream.
 pub const BODY_MAX: usize = mindos_model::limits::MESSAGE_MAX;
@@ -178,7 +180,7 @@ async fn accept(
     }
 }
 
-async fn answer(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Body> {
     let general = served.profile.general_type.as_str();
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/process") => process(served, body_max, request).await,
@@ -200,7 +202,7 @@ async fn answer(served: &Served, body_max: usize, request: Request<Incoming>) ->
     }
 }
 
-async fn process(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn process(served: &Served, body_max: usize, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let too_large = || {
         let mut response =
@@ -225,12 +227,55 @@ async fn process(served: &Served, body_max: usize, request: Request<Incoming>) -
     };
     // It may be large, and the run may take long.
     drop(body);
-    match served.once(asked.event, asked.access, ceilings(&head.headers)).await {
-        Ok(report) => match serde_json::to_vec(&report) {
-            Ok(report) => respond_bytes(StatusCode::OK, report),
-            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "report", &error.to_string()),
-        },
-        Err(failure) => failed(failure),
+    let ceilings = ceilings(&head.headers);
+    if streamed::is_taken(&head.headers) {
+        let served = served.clone();
+        let body =
+            Body::lines(|follower| async move { Answer::of(served.once(asked, ceilings, Some(follower)).await) });
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, streamed::MEDIA_TYPE);
+        return response;
+    }
+    let Answer { status, retry_after, body } = Answer::of(served.once(asked, ceilings, None).await);
+    let mut response = respond_bytes(status, body);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// How a run ended, as HTTP says it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    /// In seconds.
+    pub retry_after: Option<u64>,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    fn of(ended: Result<Report, Failure>) -> Answer {
+        let written = ended.map(|report| serde_json::to_vec(&report));
+        let Failure { kind, message, usage } = match written {
+            Ok(Ok(body)) => return Answer { status: StatusCode::OK, retry_after: None, body },
+            Ok(Err(error)) => Failure::poison(format!("the report is not to be written: {error}")),
+            Err(failure) => failure,
+        };
+        let status = match kind {
+            FailureKind::Poison => StatusCode::UNPROCESSABLE_ENTITY,
+            FailureKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            FailureKind::OverBudget => StatusCode::PAYMENT_REQUIRED,
+            FailureKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let retry_after = match kind {
+            FailureKind::RateLimited { until } => Some(until.since(now()).as_secs().max(1)),
+            _ => None,
+        };
+        let usage: Vec<Used> = usage.into_iter().map(Used::from).collect();
+        let body = json!({"error": message, "field": "event", "usage": usage}).to_string().into_bytes();
+        Answer { status, retry_after, body }
     }
 }
 
@@ -244,40 +289,22 @@ fn ceilings(headers: &http::HeaderMap) -> Ceilings {
     }
 }
 
-fn failed(failure: Failure) -> Response<Full<Bytes>> {
-    let Failure { kind, message, usage } = failure;
-    let status = match kind {
-        FailureKind::Poison => StatusCode::UNPROCESSABLE_ENTITY,
-        FailureKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        FailureKind::OverBudget => StatusCode::PAYMENT_REQUIRED,
-        FailureKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let usage: Vec<Used> = usage.into_iter().map(Used::from).collect();
-    let mut response = respond(status, &json!({"error": message, "field": "event", "usage": usage}));
-    if let FailureKind::RateLimited { until } = kind {
-        let seconds = until.since(now()).as_secs().max(1);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
-
-fn refuse(status: StatusCode, field: &str, error: &str) -> Response<Full<Bytes>> {
+fn refuse(status: StatusCode, field: &str, error: &str) -> Response<Body> {
     respond(status, &json!({"error": error, "field": field}))
 }
 
-fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+fn not_allowed(methods: &'static str) -> Response<Body> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", &format!("this path takes {methods}"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-fn respond(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, body: &Value) -> Response<Body> {
     respond_bytes(status, body.to_string().into_bytes())
 }
 
-fn respond_bytes(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond_bytes(status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

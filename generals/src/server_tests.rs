@@ -71,6 +71,23 @@ fn a_binary_cloud_event_is_taken_too() {
 }
 
 #[test]
+fn who_takes_lines_hears_how_far_a_run_is() {
+    while_serving(BODY_MAX, |address| async move {
+        let body = r#"{"event_type":"pr_created","data":{"pull_request":{"number":1}},"checkpoint":"bm9pc2U="}"#;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&post("accept: application/json, application/x-ndjson\r\n", body)).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("content-type: application/x-ndjson\r\n"), "{answer}");
+        let lines: Vec<Value> = answer.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let lines: Vec<Value> = lines.into_iter().filter(Value::is_object).collect();
+        assert!(lines.len() > 1 && lines[0]["progress"]["note"].is_string(), "{answer}");
+        let last = lines.last().unwrap();
+        assert_eq!((&last["status"], &last["body"]["status"]), (&json!(200), &json!("processed")));
+    });
+}
+
+#[test]
 fn bad_input_is_refused_by_name() {
     while_serving(100, |address| async move {
         let (status, error) = send(address, &post("", r#"{"event_type":"x"}"#)).await;

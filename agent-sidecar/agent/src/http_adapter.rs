@@ -13,14 +13,16 @@
 //! `mindos-ceiling-tokens` and `mindos-ceiling-time-ms`, each where there is a limit. An answer in JSON may have a member `usage` that
 //! says what was used: a list of `{model, input_tokens, output_tokens, cost_micros}`, or one of them, or what providers call
 //! `prompt_tokens` and `completion_tokens` beside a member `model`. What is not understood is not counted. A member `effects` says what is
-//! to be done outside; see `answer`. With `--repository-access` the body has a member `repository_access`.
+//! to be done outside; see `answer`. An answer in lines says how far it is meanwhile; see `streamed`. With `--repository-access` the body has a member `repository_access`.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -35,6 +37,7 @@ use serde_json::value::RawValue;
 use crate::answer::{self, Answer};
 use crate::cloudevent;
 use crate::general::{About, AccessMember, excerpt};
+use crate::streamed::{self, StreamedError};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// A general that is gone without a word, with its machine, is noticed after three of these.
@@ -46,6 +49,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of an answer that are quoted in a failure.
 const EXCERPT: usize = 512;
+/// Answers that are taken.
+const ACCEPTED: HeaderValue = HeaderValue::from_static("application/json, application/x-ndjson, */*;q=0.5");
 /// Bytes of an answer to a failure that are read, for what was used.
 const FAILURE_MAX: usize = 64 * 1024;
 
@@ -93,6 +98,9 @@ struct ProcessRequest<'a> {
     /// Only with `--repository-access`.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository_access: Option<AccessMember<'a>>,
+    /// In base64: what the attempt before left, where it left anything.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    checkpoint: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +172,7 @@ impl Http {
         let headers = request.headers_mut();
         headers.extend(cloudevent::headers(&work.event));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, ACCEPTED);
         headers.insert("mindos-mode", HeaderValue::from_static(work.mode.as_str()));
         for (name, value) in [("traceparent", &work.traceparent), ("tracestate", &work.tracestate)] {
             if let Ok(value) = HeaderValue::try_from(value)
@@ -188,6 +197,9 @@ impl Http {
             return Err(Failure { usage, ..failure(parts.status, &parts.headers, &said, self.clock.now()) });
         }
         let max = self.about.output_max;
+        if media_type(&parts.headers).starts_with(streamed::MEDIA_TYPE) {
+            return self.follow(&work, body).await;
+        }
         let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|length| length > max) {
             return Err(Failure::too_large(format!("the output has more than {max} bytes")));
@@ -199,8 +211,7 @@ impl Http {
             }
             Err(ReadError::Broken(error)) => return Err(unreachable(&error)),
         };
-        let media = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let content_type = match media {
+        let content_type = match media_type(&parts.headers) {
             "application/json" => Cow::Borrowed("application/json"),
             other => Cow::Owned(other.chars().take(255).collect()),
         };
@@ -209,6 +220,41 @@ impl Http {
             false => Answer::default(),
         };
         Ok(Output { data, content_type, usage, effects })
+    }
+
+    /// Reads an answer that comes in lines, and passes on how far it is.
+    async fn follow(&self, work: &Work, body: Incoming) -> Result<Output, Failure> {
+        let max = self.about.output_max;
+        let mut used = Vec::new();
+        let read = streamed::read(body, max, |progress| {
+            if !progress.usage.is_empty() {
+                used.clone_from(&progress.usage);
+            }
+            work.progress(progress);
+        });
+        let (status, retry_after, data) = match read.await {
+            Ok(last) => last,
+            // What was paid for until then is paid for.
+            Err(error) => {
+                let message = format!("general did not answer: {error}");
+                let failure = match error {
+                    StreamedError::TooLarge { .. } => Failure::too_large(message),
+                    StreamedError::Line { .. } => Failure::poison(message),
+                    StreamedError::Broken(_) | StreamedError::Ended => Failure::transient(message),
+                };
+                return Err(Failure { usage: used, ..failure });
+            }
+        };
+        if !status.is_success() {
+            let headers = retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))).into_iter().collect();
+            let usage = answer::usage(&data);
+            return Err(Failure { usage, ..failure(status, &headers, &data, self.clock.now()) });
+        }
+        if data.len() > max {
+            return Err(Failure { usage: used, ..Failure::too_large(format!("the output has more than {max} bytes")) });
+        }
+        let Answer { usage, effects } = answer::read(&data)?;
+        Ok(Output { data, content_type: Cow::Borrowed("application/json"), usage, effects })
     }
 
     /// What the provider behind it allows still, as far as answers said.
@@ -229,6 +275,7 @@ impl Http {
             timestamp: &timestamp,
             data: &data,
             repository_access: access.map(AccessMember::of),
+            checkpoint: BASE64_STANDARD.encode(&work.checkpoint),
             general_info: GeneralInfo {
                 name: work.general.as_str(),
                 r#type: &self.about.ty,
@@ -246,6 +293,10 @@ impl Http {
             .map_err(|error| Failure::poison(format!("event is not to be written: {error}")))?;
         Ok(Bytes::from(json))
     }
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn ceilings(ceilings: Ceilings) -> HeaderMap {

@@ -17,6 +17,7 @@ pub mod logs;
 mod model_metrics;
 pub mod ready;
 mod run;
+mod streamed;
 
 pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
 pub use general::About;

@@ -132,6 +132,66 @@ async fn a_general_gets_the_contracts_body_and_cloudevents_headers() {
     );
 }
 
+/// An answer in lines.
+fn lines(text: &'static str) -> Response<Full<Bytes>> {
+    Response::builder().header("content-type", "application/x-ndjson").body(Full::from(text)).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_in_lines_says_how_far_it_is_and_leaves_its_checkpoint() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    *general.answer.lock().unwrap() = Some(lines(
+        "{\"progress\":{\"note\":\"asking\",\"usage\":[{\"model\":\"m\",\"input_tokens\":7}],\"checkpoint\":\"aGk=\"}}\n\n\
+         {\"status\":200,\"body\":{\"status\":\"processed\",\"usage\":{\"model\":\"m\",\"input_tokens\":9}}}\n",
+    ));
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
+    session.granted().await;
+
+    let mut again = assign("d42.1", 3, "sec", event());
+    if let Down::Assign(assign) = &mut again {
+        assign.checkpoint = b"before".to_vec().into();
+    }
+    session.send(again);
+    let mut left = Vec::new();
+    let result = loop {
+        match session.next().await {
+            Some(Up::Extend(extend)) => left.push(extend),
+            Some(Up::Result(result)) => break result,
+            Some(_) => {}
+            None => panic!("the stream ended"),
+        }
+    };
+
+    assert!(left.iter().any(|extend| extend.checkpoint == b"hi"[..]), "{left:?}");
+    assert!(matches!(result.outcome, Some(Outcome::Succeeded(_))), "{result:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&result.output).unwrap()["status"], "processed");
+    assert_eq!(result.usage[0].input_tokens, 9);
+    let (parts, body) = general.asked.lock().unwrap().remove(0);
+    assert!(parts.headers["accept"].to_str().unwrap().contains("application/x-ndjson"));
+    assert_eq!(body["checkpoint"], "YmVmb3Jl");
+}
+
+#[tokio::test]
+async fn lines_that_break_off_are_no_answer_but_what_was_used_counts() {
+    let (general, url) = fake().await;
+    general.ready.store(true, Ordering::SeqCst);
+    *general.answer.lock().unwrap() =
+        Some(lines("{\"progress\":{\"usage\":[{\"model\":\"m\",\"input_tokens\":7}]}}\n{\"status\":200,"));
+    let mut plane = Plane::start().await;
+    let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
+    session.granted().await;
+
+    session.send(assign("d42.1", 3, "sec", event()));
+    let result = session.result().await;
+
+    let Some(Outcome::Failure(failed)) = &result.outcome else { panic!("{result:?}") };
+    assert_eq!(failed.kind(), FailureKind::Transient);
+    assert!(failed.message.contains("before its last line"), "{}", failed.message);
+    assert_eq!(result.usage[0].input_tokens, 7);
+}
+
 #[tokio::test]
 async fn nothing_is_granted_until_the_general_is_ready() {
     let (general, url) = fake().await;

@@ -24,7 +24,7 @@ use mindos_sdk::{Failure, RepositoryAccess};
 
 pub(crate) use answer::Answer;
 pub use brain::Brain;
-pub use steps::{CHECKPOINT_MAX, Steps};
+pub use steps::{CHECKPOINT_MAX, Follower, Steps};
 
 use crate::coding::Hands;
 use crate::forge::Forge;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use crate::model::Meter;
 use crate::prompt::Fence;
@@ -55,10 +56,29 @@ struct KeptUsage {
     calls: u32,
 }
 
+/// Who hears how far a run is.
+#[derive(Debug)]
+pub enum Follower {
+    /// The control plane, by the run's own stream.
+    Stream(Reporter),
+    /// Whoever asked by `POST /process` and takes lines. Only what the run itself says waits there, and that is sent before it goes on.
+    Lines(mpsc::UnboundedSender<Progress>),
+}
+
+impl Follower {
+    fn tell(&self, progress: Progress) {
+        match self {
+            Follower::Stream(reporter) => reporter.progress(progress),
+            // Who left drops the run, too.
+            Follower::Lines(lines) => drop(lines.send(progress)),
+        }
+    }
+}
+
 /// The steps of one run.
 #[derive(Debug)]
 pub struct Steps {
-    reporter: Option<Reporter>,
+    follower: Option<Follower>,
     meter: Meter,
     fence: Fence,
     /// What earlier attempts paid, by model.
@@ -75,7 +95,7 @@ impl Steps {
 
     /// Steps of a run that reports, from the checkpoint that the attempt before left. `bits` are for the fence of a first attempt.
     #[must_use]
-    pub fn new(reporter: Option<Reporter>, meter: Meter, checkpoint: &[u8], bits: u128) -> Steps {
+    pub fn new(follower: Option<Follower>, meter: Meter, checkpoint: &[u8], bits: u128) -> Steps {
         let read = serde_json::from_slice::<Checkpoint>(checkpoint).ok().filter(|read| read.v == VERSION);
         let before = read.and_then(|read| Some((Fence::again(&read.fence)?, read)));
         let (fence, before) = before.unwrap_or_else(|| (Fence::of(bits), Checkpoint::default()));
@@ -85,7 +105,7 @@ impl Steps {
             add(&mut earlier, Usage::from(usage.clone()));
         }
         let saved = Mutex::new(Checkpoint { v: VERSION, fence: fence.as_str().to_owned(), calls, superseded });
-        Steps { reporter, meter, fence, earlier, saved }
+        Steps { follower, meter, fence, earlier, saved }
     }
 
     /// The fence of this run.
@@ -96,9 +116,9 @@ impl Steps {
 
     /// Announces a step. All steps are announced here, and only here.
     pub async fn begin(&self, name: &str) {
-        if let Some(reporter) = &self.reporter {
+        if let Some(follower) = &self.follower {
             let note = name.chars().take(80).collect();
-            reporter.progress(Progress { note, usage: self.meter.used(), ..Progress::default() });
+            follower.tell(Progress { note, usage: self.meter.used(), ..Progress::default() });
         }
         #[cfg(debug_assertions)]
         hold::at(name).await;
@@ -175,9 +195,9 @@ impl Steps {
             }
             saved.calls.push(call);
         }
-        if let Some(reporter) = &self.reporter {
+        if let Some(follower) = &self.follower {
             let checkpoint = self.checkpoint();
-            reporter.progress(Progress { usage: self.meter.used(), checkpoint, ..Progress::default() });
+            follower.tell(Progress { usage: self.meter.used(), checkpoint, ..Progress::default() });
         }
     }
 
