@@ -283,7 +283,7 @@ async fn rpc(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Res
     };
     let (mut parts, body) = request.into_parts();
     let admitted = gate.admit(permission, &mut parts).await;
-    note(&mut parts, &admitted);
+    note(&mut parts, &admitted).await;
     match admitted {
         // Nobody can be turned away later who need not be known.
         Ok(Some(principal)) if is_stream && principal.kind != PrincipalKind::Local => {
@@ -304,18 +304,27 @@ async fn path(State((gate, listener)): State<(Arc<Gate>, Listener)>, request: Re
     };
     let (mut parts, body) = request.into_parts();
     let admitted = gate.admit(permission, &mut parts).await;
-    note(&mut parts, &admitted);
+    note(&mut parts, &admitted).await;
     match admitted {
+        // They are told apart by a secret or an address, once they are within.
+        Ok(None) if permission != Permission::Public => {
+            let connection = parts.extensions.get::<Connection>().cloned();
+            let answer = next.run(Request::from_parts(parts, body)).await;
+            if let Some(connection) = connection.filter(|_| answer.status().is_success()) {
+                connection.let_in().await;
+            }
+            answer
+        }
         Ok(_) => next.run(Request::from_parts(parts, body)).await,
         Err(status) => refused(status),
     }
 }
 
 /// It is decided whether the request is let in; where it is known who makes it, so is the connection.
-fn note(request: &mut Parts, admitted: &Result<Option<Arc<Principal>>, Status>) {
+async fn note(request: &mut Parts, admitted: &Result<Option<Arc<Principal>>, Status>) {
     request.extensions.remove::<Undecided>();
     if let (Ok(Some(_)), Some(connection)) = (admitted, request.extensions.get::<Connection>()) {
-        connection.let_in();
+        connection.let_in().await;
     }
 }
 
