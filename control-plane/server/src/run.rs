@@ -325,8 +325,8 @@ impl Server {
         let http_api = http.clone();
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
-            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router().layer(within.clone()));
-            let grpc = grpc.layer(outer.clone());
+            let grpc = grpc.routes().prepare().into_axum_router();
+            let grpc = gate.before_rpcs(grpc, outer.clone(), within.clone());
             let http = http.map(|http| http.layer(outer.clone()));
             let (doors, inside) = (doors.clone(), inside.clone());
             let port = Port { listener, grpc, http, connections_max, tls, doors, asks, inside };

@@ -33,6 +33,7 @@ use super::refusal::{self, Refused};
 use super::view::{AccessView, KnownToken};
 use crate::driver::Handle;
 use crate::http::HttpError;
+use crate::limits::{OuterLayer, WithinLayer};
 use crate::metrics::{Exposition, Kind};
 use crate::net::{Connection, Undecided};
 use crate::secure::AccessMode;
@@ -96,9 +97,9 @@ impl Gate {
         self.access
     }
 
-    /// Puts the gate before RPCs.
-    pub fn before_rpcs(self: &Arc<Self>, router: Router) -> Router {
-        router.layer(from_fn_with_state(Arc::clone(self), rpc))
+    /// Puts the gate before RPCs, and the limits around it: all at once, for each layer of a router costs a request a few copies.
+    pub fn before_rpcs(self: &Arc<Self>, router: Router, outer: OuterLayer, within: WithinLayer) -> Router {
+        router.layer((outer, from_fn_with_state(Arc::clone(self), rpc), within))
     }
 
     /// Puts the gate before the paths of a listener.
