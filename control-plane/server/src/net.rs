@@ -119,10 +119,15 @@ impl Connection {
     /// Somebody on it was let in: from here on it is read as fast as it comes, and served inside.
     pub async fn let_in(&self) {
         self.standing.let_in();
-        if porch::is_here() {
+        if porch::is_here() && self.standing.is_known() {
             // The next turn is inside.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Somebody on it takes more than they may: it is served on the porch for a moment, behind the others.
+    pub fn set_back(&self) {
+        self.standing.set_back();
     }
 
     /// Somebody on it is not who they say they are. Who is so again and again is heard no more.
@@ -202,7 +207,8 @@ impl Port {
             if !asks {
                 standing.let_in();
             }
-            let tasks = Tasks { standing: Arc::clone(&standing), inside: inside.clone() };
+            let porch = doors.porch.handle().clone();
+            let tasks = Tasks { standing: Arc::clone(&standing), porch, inside: inside.clone() };
             let serving = Serving {
                 visit,
                 limits,
@@ -533,7 +539,8 @@ mod tests {
         let answers = Answers { grpc: router.clone(), http: Some(router) };
         let (keeper, limits) = (Arc::new(Doorkeeper::new(16)), Arc::new(Limits::default()));
         let visit = keeper.admit(connection.peer.ip(), &limits, Instant::now()).unwrap();
-        let tasks = Tasks { standing: Arc::clone(&connection.standing), inside: Handle::current() };
+        let (porch, inside) = (Handle::current(), Handle::current());
+        let tasks = Tasks { standing: Arc::clone(&connection.standing), porch, inside };
         let serving = Serving { visit, limits, answers, keeper, tasks };
         let (drain, draining) = watch::channel(false);
         let served = connection.clone();

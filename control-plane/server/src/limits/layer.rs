@@ -172,6 +172,10 @@ where
         let taken = self.rates.principal(&principal);
         let taken = taken.and_then(|()| self.rates.tenant(&tenant, What::Requests, requests_per_second));
         if let Err(refusal) = taken {
+            // What it costs to refuse the next ones is not taken from others.
+            if let Some(connection) = request.extensions().get::<Connection>() {
+                connection.set_back();
+            }
             let answer = refusal.response(asks_by_grpc(request.headers()));
             return Box::pin(std::future::ready(Ok(answer)));
         }

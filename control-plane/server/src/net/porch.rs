@@ -1,13 +1,15 @@
-//! The porch: a thread of its own for connections on which nobody was let in yet. It stands back behind those that serve.
+//! The porch: a thread of its own for connections on which nobody was let in yet, or somebody takes more than they may. It stands
+//! back behind those that serve.
 //!
 //! ```text
-//!            porch                           inside: where the server runs
-//!   accept, handshake, headers --let in--> all that follows on the connection
-//!       |  nobody was let in
-//!       +--> refused, bounded, ended
+//!                  let in
+//!   accept --> Porch ----> Inside: where the server runs
+//!                ^            |
+//!                +------------+  refused at a limit of their own
 //! ```
-//! So whoever has no credential takes turns with others who have none, and gets what those leave who have one. Invariant: a task that
-//! was begun for a stranger goes inside at its next turn after somebody was let in, and never comes back.
+//! So whoever has no credential takes turns with others who have none, and gets what those leave who have one; and so does, for a
+//! moment, who has used up what they may take. Invariant: a connection and what was begun for it on the porch go where they belong
+//! at their next turn; what was begun inside ends there.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -72,39 +74,47 @@ impl Porch {
     }
 }
 
-/// Starts the tasks of one connection where they belong: on the porch while nobody was let in on it, then inside.
+/// Starts the tasks of one connection where they belong.
 #[derive(Clone, Debug)]
 pub(super) struct Tasks {
     pub(super) standing: Arc<Standing>,
+    pub(super) porch: Handle,
     pub(super) inside: Handle,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        if self.standing.is_known() || !is_here() {
+        if is_here() {
+            self.place(Placed { task: Some(Box::pin(task)), tasks: self.clone() });
+        } else {
             drop(self.inside.spawn(task));
-            return;
         }
-        let stranger = Stranger { task: Some(Box::pin(task)), tasks: self.clone() };
-        drop(tokio::spawn(stranger));
     }
 }
 
-/// A task on the porch, until it goes inside.
-struct Stranger<F> {
+impl Tasks {
+    /// Starts a task where the connection stands now.
+    fn place(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let place = if self.standing.is_known() { &self.inside } else { &self.porch };
+        drop(place.spawn(task));
+    }
+}
+
+/// A task that goes where its connection belongs.
+struct Placed<F> {
     task: Option<Pin<Box<F>>>,
     tasks: Tasks,
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Future for Stranger<F> {
+impl<F: Future<Output: Send> + Send + 'static> Future for Placed<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Stranger { task, tasks } = &mut *self;
-        if tasks.standing.is_known()
+        let Placed { task, tasks } = &mut *self;
+        if tasks.standing.is_known() == is_here()
             && let Some(task) = task.take()
         {
-            drop(tasks.inside.spawn(task));
+            tasks.place(Placed { task: Some(task), tasks: tasks.clone() });
         }
         match task {
             Some(task) => task.as_mut().poll(context).map(drop),
@@ -116,29 +126,29 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Stranger<F> {
 /// A socket that can be served by another thread than it was begun by.
 pub(super) trait Moves {
     /// Has the thread that runs this told of what comes.
-    fn come_inside(&mut self);
+    fn come_here(&mut self);
 }
 
 impl Moves for TcpStream {
-    fn come_inside(&mut self) {
+    fn come_here(&mut self) {
         let moved = self.as_fd().try_clone_to_owned().map(std::net::TcpStream::from).and_then(TcpStream::from_std);
         match moved {
             Ok(moved) => *self = moved,
-            // It is served all the same: the porch passes on what comes.
-            Err(error) => debug!(%error, "a connection is still waited for on the porch"),
+            // It is served all the same: the other thread passes on what comes.
+            Err(error) => debug!(%error, "a connection is still waited for elsewhere"),
         }
     }
 }
 
 impl<S: Moves> Moves for TlsStream<S> {
-    fn come_inside(&mut self) {
-        self.get_mut().0.come_inside();
+    fn come_here(&mut self) {
+        self.get_mut().0.come_here();
     }
 }
 
 #[cfg(test)]
 impl Moves for tokio::io::DuplexStream {
-    fn come_inside(&mut self) {}
+    fn come_here(&mut self) {}
 }
 
 #[cfg(test)]
@@ -151,26 +161,35 @@ mod tests {
 
     /// Runs `task` on a porch, as the first of a connection.
     fn begin(porch: &Porch, standing: &Arc<Standing>, task: impl Future<Output = ()> + Send + 'static) {
-        let tasks = Tasks { standing: Arc::clone(standing), inside: Handle::current() };
-        porch.handle().spawn(async move { tasks.execute(task) });
+        let (standing, porch) = (Arc::clone(standing), porch.handle().clone());
+        let tasks = Tasks { standing, porch: porch.clone(), inside: Handle::current() };
+        porch.spawn(async move { tasks.execute(task) });
     }
 
     #[tokio::test]
-    async fn a_task_goes_inside_when_somebody_is_let_in() {
+    async fn a_task_goes_inside_when_somebody_is_let_in_and_comes_back_when_they_are_set_back() {
         let (porch, standing) = (Porch::start().unwrap(), Arc::new(Standing::default()));
         let (say, mut said) = mpsc::unbounded_channel();
         let of_task = Arc::clone(&standing);
         begin(&porch, &standing, async move {
-            for _ in 0..2 {
+            let say = async || {
                 say.send(is_here()).unwrap();
                 tokio::task::yield_now().await;
-            }
+            };
+            say().await;
+            say().await;
             of_task.let_in();
             tokio::task::yield_now().await;
-            say.send(is_here()).unwrap();
+            say().await;
+            of_task.set_back();
+            tokio::task::yield_now().await;
+            say().await;
         });
-        assert_eq!((said.recv().await, said.recv().await, said.recv().await), (Some(true), Some(true), Some(false)));
-        assert_eq!(said.recv().await, None, "it went on to its end once");
+        let mut places = Vec::new();
+        while let Some(place) = said.recv().await {
+            places.push(place);
+        }
+        assert_eq!(places, [true, true, false, true], "it goes on to its end once");
     }
 
     #[tokio::test]
@@ -183,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_came_inside_hears_what_comes_without_the_porch() {
+    async fn a_socket_that_came_here_hears_what_comes_without_the_porch() {
         let porch = Porch::start().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -196,7 +215,7 @@ mod tests {
         });
         peer.write_u8(1).await.unwrap();
         let mut stream = registered.await.unwrap();
-        stream.come_inside();
+        stream.come_here();
         drop(porch);
         // Time for the thread to be gone, and with it all that it passed on.
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

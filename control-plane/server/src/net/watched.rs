@@ -50,28 +50,23 @@ pub(super) struct Watched<S> {
     inner: S,
     seen: Arc<Seen>,
     standing: Arc<Standing>,
-    /// The thread that it was begun by is told of what comes.
+    /// Whether the porch is told of what comes, or the inside.
     on_porch: bool,
 }
 
 impl<S: Moves> Watched<S> {
-    pub(super) fn new(mut inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
-        // Whoever comes inside before anything was read was accepted on the porch all the same.
-        let on_porch = porch::is_here();
-        if !on_porch {
-            inner.come_inside();
-        }
-        Watched { inner, seen, standing, on_porch }
+    /// A socket that was accepted on the porch.
+    pub(super) fn new(inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
+        Watched { inner, seen, standing, on_porch: true }
     }
+}
 
-    /// Before every use, so that nobody waits for the thread that it was begun by once it is served by another.
-    fn inner(&mut self) -> Pin<&mut S>
-    where
-        S: Unpin,
-    {
-        if self.on_porch && self.standing.is_known() && !porch::is_here() {
-            self.inner.come_inside();
-            self.on_porch = false;
+impl<S: Moves + Unpin> Watched<S> {
+    /// For every use: nobody waits for a thread that serves the connection no longer.
+    fn inner(&mut self) -> Pin<&mut S> {
+        if self.on_porch != porch::is_here() {
+            self.inner.come_here();
+            self.on_porch = !self.on_porch;
         }
         Pin::new(&mut self.inner)
     }
