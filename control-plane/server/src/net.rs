@@ -125,6 +125,11 @@ impl Connection {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_let_in(&self) -> bool {
+        self.standing.is_known()
+    }
+
     /// Somebody on it takes more than they may: it is served on the porch for a moment, behind the others.
     pub fn set_back(&self) {
         self.standing.set_back();

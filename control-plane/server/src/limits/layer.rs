@@ -323,6 +323,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_is_refused_at_a_limit_stands_back() {
+        let rates = rates(Limits { requests_per_principal: 1, ..Limits::default() });
+        let asker = Asker {
+            principal: "token:1".into(),
+            tenant: TenantName::default_tenant(),
+            requests_per_second: None,
+            alone: false,
+        };
+        let find: FindAsker = Arc::new(move |_| Some(asker.clone()));
+        let mut codes = Vec::new();
+        for _ in 0..3 {
+            let request = request("10.0.0.1", "good", b"");
+            let connection = request.extensions().get::<Connection>().unwrap().clone();
+            connection.let_in().await;
+            let within = WithinLayer { rates: Arc::clone(&rates), find: Arc::clone(&find) };
+            let answer = within.layer(tower::service_fn(service)).oneshot(request).await.unwrap();
+            codes.push((answer.status().as_u16(), connection.is_let_in()));
+        }
+        assert_eq!(codes, [(200, true), (200, true), (429, false)]);
+    }
+
+    #[tokio::test]
     async fn a_principal_at_a_limit_waits_or_is_refused_and_others_are_served() {
         let rates = rates(Limits { requests_per_principal: 2, bytes_per_principal: 1 << 20, ..Limits::default() });
         let asker = |name: &str, quota| Asker {
