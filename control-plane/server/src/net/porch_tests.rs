@@ -11,22 +11,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt as _;
 
 use super::doorkeeper::Doorkeeper;
 use super::handshakes::Handshakes;
 use super::porch::{self, Porch};
 use super::*;
 
-/// Says where it runs, in its answer and, once that began, for each word that comes.
-async fn place() -> &'static str {
+/// Says where it runs.
+fn place() -> &'static str {
     if porch::is_here() { "porch" } else { "inside" }
 }
 
-/// Answers as [`place`] does, a part for each time it is asked to go on.
-async fn places(mut parts: mpsc::UnboundedReceiver<()>) -> Body {
-    let (send, receive) = mpsc::unbounded_channel::<Result<&'static str, std::io::Error>>();
-    tokio::spawn(async move { while parts.recv().await.is_some() && send.send(Ok(place().await)).is_ok() {} });
-    Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(receive))
+/// Says where it is read, a part for each time it is asked to go on.
+fn places(parts: mpsc::UnboundedReceiver<()>) -> Body {
+    let parts = tokio_stream::wrappers::UnboundedReceiverStream::new(parts);
+    Body::from_stream(parts.map(|()| Ok::<_, std::io::Error>(place())))
 }
 
 /// Lets in whoever shows anything.
@@ -48,8 +48,8 @@ async fn serve(asks: bool) -> Served {
     let (go_on, parts) = mpsc::unbounded_channel();
     let parts = Arc::new(std::sync::Mutex::new(Some(parts)));
     let router = Router::new()
-        .route("/", get(place))
-        .route("/places", get(async move || places(parts.lock().unwrap().take().unwrap()).await))
+        .route("/", get(async || place()))
+        .route("/places", get(move || std::future::ready(places(parts.lock().unwrap().take().unwrap()))))
         .layer(from_fn(lets_in));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
