@@ -4,6 +4,7 @@
 //! ```text
 //!   accept -> doorkeeper -> handshake -> frames counted -> HTTP -> bodies in, bodies out
 //!               |  who goes when it is full   |  floods         |  in their time, and taken by the peer
+//!   on the porch, until somebody is let in: from there on inside
 //! ```
 //! Invariant: a connection that was accepted is counted until it is gone, and ends within the grace period once the server
 //! drains. Nothing is accepted slower because somebody shakes hands slowly.
@@ -13,6 +14,9 @@ pub mod frames;
 pub mod handshakes;
 mod inbound;
 mod outbound;
+pub mod porch;
+#[cfg(test)]
+mod porch_tests;
 mod stranger;
 mod watched;
 
@@ -26,19 +30,22 @@ use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use self::doorkeeper::{Doorkeeper, Ended, Visit};
 use self::handshakes::Handshakes;
 use self::inbound::{Form, Inbound};
 use self::outbound::Outbound;
+use self::porch::{Moves, Porch, Tasks};
 use self::stranger::Standing;
 pub(crate) use self::stranger::Undecided;
 use self::watched::{Seen, Watched};
@@ -109,9 +116,23 @@ impl Connection {
         self.ends.cut.notify_one();
     }
 
-    /// Somebody on it was let in: from here on it is read as fast as it comes.
-    pub fn let_in(&self) {
+    /// Somebody on it was let in: from here on it is read as fast as it comes, and served inside.
+    pub async fn let_in(&self) {
         self.standing.let_in();
+        if porch::is_here() && self.standing.is_known() {
+            // The next turn is inside.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_let_in(&self) -> bool {
+        self.standing.is_known()
+    }
+
+    /// Somebody on it takes more than they may: it is served on the porch for a moment, behind the others.
+    pub fn set_back(&self) {
+        self.standing.set_back();
     }
 
     /// Somebody on it is not who they say they are. Who is so again and again is heard no more.
@@ -144,6 +165,7 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub keeper: Arc<Doorkeeper>,
+    pub porch: Arc<Porch>,
     pub handshakes: Arc<Handshakes>,
     /// In force, now and after every change.
     pub limits: Arc<ArcSwap<Limits>>,
@@ -160,41 +182,60 @@ pub struct Port {
     /// Unset is in the clear.
     pub tls: Option<PortTls>,
     pub doors: Doors,
+    /// Whether callers have to say who they are; else nobody is a stranger.
+    pub asks: bool,
+    /// Where whoever was let in is served.
+    pub inside: Handle,
 }
 
 impl Port {
-    /// Serves until `drain` turns true and all connections are gone.
+    /// Serves until `drain` turns true and all connections are gone. To be run on the porch.
     pub async fn serve(self, mut drain: watch::Receiver<bool>) {
-        let Port { listener, grpc, http, connections_max, tls, doors } = self;
+        let Port { listener, grpc, http, connections_max, tls, doors, asks, inside } = self;
+        let Some(listener) = told_here(listener) else { return };
         let answers = Answers { grpc, http };
         let most = connections_max.saturating_add(LEAVING_MAX).min(Semaphore::MAX_PERMITS);
         let connections = Arc::new(Semaphore::new(most));
-        let mut builders = Builders::new(doors.limits.load_full());
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&listener, &connections, &doors.keeper) => accepted,
                 _ = drain.wait_for(|draining| *draining) => break,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let (limits, builder) = builders.of(&doors.limits);
+            let limits = doors.limits.load_full();
             // Whoever is not let in is closed without a word: that costs the least.
             let Ok(visit) = doors.keeper.admit(peer.ip(), &limits, Instant::now()) else {
                 let _ = stream.set_zero_linger();
                 continue;
             };
-            let serving =
-                Serving { visit, limits, builder, answers: answers.clone(), keeper: Arc::clone(&doors.keeper) };
+            let standing = Arc::new(Standing::default());
+            if !asks {
+                standing.let_in();
+            }
+            let porch = doors.porch.handle().clone();
+            let tasks = Tasks { standing: Arc::clone(&standing), porch, inside: inside.clone() };
+            let serving = Serving {
+                visit,
+                limits,
+                answers: answers.clone(),
+                keeper: Arc::clone(&doors.keeper),
+                tasks: tasks.clone(),
+            };
+            let connection = Connection { standing, ..Connection::from(peer) };
             let (tls, handshakes, drain) = (tls.clone(), Arc::clone(&doors.handshakes), drain.clone());
-            tokio::spawn(async move {
+            tasks.execute(async move {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, %peer, "TCP_NODELAY was not set");
                 }
                 match tls {
-                    None => serving.serve(stream, Connection::from(peer), drain, None).await,
+                    None => serving.serve(stream, connection, drain, None).await,
                     Some(tls) => {
                         if let Some((stream, identity)) = serving.shaken(&handshakes, &tls, stream, peer, &drain).await
                         {
-                            let connection = Connection { identity, ..Connection::from(peer) };
+                            let connection = Connection { identity, ..connection };
+                            if connection.identity.is_some() {
+                                connection.let_in().await;
+                            }
                             let standing = tls.enter(&connection);
                             let until = standing.as_ref().map(|(_, until)| *until);
                             serving.serve(stream, connection, drain, until).await;
@@ -212,25 +253,10 @@ impl Port {
     }
 }
 
-/// The library's settings, made again when the limits change.
-struct Builders {
-    limits: Arc<Limits>,
-    builder: Arc<auto::Builder<TokioExecutor>>,
-}
-
-impl Builders {
-    fn new(limits: Arc<Limits>) -> Builders {
-        let builder = Arc::new(builder(&limits));
-        Builders { limits, builder }
-    }
-
-    fn of(&mut self, limits: &ArcSwap<Limits>) -> (Arc<Limits>, Arc<auto::Builder<TokioExecutor>>) {
-        let now = limits.load();
-        if !Arc::ptr_eq(&now, &self.limits) {
-            *self = Builders::new(Arc::clone(&now));
-        }
-        (Arc::clone(&self.limits), Arc::clone(&self.builder))
-    }
+/// The listener, so that the thread that runs this is told of who comes.
+fn told_here(listener: TcpListener) -> Option<TcpListener> {
+    let moved = listener.into_std().and_then(TcpListener::from_std);
+    moved.inspect_err(|error| error!(%error, "a port is closed, because it cannot be listened on")).ok()
 }
 
 /// Who answers what on a port.
@@ -254,8 +280,8 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -299,9 +325,9 @@ async fn accept(
 struct Serving {
     visit: Visit,
     limits: Arc<Limits>,
-    builder: Arc<auto::Builder<TokioExecutor>>,
     answers: Answers,
     keeper: Arc<Doorkeeper>,
+    tasks: Tasks,
 }
 
 impl Serving {
@@ -329,14 +355,14 @@ impl Serving {
         }
     }
 
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    async fn serve<S: AsyncRead + AsyncWrite + Moves + Unpin + Send + 'static>(
         self,
         stream: S,
         connection: Connection,
         mut drain: watch::Receiver<bool>,
         until: Option<tokio::time::Instant>,
     ) {
-        let Serving { visit, limits, builder, answers, keeper } = self;
+        let Serving { visit, limits, answers, keeper, tasks } = self;
         let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
         let agent = connection.identity.as_ref().map(|agent| agent.key);
         if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
@@ -345,7 +371,6 @@ impl Serving {
         let standing = Arc::clone(&connection.standing);
         if agent.is_some() {
             visit.identified();
-            standing.let_in();
         }
         let of_stranger = Arc::clone(&standing);
         let seen = Arc::new(Seen::new(limits.streams_per_second, limits.resets_per_second));
@@ -369,7 +394,8 @@ impl Serving {
                 answer.map(|answer| answer.map(|body| Outbound::new(body, entered.pass_on())))
             }
         });
-        let watched = Watched { inner: stream, seen: Arc::clone(&seen), standing };
+        let watched = Watched::new(stream, Arc::clone(&seen), standing);
+        let builder = builder(&limits, tasks);
         let served = builder.serve_connection(TokioIo::new(watched), service);
         tokio::pin!(served);
         let mut watch = Watch::new(&limits, Instant::now());
@@ -518,8 +544,9 @@ mod tests {
         let answers = Answers { grpc: router.clone(), http: Some(router) };
         let (keeper, limits) = (Arc::new(Doorkeeper::new(16)), Arc::new(Limits::default()));
         let visit = keeper.admit(connection.peer.ip(), &limits, Instant::now()).unwrap();
-        let builder = Arc::new(builder(&limits));
-        let serving = Serving { visit, limits, builder, answers, keeper };
+        let (porch, inside) = (Handle::current(), Handle::current());
+        let tasks = Tasks { standing: Arc::clone(&connection.standing), porch, inside };
+        let serving = Serving { visit, limits, answers, keeper, tasks };
         let (drain, draining) = watch::channel(false);
         let served = connection.clone();
         tokio::spawn(serving.serve(ours, served, draining, until));

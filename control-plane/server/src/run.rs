@@ -33,6 +33,7 @@ use crate::limits::{Asker, FindAsker, OuterLayer, Rates, Remembers, WithinLayer}
 use crate::logging::Chain;
 use crate::net::doorkeeper::Doorkeeper;
 use crate::net::handshakes::Handshakes;
+use crate::net::porch::Porch;
 use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
@@ -287,6 +288,7 @@ impl Server {
         let doors = Doors {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
             handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
+            porch: Arc::new(Porch::start().map_err(RunError::Thread)?),
             limits: upkeep.limits(),
         };
         let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));
@@ -321,6 +323,8 @@ impl Server {
             ports.spawn(authorities.keep_recorded(draining.clone()));
         }
         announce(&config, tls.as_deref(), aggregator_at);
+        let porch = doors.porch.handle().clone();
+        let (asks, inside) = (mode == AccessMode::Enforced, tokio::runtime::Handle::current());
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         ports.spawn(Arc::clone(&gate).watch(draining.clone()));
@@ -330,11 +334,12 @@ impl Server {
         let http_api = http.clone();
         let api = (api_listener, api, Some(http), on(PortName::Api));
         for (listener, grpc, http, tls) in [api, (agent_listener, agents, None, on(PortName::Agents))] {
-            let grpc = gate.before_rpcs(grpc.routes().prepare().into_axum_router().layer(within.clone()));
-            let grpc = grpc.layer(outer.clone());
+            let grpc = grpc.routes().prepare().into_axum_router();
+            let grpc = gate.before_rpcs(grpc, outer.clone(), within.clone());
             let http = http.map(|http| http.layer(outer.clone()));
-            let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
-            ports.spawn(port.serve(draining.clone()));
+            let (doors, inside) = (doors.clone(), inside.clone());
+            let port = Port { listener, grpc, http, connections_max, tls, doors, asks, inside };
+            ports.spawn_on(port.serve(draining.clone()), &porch);
         }
         if let Some((listener, _)) = keda_listener {
             let demands = Arc::new(Demands::new(handle.clone(), config.keda.keda_warm_up));
@@ -363,8 +368,9 @@ impl Server {
             let http = gate.before_paths(Listener::Aggregator, http.layer(within));
             let tls = on(PortName::Aggregator).filter(|_| !aggregator_is_plain);
             let http = http.layer(outer.clone());
-            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
-            ports.spawn(port.serve(draining.clone()));
+            let port =
+                Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors, asks, inside };
+            ports.spawn_on(port.serve(draining.clone()), &porch);
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
         let keda_shown = keda_at.map(|at| at.to_string()).unwrap_or_default();

@@ -33,6 +33,7 @@ use super::refusal::{self, Refused};
 use super::view::{AccessView, KnownToken};
 use crate::driver::Handle;
 use crate::http::HttpError;
+use crate::limits::{OuterLayer, WithinLayer};
 use crate::metrics::{Exposition, Kind};
 use crate::net::{Connection, Undecided};
 use crate::secure::AccessMode;
@@ -96,9 +97,9 @@ impl Gate {
         self.access
     }
 
-    /// Puts the gate before RPCs.
-    pub fn before_rpcs(self: &Arc<Self>, router: Router) -> Router {
-        router.layer(from_fn_with_state(Arc::clone(self), rpc))
+    /// Puts the gate before RPCs, and the limits around it: all at once, for each layer of a router costs a request a few copies.
+    pub fn before_rpcs(self: &Arc<Self>, router: Router, outer: OuterLayer, within: WithinLayer) -> Router {
+        router.layer((outer, from_fn_with_state(Arc::clone(self), rpc), within))
     }
 
     /// Puts the gate before the paths of a listener.
@@ -283,7 +284,7 @@ async fn rpc(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Res
     };
     let (mut parts, body) = request.into_parts();
     let admitted = gate.admit(permission, &mut parts).await;
-    note(&mut parts, &admitted);
+    note(&mut parts, &admitted).await;
     match admitted {
         // Nobody can be turned away later who need not be known.
         Ok(Some(principal)) if is_stream && principal.kind != PrincipalKind::Local => {
@@ -304,18 +305,27 @@ async fn path(State((gate, listener)): State<(Arc<Gate>, Listener)>, request: Re
     };
     let (mut parts, body) = request.into_parts();
     let admitted = gate.admit(permission, &mut parts).await;
-    note(&mut parts, &admitted);
+    note(&mut parts, &admitted).await;
     match admitted {
+        // They are told apart by a secret or an address, once they are within.
+        Ok(None) if permission != Permission::Public => {
+            let connection = parts.extensions.get::<Connection>().cloned();
+            let answer = next.run(Request::from_parts(parts, body)).await;
+            if let Some(connection) = connection.filter(|_| answer.status().is_success()) {
+                connection.let_in().await;
+            }
+            answer
+        }
         Ok(_) => next.run(Request::from_parts(parts, body)).await,
         Err(status) => refused(status),
     }
 }
 
 /// It is decided whether the request is let in; where it is known who makes it, so is the connection.
-fn note(request: &mut Parts, admitted: &Result<Option<Arc<Principal>>, Status>) {
+async fn note(request: &mut Parts, admitted: &Result<Option<Arc<Principal>>, Status>) {
     request.extensions.remove::<Undecided>();
     if let (Ok(Some(_)), Some(connection)) = (admitted, request.extensions.get::<Connection>()) {
-        connection.let_in();
+        connection.let_in().await;
     }
 }
 

@@ -70,28 +70,23 @@ where
             return Box::pin(self.inner.call(request));
         };
         let from = connection.peer.ip();
+        let by_grpc = asks_by_grpc(request.headers());
         let refused = match self.rates.address(from) {
             Err(refusal) => Some(refusal),
-            // A signature takes long to check, a token is found at once.
-            Ok(()) => {
-                let paced = self.rates.failures.paced(from);
-                // Who was let in a while ago is not kept out by others at the same address.
-                let paced = paced.filter(|_| {
-                    costly(request.headers()).is_some_and(|token| !token.is_some_and(|token| (self.remembers)(token)))
-                });
-                paced.map(|retry| {
+            // A signature takes long to check, a token is found at once; and who was let in a while ago is not kept out by others
+            // at the same address.
+            Ok(()) => costly(request.headers())
+                .filter(|token| !token.is_some_and(|token| (self.remembers)(token)))
+                .and_then(|_| self.rates.failures.paced(from))
+                .map(|retry| {
                     connection.refuse();
                     let _ = self.rates.failed(from, Why::Paced);
                     self.rates.paced(retry)
-                })
-            }
+                }),
         };
         if let Some(refusal) = refused {
-            let answer = refusal.response(request.headers());
-            return Box::pin(std::future::ready(Ok(answer)));
+            return Box::pin(std::future::ready(Ok(refusal.response(by_grpc))));
         }
-        let by_grpc = asks_by_grpc(request.headers());
-        let like = header_of(&request);
         let (rates, answered) = (Arc::clone(&self.rates), self.inner.call(request));
         Box::pin(async move {
             let answer = answered.await?;
@@ -101,17 +96,11 @@ where
                 Ok(()) => answer,
                 Err(refusal) => {
                     connection.dismiss();
-                    refusal.last_response(&like)
+                    refusal.last_response(by_grpc)
                 }
             })
         })
     }
-}
-
-/// The one header that decides how a refusal looks.
-fn header_of(request: &Request<Body>) -> http::HeaderMap {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    kind.map(|kind| (header::CONTENT_TYPE, kind.clone())).into_iter().collect()
 }
 
 /// The credential, where it is one that takes long to look at: all but API tokens, which are found by their hash. Its text is unset
@@ -183,7 +172,11 @@ where
         let taken = self.rates.principal(&principal);
         let taken = taken.and_then(|()| self.rates.tenant(&tenant, What::Requests, requests_per_second));
         if let Err(refusal) = taken {
-            let answer = refusal.response(request.headers());
+            // What it costs to refuse the next ones is not taken from others.
+            if let Some(connection) = request.extensions().get::<Connection>() {
+                connection.set_back();
+            }
+            let answer = refusal.response(asks_by_grpc(request.headers()));
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let rates = Arc::clone(&self.rates);
@@ -327,6 +320,28 @@ mod tests {
             assert_eq!(code(&rates, "10.0.0.1", "good").await, if number < 10 { 200 } else { 429 });
         }
         assert_eq!(code(&rates, "10.0.0.2", "good").await, 200);
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_at_a_limit_stands_back() {
+        let rates = rates(Limits { requests_per_principal: 1, ..Limits::default() });
+        let asker = Asker {
+            principal: "token:1".into(),
+            tenant: TenantName::default_tenant(),
+            requests_per_second: None,
+            alone: false,
+        };
+        let find: FindAsker = Arc::new(move |_| Some(asker.clone()));
+        let mut codes = Vec::new();
+        for _ in 0..3 {
+            let request = request("10.0.0.1", "good", b"");
+            let connection = request.extensions().get::<Connection>().unwrap().clone();
+            connection.let_in().await;
+            let within = WithinLayer { rates: Arc::clone(&rates), find: Arc::clone(&find) };
+            let answer = within.layer(tower::service_fn(service)).oneshot(request).await.unwrap();
+            codes.push((answer.status().as_u16(), connection.is_let_in()));
+        }
+        assert_eq!(codes, [(200, true), (200, true), (429, false)]);
     }
 
     #[tokio::test]

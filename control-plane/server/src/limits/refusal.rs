@@ -42,11 +42,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// As an answer to a request with these headers.
+    /// As an answer to a request, of gRPC or not.
     #[must_use]
-    pub fn response(&self, request: &HeaderMap) -> Response {
+    pub fn response(&self, by_grpc: bool) -> Response {
         let status = status::at_limit(self);
-        if is_grpc(request) {
+        if by_grpc {
             return tonic::Status::from(status).into_http();
         }
         HttpError::new(status).into_response()
@@ -54,9 +54,9 @@ impl Refusal {
 
     /// As [`Self::response`], and the connection ends with it where it is one of HTTP/1.
     #[must_use]
-    pub fn last_response(&self, request: &HeaderMap) -> Response {
-        let mut response = self.response(request);
-        if !is_grpc(request) {
+    pub fn last_response(&self, by_grpc: bool) -> Response {
+        let mut response = self.response(by_grpc);
+        if !by_grpc {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -85,12 +85,11 @@ mod tests {
 
     #[test]
     fn both_kinds_of_callers_are_told_when_to_try_again() {
-        let http = refusal().last_response(&HeaderMap::new());
+        let http = refusal().last_response(false);
         assert_eq!((http.status().as_u16(), &http.headers()["retry-after"]), (429, &HeaderValue::from_static("2")));
         assert_eq!(http.headers()["connection"], "close");
 
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
-        let grpc = refusal().response(&headers);
+        let grpc = refusal().response(true);
         let status = tonic::Status::from_header_map(grpc.headers()).unwrap();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         let status = Status::from(&status);

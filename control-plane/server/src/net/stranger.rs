@@ -4,6 +4,8 @@
 //! ```text
 //!             let in
 //!  Stranger ----------> Known
+//!     |   ^               |  refused at a limit
+//!     |   +---------------+  for a second
 //!     |  refused too often
 //!     +-----------------------> read no more, and cut when its answers had time to leave
 //! ```
@@ -13,11 +15,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// Bytes of a stranger that are read at a time: a few requests of usual size.
 pub(super) const PART: usize = 2048;
 /// Refusals on one connection after which it is cut.
 const REFUSED_MAX: u32 = 16;
+/// How long whoever takes more than they may stands with the strangers.
+const BACK_TIME: Duration = Duration::from_secs(1);
 
 /// How a connection stands.
 #[derive(Debug, Default)]
@@ -27,6 +32,7 @@ pub(super) struct Standing {
     undecided: AtomicU32,
     refused: AtomicU32,
     reader: Mutex<Option<Waker>>,
+    back: Mutex<Option<Instant>>,
 }
 
 impl Standing {
@@ -36,9 +42,22 @@ impl Standing {
 
     /// Somebody on it was let in.
     pub(super) fn let_in(&self) {
+        if self.is_known() {
+            return;
+        }
+        let back = *self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        if back.is_some_and(|since| since.elapsed() < BACK_TIME) {
+            return;
+        }
         if !self.known.swap(true, Ordering::AcqRel) {
             self.wake();
         }
+    }
+
+    /// Somebody on it takes more than they may: for a moment it stands as if nobody had been let in.
+    pub(super) fn set_back(&self) {
+        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.known.store(false, Ordering::Release);
     }
 
     /// Somebody on it was refused; true when that was once too often: it is read no more.
@@ -136,6 +155,18 @@ mod tests {
         standing.let_in();
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(standing.poll_read(&mut context).is_ready() && Undecided::begin(&standing).is_none());
+    }
+
+    #[test]
+    fn who_takes_more_than_they_may_stands_back_for_a_moment() {
+        let standing = Standing::default();
+        standing.let_in();
+        standing.set_back();
+        standing.let_in();
+        assert!(!standing.is_known());
+        *standing.back.lock().unwrap() = Instant::now().checked_sub(BACK_TIME);
+        standing.let_in();
+        assert!(standing.is_known());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Flood, Frames};
+use super::porch::{self, Moves};
 use super::stranger::{PART, Standing};
 
 /// What was seen on a connection.
@@ -46,38 +47,58 @@ impl Seen {
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
-    pub(super) inner: S,
-    pub(super) seen: Arc<Seen>,
-    pub(super) standing: Arc<Standing>,
+    inner: S,
+    seen: Arc<Seen>,
+    standing: Arc<Standing>,
+    /// Whether the porch is told of what comes, or the inside.
+    on_porch: bool,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: Moves> Watched<S> {
+    /// A socket that was accepted on the porch.
+    pub(super) fn new(inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
+        Watched { inner, seen, standing, on_porch: true }
+    }
+}
+
+impl<S: Moves + Unpin> Watched<S> {
+    /// For every use: nobody waits for a thread that serves the connection no longer.
+    fn inner(&mut self) -> Pin<&mut S> {
+        if self.on_porch != porch::is_here() {
+            self.inner.come_here();
+            self.on_porch = !self.on_porch;
+        }
+        Pin::new(&mut self.inner)
+    }
+}
+
+impl<S: AsyncRead + Moves + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.standing.is_known() {
             std::task::ready!(self.standing.poll_read(context));
             let mut part = [0; PART];
             let mut part = ReadBuf::new(&mut part[..PART.min(into.remaining())]);
-            std::task::ready!(Pin::new(&mut self.inner).poll_read(context, &mut part))?;
+            std::task::ready!(self.inner().poll_read(context, &mut part))?;
             into.put_slice(part.filled());
             return Poll::Ready(self.seen.see(part.filled()));
         }
         let before = into.filled().len();
-        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, into))?;
+        std::task::ready!(self.inner().poll_read(context, into))?;
         Poll::Ready(self.seen.see(into.filled().get(before..).unwrap_or_default()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Moves + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        self.inner().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.inner().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        self.inner().poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -85,7 +106,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+        self.inner().poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,0 +1,120 @@
+//! A port whose callers have to say who they are: who serves them.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::get;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt as _;
+
+use super::doorkeeper::Doorkeeper;
+use super::handshakes::Handshakes;
+use super::porch::{self, Porch};
+use super::*;
+
+/// Says where it runs.
+fn place() -> &'static str {
+    if porch::is_here() { "porch" } else { "inside" }
+}
+
+/// Says where it is read, a part for each time it is asked to go on.
+fn places(parts: mpsc::UnboundedReceiver<()>) -> Body {
+    let parts = tokio_stream::wrappers::UnboundedReceiverStream::new(parts);
+    Body::from_stream(parts.map(|()| Ok::<_, std::io::Error>(place())))
+}
+
+/// Lets in whoever shows anything.
+async fn lets_in(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(http::header::AUTHORIZATION) {
+        request.extensions().get::<Connection>().unwrap().let_in().await;
+    }
+    next.run(request).await
+}
+
+struct Served {
+    at: SocketAddr,
+    /// Has the answer at `/places` go on.
+    go_on: mpsc::UnboundedSender<()>,
+    _drain: watch::Sender<bool>,
+}
+
+async fn serve(asks: bool) -> Served {
+    let (go_on, parts) = mpsc::unbounded_channel();
+    let parts = Arc::new(std::sync::Mutex::new(Some(parts)));
+    let router = Router::new()
+        .route("/", get(async || place()))
+        .route("/places", get(move || std::future::ready(places(parts.lock().unwrap().take().unwrap()))))
+        .layer(from_fn(lets_in));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let porch = Arc::new(Porch::start().unwrap());
+    let doors = Doors {
+        keeper: Arc::new(Doorkeeper::new(16)),
+        handshakes: Arc::new(Handshakes::start().unwrap()),
+        porch: Arc::clone(&porch),
+        limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
+    };
+    let (grpc, http) = (router.clone(), Some(router));
+    let port = Port { listener, grpc, http, connections_max: 16, tls: None, doors, asks, inside: Handle::current() };
+    let (drain, draining) = watch::channel(false);
+    porch.handle().spawn(port.serve(draining));
+    Served { at, go_on, _drain: drain }
+}
+
+fn ask(path: &str, shows: bool) -> http::Request<Empty<bytes::Bytes>> {
+    let mut request = http::Request::get(format!("http://mindos{path}")).header("host", "mindos");
+    if shows {
+        request = request.header("authorization", "Bearer x");
+    }
+    request.body(Empty::new()).unwrap()
+}
+
+async fn text(answer: Response<hyper::body::Incoming>) -> String {
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn strangers_are_served_on_the_porch_and_who_was_let_in_inside() {
+    let served = serve(true).await;
+    let stream = TcpStream::connect(served.at).await.unwrap();
+    let (mut one, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let stream = TcpStream::connect(served.at).await.unwrap();
+    let (mut two, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (shows, expected) in [(false, "porch"), (true, "inside"), (false, "inside")] {
+        assert_eq!(text(one.send_request(ask("/", shows)).await.unwrap()).await, expected, "HTTP/1.1, {shows}");
+        assert_eq!(text(two.send_request(ask("/", shows)).await.unwrap()).await, expected, "HTTP/2, {shows}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_goes_on_for_long_does_so_inside() {
+    let served = serve(true).await;
+    let stream = TcpStream::connect(served.at).await.unwrap();
+    let (mut two, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut answer = two.send_request(ask("/places", true)).await.unwrap().into_body();
+    for _ in 0..3 {
+        served.go_on.send(()).unwrap();
+        let part = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(part, "inside");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_is_asked_nobody_is_a_stranger() {
+    let served = serve(false).await;
+    let stream = TcpStream::connect(served.at).await.unwrap();
+    let (mut one, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(text(one.send_request(ask("/", false)).await.unwrap()).await, "inside");
+}
