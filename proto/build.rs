@@ -12,8 +12,8 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 /// Areas of the API, each with one version.
-const AREAS: [&str; 14] = [
-    "access", "agent", "blob", "budget", "delivery", "effect", "event", "fleet", "identity", "journal", "ledger",
+const AREAS: [&str; 15] = [
+    "access", "agent", "blob", "budget", "cluster", "delivery", "effect", "event", "fleet", "identity", "journal", "ledger",
     "replay", "route", "task",
 ];
 
