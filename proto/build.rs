@@ -13,8 +13,8 @@ use prost_types::FileDescriptorSet;
 
 /// Areas of the API, each with one version.
 const AREAS: [&str; 15] = [
-    "access", "agent", "blob", "budget", "cluster", "delivery", "effect", "event", "fleet", "identity", "journal", "ledger",
-    "replay", "route", "task",
+    "access", "agent", "blob", "budget", "cluster", "delivery", "effect", "event", "fleet", "identity", "journal",
+    "ledger", "replay", "route", "task",
 ];
 
 /// Messages that the server reads or writes without decoding the CloudEvents within, and what stands for them.
