@@ -13,7 +13,7 @@ use crate::access::{AccessError, Identity, JoinRefused, TokenId};
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
 pub use crate::effect::{Earlier, EffectView};
-use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
+use crate::input::{NewEvent, PodName, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
 
@@ -370,6 +370,7 @@ pub struct InstanceView {
     pub key: Arc<InstanceKey>,
     pub boot: BootId,
     pub version: Arc<str>,
+    pub pod: PodName,
     pub state: InstanceState,
     pub since: Timestamp,
     pub holds: Holds,
