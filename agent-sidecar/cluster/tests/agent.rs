@@ -35,7 +35,7 @@ struct Args {
 }
 
 /// A general that answers when it is told to, and remembers what it was asked.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Fake {
     asked: Arc<Mutex<Vec<Value>>>,
     may_answer: Arc<tokio::sync::Semaphore>,

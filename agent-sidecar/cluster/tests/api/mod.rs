@@ -135,7 +135,7 @@ impl Api {
             let from = query
                 .split('&')
                 .find_map(|pair| pair.strip_prefix("resourceVersion="))
-                .and_then(|from| from.parse().ok());
+                .and_then(|from| from.parse::<u64>().ok());
             return Ok(match from {
                 Some(from) if from == state.version => self.watch(kind, selector),
                 // What came in between is not kept.
