@@ -38,6 +38,12 @@ pub enum Part {
     Kubelet,
 }
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 impl Part {
     fn name(self) -> &'static str {
         match self {
@@ -52,7 +58,6 @@ impl Part {
 }
 
 /// A cluster that runs.
-#[derive(Debug)]
 pub struct Cluster {
     name: String,
     folder: PathBuf,
