@@ -1,4 +1,4 @@
-//! Generals that serve HTTP: `POST /process`, `GET /ready`.
+//! Generals that serve HTTP: `POST /process`, `GET /ready`, or the same at other paths.
 //!
 //! | answer | outcome |
 //! |---|---|
@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -86,11 +87,11 @@ struct GeneralInfo<'a> {
 }
 
 impl Http {
-    pub(crate) fn new(base: &Uri, about: About) -> Http {
-        let at = |path: &'static str| {
+    pub(crate) fn new(base: &Uri, process: PathAndQuery, ready: PathAndQuery, about: About) -> Http {
+        let at = |path: PathAndQuery| {
             let mut parts = base.clone().into_parts();
-            parts.path_and_query = Some(http::uri::PathAndQuery::from_static(path));
-            Uri::from_parts(parts).expect("a checked address and a fixed path")
+            parts.path_and_query = Some(path);
+            Uri::from_parts(parts).expect("a checked address and a checked path")
         };
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -99,14 +100,7 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .build(connector);
-        Http {
-            client,
-            process: at("/process"),
-            ready: at("/ready"),
-            about,
-            clock: Clock::start(),
-            limits: Mutex::default(),
-        }
+        Http { client, process: at(process), ready: at(ready), about, clock: Clock::start(), limits: Mutex::default() }
     }
 
     pub(crate) async fn ready(&self) -> bool {
