@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Run a sidecar: one agent beside one or more generals.
     #[command(after_help = SIDECAR_EXAMPLES)]
     Sidecar(Box<run::SidecarArgs>),
+    /// Run the injector: it gives pods of Kubernetes that are generals their sidecars, when they are made.
+    #[command(after_help = mindos_control_plane::injector::EXAMPLES)]
+    Injector(Box<mindos_control_plane::injector::InjectorArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
     General(Box<mindos_generals::options::Options>),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/ready` | 200, or 503 with what is wrong |
 //! | `/live` | 200 for as long as the process answers |
-//! | `/drain` | for whoever has the token, in the header `mindos-drain`: 200 when nothing runs any more |
+//! | `/drain` | for whoever has the token, in the header `mindos-drain` or as a second part of the path: 200 when nothing runs any more |
 
 use std::convert::Infallible;
 use std::io;
@@ -94,8 +94,12 @@ impl Answers {
     }
 
     async fn to(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        if request.uri().path() == "/drain" && self.drains.are_offered() {
-            let presented = request.headers().get(DRAIN_HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let by_path =
+            request.uri().path().strip_prefix("/drain").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        if let Some(by_path) = by_path.filter(|_| self.drains.are_offered()) {
+            // Kubelets before 1.25 send no headers along.
+            let by_header = request.headers().get(DRAIN_HEADER).map(http::HeaderValue::as_bytes);
+            let presented = by_header.unwrap_or(by_path.trim_start_matches('/').as_bytes());
             return match request.method() {
                 _ if !self.drains.may_ask(presented) => said(StatusCode::FORBIDDEN, r#"{"drained":false}"#),
                 // Kubernetes asks with GET.

@@ -93,14 +93,14 @@ async fn free_port() -> u16 {
 }
 
 /// Status of a request for a drain.
-async fn ask(port: u16, token: &str) -> u16 {
+async fn ask(port: u16, path: &str, token: &str) -> u16 {
     let mut socket = loop {
         match TcpStream::connect(("127.0.0.1", port)).await {
             Ok(socket) => break socket,
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    let request = format!("GET /drain HTTP/1.1\r\nhost: x\r\nmindos-drain: {token}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{token}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
@@ -119,9 +119,13 @@ async fn who_stops_the_general_is_kept_until_its_work_is_done_and_settled() {
     session.granted().await;
     session.send(assign("d1.1", 1, "sec", Event::new("s", "e", "t").json("{}").into_message()));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(ask(port, "another").await, 403);
+    for (path, header) in
+        [("/drain", ""), ("/drain/", ""), ("/drain/another", ""), ("/drain", "mindos-drain: another\r\n")]
+    {
+        assert_eq!(ask(port, path, header).await, 403, "{path} {header}");
+    }
 
-    let asked = tokio::spawn(async move { ask(port, TOKEN).await });
+    let asked = tokio::spawn(async move { ask(port, "/drain", &format!("mindos-drain: {TOKEN}\r\n")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!asked.is_finished(), "it was answered while work ran");
     lets.notify_waiters();
@@ -131,6 +135,7 @@ async fn who_stops_the_general_is_kept_until_its_work_is_done_and_settled() {
     assert!(!asked.is_finished(), "it was answered before the result was settled");
     session.settle("d1.1", 1);
     assert_eq!(timeout(LONG, asked).await.unwrap().unwrap(), 200);
+    assert_eq!(ask(port, &format!("/drain/{TOKEN}"), "").await, 200, "as kubelets ask that send no headers");
 
     assert!(sidecar.0.try_wait().unwrap().is_none(), "it waits for SIGTERM");
     sidecar.terminate();

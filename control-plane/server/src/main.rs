@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use mindos_control_plane::config::Config;
+use mindos_control_plane::injector::{self, InjectorArgs};
 use mindos_control_plane::{logging, run};
 
 #[global_allocator]
@@ -12,13 +13,34 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Takes durable events in and gives fenced work out to generals.
 #[derive(Debug, Parser)]
-#[command(name = "mindos-control-plane", version)]
+#[command(
+    name = "mindos-control-plane",
+    version,
+    after_help = "`mindos-control-plane injector --help` is another program in this one: it gives pods of Kubernetes their sidecars."
+)]
 struct Command {
     #[command(flatten)]
     config: Config,
 }
 
+/// Gives pods of Kubernetes that are generals their sidecars, when they are made.
+#[derive(Debug, Parser)]
+#[command(name = "mindos-control-plane injector", version, after_help = injector::EXAMPLES)]
+struct InjectorCommand {
+    #[command(flatten)]
+    args: InjectorArgs,
+}
+
+/// The word that chooses the other program.
+const INJECTOR: &str = "injector";
+
 fn main() -> anyhow::Result<ExitCode> {
+    // Not a subcommand of the parser: it would take the settings of a control plane along.
+    if std::env::args_os().nth(1).is_some_and(|word| word == INJECTOR) {
+        let InjectorCommand { args } = InjectorCommand::parse_from(std::env::args_os().skip(1));
+        injector::run_until_signal(args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let Command { config } = Command::parse();
     logging::init(config.log_format, &config.log).context("logging did not start")?;
     Ok(run::report(run::run_until_signal(config)))
