@@ -16,7 +16,7 @@ use crate::config::{Config, ConfigError, GeneralSpec, Label, MetricsUrl, Target,
 use crate::drain::{Drains, RESUME};
 use crate::general::{About, Adapter, Reached};
 use crate::gone::Watched;
-use crate::http_adapter::Http;
+use crate::http_adapter::{Http, HttpClient};
 use crate::joining::{JoiningConfig, JoiningError, Surroundings};
 use crate::model_metrics::Scraper;
 use crate::ready::{self, Answers};
@@ -133,7 +133,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
 fn adapter(general: &GeneralSpec, about: About, scraper: Option<Arc<Scraper>>) -> (GeneralConfig, Adapter) {
     let GeneralSpec { name, ty, slots, labels, target } = general.clone();
     let reached = match target {
-        Target::Http { base, process, ready } => Reached::Http(Box::new(Http::new(&base, process, ready, about))),
+        Target::Http { base, process, ready } => {
+            Reached::Http(Box::new(Http::new(HttpClient::default(), &base, about).at(process, ready)))
+        }
         Target::Command(command) => Reached::Command(Command::new(command, about)),
     };
     (GeneralConfig { name, ty, labels, slots }, Adapter { reached, scraper })

@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_oldest_idle_one_gives_way_and_none_at_work() {
         let connections = Connections::new(2);
         let (done, ended) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
@@ -135,15 +135,15 @@ mod tests {
         };
         for (number, works) in [(1, true), (10, false)] {
             assert!(open(number, works));
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(open(100, true), "an idle one gives way");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(ended.load(Ordering::SeqCst), 10);
         assert!(!open(1000, false), "all are at work");
         assert_eq!((ended.load(Ordering::SeqCst), connections.count()), (1010, 2));
         done.notify_waiters();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(open(2000, false));
     }
 }
