@@ -68,6 +68,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::ControlPlane(args) => commands::run::control_plane(*args),
         Command::Sidecar(args) => commands::run::sidecar(*args),
         Command::ClusterAgent(args) => commands::run::cluster_agent(*args),
+        Command::Injector(args) => commands::run::injector(*args),
         Command::General(args) => {
             mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
         }

@@ -77,6 +77,9 @@ pub(crate) enum Command {
     /// Run the agent of a whole cluster: it finds generals that have no sidecar and brings them their work.
     #[command(after_help = mindos_cluster_agent::config::EXAMPLES)]
     ClusterAgent(Box<run::ClusterAgentArgs>),
+    /// Run the injector: it gives pods of Kubernetes that are generals their sidecars, when they are made.
+    #[command(after_help = mindos_control_plane::injector::EXAMPLES)]
+    Injector(Box<mindos_control_plane::injector::InjectorArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
     General(Box<mindos_generals::options::Options>),

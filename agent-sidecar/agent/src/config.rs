@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use crate::joining::JoiningConfig;
 use http::Uri;
+use http::uri::PathAndQuery;
 use mindos_sdk::model::{ClusterName, GeneralName, GeneralType, InstanceId, NameError, Region};
+
+/// Characters of a path of a general.
+const PATH_MAX: usize = 256;
 
 /// Settings of a sidecar.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +44,8 @@ pub struct Config {
     pub pod: String,
 
     /// A general: `name=N,type=T,slots=4,label.K=V,url=http://host:port`, or instead of the url `command=C` as the last item. May
-    /// be given several times; in the variable one on each line. The name is by default the type, the slots are 1
+    /// be given several times; in the variable one on each line. The name is by default the type, the slots are 1. With a url
+    /// `process=/path` and `ready=/path` say where it takes work and says that it is ready, instead of /process and /ready
     #[arg(
         long = "general",
         env = "MINDOS_GENERALS",
@@ -69,6 +74,15 @@ pub struct Config {
     #[arg(long, env = "MINDOS_GIVE_REPOSITORY_ACCESS")]
     pub repository_access: bool,
 
+    /// End by itself when all generals, having taken connections, have taken none for this long, in seconds. For pods that end, such as those
+    /// of Jobs, where this runs as a plain container [default: only SIGTERM ends it]
+    #[arg(long, env = "MINDOS_END_WITH_GENERAL", value_name = "SECONDS", value_parser = seconds)]
+    pub end_with_general: Option<Duration>,
+
+    /// With --end-with-general, how long generals may take until they take connections for the first time, in seconds
+    #[arg(long, env = "MINDOS_GENERAL_START_MAX", value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub general_start_max: Duration,
+
     #[command(flatten)]
     pub joining: JoiningConfig,
 }
@@ -90,8 +104,8 @@ pub struct GeneralSpec {
 /// How a general is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// `POST <url>/process`, and `GET <url>/ready` before.
-    Http(Uri),
+    /// `POST <base>/process`, and `GET <base>/ready` before, unless other paths are given.
+    Http { base: Uri, process: PathAndQuery, ready: PathAndQuery },
     /// `sh -c <command>` with the event on standard input.
     Command(String),
 }
@@ -105,7 +119,9 @@ pub struct Label(pub String, pub String);
 pub enum ConfigError {
     #[error("`{0}` is not a label: expected KEY=VALUE")]
     Label(String),
-    #[error("`{0}` in a general's specification: expected name=, type=, slots=, label.<key>=, url= or command=")]
+    #[error(
+        "`{0}` in a general's specification: expected name=, type=, slots=, label.<key>=, process=, ready=, url= or command="
+    )]
     Item(String),
     #[error(transparent)]
     Name(#[from] NameError),
@@ -117,6 +133,12 @@ pub enum ConfigError {
     MetricsUrl(String),
     #[error("a general needs a name or a type")]
     Nameless,
+    #[error("`{0}` as a path of a general: expected one that begins with /, of at most 256 characters")]
+    Path(String),
+    #[error("general {0} is a command: process= and ready= are for those with url=")]
+    Paths(GeneralName),
+    #[error("--end-with-general is for generals with url=, and general {0} is a command")]
+    NeverGone(GeneralName),
     #[error("general {0} needs either url= or command=")]
     Target(GeneralName),
     #[error("the host's name is not to be had: give --instance")]
@@ -156,12 +178,13 @@ impl FromStr for GeneralSpec {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<GeneralSpec, ConfigError> {
-        let (mut name, mut ty, mut slots, mut labels, mut target) = (None, None, 1, BTreeMap::new(), None);
+        let (mut name, mut ty, mut slots, mut labels) = (None, None, 1, BTreeMap::new());
+        let (mut base, mut command, mut process, mut ready) = (None, None, None, None);
         let mut rest = text;
         while !rest.is_empty() {
             // A command may hold commas, so it takes all that is left.
-            if let Some(command) = rest.strip_prefix("command=") {
-                target = Some(Target::Command(command.to_owned()));
+            if let Some(text) = rest.strip_prefix("command=") {
+                command = Some(text.to_owned());
                 break;
             }
             let (item, after) = rest.split_once(',').unwrap_or((rest, ""));
@@ -174,7 +197,9 @@ impl FromStr for GeneralSpec {
                     let number = value.parse().ok().filter(|slots| (1..=10_000).contains(slots));
                     slots = number.ok_or_else(|| ConfigError::Slots(value.to_owned()))?;
                 }
-                "url" => target = Some(Target::Http(address(value)?)),
+                "url" => base = Some(address(value)?),
+                "process" => process = Some(path(value)?),
+                "ready" => ready = Some(path(value)?),
                 _ => match key.strip_prefix("label.").filter(|label| !label.is_empty()) {
                     Some(label) => {
                         labels.insert(label.to_owned(), value.to_owned());
@@ -192,10 +217,17 @@ impl FromStr for GeneralSpec {
             (None, Some(ty)) => (GeneralName::new(ty.as_str())?, ty),
             (None, None) => return Err(ConfigError::Nameless),
         };
-        match target {
-            Some(target) => Ok(GeneralSpec { name, ty, slots, labels, target }),
-            None => Err(ConfigError::Target(name)),
-        }
+        let target = match (command, base) {
+            (Some(_), _) if process.is_some() || ready.is_some() => return Err(ConfigError::Paths(name)),
+            (Some(command), _) => Target::Command(command),
+            (None, Some(base)) => Target::Http {
+                base,
+                process: process.unwrap_or(PathAndQuery::from_static("/process")),
+                ready: ready.unwrap_or(PathAndQuery::from_static("/ready")),
+            },
+            (None, None) => return Err(ConfigError::Target(name)),
+        };
+        Ok(GeneralSpec { name, ty, slots, labels, target })
     }
 }
 
@@ -206,6 +238,15 @@ fn address(text: &str) -> Result<Uri, ConfigError> {
         (Some("http"), Some(_), "" | "/", None) => Ok(uri),
         _ => Err(refused()),
     }
+}
+
+/// A path of a general.
+fn path(text: &str) -> Result<PathAndQuery, ConfigError> {
+    let refused = || ConfigError::Path(text.chars().take(256).collect());
+    if !text.starts_with('/') || text.len() > PATH_MAX {
+        return Err(refused());
+    }
+    text.parse().map_err(|_| refused())
 }
 
 /// A number of seconds, as options give it.
@@ -239,7 +280,13 @@ mod tests {
             "name=sec-1,type=security-general,slots=4,label.tier=gold,url=http://127.0.0.1:8080/".parse().unwrap();
         assert_eq!((spec.name.as_str(), spec.ty.as_str(), spec.slots), ("sec-1", "security-general", 4));
         assert_eq!(spec.labels["tier"], "gold");
-        assert_eq!(spec.target, Target::Http(Uri::from_static("http://127.0.0.1:8080")));
+        let base = Uri::from_static("http://127.0.0.1:8080");
+        let (process, ready) = (PathAndQuery::from_static("/process"), PathAndQuery::from_static("/ready"));
+        assert_eq!(spec.target, Target::Http { base: base.clone(), process, ready });
+
+        let spec: GeneralSpec = "name=a,ready=/healthz?x=1,process=/v1/work,url=http://127.0.0.1:8080".parse().unwrap();
+        let (process, ready) = (PathAndQuery::from_static("/v1/work"), PathAndQuery::from_static("/healthz?x=1"));
+        assert_eq!(spec.target, Target::Http { base, process, ready });
     }
 
     #[test]
@@ -268,6 +315,9 @@ mod tests {
         assert!(refused("name=a,slots=0,url=http://h:1").contains("slots=0"));
         assert!(refused("name=a,colour=red,url=http://h:1").contains("colour=red"));
         assert!(refused("name=A b,url=http://h:1").contains("A b"));
+        assert!(refused("name=a,ready=healthz,url=http://h:1").contains("begins with /"));
+        assert!(refused("name=a,ready=/a b,url=http://h:1").contains("`/a b`"));
+        assert!(refused("name=a,ready=/,command=true").contains("is a command"));
         for url in ["h:1", "ftp://h", "http://h/path", "http://h?x=1"] {
             assert!(refused(&format!("name=a,url={url}")).contains("expected http://"), "{url}");
         }

@@ -1,4 +1,4 @@
-//! Generals that serve HTTP: `POST /process`, `GET /ready`, and where that is not known `GET /health`.
+//! Generals that serve HTTP: `POST /process`, `GET /ready`, and where that is not known `GET /health`; or the first two at other paths.
 //!
 //! | answer | outcome |
 //! |---|---|
@@ -23,6 +23,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -118,6 +119,12 @@ struct GeneralInfo<'a> {
     mode: &'a str,
 }
 
+fn with_path(base: &Uri, path: PathAndQuery) -> Uri {
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).expect("a checked address and a checked path")
+}
+
 impl Http {
     /// A general at `base`, which is `http://<host>:<port>`.
     ///
@@ -125,11 +132,7 @@ impl Http {
     /// When `base` is no such address.
     #[must_use]
     pub fn new(client: HttpClient, base: &Uri, about: About) -> Http {
-        let at = |path: &'static str| {
-            let mut parts = base.clone().into_parts();
-            parts.path_and_query = Some(http::uri::PathAndQuery::from_static(path));
-            Uri::from_parts(parts).expect("a checked address and a fixed path")
-        };
+        let at = |path| with_path(base, PathAndQuery::from_static(path));
         Http {
             client,
             process: at("/process"),
@@ -139,6 +142,12 @@ impl Http {
             clock: Clock::start(),
             limits: Mutex::default(),
         }
+    }
+
+    /// The same with other paths for work and for whether it may come.
+    #[must_use]
+    pub(crate) fn at(self, process: PathAndQuery, ready: PathAndQuery) -> Http {
+        Http { process: with_path(&self.process, process), ready: with_path(&self.ready, ready), ..self }
     }
 
     /// Whether work may come.

@@ -39,7 +39,8 @@ pub struct JoiningConfig {
     #[arg(long, env = "MINDOS_IDENTITY_DIR", value_name = "DIR")]
     pub identity_dir: Option<PathBuf>,
 
-    /// Answer GET /ready here: 200 when this sidecar may do its work, 503 and why when not
+    /// Answer GET /ready here: 200 when this sidecar may do its work, 503 and why when not. With MINDOS_DRAIN_TOKEN set, /drain as
+    /// well: it answers when all work is finished or handed back
     #[arg(long, env = "MINDOS_READY_LISTEN", value_name = "ADDR:PORT")]
     pub ready_listen: Option<SocketAddr>,
 }
@@ -55,6 +56,8 @@ pub struct Surroundings {
     pub join_token: Option<Secret>,
     /// `SPIFFE_ENDPOINT_SOCKET`.
     pub spiffe: Option<String>,
+    /// `MINDOS_DRAIN_TOKEN`: who knows it may ask for a drain.
+    pub drain_token: Option<Secret>,
 }
 
 /// Why identity cannot be set up.
@@ -97,6 +100,7 @@ impl Surroundings {
         Surroundings {
             join_token: variable("MINDOS_JOIN_TOKEN").map(Secret::new),
             spiffe: variable("SPIFFE_ENDPOINT_SOCKET"),
+            drain_token: variable("MINDOS_DRAIN_TOKEN").map(Secret::new),
         }
     }
 }
@@ -117,7 +121,7 @@ impl JoiningConfig {
             identity_dir,
             ready_listen: _,
         } = self;
-        let Surroundings { join_token, spiffe } = around;
+        let Surroundings { join_token, spiffe, drain_token: _ } = around;
         if !control_plane.trim_start().to_ascii_lowercase().starts_with("https://") {
             for (given, name) in [
                 (join_token_file.is_some(), "--join-token-file"),
@@ -175,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_given_by_hand_comes_before_the_socket() {
-        let around = || Surroundings { join_token: None, spiffe: Some("unix:///run/spire.sock".to_owned()) };
+        let around = || Surroundings { spiffe: Some("unix:///run/spire.sock".to_owned()), ..Surroundings::default() };
         let proof = |config: JoiningConfig, around| config.joining(TLS, around).unwrap().unwrap().proof;
         assert_eq!(proof(JoiningConfig::default(), around()), Proof::Workload("/run/spire.sock".into()));
         let file = JoiningConfig { join_token_file: Some("/token".into()), ..JoiningConfig::default() };
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn nothing_is_proven_in_the_clear() {
         let clear = "http://127.0.0.1:8091";
-        let around = Surroundings { join_token: None, spiffe: Some("unix:///run/spire.sock".to_owned()) };
+        let around = Surroundings { spiffe: Some("unix:///run/spire.sock".to_owned()), ..Surroundings::default() };
         assert!(JoiningConfig::default().joining(clear, around.clone()).unwrap().is_none());
         let file = JoiningConfig { join_token_file: Some("/token".into()), ..JoiningConfig::default() };
         let error = file.joining(clear, around).unwrap_err().to_string();

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `/ready` | 200, or 503 with what is wrong |
 //! | `/live` | 200 for as long as the process answers |
+//! | `/drain` | for whoever has the token, in the header `mindos-drain` or as a second part of the path: 200 when nothing runs any more |
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,15 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::drain::Drains;
+
 /// Probes that are answered at a time.
 const CONNECTIONS_MAX: usize = 16;
 const HEADERS_MAX: Duration = Duration::from_secs(5);
+/// How long the last answers may take before the process ends.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Carries the token of whoever asks for a drain.
+const DRAIN_HEADER: &str = "mindos-drain";
 
 /// What is answered.
 #[derive(Debug, Serialize)]
@@ -47,29 +54,84 @@ struct Identity {
     problem: Option<String>,
 }
 
-/// Listens, so that an address that is taken is found out at the start.
+/// Listens, so that an address that is taken is found out at the start. On a machine without IPv6, all addresses are those of IPv4.
 ///
 /// # Errors
 /// When it is taken.
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    let every = address.ip() == Ipv6Addr::UNSPECIFIED;
+    match TcpListener::bind(address).await {
+        Err(error) if every && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// Who is answered, and with what.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    standing: watch::Receiver<Option<Standing>>,
+    joins: bool,
+    drains: Drains,
+    places: Arc<Semaphore>,
+}
+
+impl Answers {
+    pub(crate) fn new(standing: watch::Receiver<Option<Standing>>, joins: bool, drains: Drains) -> Answers {
+        Answers { standing, joins, drains, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+
+    /// Waits, but not long, until everybody has been answered.
+    pub(crate) async fn all_given(&self) {
+        let given = async {
+            // The listener itself holds one place.
+            while self.places.available_permits() + 1 < CONNECTIONS_MAX {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(ANSWER_MAX, given).await;
+    }
+
+    async fn to(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let by_path =
+            request.uri().path().strip_prefix("/drain").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        if let Some(by_path) = by_path.filter(|_| self.drains.are_offered()) {
+            // Kubelets before 1.25 send no headers along.
+            let by_header = request.headers().get(DRAIN_HEADER).map(http::HeaderValue::as_bytes);
+            let presented = by_header.unwrap_or(by_path.trim_start_matches('/').as_bytes());
+            return match request.method() {
+                _ if !self.drains.may_ask(presented) => said(StatusCode::FORBIDDEN, r#"{"drained":false}"#),
+                // Kubernetes asks with GET.
+                &Method::GET | &Method::POST => {
+                    self.drains.ask().await;
+                    said(StatusCode::OK, r#"{"drained":true}"#)
+                }
+                _ => said(StatusCode::METHOD_NOT_ALLOWED, r#"{"drained":false}"#),
+            };
+        }
+        respond(request.method(), request.uri().path(), &answer(self.standing.borrow().as_ref(), self.joins))
+    }
 }
 
 /// Answers until it is dropped.
 pub async fn serve(listener: TcpListener, standing: watch::Receiver<Option<Standing>>, joins: bool) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    serve_with(listener, Answers::new(standing, joins, Drains::new(None))).await;
+}
+
+/// Answers until it is dropped, also those who ask for a drain.
+pub(crate) async fn serve_with(listener: TcpListener, answers: Answers) {
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = answers.places.clone().acquire_owned().await else { return };
         let Ok((connection, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let standing = standing.clone();
+        let answers = answers.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response =
-                    respond(request.method(), request.uri().path(), &answer(standing.borrow().as_ref(), joins));
-                async move { Ok::<_, Infallible>(response) }
+                let answers = answers.clone();
+                async move { Ok::<_, Infallible>(answers.to(&request).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -104,8 +166,11 @@ fn respond(method: &Method, path: &str, answer: &Answer) -> Response<Full<Bytes>
         (_, "/live" | "/ready") => StatusCode::METHOD_NOT_ALLOWED,
         _ => StatusCode::NOT_FOUND,
     };
-    let body = serde_json::to_vec(answer).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    said(status, serde_json::to_vec(answer).unwrap_or_default())
+}
+
+fn said(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response

@@ -1,6 +1,7 @@
-//! `mindos control-plane`, `mindos sidecar` and `mindos cluster-agent`: the same as the binaries of their own, in the one that people have.
+//! `mindos control-plane`, `sidecar`, `cluster-agent` and `injector`: the same as the binaries of their own, in the one that people have.
 
 use clap::Args;
+use mindos_control_plane::injector::{self, InjectorArgs};
 use mindos_control_plane::run::RunError;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -80,5 +81,13 @@ pub(crate) fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
             RunError::Config(_) => Failure::usage(message),
             _ => Failure::world(message),
         }
+    })
+}
+
+/// Runs an injector until SIGTERM or SIGINT.
+pub(crate) fn injector(args: InjectorArgs) -> Result<(), Failure> {
+    injector::run_until_signal(args).map_err(|error| {
+        let message = mindos_control_plane::logging::Chain(&error).to_string();
+        if error.is_usage() { Failure::usage(message) } else { Failure::world(message) }
     })
 }

@@ -5,6 +5,7 @@
 pub mod conditions;
 mod crds;
 pub mod duration;
+pub mod inject;
 pub mod mindos;
 pub mod platform;
 

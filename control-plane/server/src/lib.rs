@@ -19,6 +19,7 @@ pub mod feedback;
 pub mod grpc;
 pub mod http;
 pub mod ingest;
+pub mod injector;
 pub mod ledger;
 pub mod limits;
 pub mod logging;

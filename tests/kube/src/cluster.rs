@@ -69,6 +69,12 @@ pub struct Cluster {
     running: BTreeMap<Part, Process>,
 }
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
 impl Cluster {
     /// Starts one in `<folder>/<name>` and waits until pods can be made in it.
     ///

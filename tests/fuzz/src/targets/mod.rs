@@ -1,6 +1,7 @@
 //! The targets by name.
 
 mod access;
+mod admission;
 mod http_in;
 mod journal;
 mod models;
@@ -46,6 +47,27 @@ pub const TARGETS: &[Target] = &[
             "/approve",
             "/refine ",
             "author_association",
+        ],
+    },
+    // Pods that are to be made, as API servers show them to the injector.
+    Target {
+        name: "admission",
+        run: admission::admission,
+        seeds: admission::admission_seeds,
+        shape: Shape::Json,
+        words: &[
+            "null",
+            "[]",
+            "{}",
+            "\"mindos.io/general\":\"a\"",
+            "\"mindos.io/port\":\"http\"",
+            "mindos-sidecar",
+            "\"initContainers\":",
+            "\"volumes\":",
+            "\"lifecycle\":",
+            "\"preStop\":",
+            "Never",
+            "8092",
         ],
     },
     // Messages of the coding agent's queue.

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod chart;
 pub mod deploy;
+pub mod inject;
 pub mod objects;
 pub mod server;
 
@@ -11,5 +12,13 @@ use crate::scenario::Scenario;
 /// All of them, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [server::SCENARIOS, deploy::SCENARIOS, chart::SCENARIOS, agent::SCENARIOS, objects::SCENARIOS].concat()
+    [
+        server::SCENARIOS,
+        deploy::SCENARIOS,
+        chart::SCENARIOS,
+        agent::SCENARIOS,
+        inject::SCENARIOS,
+        objects::SCENARIOS,
+    ]
+    .concat()
 }
