@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
-use mindos_core::object::ObjectChange;
 use mindos_core::input::{
     AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, Query, ReportedOutcome,
     Selector,
 };
+use mindos_core::object::ObjectChange;
 use mindos_core::record::{Holds, Payload, Usage};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
