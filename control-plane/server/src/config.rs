@@ -13,6 +13,7 @@ use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
 use crate::secure::{Listeners, SecureConfig, SecureError};
 use crate::settings::{Environment, WebhookConfig};
+use crate::surface::platform::PlatformConfig;
 use crate::tasks::queue_settings::RabbitConfig;
 
 /// What the control plane is started with.
@@ -49,6 +50,10 @@ pub struct Config {
     /// Token of the bot that tells Discord.
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::read)]
     pub discord_token: Option<Secret>,
+
+    /// Surfaces of earlier systems that have listeners of their own.
+    #[command(flatten)]
+    pub platform: PlatformConfig,
 
     /// How callers are let in, and how the API and the agents' port are encrypted.
     #[command(flatten)]
@@ -291,7 +296,13 @@ impl Config {
     /// All addresses, for what depends on who can reach them.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
-        Listeners { api: self.api_address(), agents: self.agent_listen, aggregator: self.aggregator() }
+        Listeners {
+            api: self.api_address(),
+            agents: self.agent_listen,
+            aggregator: self.aggregator(),
+            platform: self.platform.address(),
+            platform_is_plain: self.platform.platform_plaintext,
+        }
     }
 
     /// Where the API listens.

@@ -62,6 +62,10 @@ pub enum RunError {
         "--aggregator-plaintext needs `gitlens.sources.aggregator` in the settings: expected the ranges that may call, such as 10.0.0.0/8"
     )]
     NoSources,
+    #[error(
+        "--platform-plaintext needs `platform.sources` in the settings: expected the ranges that may call, such as 10.0.0.0/8"
+    )]
+    NoPlatformSources,
     #[error("failed to listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("failed to start a thread")]
@@ -81,6 +85,8 @@ pub struct Server {
     pub agents: SocketAddr,
     /// Where the aggregator's paths are; unset where their port was taken and nobody insisted.
     pub aggregator: Option<SocketAddr>,
+    /// Where the platform's paths are, if they were asked for.
+    pub platform: Option<SocketAddr>,
     handle: Handle,
     driver: Driver,
     upkeep: Upkeep,
@@ -195,6 +201,12 @@ impl Server {
         if config.secure.aggregator_plaintext && !upkeep.gitlens_settings().names_callers_of_aggregator() {
             return Err(RunError::NoSources);
         }
+        if config.platform.platform_plaintext && !upkeep.platform_settings().names_callers() {
+            return Err(RunError::NoPlatformSources);
+        }
+        let platform_turned = crate::surface::platform::Turned::default();
+        let shown = platform_turned.clone();
+        upkeep.expose(Exposed::new(move |into| shown.expose(into)));
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
@@ -302,6 +314,11 @@ impl Server {
             }
         };
         let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
+        let platform = match config.platform.address() {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let platform_at = platform.as_ref().map(|(_, at)| *at);
         crate::surface::gitlens::announce(&upkeep.gitlens_settings(), aggregator_at, api_at);
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
@@ -312,6 +329,14 @@ impl Server {
             ports.spawn(authorities.keep_recorded(draining.clone()));
         }
         announce(&config, tls.as_deref(), aggregator_at);
+        if let Some(address) = platform_at.filter(|at| !at.ip().to_canonical().is_loopback()) {
+            if !listeners.platform_is_encrypted() {
+                warn!(%address, "the platform's listener is reached from elsewhere WITHOUT encryption, by the ranges of platform.sources");
+            }
+            if !upkeep.platform_settings().names_callers() {
+                warn!(%address, "the platform's paths answer nobody there: name the ranges that may call them in platform.sources");
+            }
+        }
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         ports.spawn(Arc::clone(&gate).watch(draining.clone()));
@@ -325,6 +350,18 @@ impl Server {
             let grpc = grpc.layer(outer.clone());
             let http = http.map(|http| http.layer(outer.clone()));
             let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
+            ports.spawn(port.serve(draining.clone()));
+        }
+        if let Some((listener, _)) = platform {
+            let platform = upkeep.platform(&context, &config.platform, platform_turned, http_api.clone());
+            let http = crate::surface::platform::router(platform);
+            #[cfg(test)]
+            routed.push((Listener::Platform, format!("{http:?}")));
+            let http = gate.before_paths(Listener::Platform, http.layer(within.clone()));
+            let tls = on(PortName::Platform).filter(|_| listeners.platform_is_encrypted());
+            let http = http.layer(outer.clone());
+            let doors = doors.clone();
+            let port = Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors };
             ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = aggregator {
@@ -344,6 +381,7 @@ impl Server {
             api: api_at,
             agents: agents_at,
             aggregator: aggregator_at,
+            platform: platform_at,
             handle,
             driver,
             upkeep,
@@ -598,9 +636,9 @@ mod tests {
     async fn every_path_that_is_routed_has_a_row_in_the_table_of_permissions() {
         let folder = std::env::temp_dir().join(format!("mindos-server-paths-{}", std::process::id()));
         let words = ["test", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--segment-bytes", "4MiB"];
-        let more = ["--aggregator-address", "127.0.0.1:0", "--data-dir", folder.to_str().unwrap()];
+        let more = ["--surface", "platform=127.0.0.1:0", "--aggregator-address", "127.0.0.1:0", "--data-dir", folder.to_str().unwrap()];
         let server = Server::start(Command::parse_from([&words[..], &more].concat()).config).await.unwrap();
-        assert_eq!(server.routed.len(), 2);
+        assert_eq!(server.routed.len(), 3);
         for (listener, routed) in &server.routed {
             let rows = permission::PATHS.iter().filter(|(on, ..)| on == listener).map(|(_, _, path, _)| *path);
             assert_eq!(paths(routed), rows.collect(), "{listener:?}");

@@ -79,16 +79,27 @@ pub struct Listeners {
     pub api: SocketAddr,
     pub agents: SocketAddr,
     pub aggregator: SocketAddr,
+    /// Where the platform's paths are, if they are served.
+    pub platform: Option<SocketAddr>,
+    /// Whether those may be reached from elsewhere in the clear.
+    pub platform_is_plain: bool,
 }
 
 impl Listeners {
-    fn all(&self) -> [(&'static str, SocketAddr); 3] {
-        [("listen", self.api), ("agent-listen", self.agents), ("aggregator-address", self.aggregator)]
+    fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + use<> {
+        let own = [("listen", self.api), ("agent-listen", self.agents), ("aggregator-address", self.aggregator)];
+        own.into_iter().chain(self.platform.map(|at| ("surface platform", at)))
+    }
+
+    /// Whether the platform's listener is encrypted: never on loopback, as the aggregator's.
+    #[must_use]
+    pub fn platform_is_encrypted(&self) -> bool {
+        self.platform.is_some_and(|at| !is_here(at)) && !self.platform_is_plain
     }
 
     /// The first that others than this machine can reach.
     fn exposed(&self) -> Option<(&'static str, SocketAddr)> {
-        self.all().into_iter().find(|(_, at)| !is_here(*at))
+        self.all().find(|(_, at)| !is_here(*at))
     }
 }
 
@@ -134,6 +145,10 @@ impl SecureConfig {
             (TlsMode::Off, Some((option, address))) => return Err(SecureError::Plain { option, address }),
             (TlsMode::Off, None) if !is_here(listeners.aggregator) && !self.aggregator_plaintext => {
                 return Err(SecureError::Plain { option: "aggregator-address", address: listeners.aggregator });
+            }
+            (TlsMode::Off, None) if listeners.platform_is_encrypted() => {
+                let address = listeners.platform.unwrap_or(listeners.api);
+                return Err(SecureError::Plain { option: "surface platform", address });
             }
             _ => {}
         }
@@ -197,7 +212,7 @@ impl SecureConfig {
                 Source::Files { certificates: certificates.clone(), key: key.clone() }
             }
             (TlsMode::Files | TlsMode::Authority, ..) => {
-                let listening = [listeners.api, listeners.agents, listeners.aggregator];
+                let listening: Vec<SocketAddr> = listeners.all().map(|(_, at)| at).collect();
                 Source::Authority { names: names::served(&self.tls_names, &listening) }
             }
         };
@@ -242,7 +257,8 @@ mod tests {
 
     fn at(api: &str, agents: &str, aggregator: &str) -> Listeners {
         let read = |text: &str| format!("{text}:1").parse().unwrap();
-        Listeners { api: read(api), agents: read(agents), aggregator: read(aggregator) }
+        let (api, agents, aggregator) = (read(api), read(agents), read(aggregator));
+        Listeners { api, agents, aggregator, platform: None, platform_is_plain: false }
     }
 
     #[test]
@@ -276,6 +292,17 @@ mod tests {
         assert_eq!(asked.check(&there), Ok(()));
         assert_eq!(asked.access_mode(&there), AccessMode::Enforced);
         assert!(!asked.aggregator_is_encrypted(&there));
+    }
+
+    #[test]
+    fn the_platform_is_plain_beyond_loopback_only_when_asked_for() {
+        let here = at("127.0.0.1", "127.0.0.1", "127.0.0.1");
+        let there = Listeners { platform: Some("0.0.0.0:1".parse().unwrap()), ..here };
+        let plain = secure(&[]);
+        assert_eq!((plain.tls_mode(&there), plain.access_mode(&there)), (TlsMode::Authority, AccessMode::Enforced));
+        assert!(there.platform_is_encrypted() && secure(&["--tls", "off"]).check(&there).is_err());
+        let asked = Listeners { platform_is_plain: true, ..there };
+        assert!(!asked.platform_is_encrypted() && secure(&["--tls", "off"]).check(&asked).is_ok());
     }
 
     #[test]

@@ -4,3 +4,4 @@
 //! what it tells comes from the plane and its views.
 
 pub mod gitlens;
+pub mod platform;

@@ -13,10 +13,11 @@ pub enum PortName {
     Api,
     Agents,
     Aggregator,
+    Platform,
 }
 
 impl PortName {
-    const ALL: [PortName; 3] = [PortName::Api, PortName::Agents, PortName::Aggregator];
+    const ALL: [PortName; 4] = [PortName::Api, PortName::Agents, PortName::Aggregator, PortName::Platform];
 
     /// Its word.
     #[must_use]
@@ -25,6 +26,7 @@ impl PortName {
             PortName::Api => "api",
             PortName::Agents => "agents",
             PortName::Aggregator => "aggregator",
+            PortName::Platform => "platform",
         }
     }
 }

@@ -66,6 +66,7 @@ pub struct Running {
     pub api: String,
     pub agents: String,
     pub aggregator: Option<std::net::SocketAddr>,
+    pub platform: Option<std::net::SocketAddr>,
     /// The plane itself.
     pub plane: Handle,
     /// Gone with it, where nobody else has it.
@@ -105,12 +106,12 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
-        let (aggregator, plane) = (server.aggregator, server.handle().clone());
+        let (aggregator, platform, plane) = (server.aggregator, server.platform, server.handle().clone());
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, aggregator, plane, own: None, stop: Some(stop), serving }
+        Running { api, agents, aggregator, platform, plane, own: None, stop: Some(stop), serving }
     }
 
     /// Why a server with these options does not start.
