@@ -12,13 +12,15 @@ use crate::model_metrics::Scraper;
 
 /// What the sidecar says about itself and the general with each piece of work.
 #[derive(Clone, Debug)]
-pub(crate) struct About {
-    pub(crate) cluster: ClusterName,
-    pub(crate) instance: Arc<str>,
-    pub(crate) ty: Arc<str>,
-    pub(crate) output_max: usize,
+pub struct About {
+    pub cluster: ClusterName,
+    pub instance: Arc<str>,
+    /// Type of the general.
+    pub ty: Arc<str>,
+    /// Largest output, in bytes.
+    pub output_max: usize,
     /// Whether the general is given read access to the event's repository.
-    pub(crate) repository_access: bool,
+    pub repository_access: bool,
 }
 
 impl About {

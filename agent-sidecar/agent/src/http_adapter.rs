@@ -1,4 +1,4 @@
-//! Generals that serve HTTP: `POST /process`, `GET /ready`.
+//! Generals that serve HTTP: `POST /process`, `GET /ready`, and where that is not known `GET /health`.
 //!
 //! | answer | outcome |
 //! |---|---|
@@ -37,6 +37,9 @@ use crate::cloudevent;
 use crate::general::{About, AccessMember, excerpt};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// A general that is gone without a word, with its machine, is noticed after three of these.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVES: u32 = 3;
 /// How long a connection is kept for the next piece of work.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long to wait where a general says that it is limited and not until when.
@@ -46,11 +49,33 @@ const EXCERPT: usize = 512;
 /// Bytes of an answer to a failure that are read, for what was used.
 const FAILURE_MAX: usize = 64 * 1024;
 
+/// Connections to generals. Cheap to clone; all clones share their connections.
+#[derive(Clone, Debug)]
+pub struct HttpClient(Client<HttpConnector, Full<Bytes>>);
+
+impl Default for HttpClient {
+    fn default() -> HttpClient {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_MAX));
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
+        connector.set_keepalive_retries(Some(KEEPALIVES));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .build(connector);
+        HttpClient(client)
+    }
+}
+
+/// A general that is called over HTTP.
 #[derive(Debug)]
-pub(crate) struct Http {
-    client: Client<HttpConnector, Full<Bytes>>,
+pub struct Http {
+    client: HttpClient,
     process: Uri,
     ready: Uri,
+    health: Uri,
     about: About,
     clock: Clock,
     /// What the provider behind it allows, as its answers say.
@@ -86,44 +111,52 @@ struct GeneralInfo<'a> {
 }
 
 impl Http {
-    pub(crate) fn new(base: &Uri, about: About) -> Http {
+    /// A general at `base`, which is `http://<host>:<port>`.
+    ///
+    /// # Panics
+    /// When `base` is no such address.
+    #[must_use]
+    pub fn new(client: HttpClient, base: &Uri, about: About) -> Http {
         let at = |path: &'static str| {
             let mut parts = base.clone().into_parts();
             parts.path_and_query = Some(http::uri::PathAndQuery::from_static(path));
             Uri::from_parts(parts).expect("a checked address and a fixed path")
         };
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .build(connector);
         Http {
             client,
             process: at("/process"),
             ready: at("/ready"),
+            health: at("/health"),
             about,
             clock: Clock::start(),
             limits: Mutex::default(),
         }
     }
 
-    pub(crate) async fn ready(&self) -> bool {
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = self.ready.clone();
-        match self.client.request(request).await {
-            Ok(response) => {
-                let ready = response.status().is_success();
-                // Read to its end, so that the connection can be used again.
-                let _ = read(response.into_body(), EXCERPT).await;
-                ready
-            }
-            Err(_) => false,
+    /// Whether work may come.
+    pub async fn ready(&self) -> bool {
+        match self.ask(&self.ready).await {
+            // It has no word of its own for that.
+            Some(StatusCode::NOT_FOUND) => self.ask(&self.health).await.is_some_and(|status| status.is_success()),
+            answer => answer.is_some_and(|status| status.is_success()),
         }
     }
 
-    pub(crate) async fn process(&self, work: Work) -> Result<Output, Failure> {
+    async fn ask(&self, uri: &Uri) -> Option<StatusCode> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri.clone();
+        let response = self.client.0.request(request).await.ok()?;
+        let status = response.status();
+        // Read to its end, so that the connection can be used again.
+        let _ = read(response.into_body(), EXCERPT).await;
+        Some(status)
+    }
+
+    /// Does one piece of work.
+    ///
+    /// # Errors
+    /// As its answer says, or because there is none.
+    pub async fn process(&self, work: Work) -> Result<Output, Failure> {
         let access = self.about.access(&work).await?;
         let mut request = Request::new(Full::new(self.body(&work, access.as_ref())?));
         *request.method_mut() = Method::POST;
@@ -142,7 +175,7 @@ impl Http {
         headers.extend(ceilings(work.spending().ceilings()));
         let unreachable =
             |error: &dyn std::error::Error| Failure::transient(format!("general did not answer: {}", chain(error)));
-        let response = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+        let response = self.client.0.request(request).await.map_err(|error| unreachable(&error))?;
         let (parts, body) = response.into_parts();
         let heard = ProviderLimits::read(&parts.headers, self.clock.now());
         if heard != ProviderLimits::default() {
@@ -179,7 +212,7 @@ impl Http {
     }
 
     /// What the provider behind it allows still, as far as answers said.
-    pub(crate) fn limits(&self) -> ProviderLimits {
+    pub fn limits(&self) -> ProviderLimits {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).at(self.clock.now())
     }
 

@@ -19,5 +19,7 @@ pub mod ready;
 mod run;
 
 pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
+pub use general::About;
+pub use http_adapter::{Http, HttpClient};
 pub use joining::{JoiningConfig, JoiningError, Pin, Surroundings};
 pub use run::{RunError, run};

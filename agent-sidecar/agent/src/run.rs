@@ -12,7 +12,7 @@ use tracing::info;
 use crate::command::Command;
 use crate::config::{Config, ConfigError, GeneralSpec, Label, MetricsUrl, Target, host_instance};
 use crate::general::{About, Adapter, Reached};
-use crate::http_adapter::Http;
+use crate::http_adapter::{Http, HttpClient};
 use crate::joining::{JoiningConfig, JoiningError, Surroundings};
 use crate::model_metrics::Scraper;
 use crate::ready;
@@ -68,7 +68,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
                 repository_access,
             };
             let reached = match target {
-                Target::Http(base) => Reached::Http(Box::new(Http::new(&base, about))),
+                Target::Http(base) => Reached::Http(Box::new(Http::new(HttpClient::default(), &base, about))),
                 Target::Command(command) => Reached::Command(Command::new(command, about)),
             };
             let adapter = Adapter { reached, scraper: scraper.clone() };

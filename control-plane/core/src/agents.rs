@@ -6,7 +6,16 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::input::Hello;
 use crate::output::{CloseReason, Output, PlaneMessage};
-use crate::record::{ClusterRegistered, GeneralKey, GeneralRegistered, Record};
+use crate::record::{ClusterRegistered, GeneralKey, GeneralRegistered, Labels, Record};
+
+/// Labels that say where one instance stands: its own, and not of its general.
+const PLACES: [&str; 2] = ["kubernetes.io/hostname", "topology.kubernetes.io/"];
+
+/// The labels of an instance that are its general's as well. Without those of its place, or each instance's hello would leave a record.
+fn shared(labels: &Labels) -> Labels {
+    let is_place = |name: &str| PLACES.iter().any(|place| name.starts_with(place));
+    labels.iter().filter(|(name, _)| !is_place(name)).cloned().collect()
+}
 
 impl Durable {
     /// What a hello tells of clusters and generals that was not known. Applied before the hello is observed.
@@ -14,19 +23,26 @@ impl Durable {
         let Hello { key, region, cluster_labels, generals, .. } = hello;
         let mut records = Vec::new();
         let known = self.registry.clusters.get(&(key.tenant.clone(), key.cluster.clone()));
-        if known.is_none_or(|known| known.region != *region || known.labels != *cluster_labels) {
+        // What an agent does not say of its cluster leaves what is known: others may say it.
+        let region = region.clone().or_else(|| known.and_then(|known| known.region.clone()));
+        let labels = match known {
+            Some(known) if cluster_labels.is_empty() => &known.labels,
+            _ => cluster_labels,
+        };
+        if known.is_none_or(|known| known.region != region || known.labels != *labels) {
             records.push(Record::ClusterRegistered(Box::new(ClusterRegistered {
                 tenant: key.tenant.clone(),
                 cluster: key.cluster.clone(),
-                region: region.clone(),
-                labels: cluster_labels.clone(),
+                region,
+                labels: labels.clone(),
             })));
         }
         let mut room = generals_max.saturating_sub(self.registry.len());
         for named in generals {
             let key = GeneralKey { tenant: key.tenant.clone(), cluster: key.cluster.clone(), name: named.name.clone() };
             let known = self.registry.find(&key).map(|idx| self.registry.general(idx));
-            if known.is_some_and(|known| known.ty == named.ty && known.labels == named.labels) {
+            let labels = shared(&named.labels);
+            if known.is_some_and(|known| known.ty == named.ty && known.labels == labels) {
                 continue;
             }
             if known.is_none() {
@@ -35,7 +51,7 @@ impl Durable {
                 }
                 room -= 1;
             }
-            let record = GeneralRegistered { key, ty: named.ty.clone(), labels: named.labels.clone() };
+            let record = GeneralRegistered { key, ty: named.ty.clone(), labels };
             records.push(Record::GeneralRegistered(Box::new(record)));
         }
         records

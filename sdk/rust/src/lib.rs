@@ -37,6 +37,7 @@ mod retry;
 mod serve;
 mod tasks;
 mod tls;
+mod trunk;
 mod watch;
 
 pub use authorization::{Authorization, TokenError};
@@ -59,6 +60,7 @@ pub use provider_limit::{ProviderLimits, retry_after};
 pub use publish::{Published, PublishedDelivery, Publisher};
 pub use repository::RepositoryAccess;
 pub use retry::Retry;
-pub use serve::{Options, general_config, serve, serve_all};
+pub use serve::{Options, Served, general_config, serve, serve_all, serve_over};
 pub use tls::{Roots, Tls, TlsError};
+pub use trunk::Trunk;
 pub use watch::{DeliveryFeed, EventFeed, Feed, Watch};

@@ -14,6 +14,7 @@ use crate::event::random;
 use crate::general::General;
 use crate::identity::{Joining, Member, Standing, Who};
 use crate::tasks::{Running, Tasks, end_all};
+use crate::trunk::Trunk;
 
 /// How often a general that is not ready is asked.
 const READY_WAIT: Duration = Duration::from_secs(1);
@@ -103,82 +104,148 @@ pub async fn serve_all<G: General>(
     options: Options,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<Counts, AgentError> {
-    let Options {
-        control_plane,
-        cluster,
-        region,
-        cluster_labels,
-        instance,
-        mut identity,
-        drain_grace,
-        version,
-        joining,
-        standing,
-    } = options;
     let mut shutdown = std::pin::pin!(shutdown);
-    let boot = BootId::new(&format!("{:016x}", random())).expect("16 hex digits are a name");
-    let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
-    let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
-    let config = Config { region, cluster_labels, version, ..Config::new(cluster, instance, boot, configs, random()) };
-    if generals.iter().all(General::keeps_ceilings) {
-        identity.capabilities.push(CEILINGS.to_owned());
+    let Options { control_plane, joining, standing, mut identity, .. } = options.clone();
+    let Some(joining) = joining else {
+        let set_up = SetUp::new(generals, Options { identity, ..options });
+        let connection = Connection::new(&control_plane, set_up.config.clone(), set_up.identity.clone())?;
+        return set_up.serve(connection, shutdown).await;
+    };
+    if identity.namespace.is_empty() {
+        // What the certificate says, and `Hello` has to say the same.
+        identity.namespace = "default".to_owned();
     }
-    let member = match joining {
-        Some(joining) => {
-            let general = if let [only] = names.as_slice() { Some(only.clone()) } else { None };
-            if identity.namespace.is_empty() {
-                // What the certificate says, and `Hello` has to say the same.
-                identity.namespace = "default".to_owned();
+    let set_up = SetUp::new(generals, Options { identity, ..options });
+    let general = if let [(only, _)] = set_up.generals.as_slice() { Some(only.clone()) } else { None };
+    let who = Who {
+        cluster: set_up.config.cluster.clone(),
+        namespace: set_up.identity.namespace.clone(),
+        general,
+        instance: set_up.config.instance.clone(),
+    };
+    let member = Member::start(&control_plane, joining, who)?;
+    let connection = Connection::of(&member, set_up.config.clone(), set_up.identity.clone())?;
+    let _telling = standing.map(|into| Telling(tokio::spawn(tell(member.standing(), into))));
+    tokio::select! {
+        () = member.ready() => {}
+        // Nothing was begun, so there is nothing to hand back.
+        () = &mut shutdown => return Ok(Counts::default()),
+    }
+    set_up.serve(connection, shutdown).await
+}
+
+/// Serves generals as one instance of an agent that has many, over the connections that those share; else as [`serve_all`]. Of the
+/// options `control_plane`, `joining` and `standing` are not asked: the trunk knows.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_over<G: General>(
+    trunk: &Trunk,
+    generals: Vec<(GeneralConfig, G)>,
+    options: Options,
+) -> Result<Served<G>, AgentError> {
+    let set_up = SetUp::new(generals, options);
+    let connection = Connection::over(trunk, set_up.config.clone(), set_up.identity.clone())?;
+    Ok(Served { set_up, connection })
+}
+
+/// Generals that are about to be served.
+#[derive(Debug)]
+pub struct Served<G> {
+    set_up: SetUp<G>,
+    connection: Connection,
+}
+
+impl<G: General> Served<G> {
+    /// Tells them to leave, and tells of them, while they run.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.connection.handle()
+    }
+
+    /// Serves until [`Handle::drain`] was called and everything is finished, handed back, and settled. When it is dropped before, its
+    /// work ends at once and its leases lapse.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub async fn run(self) -> Result<Counts, AgentError> {
+        let Served { set_up, connection } = self;
+        set_up.serve(connection, std::pin::pin!(std::future::pending())).await
+    }
+}
+
+/// Generals and what an agent says of itself.
+#[derive(Debug)]
+struct SetUp<G> {
+    config: Config,
+    identity: Identity,
+    generals: Vec<(GeneralName, Arc<G>)>,
+    drain_grace: Duration,
+}
+
+impl<G: General> SetUp<G> {
+    fn new(generals: Vec<(GeneralConfig, G)>, options: Options) -> SetUp<G> {
+        let Options {
+            control_plane: _,
+            cluster,
+            region,
+            cluster_labels,
+            instance,
+            mut identity,
+            drain_grace,
+            version,
+            joining: _,
+            standing: _,
+        } = options;
+        let boot = BootId::new(&format!("{:016x}", random())).expect("16 hex digits are a name");
+        let (configs, generals): (Vec<_>, Vec<_>) = generals.into_iter().unzip();
+        let names: Vec<GeneralName> = configs.iter().map(|config| config.name.clone()).collect();
+        let config =
+            Config { region, cluster_labels, version, ..Config::new(cluster, instance, boot, configs, random()) };
+        if generals.iter().all(General::keeps_ceilings) {
+            identity.capabilities.push(CEILINGS.to_owned());
+        }
+        let generals = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();
+        SetUp { config, identity, generals, drain_grace }
+    }
+
+    async fn serve(
+        self,
+        connection: Connection,
+        mut shutdown: std::pin::Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<Counts, AgentError> {
+        let SetUp { config: _, identity: _, generals, drain_grace } = self;
+        let handle = connection.handle();
+        let probes = generals.iter().enumerate().map(|(at, (name, general))| {
+            let index = GeneralIndex(u16::try_from(at).expect("an agent speaks for few generals"));
+            tokio::spawn(probe(general.clone(), name.clone(), index, handle.clone()))
+        });
+        let _probes = Probes(probes.collect());
+        let running = Stopping(Running::default());
+        let tasks = Tasks {
+            generals,
+            handle: Arc::new(handle.clone()),
+            channel: connection.channel()?,
+            running: running.0.clone(),
+        };
+        let mut run = std::pin::pin!(connection.run(tasks));
+        Ok(tokio::select! {
+            counts = &mut run => counts,
+            () = &mut shutdown => {
+                handle.drain(drain_grace);
+                run.await
             }
-            let who = Who {
-                cluster: config.cluster.clone(),
-                namespace: identity.namespace.clone(),
-                general,
-                instance: config.instance.clone(),
-            };
-            Some(Member::start(&control_plane, joining, who)?)
-        }
-        None => None,
-    };
-    let connection = match &member {
-        Some(member) => Connection::of(member, config, identity)?,
-        None => Connection::new(&control_plane, config, identity)?,
-    };
-    let _telling =
-        member.as_ref().zip(standing).map(|(member, into)| Telling(tokio::spawn(tell(member.standing(), into))));
-    if let Some(member) = &member {
-        tokio::select! {
-            () = member.ready() => {}
-            // Nothing was begun, so there is nothing to hand back.
-            () = &mut shutdown => return Ok(Counts::default()),
-        }
+        })
     }
-    let handle = connection.handle();
-    let generals: Vec<_> = names.into_iter().zip(generals.into_iter().map(Arc::new)).collect();
-    let probes = Probes(
-        generals
-            .iter()
-            .enumerate()
-            .map(|(at, (name, general))| {
-                let index = GeneralIndex(u16::try_from(at).expect("an agent speaks for few generals"));
-                tokio::spawn(probe(general.clone(), name.clone(), index, handle.clone()))
-            })
-            .collect(),
-    );
-    let running = Running::default();
-    let tasks =
-        Tasks { generals, handle: Arc::new(handle.clone()), channel: connection.channel()?, running: running.clone() };
-    let mut run = std::pin::pin!(connection.run(tasks));
-    let counts = tokio::select! {
-        counts = &mut run => counts,
-        () = &mut shutdown => {
-            handle.drain(drain_grace);
-            run.await
-        }
-    };
-    drop(probes);
-    end_all(&running);
-    Ok(counts)
+}
+
+/// Work that ends at once with this.
+struct Stopping(Running);
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        end_all(&self.0);
+    }
 }
 
 /// The task that passes the standing on; it ends with it.

@@ -37,7 +37,7 @@ pub use forge::Forge;
 #[allow(unused_imports)]
 pub(crate) use forge::part;
 pub use parameters::Invalid;
-pub use readers::{Access, AccessError, Asking, Readers};
+pub use readers::{Access, AccessError, Asker, Asking, Readers};
 pub use rest::ForgeError;
 pub use service::{Counts, Effects};
 pub use wanted::{EffectFailure, Kind, On, Outcome, Repository, Subject, Wanted};

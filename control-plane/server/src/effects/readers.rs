@@ -11,7 +11,7 @@ use std::time::Duration;
 use mindos_core::input::{Input, Query};
 use mindos_core::output::{DeliveryView, EventView, Reply};
 use mindos_core::record::{InstanceKey, Record};
-use mindos_model::{DeliveryId, Secret, Status, TenantName, Timestamp, Token};
+use mindos_model::{ClusterName, DeliveryId, Secret, Status, TenantName, Timestamp, Token};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -58,12 +58,33 @@ pub enum AccessError {
     Plane(#[from] CallError),
 }
 
-/// Who asks: the instance that its certificate names, or anybody while access is open.
+/// Who asks.
 #[derive(Clone, Debug)]
 pub struct Asking {
     pub tenant: TenantName,
-    /// Unset for anybody.
-    pub instance: Option<InstanceKey>,
+    pub holder: Asker,
+}
+
+/// Whose leases somebody may ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Anybody's, while access is open.
+    Anybody,
+    /// Those of the instance that its certificate names.
+    Instance(InstanceKey),
+    /// Those of all instances of the cluster that its certificate names.
+    ClusterAgent(ClusterName),
+}
+
+impl Asker {
+    fn is_for(&self, instance: Option<&InstanceKey>) -> bool {
+        match (self, instance) {
+            (Asker::Anybody, _) => true,
+            (Asker::Instance(own), Some(instance)) => instance == own,
+            (Asker::ClusterAgent(cluster), Some(instance)) => instance.cluster == *cluster,
+            (Asker::Instance(_) | Asker::ClusterAgent(_), None) => false,
+        }
+    }
 }
 
 /// A lease that has access, or is about to get it.
@@ -180,11 +201,7 @@ impl Readers {
     /// The delivery, where the lease is held by who asks.
     async fn leased(&self, asking: &Asking, delivery: DeliveryId, token: Token) -> Result<DeliveryView, AccessError> {
         let view = self.view(&asking.tenant, delivery).await?.ok_or(AccessError::Unknown(delivery))?;
-        let holds = is_leased(&view, token)
-            && match &asking.instance {
-                None => true,
-                Some(own) => view.instance.as_deref().is_some_and(|instance| instance == own),
-            };
+        let holds = is_leased(&view, token) && asking.holder.is_for(view.instance.as_deref());
         match holds {
             true => Ok(view),
             false => {

@@ -262,10 +262,11 @@ fn speaks_as(
     if key.cluster != identity.cluster {
         return differs("cluster", key.cluster.as_str(), identity.cluster.as_str());
     }
-    if key.instance != *identity.instance() {
-        return differs("instance_id", key.instance.as_str(), identity.instance().as_str());
-    }
-    if let IdentityHolder::General { namespace: certified, general, .. } = &identity.holder {
+    // A cluster agent speaks for every general of its cluster, and so for each of their instances that has no sidecar.
+    if let IdentityHolder::General { namespace: certified, general, instance } = &identity.holder {
+        if key.instance != *instance {
+            return differs("instance_id", key.instance.as_str(), instance.as_str());
+        }
         if namespace != &**certified {
             return differs("namespace", namespace, certified);
         }
@@ -488,6 +489,7 @@ mod tests {
         assert_eq!(open_as(general, in_agents), "");
         assert_eq!(open_as(agent, |_| {}), "");
         assert_eq!(open_as(agent, |hello| hello.generals[0].name = "other".to_owned()), "");
+        assert_eq!(open_as(agent, |hello| hello.instance_id = "triage-0.agents".to_owned()), "");
         for (identity, change, field) in [
             (general, (|_| {}) as fn(&mut wire::Hello), "hello.namespace"),
             (
@@ -506,7 +508,6 @@ mod tests {
                 "hello.generals",
             ),
             (agent, |hello| hello.cluster = "c2".to_owned(), "hello.cluster"),
-            (agent, |hello| hello.instance_id = "i2".to_owned(), "hello.instance_id"),
         ] {
             let message = open_as(identity, change);
             assert!(message.starts_with(field) && message.contains("the certificate is for"), "{identity}: {message}");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mindos_core::access::IdentityHolder;
 use mindos_core::record::InstanceKey;
 use mindos_proto::agent::v1::repository_service_server::RepositoryService;
 use mindos_proto::agent::v1::{GetRepositoryAccessRequest, GetRepositoryAccessResponse};
@@ -10,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, status};
 use crate::access::PrincipalKind;
-use crate::effects::{Access, Asking, Readers};
+use crate::effects::{Access, Asker, Asking, Readers};
 
 /// The service.
 pub(super) struct Repositories {
@@ -27,15 +28,18 @@ impl RepositoryService for Repositories {
         let context = self.context.of(&request)?;
         let GetRepositoryAccessRequest { delivery_id, token, repository } = request.into_inner();
         let (delivery, token) = convert::lease(&delivery_id, token).map_err(status::invalid)?;
-        let instance = match &context.caller.kind {
-            PrincipalKind::Agent(agent) => Some(InstanceKey {
-                tenant: context.tenant().clone(),
-                cluster: agent.identity.cluster.clone(),
-                instance: agent.identity.instance().clone(),
-            }),
-            _ => None,
+        let holder = match &context.caller.kind {
+            PrincipalKind::Agent(agent) => match &agent.identity.holder {
+                IdentityHolder::General { instance, .. } => Asker::Instance(InstanceKey {
+                    tenant: context.tenant().clone(),
+                    cluster: agent.identity.cluster.clone(),
+                    instance: instance.clone(),
+                }),
+                IdentityHolder::ClusterAgent { .. } => Asker::ClusterAgent(agent.identity.cluster.clone()),
+            },
+            _ => Asker::Anybody,
         };
-        let asking = Asking { tenant: context.tenant().clone(), instance };
+        let asking = Asking { tenant: context.tenant().clone(), holder };
         let wanted = Some(repository.as_str()).filter(|repository| !repository.is_empty());
         let access = self
             .readers

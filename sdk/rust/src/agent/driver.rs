@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::dial::{AddressError, Channel, Dialer};
 use crate::general::ModelLoad;
 use crate::identity::{IdentityError, Member, Signals, is_turned_away};
+use crate::trunk::{Seat, Trunk};
 
 /// Frames that may wait for the connection.
 const OUTBOUND_MAX: usize = 4;
@@ -64,10 +65,36 @@ pub enum AgentError {
 pub struct Connection {
     agent: Agent<Assignment, Body>,
     identity: Identity,
-    dialer: Dialer,
+    way: Way,
     handle: Handle,
     clock: Clock,
     signals: Signals,
+}
+
+/// How streams come to the control plane.
+#[derive(Debug)]
+enum Way {
+    /// Each on a connection of its own.
+    Own(Dialer),
+    /// On one that others use as well.
+    Shared(Trunk),
+}
+
+impl Way {
+    /// A channel for the next stream; the seat that comes with it is to be kept for as long as that stands.
+    async fn channel(&self) -> Result<(Channel, Option<Seat>), Status> {
+        match self {
+            Way::Own(dialer) => {
+                let channel =
+                    dialer.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
+                Ok((channel, None))
+            }
+            Way::Shared(trunk) => {
+                let seat = trunk.seat().await?;
+                Ok((seat.channel(), Some(seat)))
+            }
+        }
+    }
 }
 
 enum Next {
@@ -95,7 +122,7 @@ impl Connection {
         Ok(Connection {
             agent,
             identity,
-            dialer,
+            way: Way::Own(dialer),
             handle: Handle::default(),
             clock: Clock::start(),
             signals: Signals::default(),
@@ -111,6 +138,21 @@ impl Connection {
         Ok(Connection { signals: member.signals(), ..Connection::dial(member.dialer(), config, identity)? })
     }
 
+    /// The same with streams that share their connections with others, as those of an agent that speaks for many instances.
+    ///
+    /// # Errors
+    /// When the generals do not fit together.
+    pub fn over(trunk: &Trunk, config: Config, identity: Identity) -> Result<Connection, AgentError> {
+        Ok(Connection {
+            agent: Agent::new(config)?,
+            identity,
+            way: Way::Shared(trunk.clone()),
+            handle: Handle::default(),
+            clock: Clock::start(),
+            signals: trunk.signals(),
+        })
+    }
+
     /// Tells the agent what happens, before and while it runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
@@ -122,7 +164,10 @@ impl Connection {
     /// # Errors
     /// Never in practice: what TLS needs has been read.
     pub fn channel(&self) -> Result<Channel, AddressError> {
-        self.dialer.channel()
+        match &self.way {
+            Way::Own(dialer) => dialer.channel(),
+            Way::Shared(trunk) => Ok(trunk.calls()),
+        }
     }
 
     /// The clock that the agent goes by.
@@ -133,7 +178,7 @@ impl Connection {
 
     /// Serves until it is drained. Dials again for as long as it takes.
     pub async fn run<A: Adapter>(self, adapter: A) -> Counts {
-        let Connection { agent, identity, dialer, handle, clock, signals } = self;
+        let Connection { agent, identity, way, handle, clock, signals } = self;
         let mut driver = Driver {
             agent,
             identity,
@@ -146,11 +191,12 @@ impl Connection {
             actions: Vec::new(),
             inbox: Inbox::default(),
             models: BTreeMap::new(),
+            seat: None,
             expected: 1,
             next: None,
         };
         loop {
-            match driver.stream(&dialer).await {
+            match driver.stream(&way).await {
                 Next::Dial { after } => match driver.wait(after).await {
                     Next::Dial { .. } => {}
                     Next::Exit => return *driver.agent.counts(),
@@ -175,6 +221,8 @@ struct Driver<A> {
     inbox: Inbox,
     /// Load of the models behind each general, as heard last and not sent yet.
     models: BTreeMap<GeneralIndex, Vec<ModelLoad>>,
+    /// Its place on a connection that others use as well.
+    seat: Option<Seat>,
     /// Number of the next message down.
     expected: u64,
     next: Option<Next>,
@@ -182,14 +230,14 @@ struct Driver<A> {
 
 impl<A: Adapter> Driver<A> {
     /// Dials, and serves one stream to its end.
-    async fn stream(&mut self, dialer: &Dialer) -> Next {
+    async fn stream(&mut self, way: &Way) -> Next {
         let (sender, receiver) = mpsc::channel(OUTBOUND_MAX);
-        let dial = async {
-            let channel = dialer.connect().await.map_err(|error| Status::unavailable(crate::error::chain(&error)))?;
-            Ok::<_, Status>(channel)
-        };
-        let channel = match self.while_turning(dial).await {
-            Ok(Ok(channel)) => channel,
+        self.seat = None;
+        let channel = match self.while_turning(way.channel()).await {
+            Ok(Ok((channel, seat))) => {
+                self.seat = seat;
+                channel
+            }
             Ok(Err(status)) => return self.lost(&status),
             Err(next) => return next,
         };
@@ -302,6 +350,9 @@ impl<A: Adapter> Driver<A> {
     }
 
     fn lost(&mut self, status: &Status) -> Next {
+        if let Some(seat) = self.seat.take() {
+            seat.ended(status);
+        }
         if is_turned_away(status) {
             self.signals.suspected.notify_one();
         }
