@@ -14,6 +14,7 @@ mod leader;
 pub mod metrics;
 mod probes;
 mod run;
+pub mod runs;
 pub mod shutdown;
 pub mod site;
 

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::discovery::{self, chain};
+use crate::runs;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::probes::{self, Probes};
@@ -51,6 +52,8 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Address(#[from] AddressError),
+    #[error("{0}")]
+    Runs(String),
 }
 
 /// Works for the cluster until `shutdown` is done, then drains. Goes on through every absence of the control plane and of the API server.
@@ -59,6 +62,7 @@ pub enum RunError {
 /// When the settings do not fit together.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
+    config.runs.settings().map_err(RunError::Runs)?;
     let instance = match &config.instance {
         Some(instance) => instance.clone(),
         None => host_instance()?,
@@ -148,6 +152,10 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
             repository_access: config.repository_access,
         };
         parts.spawn(discovery::run(site.clone(), settings, shutdown.clone()));
+    }
+    // What is not accepted ended the start.
+    if let Ok(Some(settings)) = config.runs.settings() {
+        parts.spawn(runs::run(site.clone(), settings, shutdown.clone()));
     }
     parts
 }
