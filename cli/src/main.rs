@@ -67,6 +67,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
     match command {
         Command::ControlPlane(args) => commands::run::control_plane(*args),
         Command::Sidecar(args) => commands::run::sidecar(*args),
+        Command::ClusterAgent(args) => commands::run::cluster_agent(*args),
         Command::General(args) => {
             mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
         }

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Run a sidecar: one agent beside one or more generals.
     #[command(after_help = SIDECAR_EXAMPLES)]
     Sidecar(Box<run::SidecarArgs>),
+    /// Run the agent of a whole cluster: it finds generals that have no sidecar and brings them their work.
+    #[command(after_help = mindos_cluster_agent::config::EXAMPLES)]
+    ClusterAgent(Box<run::ClusterAgentArgs>),
     /// Run one general.
     #[command(after_help = GENERAL_EXAMPLES)]
     General(Box<mindos_generals::options::Options>),

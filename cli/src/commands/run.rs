@@ -1,4 +1,4 @@
-//! `mindos control-plane` and `mindos sidecar`: the same as the binaries of their own, in the one that people have.
+//! `mindos control-plane`, `mindos sidecar` and `mindos cluster-agent`: the same as the binaries of their own, in the one that people have.
 
 use clap::Args;
 use mindos_control_plane::run::RunError;
@@ -19,17 +19,46 @@ pub(crate) struct SidecarArgs {
 pub(crate) fn sidecar(args: SidecarArgs) -> Result<(), Failure> {
     let SidecarArgs { config, logs } = args;
     mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+    wait(async {
+        let shutdown = signalled()?;
         mindos_agent_sidecar::run(config, shutdown).await.map_err(|error| Failure::usage(error.to_string()))?;
         Ok(())
+    })
+}
+
+/// Settings of `mindos cluster-agent`.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterAgentArgs {
+    #[command(flatten)]
+    config: mindos_cluster_agent::Config,
+    #[command(flatten)]
+    logs: mindos_agent_sidecar::logs::LogConfig,
+}
+
+/// Runs the agent of a cluster until SIGTERM or SIGINT, then drains it.
+pub(crate) fn cluster_agent(args: ClusterAgentArgs) -> Result<(), Failure> {
+    let ClusterAgentArgs { config, logs } = args;
+    mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
+    wait(async {
+        let shutdown = signalled()?;
+        let chain = |error| mindos_control_plane::logging::Chain(&error).to_string();
+        mindos_cluster_agent::run(config, shutdown).await.map_err(|error| Failure::usage(chain(error)))
+    })
+}
+
+fn wait(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run)
+}
+
+/// Returns once SIGTERM or SIGINT has come.
+fn signalled() -> Result<impl Future<Output = ()> + Send, Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     })
 }
 

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, metadata_watcher, watcher as watch};
+use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -58,7 +58,7 @@ impl Drop for Watch {
 }
 
 /// Where watches put what they are told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Ears {
     client: Client,
     metrics: Arc<Metrics>,
@@ -87,7 +87,8 @@ impl Ears {
 
     /// Nodes, of which the labels are read and nothing else.
     pub(super) fn nodes(&self) -> Watch {
-        let stream = metadata_watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default());
+        let nodes: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
+        let stream = watch(nodes, watcher::Config::default());
         let node = |node: PartialObjectMeta<Node>| {
             let labels = node.metadata.labels.unwrap_or_default();
             let zone = labels.get("topology.kubernetes.io/zone").map(|zone| Arc::from(zone.as_str()));

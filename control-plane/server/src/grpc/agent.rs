@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use mindos_core::input::SessionId;
 use mindos_proto::agent::v1::ConnectRequest;
 use mindos_proto::wire::agent_service_server::AgentService;
@@ -24,9 +23,7 @@ use super::agent_pace::Pace;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
 use crate::access::{Caller, Principal};
 use crate::driver::{Ending, Handle, Outbox};
-use crate::limits::Limits;
 use crate::net::Connection;
-use crate::prices::Prices;
 
 /// How long an agent may take to say `Hello`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,9 +93,9 @@ impl AgentService for Agents {
             gone: tokio::sync::Notify::new(),
         });
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
-        let (prices, limits) = (Arc::clone(&self.context.prices), self.context.rates.limits());
+        let context = Arc::clone(&self.context);
         tokio::spawn(async move {
-            let ending = read(&stream, &caller, &prices, &limits, request.into_inner()).await;
+            let ending = read(&stream, &caller, &context, request.into_inner()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -114,13 +111,8 @@ impl AgentService for Agents {
 }
 
 /// Reads a stream to its end and says why it ended.
-async fn read(
-    stream: &Stream,
-    caller: &Principal,
-    prices: &ArcSwap<Prices>,
-    limits: &Limits,
-    mut frames: Streaming<ConnectRequest>,
-) -> Ending {
+async fn read(stream: &Stream, caller: &Principal, context: &Context, mut frames: Streaming<ConnectRequest>) -> Ending {
+    let (prices, limits) = (&context.prices, context.rates.limits());
     let mut inputs = Vec::new();
     let first = tokio::select! {
         first = tokio::time::timeout(HELLO_TIMEOUT, frames.message()) => first,
@@ -145,8 +137,11 @@ async fn read(
             return Ending::Version(spoken);
         }
     };
-    let mut pace = Pace::new(limits, Instant::now());
+    let mut pace = Pace::new(&limits, Instant::now());
     loop {
+        if let Some(identity) = up.kept_out(&context.access.load().access) {
+            return Ending::Identity(format!("{identity} is turned away"));
+        }
         prices.load().price(&mut inputs);
         tokio::select! {
             sent = stream.handle.send(&mut inputs) => if sent.is_err() {

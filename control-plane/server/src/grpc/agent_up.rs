@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mindos_core::access::{Identity, IdentityHolder};
+use mindos_core::access::{Access, Identity, IdentityHolder};
 use mindos_core::budget::Limit;
 use mindos_core::input::{
     AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport,
@@ -45,6 +45,8 @@ pub(super) struct Up {
     session: SessionId,
     next_number: u64,
     generals: Vec<GeneralName>,
+    /// For whom a cluster agent speaks on it, as whom they might have joined by themselves.
+    stands_for: Vec<Identity>,
 }
 
 /// What the shell itself has to know of a frame.
@@ -92,12 +94,20 @@ impl Up {
             return Err(Invalid::new("first_number", format!("is {first_number}: expected 1")).into());
         }
         let shares_events = message.capabilities.iter().any(|capability| capability == SHARED_EVENT);
+        let namespace = message.namespace.clone();
         let hello = hello(session, caller, message)?;
         let generals = hello.generals.iter().map(|general| general.name.clone()).collect();
-        let mut up = Up { session, next_number: 2, generals };
+        let stands_for = stands_for(caller, &hello, &namespace)?;
+        let mut up = Up { session, next_number: 2, generals, stands_for };
         inputs.push(Input::Hello(Box::new(hello)));
         let noted = up.messages(messages, now, inputs)?;
         Ok((up, Noted { shares_events, ..noted }))
+    }
+
+    /// Who of those that a cluster agent speaks for on this stream is kept out.
+    pub(super) fn kept_out(&self, access: &Access) -> Option<&Identity> {
+        // The key is the agent's own, which was asked about when its connection was made.
+        self.stands_for.iter().find(|identity| access.denial_of(identity, &[0; 32]).is_some())
     }
 
     /// Reads a frame and appends what it says to `inputs`.
@@ -275,6 +285,23 @@ fn speaks_as(
         }
     }
     Ok(())
+}
+
+/// Whom a cluster agent speaks for.
+fn stands_for(caller: &Principal, hello: &Hello, namespace: &str) -> Result<Vec<Identity>, HelloError> {
+    let PrincipalKind::Agent(agent) = &caller.kind else { return Ok(Vec::new()) };
+    let Identity { tenant, cluster, holder: IdentityHolder::ClusterAgent { .. } } = &agent.identity else {
+        return Ok(Vec::new());
+    };
+    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    Identity::check_namespace(namespace).map_err(|error| Invalid::new("hello.namespace", error))?;
+    let namespace: Arc<str> = namespace.into();
+    let one = |general: &HelloGeneral| {
+        let (general, instance) = (general.name.clone(), hello.key.instance.clone());
+        let holder = IdentityHolder::General { namespace: namespace.clone(), general, instance };
+        Identity { tenant: tenant.clone(), cluster: cluster.clone(), holder }
+    };
+    Ok(hello.generals.iter().map(one).collect())
 }
 
 /// Sorted, because the map was.
@@ -512,6 +539,27 @@ mod tests {
             let message = open_as(identity, change);
             assert!(message.starts_with(field) && message.contains("the certificate is for"), "{identity}: {message}");
         }
+    }
+
+    #[test]
+    fn whom_a_cluster_agent_speaks_for_is_kept_out_as_if_it_had_joined_itself() {
+        let agent: Identity = "tenant/acme/cluster/c/agent/i".parse().unwrap();
+        let agent = AgentIdentity { identity: agent, key: [7; 32], not_after: NOW, issuer: None };
+        let caller = Principal::agent(&Arc::new(agent), "mindos.local", None);
+        let mut frame = hello_frame();
+        if let Some(Message::Hello(hello)) = &mut frame.messages[0].message {
+            (hello.namespace, hello.instance_id) = ("agents".to_owned(), "triage-0.agents".to_owned());
+        }
+        let (up, _) = Up::open(SessionId(1), &caller, frame.clone(), NOW, &mut Vec::new()).unwrap();
+        let whom: Vec<String> = up.stands_for.iter().map(ToString::to_string).collect();
+        let expected = "tenant/acme/cluster/c/ns/agents/general/security-general/instance/triage-0.agents";
+        assert_eq!(whom, [expected]);
+        assert!(up.kept_out(&Access::default()).is_none());
+        if let Some(Message::Hello(hello)) = &mut frame.messages[0].message {
+            hello.namespace = "Not One".to_owned();
+        }
+        let refused = Up::open(SessionId(1), &caller, frame, NOW, &mut Vec::new());
+        assert!(matches!(refused, Err(HelloError::Invalid(_))));
     }
 
     #[test]
