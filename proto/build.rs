@@ -25,14 +25,15 @@ const WIRE: [(&str, &str); 3] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for folder in ["build.rs", "mindos", "io", "google"] {
+    for folder in ["build.rs", "mindos", "io", "google", "externalscaler"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let server = env::var_os("CARGO_FEATURE_SERVER").is_some();
     let client = env::var_os("CARGO_FEATURE_CLIENT").is_some();
 
-    let mut files = vec![PathBuf::from("google/rpc/error_details.proto")];
+    let mut files =
+        vec![PathBuf::from("google/rpc/error_details.proto"), PathBuf::from("externalscaler/externalscaler.proto")];
     for area in AREAS {
         files.extend(protos_in(&Path::new("mindos").join(area).join("v1"))?);
     }

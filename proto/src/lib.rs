@@ -23,6 +23,12 @@ macro_rules! generated {
     };
 }
 
+/// The protocol of KEDA's external scalers; names and shapes are KEDA's.
+#[allow(clippy::all, missing_docs)]
+pub mod externalscaler {
+    generated!("externalscaler");
+}
+
 // Nested like the packages: generated code names messages of other packages by relative paths.
 #[allow(clippy::all, missing_docs)]
 mod mindos {

@@ -75,6 +75,7 @@ impl Durable {
     pub(crate) fn forgotten(&self, idx: crate::registry::GeneralIdx, context: Context<'_>) -> Option<Record> {
         let general = self.registry.get(idx)?;
         let is_served = context.soft.pool(idx).is_some_and(|pool| pool.members > 0);
+        let is_served = is_served || context.soft.keeps_pool(idx, context.now);
         let has_work = general.bound > 0 || general.leased > 0;
         let key = GeneralKey::clone(&general.key);
         let record = crate::record::GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") };

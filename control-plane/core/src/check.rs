@@ -110,7 +110,7 @@ impl Durable {
         let mut lanes = 0;
         for id in self.queues() {
             let queue = self.queue(id);
-            let mut waiting = 0;
+            let (mut waiting, mut startable) = (0, 0);
             let mut queued = 0;
             let mut flows: BTreeMap<Option<&Arc<str>>, (u32, u32)> = BTreeMap::new();
             for (name, idx) in queue.scan() {
@@ -121,6 +121,8 @@ impl Durable {
                 }
                 lanes += usize::from(found.is_some());
                 let entries: Vec<_> = found.into_iter().flat_map(|lane| &lane.entries).map(|(_, id)| *id).collect();
+                let head = entries.iter().take_while(|id| id.event == entries[0].event).count();
+                startable += head.saturating_sub(entries.len() - lane.waiting as usize);
                 same!(entries, lane.entries.iter().copied().collect::<Vec<_>>(), "lane `{name}` of {id:?}");
                 same!(found.map_or(0, |lane| lane.waiting), lane.waiting, "waiting in lane `{name}` of {id:?}");
                 same!(found.map_or(0, |lane| lane.overflow), lane.overflow, "overflow of lane `{name}` of {id:?}");
@@ -134,6 +136,7 @@ impl Durable {
                 }
             }
             same!(waiting, queue.waiting, "waiting in {id:?}");
+            same!(startable, queue.startable as usize, "startable in {id:?}");
             for (flow, (found, counted)) in flows {
                 same!(found, counted, "waiting in flow {flow:?} of {id:?}");
             }

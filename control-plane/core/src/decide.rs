@@ -49,7 +49,7 @@ impl Durable {
             Input::Publish { request, event } => self.publish(request, *event, context),
             Input::Hello(hello) => self.hello(*hello, context),
             Input::Agent { session, message } => self.agent(session, message, context),
-            Input::Closed { session: _ } => Decision::default(),
+            Input::Closed { session: _ } | Input::KeepPools { tenant: _, pools: _ } => Decision::default(),
             Input::Cancel { request, tenant, select, by } => self.cancel(request, &tenant, &select, &by, context),
             Input::Redrive { request, tenant, select, by } => self.redrive(request, &tenant, &select, &by, context),
             Input::Hold { request, tenant, target, end, begin, by, from } => {

@@ -314,6 +314,9 @@ impl Durable {
         if limited.is_some_and(|general| context.soft.is_limited(self, general)) {
             return None;
         }
+        if self.waits_for_pool(event, delivery, context) {
+            return None;
+        }
         Some(Record::DeliveryParked(DeliveryParked { delivery: id, reason: ParkReason::Blocked, over: None }))
     }
 

@@ -10,6 +10,7 @@ use mindos_model::{
 
 use crate::access::{AccessChange, Join, Scope};
 use crate::budget::{Budget, Limit};
+pub use crate::demand::KeptPool;
 pub use crate::effect::{EffectChange, EffectFilter, EffectReport, Intent};
 use crate::guard::Trust;
 use crate::record::{
@@ -63,6 +64,11 @@ pub enum Input {
     /// The stream is gone.
     Closed {
         session: SessionId,
+    },
+    /// From whoever scales pools: these are there also when they are empty. Nobody is answered.
+    KeepPools {
+        tenant: TenantName,
+        pools: Vec<KeptPool>,
     },
     /// From people and programs. In each `by` is who asks, and `from` the address that they ask from.
     Cancel {
@@ -399,6 +405,10 @@ pub enum Query {
         limit: u32,
     },
     Fleet,
+    /// What these generals have to do; at most [`crate::demand::DEMAND_MAX`].
+    Demand {
+        generals: Vec<(ClusterName, GeneralName)>,
+    },
     Routes,
     /// Budgets as they stand.
     Budgets,

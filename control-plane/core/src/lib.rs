@@ -19,6 +19,7 @@ mod decide;
 mod dedupe;
 mod degrade;
 mod delivery;
+pub mod demand;
 mod dispatch;
 mod durable;
 pub mod effect;

@@ -12,6 +12,7 @@ use mindos_model::{
 use crate::access::{AccessError, Identity, JoinRefused, TokenId};
 use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
+pub use crate::demand::Demand;
 pub use crate::effect::{Earlier, EffectView};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
@@ -58,6 +59,8 @@ pub enum Reply {
     Event(Option<EventView>),
     Deliveries(Vec<DeliveryView>),
     Fleet(Box<FleetView>),
+    /// In the order asked for; unset for generals that are not known.
+    Demand(Vec<Option<Demand>>),
     Routes {
         table: Arc<RouteTable>,
         at: Seq,

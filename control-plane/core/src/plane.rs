@@ -142,6 +142,15 @@ impl Plane {
                     self.record(record, now);
                 }
             }
+            Input::KeepPools { tenant, pools } => {
+                let records = self.durable.introduce_pools(tenant, pools, self.limits.generals_max);
+                if !records.is_empty() {
+                    self.ensure_routes(&tenant.clone(), now);
+                }
+                for record in records {
+                    self.record(record, now);
+                }
+            }
             Input::Publish { event, .. } => {
                 self.ensure_routes(&event.tenant, now);
                 if let Some(route) = &event.asked {

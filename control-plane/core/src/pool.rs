@@ -42,6 +42,8 @@ pub(crate) struct Pool {
     pub(crate) ejected: u32,
     /// When the last member left; zero before.
     pub(crate) left: Timestamp,
+    /// Until when somebody scales it, so that it is there when it is empty too; zero where nobody does.
+    pub(crate) kept_until: Timestamp,
     /// What routes pick members by: mostly they are all alike.
     profiles: BTreeMap<Arc<Profile>, Alike>,
 }
@@ -81,6 +83,11 @@ impl Pools {
             self.0.resize_with(at + 1, || None);
         }
         self.0[at].get_or_insert_default()
+    }
+
+    /// Says until when somebody scales the pool.
+    pub(crate) fn keep(&mut self, general: GeneralIdx, until: Timestamp) {
+        self.of(general).kept_until = until;
     }
 
     pub(crate) fn remove(&mut self, general: GeneralIdx) {

@@ -61,6 +61,8 @@ pub(crate) struct Queue {
     pub(crate) served: u64,
     /// Deliveries that wait in the lanes.
     pub(crate) waiting: u32,
+    /// Those of them that the order of their lanes lets begin.
+    pub(crate) startable: u32,
     /// Parked as `backlog_full`.
     pub(crate) overflow: Overflow,
 }
@@ -84,6 +86,12 @@ impl Lane {
         self.entries.iter().copied().take_while(move |id| Some(id.event) == event)
     }
 
+    /// Waiting deliveries that order lets begin. Leased ones are all at the head.
+    fn startable(&self) -> u32 {
+        let leased = self.entries.len() - self.waiting as usize;
+        u32::try_from(self.head().count().saturating_sub(leased)).unwrap_or(u32::MAX)
+    }
+
     /// Whether another event waits behind the oldest one.
     pub(crate) fn has_follower(&self) -> bool {
         match (self.entries.front(), self.entries.back()) {
@@ -104,6 +112,7 @@ impl Queue {
             dirty: false,
             served: 0,
             waiting: 0,
+            startable: 0,
             overflow: Overflow::default(),
         }
     }
@@ -125,9 +134,11 @@ impl Queue {
     pub(crate) fn push(&mut self, name: &Arc<str>, flow: &Arc<str>, delivery: DeliveryId) -> (LaneIdx, bool) {
         self.waiting += 1;
         let idx = self.lane_for(name, flow);
-        let lane = self.lane_mut(idx);
-        lane.waiting += 1;
-        lane.entries.push_back(delivery);
+        self.changed(idx, |lane| {
+            lane.waiting += 1;
+            lane.entries.push_back(delivery);
+        });
+        let lane = self.lane(idx);
         let (flow, is_head) = (lane.flow, lane.entries.front().is_some_and(|front| front.event == delivery.event));
         self.turns.waits(flow);
         (idx, is_head)
@@ -160,29 +171,38 @@ impl Queue {
     /// A waiting delivery of the lane was leased.
     pub(crate) fn leased(&mut self, lane: LaneIdx) {
         self.waiting -= 1;
-        self.lane_mut(lane).waiting -= 1;
+        self.changed(lane, |lane| lane.waiting -= 1);
         self.turns.waits_not(self.lane(lane).flow);
     }
 
     /// A leased delivery of the lane waits again.
     pub(crate) fn unleased(&mut self, lane: LaneIdx) {
         self.waiting += 1;
-        self.lane_mut(lane).waiting += 1;
+        self.changed(lane, |lane| lane.waiting += 1);
         self.turns.waits(self.lane(lane).flow);
     }
 
     /// Takes a delivery out of its lane.
     pub(crate) fn remove(&mut self, idx: LaneIdx, delivery: DeliveryId, was_waiting: bool) {
         self.waiting -= u32::from(was_waiting);
-        let lane = self.lane_mut(idx);
-        // The deliveries that end are those of the lane's head, but for cancelled and parked ones.
-        let at = lane.entries.iter().position(|id| *id == delivery);
-        lane.entries.remove(at.unwrap_or_else(|| panic!("delivery {delivery} is not in its lane")));
-        lane.waiting -= u32::from(was_waiting);
+        self.changed(idx, |lane| {
+            // The deliveries that end are those of the lane's head, but for cancelled and parked ones.
+            let at = lane.entries.iter().position(|id| *id == delivery);
+            lane.entries.remove(at.unwrap_or_else(|| panic!("delivery {delivery} is not in its lane")));
+            lane.waiting -= u32::from(was_waiting);
+        });
         if was_waiting {
             self.turns.waits_not(self.lane(idx).flow);
         }
         self.drop_if_empty(idx);
+    }
+
+    /// Changes a lane, and counts again what of it may begin.
+    fn changed(&mut self, idx: LaneIdx, change: impl FnOnce(&mut Lane)) {
+        let lane = &mut self.lanes[idx.0 as usize];
+        let before = lane.startable();
+        change(lane);
+        self.startable = self.startable - before + lane.startable();
     }
 
     pub(crate) fn overflow_in(
@@ -357,6 +377,28 @@ mod tests {
         queue.remove(idx, id(1, 2), true);
         queue.remove(idx, id(1, 1), true);
         assert_eq!(queue.lane(idx).head().collect::<Vec<_>>(), [id(2, 1)]);
+    }
+
+    #[test]
+    fn only_what_the_order_of_lanes_lets_begin_counts_as_startable() {
+        let mut queue = Queue::new(FixedState::default());
+        let (one, two): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
+        let [first, ..] = [id(1, 1), id(2, 1), id(3, 1)].map(|delivery| queue.push(&one, &flow(), delivery).0);
+        let [race, ..] = [id(4, 1), id(4, 2)].map(|delivery| queue.push(&two, &flow(), delivery).0);
+        assert_eq!((queue.waiting, queue.startable), (5, 3));
+
+        queue.leased(first);
+        queue.leased(race);
+        assert_eq!((queue.waiting, queue.startable), (3, 1), "what stands behind a leased one may not begin");
+        queue.remove(first, id(1, 1), false);
+        assert_eq!(queue.startable, 2, "the next one of the lane may");
+        queue.unleased(race);
+        queue.remove(race, id(4, 1), true);
+        queue.remove(race, id(4, 2), true);
+        queue.remove(first, id(3, 1), true);
+        assert_eq!((queue.waiting, queue.startable), (1, 1));
+        queue.remove(first, id(2, 1), true);
+        assert_eq!((queue.waiting, queue.startable), (0, 0));
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Soft {
             Input::Hello(hello) => self.hello(durable, hello, now),
             Input::Agent { session, message } => self.agent(durable, *session, message, now),
             Input::Closed { session } => self.closed(durable, *session, now),
+            Input::KeepPools { tenant, pools } => self.keep_pools(durable, tenant, pools, now),
             Input::Publish { .. }
             | Input::Cancel { .. }
             | Input::Redrive { .. }
@@ -399,11 +400,13 @@ impl Soft {
         }
     }
 
-    /// Whether an instance of the general is connected, or was a while ago. Nobody is known to have left before the plane started.
+    /// Whether an instance of the general is connected, or was a while ago, or is to come when there is work. Nobody is known to have left before the plane started.
     pub(crate) fn was_there(&self, general: GeneralIdx, now: Timestamp) -> bool {
         let grace = crate::policy::THERE_GRACE;
         let pool = self.pools.get(general);
-        self.has_just_begun(now) || pool.is_some_and(|pool| pool.members > 0 || now < pool.left + grace)
+        self.has_just_begun(now) || pool.is_some_and(|pool| {
+                pool.members > 0 || now < pool.left + grace || now < pool.kept_until
+            })
     }
 
     /// Whether the plane started so lately that not all may have dialled again.

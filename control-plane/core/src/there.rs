@@ -64,7 +64,9 @@ impl Durable {
             let Context { soft, now, .. } = context;
             // Who carries a label that another instance of it does not may not have dialled again yet.
             self.counts_as_there(*general, context)
-                && (soft.has_just_begun(now) || self.may_carry(rule, *general, soft, now))
+                && (soft.has_just_begun(now)
+                    || soft.warms_up(*general, now)
+                    || self.may_carry(rule, *general, soft, now))
         };
         rule.members.iter().any(is_there)
     }

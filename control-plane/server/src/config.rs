@@ -11,9 +11,11 @@ use mindos_model::{TenantName, limits};
 use crate::amount;
 use crate::logging::LogFormat;
 use crate::notify::DiscordEnv;
-use crate::secure::{Listeners, SecureConfig, SecureError};
+use crate::secure::{AccessMode, Listeners, SecureConfig, SecureError, TlsMode};
 use crate::settings::{Environment, WebhookConfig};
+use crate::surface::keda::{KedaConfig, KedaError};
 use crate::surface::platform::PlatformConfig;
+use crate::surface::{SurfaceAt, SurfaceName, address_of};
 use crate::tasks::queue_settings::RabbitConfig;
 
 /// What the control plane is started with.
@@ -35,6 +37,19 @@ pub struct Config {
     #[arg(long, env = "MINDOS_AGGREGATOR_ADDRESS", value_name = "ADDRESS")]
     pub aggregator_address: Option<SocketAddr>,
 
+    /// Serves a surface of another system on an address of its own: `keda` is KEDA's external scaler, `platform`
+    /// takes runs of code and documentation. May be given again.
+    #[arg(long = "surface", env = "MINDOS_SURFACES", value_delimiter = ',', value_name = "NAME=ADDRESS")]
+    pub surfaces: Vec<SurfaceAt>,
+
+    /// Who may ask as KEDA.
+    #[command(flatten)]
+    pub keda: KedaConfig,
+
+    /// Runs that are asked for by the platform's paths.
+    #[command(flatten)]
+    pub platform: PlatformConfig,
+
     /// Port of the aggregator's paths instead of that of their address, by the name that the earlier system had for it.
     #[arg(long, env = "GITLENS_AGGREGATOR_PORT", value_name = "PORT")]
     pub aggregator_port: Option<u16>,
@@ -50,10 +65,6 @@ pub struct Config {
     /// Token of the bot that tells Discord.
     #[arg(long, env = "DISCORD_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = Secret::read)]
     pub discord_token: Option<Secret>,
-
-    /// Surfaces of earlier systems that have listeners of their own.
-    #[command(flatten)]
-    pub platform: PlatformConfig,
 
     /// How callers are let in, and how the API and the agents' port are encrypted.
     #[command(flatten)]
@@ -259,6 +270,10 @@ impl std::fmt::Debug for Secret {
 pub enum ConfigError {
     #[error(transparent)]
     Secure(#[from] SecureError),
+    #[error(transparent)]
+    Keda(#[from] KedaError),
+    #[error("--surface names {name} more than once: expected one address")]
+    SurfaceTwice { name: SurfaceName },
     #[error("--{option} is {found}: expected {accepted}")]
     Range { option: &'static str, found: String, accepted: &'static str },
 }
@@ -269,7 +284,16 @@ impl Config {
     /// # Errors
     /// Names the option and what it accepts.
     pub fn check(&self) -> Result<(), ConfigError> {
-        self.secure.check(&self.listeners())?;
+        let listeners = self.listeners();
+        self.secure.check(&listeners)?;
+        let is_open = self.secure.access_mode(&listeners) == AccessMode::Open;
+        let has_tls = self.secure.tls_mode(&listeners) != TlsMode::Off;
+        self.keda.check(listeners.keda, is_open, has_tls)?;
+        for (place, surface) in self.surfaces.iter().enumerate() {
+            if self.surfaces[..place].iter().any(|other| other.name == surface.name) {
+                return Err(ConfigError::SurfaceTwice { name: surface.name });
+            }
+        }
         let beats = (Duration::from_millis(100), Duration::from_secs(300), "100ms to 5m");
         let spans = [
             ("lease", self.lease, (Duration::from_secs(1), Duration::from_secs(3600), "1s to 1h")),
@@ -300,7 +324,8 @@ impl Config {
             api: self.api_address(),
             agents: self.agent_listen,
             aggregator: self.aggregator(),
-            platform: self.platform.address(),
+            keda: address_of(&self.surfaces, SurfaceName::Keda),
+            platform: self.platform.at(address_of(&self.surfaces, SurfaceName::Platform)),
             platform_is_plain: self.platform.platform_plaintext,
         }
     }

@@ -37,6 +37,7 @@ use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
 use crate::store::{self, StoreError};
+use crate::surface::keda::{self, Admission, Demands};
 use crate::tls::accept::PortTls;
 use crate::tls::counts::PortName;
 use crate::tls::live;
@@ -85,7 +86,9 @@ pub struct Server {
     pub agents: SocketAddr,
     /// Where the aggregator's paths are; unset where their port was taken and nobody insisted.
     pub aggregator: Option<SocketAddr>,
-    /// Where the platform's paths are, if they were asked for.
+    /// Where KEDA asks; unset where that is not served.
+    pub keda: Option<SocketAddr>,
+    /// Where the platform's paths are; unset where they are not served.
     pub platform: Option<SocketAddr>,
     handle: Handle,
     driver: Driver,
@@ -191,7 +194,7 @@ impl Server {
         let cache = usize::try_from(config.payload_cache).unwrap_or(usize::MAX);
         let payloads = Payloads::start(cache, read).map_err(RunError::Thread)?;
         let listeners = config.listeners();
-        let tls = config.secure.tls_settings(&listeners, &config.data_dir);
+        let tls = config.secure.tls_settings(&listeners, &config.data_dir, &config.keda);
         let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
         let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
         // Before the plane begins, so that nothing becomes durable unseen.
@@ -283,6 +286,7 @@ impl Server {
         grpc::certificates(identities, authorities.clone(), &mut api);
         upkeep.services(&context, &mut api);
         let mut agents = Routes::builder();
+        let keda_health = api_health.clone();
         agents.add_service(api_health);
         add_reflection(&mut agents)?;
         grpc::agents(&context, &mut agents);
@@ -313,12 +317,17 @@ impl Server {
                 None
             }
         };
-        let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
-        let platform = match config.platform.address() {
+        let keda_listener = match listeners.keda {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let platform = match listeners.platform {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
         let platform_at = platform.as_ref().map(|(_, at)| *at);
+        let keda_at = keda_listener.as_ref().map(|(_, at)| *at);
+        let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
         crate::surface::gitlens::announce(&upkeep.gitlens_settings(), aggregator_at, api_at);
         let connections_max = config.connections_max as usize;
         let mut ports = JoinSet::new();
@@ -329,14 +338,7 @@ impl Server {
             ports.spawn(authorities.keep_recorded(draining.clone()));
         }
         announce(&config, tls.as_deref(), aggregator_at);
-        if let Some(address) = platform_at.filter(|at| !at.ip().to_canonical().is_loopback()) {
-            if !listeners.platform_is_encrypted() {
-                warn!(%address, "the platform's listener is reached from elsewhere WITHOUT encryption, by the ranges of platform.sources");
-            }
-            if !upkeep.platform_settings().names_callers() {
-                warn!(%address, "the platform's paths answer nobody there: name the ranges that may call them in platform.sources");
-            }
-        }
+        crate::surface::platform::announce(&upkeep.platform_settings(), platform_at, listeners.platform_is_encrypted());
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));
         ports.spawn(Arc::clone(&gate).watch(draining.clone()));
@@ -350,6 +352,25 @@ impl Server {
             let grpc = grpc.layer(outer.clone());
             let http = http.map(|http| http.layer(outer.clone()));
             let port = Port { listener, grpc, http, connections_max, tls, doors: doors.clone() };
+            ports.spawn(port.serve(draining.clone()));
+        }
+        if let Some((listener, _)) = keda_listener {
+            let demands = Arc::new(Demands::new(handle.clone(), config.keda.keda_warm_up));
+            let rules = Arc::new(config.keda.clone());
+            let admission = Arc::new(Admission::new(Arc::clone(&rules), mode == AccessMode::Open));
+            let (shown, turned) = (Arc::clone(&demands), Arc::clone(&admission));
+            upkeep.expose(Exposed::new(move |into| {
+                shown.expose(into);
+                turned.expose(into);
+            }));
+            ports.spawn(Arc::clone(&demands).run(draining.clone()));
+            let mut routes = Routes::builder();
+            routes.add_service(keda_health);
+            routes.add_service(keda::service(demands, rules, draining.clone()));
+            let grpc = gate.before_rpcs(routes.routes().prepare().into_axum_router().layer(within.clone()));
+            let grpc = grpc.layer(axum::middleware::from_fn_with_state(admission, Admission::guard));
+            let grpc = grpc.layer(outer.clone());
+            let port = Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = platform {
@@ -375,12 +396,14 @@ impl Server {
             ports.spawn(port.serve(draining.clone()));
         }
         let shown = aggregator_at.map(|at| at.to_string()).unwrap_or_default();
-        info!(api = %api_at, agents = %agents_at, aggregator = shown, version = crate::VERSION, "control plane serves");
+        let keda_shown = keda_at.map(|at| at.to_string()).unwrap_or_default();
+        info!(api = %api_at, agents = %agents_at, aggregator = shown, keda = keda_shown, version = crate::VERSION, "control plane serves");
         let stop_timeout = config.stop_timeout;
         Ok(Server {
             api: api_at,
             agents: agents_at,
             aggregator: aggregator_at,
+            keda: keda_at,
             platform: platform_at,
             handle,
             driver,

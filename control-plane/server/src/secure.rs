@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::surface::keda::KedaConfig;
 use crate::tls::names::{self, NAMES_MAX, Name};
 use crate::tls::server_config::{Source, TlsSettings};
 
@@ -79,22 +80,30 @@ pub struct Listeners {
     pub api: SocketAddr,
     pub agents: SocketAddr,
     pub aggregator: SocketAddr,
-    /// Where the platform's paths are, if they are served.
+    /// Unset where KEDA's surface is not served.
+    pub keda: Option<SocketAddr>,
+    /// Unset where the platform's paths are not served.
     pub platform: Option<SocketAddr>,
     /// Whether those may be reached from elsewhere in the clear.
     pub platform_is_plain: bool,
 }
 
 impl Listeners {
-    fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + use<> {
-        let own = [("listen", self.api), ("agent-listen", self.agents), ("aggregator-address", self.aggregator)];
-        own.into_iter().chain(self.platform.map(|at| ("surface platform", at)))
+    fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let always = [("listen", self.api), ("agent-listen", self.agents), ("aggregator-address", self.aggregator)];
+        let platform = self.platform.map(|at| ("surface platform=", at));
+        always.into_iter().chain(self.surfaces()).chain(platform)
     }
 
     /// Whether the platform's listener is encrypted: never on loopback, as the aggregator's.
     #[must_use]
     pub fn platform_is_encrypted(&self) -> bool {
         self.platform.is_some_and(|at| !is_here(at)) && !self.platform_is_plain
+    }
+
+    /// Those of surfaces that are served on an address of their own.
+    fn surfaces(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        self.keda.map(|at| ("surface keda=", at)).into_iter()
     }
 
     /// The first that others than this machine can reach.
@@ -141,14 +150,15 @@ impl SecureConfig {
         }
         let mode = self.tls_mode(listeners);
         let exposed = [("listen", listeners.api), ("agent-listen", listeners.agents)];
-        match (mode, exposed.into_iter().find(|(_, at)| !is_here(*at))) {
+        let exposed = exposed.into_iter().chain(listeners.surfaces());
+        match (mode, { exposed }.find(|(_, at)| !is_here(*at))) {
             (TlsMode::Off, Some((option, address))) => return Err(SecureError::Plain { option, address }),
             (TlsMode::Off, None) if !is_here(listeners.aggregator) && !self.aggregator_plaintext => {
                 return Err(SecureError::Plain { option: "aggregator-address", address: listeners.aggregator });
             }
             (TlsMode::Off, None) if listeners.platform_is_encrypted() => {
                 let address = listeners.platform.unwrap_or(listeners.api);
-                return Err(SecureError::Plain { option: "surface platform", address });
+                return Err(SecureError::Plain { option: "surface platform=", address });
             }
             _ => {}
         }
@@ -205,20 +215,22 @@ impl SecureConfig {
 
     /// What TLS is set up with; `None` where it is off.
     #[must_use]
-    pub fn tls_settings(&self, listeners: &Listeners, data_dir: &Path) -> Option<TlsSettings> {
+    pub fn tls_settings(&self, listeners: &Listeners, data_dir: &Path, keda: &KedaConfig) -> Option<TlsSettings> {
         let source = match (self.tls_mode(listeners), &self.tls_cert, &self.tls_key) {
             (TlsMode::Off, ..) => return None,
             (TlsMode::Files, Some(certificates), Some(key)) => {
                 Source::Files { certificates: certificates.clone(), key: key.clone() }
             }
             (TlsMode::Files | TlsMode::Authority, ..) => {
-                let listening: Vec<SocketAddr> = listeners.all().map(|(_, at)| at).collect();
+                let listening: Vec<_> = listeners.all().map(|(_, at)| at).collect();
                 Source::Authority { names: names::served(&self.tls_names, &listening) }
             }
         };
         Some(TlsSettings {
             source,
             agent_ca: self.agent_ca.clone(),
+            keda_ca: keda.keda_client_ca.clone(),
+            keda_names: keda.keda_client_names.clone(),
             trust_domain: Arc::from(self.trust_domain.as_str()),
             authority: data_dir.join("authority"),
         })
@@ -257,8 +269,7 @@ mod tests {
 
     fn at(api: &str, agents: &str, aggregator: &str) -> Listeners {
         let read = |text: &str| format!("{text}:1").parse().unwrap();
-        let (api, agents, aggregator) = (read(api), read(agents), read(aggregator));
-        Listeners { api, agents, aggregator, platform: None, platform_is_plain: false }
+        Listeners { api: read(api), agents: read(agents), aggregator: read(aggregator), keda: None, platform: None, platform_is_plain: false }
     }
 
     #[test]
@@ -292,6 +303,15 @@ mod tests {
         assert_eq!(asked.check(&there), Ok(()));
         assert_eq!(asked.access_mode(&there), AccessMode::Enforced);
         assert!(!asked.aggregator_is_encrypted(&there));
+    }
+
+    #[test]
+    fn keda_beyond_loopback_is_asked_who_it_is_in_tls() {
+        let mut there = at("127.0.0.1", "127.0.0.1", "127.0.0.1");
+        there.keda = Some("0.0.0.0:8092".parse().unwrap());
+        let plain = secure(&[]);
+        assert_eq!((plain.access_mode(&there), plain.tls_mode(&there)), (AccessMode::Enforced, TlsMode::Authority));
+        assert!(secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err());
     }
 
     #[test]

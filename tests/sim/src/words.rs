@@ -94,6 +94,7 @@ pub fn name_request(input: &mut Input, id: RequestId) {
         Input::Hello(_)
         | Input::Agent { .. }
         | Input::Closed { .. }
+        | Input::KeepPools { .. }
         | Input::Effect { .. }
         | Input::Intend { .. }
         | Input::Carry { .. }

@@ -155,6 +155,12 @@ use rights::{
 
 /// RPCs by their full names.
 pub static RPCS: &[(&str, Permission)] = &[
+    // KEDA, which shows a certificate or comes from an address that is named for it; on a listener of its own.
+    ("externalscaler.ExternalScaler/IsActive", Surface(&FLEET_READ)),
+    ("externalscaler.ExternalScaler/StreamIsActive", Surface(&FLEET_READ)),
+    ("externalscaler.ExternalScaler/GetMetricSpec", Surface(&FLEET_READ)),
+    ("externalscaler.ExternalScaler/GetMetrics", Surface(&FLEET_READ)),
+    ("externalscaler.ExternalScaler/StreamMetricSpec", Surface(&FLEET_READ)),
     ("grpc.health.v1.Health/Check", Public),
     ("grpc.health.v1.Health/Watch", Public),
     ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Public),

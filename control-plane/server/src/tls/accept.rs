@@ -82,8 +82,10 @@ impl PortTls {
             }
             Err(_) => (Outcome::Late, None),
         };
-        // On the API's port nobody is asked for a certificate.
-        let agent = stream.as_ref().and_then(|stream| self.tls.agent_of(stream.get_ref().1));
+        // Nobody on another port is an agent: there none is asked for a certificate, or it is KEDA's.
+        let is_agents = self.name == PortName::Agents;
+        let agent = stream.as_ref().filter(|_| is_agents);
+        let agent = agent.and_then(|stream| self.tls.agent_of(stream.get_ref().1));
         self.tls.handshakes().count(self.name, outcome);
         self.log(peer, outcome);
         stream.map(|stream| (stream, agent.map(Arc::new)))

@@ -13,11 +13,13 @@ pub enum PortName {
     Api,
     Agents,
     Aggregator,
+    Keda,
     Platform,
 }
 
 impl PortName {
-    const ALL: [PortName; 4] = [PortName::Api, PortName::Agents, PortName::Aggregator, PortName::Platform];
+    const ALL: [PortName; 5] =
+        [PortName::Api, PortName::Agents, PortName::Aggregator, PortName::Keda, PortName::Platform];
 
     /// Its word.
     #[must_use]
@@ -26,6 +28,7 @@ impl PortName {
             PortName::Api => "api",
             PortName::Agents => "agents",
             PortName::Aggregator => "aggregator",
+            PortName::Keda => "keda",
             PortName::Platform => "platform",
         }
     }

@@ -33,6 +33,7 @@ use super::verify::{AgentVerifier, Denied};
 use crate::clock::Clock;
 use crate::logging::Chain;
 use crate::metrics::{Exposition, Kind};
+use crate::surface::keda::ClientVerifier;
 
 /// Between two looks at files and the age of the certificate.
 const POLL: Duration = Duration::from_secs(2);
@@ -56,6 +57,10 @@ pub struct TlsSettings {
     pub source: Source,
     /// Roots of the authority that makes the certificates of agents; unset is the built-in one.
     pub agent_ca: Option<PathBuf>,
+    /// Roots of the authority that makes KEDA's client certificate; unset asks it for none.
+    pub keda_ca: Option<PathBuf>,
+    /// Names of which that has to carry one; none lets in any.
+    pub keda_names: Vec<String>,
     pub trust_domain: Arc<str>,
     /// Folder of the built-in authority.
     pub authority: PathBuf,
@@ -72,12 +77,15 @@ pub enum TlsError {
     Tls(#[from] rustls::Error),
     #[error("roots of agents are not accepted: {0}")]
     Roots(String),
+    #[error("--keda-client-ca is not accepted: {0}")]
+    KedaRoots(String),
 }
 
 /// What is in force.
 struct State {
     api: Arc<ServerConfig>,
     agents: Arc<ServerConfig>,
+    keda: Arc<ServerConfig>,
     verifier: Arc<AgentVerifier>,
     /// When the server's certificate lapses, and when another is to be made.
     not_after: Timestamp,
@@ -92,6 +100,7 @@ struct Content {
     certificates: Vec<u8>,
     key: Vec<u8>,
     agent_ca: Vec<u8>,
+    keda_ca: Vec<u8>,
 }
 
 /// TLS of a running server.
@@ -162,7 +171,8 @@ impl Tls {
         let state = self.state.load();
         Arc::clone(match port {
             PortName::Agents => &state.agents,
-            PortName::Api | PortName::Aggregator => &state.api,
+            PortName::Keda => &state.keda,
+            PortName::Api | PortName::Aggregator | PortName::Platform => &state.api,
         })
     }
 
@@ -350,6 +360,9 @@ impl Content {
         if let Some(path) = &settings.agent_ca {
             content.agent_ca = files::read(path)?;
         }
+        if let Some(path) = &settings.keda_ca {
+            content.keda_ca = files::read(path)?;
+        }
         Ok(content)
     }
 }
@@ -380,14 +393,26 @@ impl State {
                 .with_protocol_versions(&[&rustls::version::TLS13])
         };
         let mut api = builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&key) as _);
-        let mut agents = builder()?.with_client_cert_verifier(Arc::clone(&verifier) as _).with_cert_resolver(key);
-        for config in [&mut api, &mut agents] {
+        let mut agents = builder()?.with_client_cert_verifier(Arc::clone(&verifier) as _).with_cert_resolver(Arc::clone(&key) as _);
+        let mut keda = match &settings.keda_ca {
+            Some(path) => {
+                let roots = files::certificates(path, &content.keda_ca)?;
+                let verifier = ClientVerifier::new(roots, &settings.keda_names).map_err(TlsError::KedaRoots)?;
+                builder()?.with_client_cert_verifier(Arc::new(verifier))
+            }
+            None => builder()?.with_no_client_auth(),
+        }
+        .with_cert_resolver(key);
+        for config in [&mut api, &mut agents, &mut keda] {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
-        // An agent's certificate is checked with every connection: a session that is resumed would skip that.
-        agents.session_storage = Arc::new(NoServerSessionStorage {});
-        agents.send_tls13_tickets = 0;
-        Ok(State { api: Arc::new(api), agents: Arc::new(agents), verifier, not_after, renew_at, digest })
+        // A client's certificate is checked with every connection: a session that is resumed would skip that.
+        for config in [&mut agents, &mut keda] {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        let (api, agents, keda) = (Arc::new(api), Arc::new(agents), Arc::new(keda));
+        Ok(State { api, agents, keda, verifier, not_after, renew_at, digest })
     }
 }
 

@@ -51,7 +51,14 @@ pub(crate) fn request(key: &KeyPair) -> Vec<u8> {
 pub(crate) fn tls(dir: &Path) -> Arc<Tls> {
     let source = Source::Authority { names: vec!["localhost".parse().unwrap()] };
     let authority = dir.join("authority");
-    let settings = TlsSettings { source, agent_ca: None, trust_domain: Arc::from("mindos.local"), authority };
+    let settings = TlsSettings {
+        source,
+        agent_ca: None,
+        keda_ca: None,
+        keda_names: Vec::new(),
+        trust_domain: Arc::from("mindos.local"),
+        authority,
+    };
     Arc::new(Tls::start(settings, Clock::start(Timestamp(0))).unwrap())
 }
 

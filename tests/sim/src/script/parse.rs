@@ -9,7 +9,7 @@ use mindos_core::budget::Limit;
 use mindos_core::guard::{GuardAction, Guards, Trust, TrustRules};
 use mindos_core::input::{
     AgentMessage, CeilingsWanted, DeliveryFilter, Extend, Hello, HelloGeneral, Input, Judged, ModelLoad, NewEvent,
-    Query, ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
+    KeptPool, Query, ReportedLoad, ReportedOutcome, RequestId, ResultReport, Selector, SessionId,
 };
 use mindos_core::record::{HoldTarget, Holds, Usage};
 use mindos_core::route::{Match, Pattern, Route, RouteTable, Targets};
@@ -116,6 +116,14 @@ impl<'a> Words<'a> {
             "publish" => self.publish()?,
             "hello" => self.hello()?,
             "close" => Input::Closed { session: self.session()? },
+            "keep" => {
+                let (cluster, name) = split(self.next("a general")?)?;
+                let key = words::general(cluster, name).ok_or("not a general's name")?;
+                let ty = self.take("type").unwrap_or(name).parse().map_err(|_| "not a type".to_owned())?;
+                let keep = self.take("keep").map(span).transpose()?.unwrap_or(std::time::Duration::from_secs(300));
+                let pools = vec![KeptPool { cluster: key.cluster, general: key.name, ty, keep }];
+                Input::KeepPools { tenant: words::tenant(), pools }
+            }
             "grant" | "accept" | "decline" | "extend" | "result" | "heartbeat" | "reconcile" | "draining" => {
                 let session = self.session()?;
                 Input::Agent { session, message: self.agent(verb)? }
@@ -508,6 +516,15 @@ impl<'a> Words<'a> {
         Ok(match self.next("a question")? {
             "totals" => Query::Totals,
             "fleet" => Query::Fleet,
+            "demand" => {
+                let key = |name: &str| {
+                    let (cluster, name) = split(name)?;
+                    let key = words::general(cluster, name).ok_or("not a general's name")?;
+                    Ok((key.cluster, key.name))
+                };
+                let names = self.next("generals")?;
+                Query::Demand { generals: names.split(',').map(key).collect::<Parsed<_>>()? }
+            }
             "routes" => Query::Routes,
             "budgets" => Query::Budgets,
             what @ ("due" | "effects") => self.effect_query(what),

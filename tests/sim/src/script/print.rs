@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
 use mindos_core::input::{
-    AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, Query, ReportedOutcome,
+    AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, KeptPool, Query, ReportedOutcome,
     Selector,
 };
 use mindos_core::record::{Holds, Payload, Usage};
@@ -74,6 +74,12 @@ pub fn input(input: &Input, start: Timestamp) -> String {
         }
         Input::Agent { session, message } => agent(session.0, message, start),
         Input::Closed { session } => format!("close s{}", session.0),
+        Input::KeepPools { pools, .. } => {
+            let pool = |pool: &KeptPool| {
+                format!(" {}/{} type={} keep={}", pool.cluster, pool.general, pool.ty, format_args!("{}s", pool.keep.as_secs()))
+            };
+            format!("keep{}", pools.first().map(pool).unwrap_or_default())
+        }
         Input::Cancel { select, by, .. } => format!("cancel {}{}", selector(select), by_text(by)),
         Input::Redrive { select, by, .. } => format!("redrive {}{}", selector(select), by_text(by)),
         Input::Hold { target, end, begin, by, .. } => {
@@ -178,6 +184,10 @@ fn query(query: &Query) -> String {
         Query::Event { event } => format!("query event {event}"),
         Query::Deliveries { filter, limit, .. } => format!("query deliveries {} limit={limit}", self::filter(filter)),
         Query::Fleet => "query fleet".to_owned(),
+        Query::Demand { generals } => {
+            let names: Vec<_> = generals.iter().map(|(cluster, name)| format!("{cluster}/{name}")).collect();
+            format!("query demand {}", names.join(","))
+        }
         Query::Routes => "query routes".to_owned(),
         Query::Budgets => "query budgets".to_owned(),
         Query::Totals => "query totals".to_owned(),

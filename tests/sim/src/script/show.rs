@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use mindos_core::BreakerState;
 use mindos_core::budget::{Amount, Budget, Limit, Thresholds};
 use mindos_core::output::{
-    Assign, BudgetView, Claim, DeliveryView, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published,
+    Assign, BudgetView, Claim, DeliveryView, Demand, FleetView, Mode, Output, PayloadOf, PayloadRef, PlaneMessage, Published,
     Reply, SettledVerdict,
 };
 use mindos_core::record::{
@@ -366,6 +366,15 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             format!("{} deliveries{rows}", views.len())
         }
         Reply::Fleet(fleet) => self::fleet(fleet, start),
+        Reply::Demand(demands) => {
+            let row = |demand: &Option<Demand>| match demand {
+                Some(Demand { ready, waiting, running, instances, slots }) => format!(
+                    "\n  ready={ready} waiting={waiting} running={running} instances={instances} slots={slots}"
+                ),
+                None => "\n  not known".to_owned(),
+            };
+            format!("demand{}", demands.iter().map(row).collect::<String>())
+        }
         Reply::Budgets(views) => views.iter().map(|view| budget_row(view, start)).collect::<Vec<_>>().join("\n"),
         Reply::Routes { table, at } => format!("{} routes since #{at}", table.routes.len()),
         Reply::Totals(totals) => format!(

@@ -21,24 +21,37 @@ mod guard;
 mod paths;
 mod settings;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tracing::warn;
 
 use crate::access::Scoped;
 use crate::grpc::Context;
 use crate::http::body::Bodies;
 use crate::secure::AccessMode;
 
-pub use config::{PlatformConfig, SurfaceAt};
+pub use config::PlatformConfig;
 pub use guard::Turned;
 pub use paths::router;
 pub use settings::{PlatformSection, PlatformSettings};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Says at the start who can reach the paths, and how.
+pub(crate) fn announce(settings: &PlatformSettings, at: Option<SocketAddr>, is_encrypted: bool) {
+    let Some(address) = at.filter(|at| !at.ip().to_canonical().is_loopback()) else { return };
+    if !is_encrypted {
+        warn!(%address, "the platform's listener is reached from elsewhere WITHOUT encryption, by the ranges of platform.sources");
+    }
+    if !settings.names_callers() {
+        warn!(%address, "the platform's paths answer nobody there: name the ranges that may call them in platform.sources");
+    }
+}
 
 /// What the paths need.
 #[derive(Debug)]
