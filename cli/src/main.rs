@@ -41,7 +41,9 @@ fn main() -> ExitCode {
     let json = global.output.is_json();
     if global.output == Output::Yaml && !matches!(command, Command::Routes(_) | Command::Task(_)) {
         return report(
-            &Failure::usage("--output yaml: only `mindos routes get` and `mindos task` print it; expected table or json"),
+            &Failure::usage(
+                "--output yaml: only `mindos routes get` and `mindos task` print it; expected table or json",
+            ),
             json,
         );
     }

@@ -24,10 +24,10 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::discovery::{self, chain};
-use crate::runs;
 use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::probes::{self, Probes};
+use crate::runs;
 use crate::shutdown::{Ending, Shutdown};
 use crate::site::{Namespaces, ServerVersion, Site};
 

@@ -452,9 +452,11 @@ fn list(data: &Value, output: Output) {
     if output != Output::Table {
         return print(data, "", output);
     }
-    let mut table = Table::new(&["run", "kind", "task", "service", "phase", "attempts", "cost", "pull request", "created"]);
+    let mut table =
+        Table::new(&["run", "kind", "task", "service", "phase", "attempts", "cost", "pull request", "created"]);
     for run in data["runs"].as_array().into_iter().flatten() {
-        let names = ["name", "kind", "task_id", "service", "phase", "attempts", "cost_usd", "pull_request_url", "created_at"];
+        let names =
+            ["name", "kind", "task_id", "service", "phase", "attempts", "cost_usd", "pull_request_url", "created_at"];
         table.row(names.iter().map(|name| clip(&cell(&run[*name]), 70)).collect());
     }
     render::print(&table.text());
@@ -521,7 +523,8 @@ mod tests {
 
     #[test]
     fn flags_become_the_members_of_the_contract() {
-        let words = ["code", "5", "-s", "trader", "--model", "opus", "--env", "A=1,B=x,y", "--env-from-secrets", "D:s:k,E:t:l"];
+        let words =
+            ["code", "5", "-s", "trader", "--model", "opus", "--env", "A=1,B=x,y", "--env-from-secrets", "D:s:k,E:t:l"];
         let body = body(&words).unwrap();
         assert_eq!((&body["task_id"], &body["service"]), (&json!(5), &json!("trader")));
         assert_eq!(body["repository_url"], body["docs_repository_url"]);

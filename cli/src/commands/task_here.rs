@@ -67,7 +67,11 @@ fn git(at: &Path, arguments: &[&str]) -> Result<String, Failure> {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::world(format!("git {}: {}", arguments.first().unwrap_or(&""), said.lines().last().unwrap_or("failed"))))
+    Err(Failure::world(format!(
+        "git {}: {}",
+        arguments.first().unwrap_or(&""),
+        said.lines().last().unwrap_or("failed")
+    )))
 }
 
 /// Brings `.taskmaster` of a directory to where a documentation run finds it: tasks copied, committed and pushed to the branch.
@@ -83,7 +87,9 @@ pub(super) fn taskmaster(directory: &Path, branch: &str, here: &Here, leave: boo
     let copied = copy(&place)?;
     if here.branch.as_deref() != Some(branch) {
         let on = here.branch.as_deref().unwrap_or("no branch");
-        return Err(Failure::usage(format!("--source-branch is {branch}, and the clone is on {on}: expected the same, or --no-push")));
+        return Err(Failure::usage(format!(
+            "--source-branch is {branch}, and the clone is on {on}: expected the same, or --no-push"
+        )));
     }
     git(directory, &["add", "--", ".taskmaster"])?;
     let staged = git(directory, &["diff", "--cached", "--name-only", "--", ".taskmaster"])?;
@@ -101,7 +107,8 @@ fn copy(place: &Path) -> Result<usize, Failure> {
     let list = place.join("tasks/tasks.json");
     let failed = |what: &Path, error: std::io::Error| Failure::world(format!("{}: {error}", what.display()));
     let text = std::fs::read_to_string(&list).map_err(|error| failed(&list, error))?;
-    let tasks: Value = serde_json::from_str(&text).map_err(|error| Failure::world(format!("{}: {error}", list.display())))?;
+    let tasks: Value =
+        serde_json::from_str(&text).map_err(|error| Failure::world(format!("{}: {error}", list.display())))?;
     let ids = tasks["master"]["tasks"].as_array().or(tasks["tasks"].as_array());
     let ids = ids.ok_or_else(|| Failure::world(format!("{}: expected `master.tasks`", list.display())))?;
     let mut copied = 0;
@@ -145,7 +152,8 @@ mod tests {
         }
         let project = clone.join("p");
         std::fs::create_dir_all(project.join(".taskmaster/tasks")).unwrap();
-        std::fs::write(project.join(".taskmaster/tasks/tasks.json"), r#"{"master":{"tasks":[{"id":1},{"id":12}]}}"#).unwrap();
+        std::fs::write(project.join(".taskmaster/tasks/tasks.json"), r#"{"master":{"tasks":[{"id":1},{"id":12}]}}"#)
+            .unwrap();
         std::fs::write(project.join(".taskmaster/tasks/task_012.txt"), "twelve").unwrap();
 
         let here = Here::find(&project);

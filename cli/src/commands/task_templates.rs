@@ -104,7 +104,9 @@ impl SetArgs {
             Some(path) => {
                 let map: Value = serde_norway::from_str(&read(path)?)
                     .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-                let data = map["data"].as_object().ok_or_else(|| Failure::usage(format!("{}: expected a ConfigMap with `data`", path.display())))?;
+                let data = map["data"]
+                    .as_object()
+                    .ok_or_else(|| Failure::usage(format!("{}: expected a ConfigMap with `data`", path.display())))?;
                 data.iter().map(|(key, text)| (key.clone(), text.as_str().unwrap_or_default().to_owned())).collect()
             }
         };
@@ -134,8 +136,10 @@ fn list(set: &SetArgs, global: &Global) -> Result<(), Failure> {
     let (templates, _) = set.read()?;
     let versions = json!({ "code": templates.version(Kind::Code), "docs": templates.version(Kind::Docs) });
     if global.output != Output::Table {
-        let keys: Vec<Value> =
-            templates.each().map(|(kind, key, text)| json!({ "kind": kind.as_str(), "key": key, "bytes": text.len() })).collect();
+        let keys: Vec<Value> = templates
+            .each()
+            .map(|(kind, key, text)| json!({ "kind": kind.as_str(), "key": key, "bytes": text.len() }))
+            .collect();
         render::print_json(&json!({ "versions": versions, "templates": keys }));
         return Ok(());
     }
@@ -153,7 +157,9 @@ fn render_one(args: &RenderArgs) -> Result<(), Failure> {
     let (templates, config) = set.read()?;
     let url = "https://github.com/acme/trader";
     let given: Value = match (request, kind) {
-        (Some(path), _) => serde_json::from_str(&read(path)?).map_err(|error| Failure::usage(format!("--request: {error}")))?,
+        (Some(path), _) => {
+            serde_json::from_str(&read(path)?).map_err(|error| Failure::usage(format!("--request: {error}")))?
+        }
         (None, Which::Code) => {
             json!({ "task_id": 5, "service": "trader", "repository_url": url, "docs_repository_url": url, "github_user": "ada" })
         }
@@ -182,7 +188,8 @@ fn render_one(args: &RenderArgs) -> Result<(), Failure> {
     let plan = Plan::new(&run, &config, &settings(), &templates, false);
     let plan = plan.map_err(|error| Failure::verification(error.to_string()))?;
     if *objects {
-        let yaml = |value: Result<String, serde_norway::Error>| value.map_err(|error| Failure::world(error.to_string()));
+        let yaml =
+            |value: Result<String, serde_norway::Error>| value.map_err(|error| Failure::world(error.to_string()));
         for text in [yaml(serde_norway::to_string(&plan.files))?, yaml(serde_norway::to_string(&plan.job))?] {
             render::print("---");
             render::print(text.trim_end());

@@ -89,9 +89,9 @@ fn runs_become_the_objects_of_the_contract() {
         "env_from_secrets": [{ "name": "DB", "secretName": "db", "secretKey": "url" }],
         "overwrite_memory": true, "acceptance_criteria": "- all of it",
     });
-    let settings = JobSettings { tool_server: "http://toolman.mcp.svc/mcp".to_owned(), ..settings };
+    let settings_again = JobSettings { tool_server: "http://toolman.mcp.svc/mcp".to_owned(), ..JobSettings::default() };
     let again = run(code(more), "code-5-1700000000", 3, 2);
-    let plan_again = Plan::new(&again, &config, &settings, &templates, true).unwrap();
+    let plan_again = Plan::new(&again, &config, &settings_again, &templates, true).unwrap();
     held("code-again.yaml", &shown(&plan_again));
     let client: Value = serde_json::from_str(&plan_again.rendered()["client-config.json"]).unwrap();
     assert_eq!(client["localServers"].as_object().unwrap().len(), 2);
@@ -114,7 +114,10 @@ fn every_json_file_is_json_and_settings_are_those_of_the_contract() {
                     assert_eq!(value["permissions"]["defaultMode"], "acceptEdits");
                     assert_eq!(value["permissions"]["allow"].as_array().unwrap().len(), 16);
                     assert_eq!(value["env"]["BASH_MAX_TIMEOUT_MS"], "300000");
-                    assert_eq!((&value["cleanupPeriodDays"], &value["includeCoAuthoredBy"]), (&json!(7), &json!(false)));
+                    assert_eq!(
+                        (&value["cleanupPeriodDays"], &value["includeCoAuthoredBy"]),
+                        (&json!(7), &json!(false))
+                    );
                 }
                 found += 1;
             }

@@ -143,9 +143,12 @@ impl Bench {
         let pod = plan.job.spec.unwrap().template.spec.unwrap();
         let container = &pod.containers[0];
         let value = |text: &str| self.here(text).replace("$$(", "$(");
-        let env: BTreeMap<String, String> = container.env.iter().flatten().filter_map(|variable| {
-            Some((variable.name.clone(), value(variable.value.as_ref()?)))
-        }).collect();
+        let env: BTreeMap<String, String> = container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| Some((variable.name.clone(), value(variable.value.as_ref()?))))
+            .collect();
         let command = container.command.clone().unwrap();
         let path = format!("{}/bin:/usr/local/bin:/usr/bin:/bin", self.root.display());
         let output = Command::new(&command[0])
@@ -222,11 +225,16 @@ fn a_code_run_reaches_commit_push_and_pull_request_and_a_retry_goes_on() {
     let prompt = bench.seen("claude.prompt");
     assert!(prompt.contains("Implement task 5 of trader") && prompt.contains("the prompt of the task"), "{prompt}");
     let task = bench.seen("claude.task");
-    for file in ["task.md", "acceptance-criteria.md", "prompt.md", "architecture.md", "coding-guidelines.md", "mcp-tools.md"] {
+    for file in
+        ["task.md", "acceptance-criteria.md", "prompt.md", "architecture.md", "coding-guidelines.md", "mcp-tools.md"]
+    {
         assert!(task.lines().any(|line| line == file), "{file} is not in {task}");
     }
     assert!(bench.seen("claude.files").contains("CLAUDE.md") && bench.seen("claude.files").contains(".mcp.json"));
-    assert!(bench.seen("claude.arguments").contains("--model claude-sonnet-4-20250514") && !bench.seen("claude.arguments").contains("--continue"));
+    assert!(
+        bench.seen("claude.arguments").contains("--model claude-sonnet-4-20250514")
+            && !bench.seen("claude.arguments").contains("--continue")
+    );
 
     let (output, outcome) = bench.job(&run(code(json!({})), 2, 1), &[("CLAUDE_DOES", "echo three >>lib.txt")]);
 
@@ -285,7 +293,8 @@ fn what_is_missing_ends_a_run_before_the_agent_is_called() {
 #[test]
 fn code_and_documentation_may_be_one_repository() {
     let bench = Bench::new();
-    let described = [("_projects/trader/.taskmaster/docs/task-5/prompt.md", "one prompt\n"), ("trader/lib.txt", "one\n")];
+    let described =
+        [("_projects/trader/.taskmaster/docs/task-5/prompt.md", "one prompt\n"), ("trader/lib.txt", "one\n")];
     let origin = bench.repository("acme/trader", &described);
     let spec = code(json!({ "docs_repository_url": "https://github.com/acme/trader" }));
     let (output, outcome) = bench.job(&run(spec, 1, 0), &[WORKS]);
@@ -300,11 +309,17 @@ fn a_conflict_is_left_to_the_agent_and_another_task_finds_a_clean_tree() {
     let origin = bench.code_repositories();
     bench.push(&origin, FEATURE, &[("trader/lib.txt", "theirs\n")]);
     bench.push(&origin, "main", &[("trader/lib.txt", "ours\n")]);
-    let (output, _) = bench.job(&run(code(json!({})), 1, 0), &[("CLAUDE_DOES", "[ -s task/merge-conflict.md ] && echo x >x.txt")]);
+    let (output, _) =
+        bench.job(&run(code(json!({})), 1, 0), &[("CLAUDE_DOES", "[ -s task/merge-conflict.md ] && echo x >x.txt")]);
     assert!(output.status.success(), "{}", ended(&output));
     fs::write(bench.root.join("workspace/target-repo/trader/left.txt"), "left\n").unwrap();
-    bench.push(&bench.root.join("repositories/acme/docs"), "main", &[("_projects/trader/.taskmaster/docs/task-6/prompt.md", "six\n")]);
-    let (output, _) = bench.job(&run(code(json!({ "task_id": 6 })), 1, 0), &[("CLAUDE_DOES", "[ ! -e left.txt ] && echo six >six.txt")]);
+    bench.push(
+        &bench.root.join("repositories/acme/docs"),
+        "main",
+        &[("_projects/trader/.taskmaster/docs/task-6/prompt.md", "six\n")],
+    );
+    let (output, _) = bench
+        .job(&run(code(json!({ "task_id": 6 })), 1, 0), &[("CLAUDE_DOES", "[ ! -e left.txt ] && echo six >six.txt")]);
     assert!(output.status.success(), "{}", ended(&output));
     assert_eq!(bench.git(&origin, &["diff", "--name-only", "main", "feature/task-6-implementation"]), "trader/six.txt");
 }
@@ -318,10 +333,16 @@ fn texts_of_a_request_are_never_run() {
     let (output, _) = bench.job(&run(code(more), 1, 0), &[WORKS]);
     assert!(output.status.success(), "{}", ended(&output));
     assert!(!bench.root.join("pwned").exists());
-    assert!(bench.seen("claude.prompt").contains("`touch") && bench.seen("claude.prompt").contains("the prompt of the task"));
+    assert!(
+        bench.seen("claude.prompt").contains("`touch")
+            && bench.seen("claude.prompt").contains("the prompt of the task")
+    );
     let replaced = code(json!({ "prompt_modification": "only this", "prompt_mode": "replace" }));
     bench.job(&run(replaced, 1, 0), &[]);
-    assert!(bench.seen("claude.prompt").contains("only this") && !bench.seen("claude.prompt").contains("the prompt of the task"));
+    assert!(
+        bench.seen("claude.prompt").contains("only this")
+            && !bench.seen("claude.prompt").contains("the prompt of the task")
+    );
 }
 
 #[test]
@@ -334,7 +355,10 @@ fn without_the_program_of_github_its_api_is_asked_and_the_token_is_in_no_argumen
     assert!(output.status.success(), "{}", ended(&output));
     assert_eq!(outcome.pull_request_url.as_deref(), Some("https://github.com/acme/trader/pull/9"));
     let asked = bench.seen("curl.arguments");
-    assert!(asked.contains("https://api.github.com/repos/acme/trader/pulls") && !asked.contains("the-token"), "{asked}");
+    assert!(
+        asked.contains("https://api.github.com/repos/acme/trader/pulls") && !asked.contains("the-token"),
+        "{asked}"
+    );
     assert!(bench.seen("curl.config").contains("Authorization: Bearer the-token"));
 }
 
@@ -350,7 +374,10 @@ fn a_documentation_run_commits_documentation_alone() {
     let (output, outcome) = bench.job(&run(spec.clone(), 1, 0), &[("CLAUDE_DOES", does)]);
     assert!(output.status.success(), "{}", ended(&output));
     let branch = outcome.branch.unwrap();
-    assert!(branch.starts_with("docs-generation-") && branch.len() == "docs-generation-20250101-000000".len(), "{branch}");
+    assert!(
+        branch.starts_with("docs-generation-") && branch.len() == "docs-generation-20250101-000000".len(),
+        "{branch}"
+    );
     assert_eq!(bench.git(&origin, &["diff", "--name-only", "main", &branch]), "p/.taskmaster/docs/task-1/task.md");
     assert!(bench.seen("gh.arguments").contains(&format!("pr create --head {branch} --base main")));
     assert!(outcome.pull_request_url.is_some());

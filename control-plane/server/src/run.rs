@@ -370,7 +370,8 @@ impl Server {
             let grpc = gate.before_rpcs(routes.routes().prepare().into_axum_router().layer(within.clone()));
             let grpc = grpc.layer(axum::middleware::from_fn_with_state(admission, Admission::guard));
             let grpc = grpc.layer(outer.clone());
-            let port = Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
+            let port =
+                Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
             ports.spawn(port.serve(draining.clone()));
         }
         if let Some((listener, _)) = platform {
@@ -659,7 +660,14 @@ mod tests {
     async fn every_path_that_is_routed_has_a_row_in_the_table_of_permissions() {
         let folder = std::env::temp_dir().join(format!("mindos-server-paths-{}", std::process::id()));
         let words = ["test", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--segment-bytes", "4MiB"];
-        let more = ["--surface", "platform=127.0.0.1:0", "--aggregator-address", "127.0.0.1:0", "--data-dir", folder.to_str().unwrap()];
+        let more = [
+            "--surface",
+            "platform=127.0.0.1:0",
+            "--aggregator-address",
+            "127.0.0.1:0",
+            "--data-dir",
+            folder.to_str().unwrap(),
+        ];
         let server = Server::start(Command::parse_from([&words[..], &more].concat()).config).await.unwrap();
         assert_eq!(server.routed.len(), 3);
         for (listener, routed) in &server.routed {

@@ -269,7 +269,14 @@ mod tests {
 
     fn at(api: &str, agents: &str, aggregator: &str) -> Listeners {
         let read = |text: &str| format!("{text}:1").parse().unwrap();
-        Listeners { api: read(api), agents: read(agents), aggregator: read(aggregator), keda: None, platform: None, platform_is_plain: false }
+        Listeners {
+            api: read(api),
+            agents: read(agents),
+            aggregator: read(aggregator),
+            keda: None,
+            platform: None,
+            platform_is_plain: false,
+        }
     }
 
     #[test]
@@ -311,7 +318,9 @@ mod tests {
         there.keda = Some("0.0.0.0:8092".parse().unwrap());
         let plain = secure(&[]);
         assert_eq!((plain.access_mode(&there), plain.tls_mode(&there)), (AccessMode::Enforced, TlsMode::Authority));
-        assert!(secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err());
+        assert!(
+            secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err()
+        );
     }
 
     #[test]

@@ -254,7 +254,17 @@ async fn only_what_the_table_allows_passes() {
         provider.url
     );
     std::fs::write(&settings, text).unwrap();
-    let options = ["--access", "enforced", "--tls", "off", "--aggregator-address", "127.0.0.1:0", "--surface", "platform=127.0.0.1:0", "--settings"];
+    let options = [
+        "--access",
+        "enforced",
+        "--tls",
+        "off",
+        "--aggregator-address",
+        "127.0.0.1:0",
+        "--surface",
+        "platform=127.0.0.1:0",
+        "--settings",
+    ];
     let options = [&options[..], &[settings.to_str().unwrap()]].concat();
     let server = Running::with(&directory, &options).await;
     let file = directory.0.join("admin-token");

@@ -23,7 +23,7 @@ use mindos_kube::platform::{
     CODE_EVENT, DELIVERY_ANNOTATION, DOCS_EVENT, Outcome, Phase, Plan, Run, RunStatus, TOKEN_ANNOTATION,
 };
 use mindos_model::{FailureKind, Timestamp, Token};
-use mindos_sdk::{Failure, General, Output, Progress, Usage, Work};
+use mindos_sdk::{Failure, General, Output, Progress, Reporter, Usage, Work};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -110,7 +110,7 @@ struct Attempts {
 impl General for Runner {
     async fn process(&self, work: Work) -> Result<Output, Failure> {
         let order = self.order(&work)?;
-        let attempts = serde_json::from_slice::<Attempts>(work.event.data()).ok().and_then(|order| order.attempts);
+        let attempts = serde_json::from_slice::<Attempts>(&work.event.bytes()).ok().and_then(|order| order.attempts);
         let key = (self.kind, order.namespace.clone(), order.name.clone());
         let taken = self.desk.take(&key);
         let mut stopped = std::pin::pin!(work.stopped());
@@ -121,7 +121,7 @@ impl General for Runner {
             order,
             attempts: attempts.unwrap_or(ATTEMPTS).max(1),
             notify: Arc::clone(&taken.notify),
-            work: &work,
+            reporter: work.reporter(),
         };
         tokio::select! {
             biased;
@@ -137,10 +137,10 @@ impl Runner {
             Kind::Code => CODE_EVENT,
             Kind::Docs => DOCS_EVENT,
         };
-        if work.event.kind() != expected {
-            return Err(Failure::poison(format!("the event's type is `{}`: expected `{expected}`", work.event.kind())));
+        if work.event.ty() != expected {
+            return Err(Failure::poison(format!("the event's type is `{}`: expected `{expected}`", work.event.ty())));
         }
-        let order: Order<Value> = serde_json::from_slice(work.event.data())
+        let order: Order<Value> = serde_json::from_slice(&work.event.bytes())
             .map_err(|error| Failure::poison(format!("the event is no order of a run: {error}")))?;
         let namespaces = &self.place.settings.namespaces;
         if !namespaces.contains(&order.namespace) {
@@ -155,14 +155,14 @@ impl Runner {
 }
 
 /// One lease of a run.
-struct Lease<'a> {
+struct Lease {
     runner: Runner,
     delivery: String,
     token: Token,
     order: Order<Value>,
     attempts: u32,
     notify: Arc<Notify>,
-    work: &'a Work,
+    reporter: Reporter,
 }
 
 /// How one look at a run ended.
@@ -172,7 +172,7 @@ enum Look {
     Ended(Result<Output, Failure>),
 }
 
-impl Lease<'_> {
+impl Lease {
     /// Looks until the run has ended. An API server that is away is waited for: the lease is extended meanwhile.
     async fn run(&self) -> Result<Output, Failure> {
         let (mut pause, mut told) = (RETRY.0, None);
@@ -219,7 +219,10 @@ impl Lease<'_> {
                 Ok(object) => object,
                 Err(error) if code(&error) == 409 => return Ok(Look::Wait(Duration::ZERO)),
                 Err(error) if code(&error) == 404 => {
-                    let message = format!("namespace {namespace} is not there, or {} is not installed in the cluster", kind.object());
+                    let message = format!(
+                        "namespace {namespace} is not there, or {} is not installed in the cluster",
+                        kind.object()
+                    );
                     return Ok(Look::Ended(Err(Failure::poison(message))));
                 }
                 Err(error) => return Err(error),
@@ -299,7 +302,10 @@ impl Lease<'_> {
         let delivery = annotation(&object, DELIVERY_ANNOTATION);
         if delivery.is_some_and(|delivery| delivery != self.delivery) {
             let other = delivery.unwrap_or_default();
-            return Ok(Marked::Not(Failure::poison(format!("the object {} belongs to delivery {other}", object.name_any()))));
+            return Ok(Marked::Not(Failure::poison(format!(
+                "the object {} belongs to delivery {other}",
+                object.name_any()
+            ))));
         }
         let known: Option<Token> = annotation(&object, TOKEN_ANNOTATION).and_then(|token| token.parse().ok());
         if known.is_some_and(|known| known > self.token) {
@@ -351,7 +357,9 @@ impl Lease<'_> {
         let apart = run.spec.kind() == Kind::Code && place.is_taken(run).await?;
         let plan = match Plan::new(run, &config, &place.settings.job, &templates, apart) {
             Ok(plan) => plan,
-            Err(error @ (PlanError::Config(_) | PlanError::Template(_) | PlanError::Faults(_) | PlanError::Size { .. })) => {
+            Err(
+                error @ (PlanError::Config(_) | PlanError::Template(_) | PlanError::Faults(_) | PlanError::Size { .. }),
+            ) => {
                 return self.refuse(object, &error.to_string()).await;
             }
         };
@@ -362,7 +370,7 @@ impl Lease<'_> {
         {
             let message = format!("waits for {other}, which has the workspace of the service");
             status.enter(Phase::Pending, &message, now());
-            self.work.progress(progress(&message));
+            self.reporter.progress(progress(&message));
             // A failure that was told of stays: it says which attempt comes next.
             if before.phase() != Phase::Failed {
                 self.write(&before, &status).await?;
@@ -383,7 +391,7 @@ impl Lease<'_> {
         self.write(&before, &status).await?;
         place.make(&plan, &run.namespace, &config).await?;
         info!(run = %run.name, job = %run.job_name(), attempt = run.retries + 1, "a run's job was made");
-        self.work.progress(progress(&message));
+        self.reporter.progress(progress(&message));
         Ok(Look::Wait(LOOK_INTERVAL))
     }
 
@@ -409,7 +417,7 @@ impl Lease<'_> {
                 if told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
                     *told = Some(tokio::time::Instant::now());
                     let line = place.last_line(&run.namespace, &job_name).await;
-                    self.work.progress(progress(&line.unwrap_or_else(|| format!("{job_name} runs"))));
+                    self.reporter.progress(progress(&line.unwrap_or_else(|| format!("{job_name} runs"))));
                 }
                 return Ok(Look::Wait(LOOK_INTERVAL));
             }
@@ -529,7 +537,7 @@ pub(super) fn now() -> Timestamp {
 }
 
 fn progress(message: &str) -> Progress {
-    Progress { message: message.into(), ..Progress::default() }
+    Progress { note: message.chars().take(250).collect(), ..Progress::default() }
 }
 
 fn failure_text(outcome: &Outcome, said: &str) -> String {

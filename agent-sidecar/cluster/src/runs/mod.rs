@@ -35,8 +35,12 @@ pub async fn run(site: Site, settings: RunsSettings, shutdown: Shutdown) {
     let desk = Arc::new(Desk::default());
     let mut keepers = JoinSet::new();
     for namespace in &settings.namespaces {
-        let keeper =
-            Keeper { place: place.clone(), plane: plane.clone(), desk: Arc::clone(&desk), watching: site.watching.clone() };
+        let keeper = Keeper {
+            place: place.clone(),
+            plane: plane.clone(),
+            desk: Arc::clone(&desk),
+            watching: site.watching.clone(),
+        };
         for kind in [Kind::Code, Kind::Docs] {
             keepers.spawn(keeper.clone().objects(kind, namespace.clone()));
         }

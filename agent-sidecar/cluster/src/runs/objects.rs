@@ -147,7 +147,9 @@ impl Keeper {
         if self.desk.has(key) {
             return Ok(Looked::Settled);
         }
-        let Some(object) = self.place.objects(*kind, namespace).get_opt(name).await? else { return Ok(Looked::Settled) };
+        let Some(object) = self.place.objects(*kind, namespace).get_opt(name).await? else {
+            return Ok(Looked::Settled);
+        };
         let delivery = annotation(&object, DELIVERY_ANNOTATION).map(str::to_owned);
         if object.metadata.deletion_timestamp.is_some() {
             return self.let_go(*kind, &object, delivery.as_deref()).await;
@@ -210,7 +212,9 @@ impl Keeper {
             finalizers.push(finalizer(kind).to_owned());
         }
         let annotations = json!({ DELIVERY_ANNOTATION: taken.delivery_id, EVENT_ANNOTATION: taken.seq.to_string() });
-        self.place.write_metadata(kind, object, json!({ "annotations": annotations, "finalizers": finalizers })).await?;
+        self.place
+            .write_metadata(kind, object, json!({ "annotations": annotations, "finalizers": finalizers }))
+            .await?;
         info!(kind = kind.object(), namespace, name, delivery = taken.delivery_id, "an object became a run");
         if before.phase.is_none() {
             let mut status = before.clone();
@@ -241,8 +245,15 @@ impl Keeper {
                 warn!(error = %status, name, "a deleted run is not cancelled yet: tried again");
                 return Ok(Looked::Again);
             }
-            self.tell(kind, object, &format!("let go after {} s: the control plane did not hear that {delivery} is not wanted", waited.as_secs()))
-                .await;
+            self.tell(
+                kind,
+                object,
+                &format!(
+                    "let go after {} s: the control plane did not hear that {delivery} is not wanted",
+                    waited.as_secs()
+                ),
+            )
+            .await;
         }
         clear(&self.place, kind, object).await?;
         self.place.release(kind, &namespace, &name).await?;

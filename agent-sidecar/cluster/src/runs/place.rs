@@ -8,14 +8,16 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
+    PropagationPolicy,
 };
 use kube::{Client, ResourceExt};
 use mindos_kube::platform::config::CONFIG_KEY;
 use mindos_kube::platform::outcome::{LOG_MAX, tail};
 use mindos_kube::platform::plan::{Kind, RunSpec};
 use mindos_kube::platform::{
-    CODE_FINALIZER, ControllerConfig, DOCS_FINALIZER, GROUP, HOLDER_ANNOTATION, Outcome, Plan, Run, RunStatus, Templates, job,
+    CODE_FINALIZER, ControllerConfig, DOCS_FINALIZER, GROUP, HOLDER_ANNOTATION, Outcome, Plan, Run, RunStatus,
+    Templates, job,
 };
 use serde_json::{Value, json};
 
@@ -134,7 +136,12 @@ impl Place {
     }
 
     /// Changes the metadata of an object that was read in this version.
-    pub(super) async fn write_metadata(&self, kind: Kind, object: &DynamicObject, metadata: Value) -> kube::Result<DynamicObject> {
+    pub(super) async fn write_metadata(
+        &self,
+        kind: Kind,
+        object: &DynamicObject,
+        metadata: Value,
+    ) -> kube::Result<DynamicObject> {
         let mut metadata = metadata;
         metadata["resourceVersion"] = json!(object.resource_version());
         let namespace = object.namespace().unwrap_or_default();
@@ -171,12 +178,16 @@ impl Place {
         let Some(map) = maps.get_opt(name).await? else {
             return Ok(match &self.settings.job.image {
                 Some(_) => Ok(ControllerConfig::default()),
-                None => Err(format!("ConfigMap {namespace}/{name} is missing: expected `{CONFIG_KEY}` with agent.image, or JOB_IMAGE")),
+                None => Err(format!(
+                    "ConfigMap {namespace}/{name} is missing: expected `{CONFIG_KEY}` with agent.image, or JOB_IMAGE"
+                )),
             });
         };
         let data = map.data.unwrap_or_default();
         Ok(match data.get(CONFIG_KEY) {
-            Some(text) => ControllerConfig::read(text).map_err(|error| format!("ConfigMap {namespace}/{name}: {error}")),
+            Some(text) => {
+                ControllerConfig::read(text).map_err(|error| format!("ConfigMap {namespace}/{name}: {error}"))
+            }
             None => Err(format!("ConfigMap {namespace}/{name} has no key `{CONFIG_KEY}`")),
         })
     }
@@ -192,7 +203,12 @@ impl Place {
     }
 
     /// Takes the workspace of a service for a Job, made if it is not there. Who had it and has ended gives way.
-    pub(super) async fn workspace(&self, claim: &PersistentVolumeClaim, namespace: &str, job: &str) -> kube::Result<Workspace> {
+    pub(super) async fn workspace(
+        &self,
+        claim: &PersistentVolumeClaim,
+        namespace: &str,
+        job: &str,
+    ) -> kube::Result<Workspace> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), namespace);
         let name = claim.metadata.name.clone().unwrap_or_default();
         loop {
@@ -251,7 +267,10 @@ impl Place {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), &run.namespace);
         let there = maps.get_opt(&run.files_name(false)).await?;
         let owned_by = |there: &ConfigMap| {
-            there.labels().get("mindos.io/run").is_some_and(|name| *name == mindos_kube::platform::names::object(&run.name))
+            there
+                .labels()
+                .get("mindos.io/run")
+                .is_some_and(|name| *name == mindos_kube::platform::names::object(&run.name))
         };
         Ok(there.is_some_and(|there| !owned_by(&there)))
     }
@@ -263,7 +282,9 @@ impl Place {
         match maps.create(&post(), &plan.files).await {
             Ok(_) => {}
             Err(error) if code(&error) == 409 => {
-                let patch = Patch::Merge(json!({ "data": plan.files.data, "metadata": { "labels": plan.files.metadata.labels } }));
+                let patch = Patch::Merge(
+                    json!({ "data": plan.files.data, "metadata": { "labels": plan.files.metadata.labels } }),
+                );
                 maps.patch(&files, &PatchParams::apply(MANAGER), &patch).await?;
             }
             Err(error) => return Err(error),
@@ -295,13 +316,21 @@ impl Place {
     }
 
     /// How long a Job stays, now that its outcome is kept.
-    pub(super) async fn keep_for(&self, namespace: &str, name: &str, config: &ControllerConfig, is_well: bool) -> kube::Result<()> {
+    pub(super) async fn keep_for(
+        &self,
+        namespace: &str,
+        name: &str,
+        config: &ControllerConfig,
+        is_well: bool,
+    ) -> kube::Result<()> {
         let cleanup = &config.cleanup;
         if !cleanup.enabled {
             return Ok(());
         }
         let minutes = if is_well { cleanup.completed_job_delay_minutes } else { cleanup.failed_job_delay_minutes };
-        let patch = Patch::Merge(json!({ "spec": { "ttlSecondsAfterFinished": minutes.saturating_mul(60).min(i32::MAX as u32) } }));
+        let patch = Patch::Merge(
+            json!({ "spec": { "ttlSecondsAfterFinished": minutes.saturating_mul(60).min(i32::MAX as u32) } }),
+        );
         match self.jobs(namespace).patch(name, &PatchParams::apply(MANAGER), &patch).await {
             Err(error) if code(&error) != 404 => Err(error),
             _ => Ok(()),
@@ -320,7 +349,8 @@ impl Place {
             return Ok((Outcome::default(), String::new()));
         };
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-        let ended = statuses.iter().find(|status| status.name == job::CONTAINER).and_then(|status| status.state.as_ref());
+        let ended =
+            statuses.iter().find(|status| status.name == job::CONTAINER).and_then(|status| status.state.as_ref());
         let ended = ended.and_then(|state| state.terminated.as_ref());
         let how = LogParams {
             container: Some(job::CONTAINER.to_owned()),

@@ -23,7 +23,8 @@ impl JobState {
         let Some(job) = job else { return JobState::Absent };
         let status = job.status.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let holds = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
+        let holds =
+            |kind: &str| conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
         if let Some(failed) = holds("Failed") {
             let said = [failed.reason.as_deref(), failed.message.as_deref()];
             return JobState::Failed(said.into_iter().flatten().collect::<Vec<_>>().join(": "));
@@ -55,10 +56,7 @@ impl Attempt {
     /// The newest attempt that a status knows, or the first.
     #[must_use]
     pub fn newest(status: &RunStatus, first_context: u32) -> Attempt {
-        Attempt {
-            context: status.context_version.unwrap_or(first_context),
-            retries: status.retry_count.unwrap_or(0),
-        }
+        Attempt { context: status.context_version.unwrap_or(first_context), retries: status.retry_count.unwrap_or(0) }
     }
 
     /// The one after it.
@@ -143,6 +141,9 @@ mod tests {
         assert_eq!(JobState::of(Some(&job(serde_json::json!({ "active": 1 })))), JobState::Running);
         assert_eq!(JobState::of(Some(&job(condition("Complete")))), JobState::Complete);
         assert_eq!(JobState::of(Some(&job(condition("Failed")))), JobState::Failed("R: m".into()));
-        assert_eq!(JobState::of(Some(&job(serde_json::json!({ "failed": 1 })))), JobState::Failed("its pod failed".into()));
+        assert_eq!(
+            JobState::of(Some(&job(serde_json::json!({ "failed": 1 })))),
+            JobState::Failed("its pod failed".into())
+        );
     }
 }

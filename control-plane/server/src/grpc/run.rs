@@ -13,8 +13,8 @@ use mindos_core::route::{Match, Policy, Retry, Route, Targets};
 use mindos_kube::platform::plan::{Kind, RunSpec};
 use mindos_kube::platform::request::{Order, check_code, check_docs};
 use mindos_kube::platform::{
-    CODE_EVENT, CODE_GENERAL, CodeRunSpec, DOCS_EVENT, DOCS_GENERAL, DocsRunSpec, EVENT_KIND, EVENT_SOURCE, Phase, names,
-    status::usd,
+    CODE_EVENT, CODE_GENERAL, CodeRunSpec, DOCS_EVENT, DOCS_GENERAL, DocsRunSpec, EVENT_KIND, EVENT_SOURCE, Phase,
+    names, status::usd,
 };
 use mindos_model::{ClusterName, DeliveryId, GeneralType, RouteName, Seq, Status as Stands, Strategy};
 use mindos_proto::cloudevents::v1::cloud_event::Data;
@@ -106,8 +106,15 @@ impl RunService for Runs {
             .map_err(|error| error.to_string())
             .and_then(|spec| read_spec(kind, spec))
             .map_err(|reason| invalid("spec_json", reason))?;
-        let run =
-            NewRun { id: uid.clone(), name, namespace, uid: Some(uid), spec, cluster: Some(cluster), attempts: ATTEMPTS };
+        let run = NewRun {
+            id: uid.clone(),
+            name,
+            namespace,
+            uid: Some(uid),
+            spec,
+            cluster: Some(cluster),
+            attempts: ATTEMPTS,
+        };
         let Published { event, duplicate, deliveries, .. } = match context.take_run(run.clone()).await {
             Ok(published) => published,
             // The object's spec was changed since: the run is the one that was taken.
@@ -291,9 +298,8 @@ impl Scoped {
     fn own_cluster(&self, named: &str) -> Result<ClusterName, Status> {
         match &self.caller.kind {
             PrincipalKind::Agent(agent) => Ok(agent.identity.cluster.clone()),
-            _ => ClusterName::new(named).map_err(|error| {
-                Status::from(status::invalid(Invalid::new("cluster", error.to_string())))
-            }),
+            _ => ClusterName::new(named)
+                .map_err(|error| Status::from(status::invalid(Invalid::new("cluster", error.to_string())))),
         }
     }
 

@@ -1,6 +1,7 @@
 //! All scenarios, by what they are about. One module for each part; copy `server.rs` to begin another.
 
 pub mod agent;
+pub mod runs;
 pub mod server;
 
 use crate::scenario::Scenario;
@@ -8,5 +9,5 @@ use crate::scenario::Scenario;
 /// All of them, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [server::SCENARIOS, agent::SCENARIOS].concat()
+    [server::SCENARIOS, agent::SCENARIOS, runs::SCENARIOS].concat()
 }

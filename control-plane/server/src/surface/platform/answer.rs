@@ -37,7 +37,10 @@ fn plain(code: StatusCode, text: String) -> Response {
 
 /// A wrong member: 422 in plain text.
 pub(super) fn unprocessable(reason: &str) -> Response {
-    plain(StatusCode::UNPROCESSABLE_ENTITY, format!("Failed to deserialize the JSON body into the target type: {reason}"))
+    plain(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        format!("Failed to deserialize the JSON body into the target type: {reason}"),
+    )
 }
 
 /// Whether a request says that its body is JSON; the refusal where it does not.

@@ -47,7 +47,8 @@ impl PlatformConfig {
 
 fn namespace(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_name = (1..=63).contains(&text.len()) && text.bytes().all(fits) && !text.starts_with('-') && !text.ends_with('-');
+    let is_name =
+        (1..=63).contains(&text.len()) && text.bytes().all(fits) && !text.starts_with('-') && !text.ends_with('-');
     if is_name { Ok(text.to_owned()) } else { Err("expected a namespace: 1 to 63 of a-z, 0-9 and `-`".to_owned()) }
 }
 

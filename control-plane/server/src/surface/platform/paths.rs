@@ -37,8 +37,10 @@ pub fn router(platform: Arc<Platform>) -> Router {
         .route("/health", get(async |State(here): Shared| here.health()))
         .route(
             "/api/v1/pm/tasks",
-            post(async |State(here): Shared, headers: HeaderMap, body: Body| here.create(Kind::Code, headers, body).await)
-                .get(async |State(here): Shared, uri: http::Uri| here.list(uri.query().unwrap_or_default()).await),
+            post(async |State(here): Shared, headers: HeaderMap, body: Body| {
+                here.create(Kind::Code, headers, body).await
+            })
+            .get(async |State(here): Shared, uri: http::Uri| here.list(uri.query().unwrap_or_default()).await),
         )
         .route(
             "/api/v1/pm/tasks/{run}",
@@ -57,7 +59,9 @@ pub fn router(platform: Arc<Platform>) -> Router {
         )
         .route(
             "/api/v1/pm/docs/generate",
-            post(async |State(here): Shared, headers: HeaderMap, body: Body| here.create(Kind::Docs, headers, body).await),
+            post(async |State(here): Shared, headers: HeaderMap, body: Body| {
+                here.create(Kind::Docs, headers, body).await
+            }),
         )
         .route_layer(from_fn_with_state(Arc::clone(&platform), guard))
         .with_state(platform)
