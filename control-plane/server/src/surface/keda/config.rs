@@ -129,9 +129,7 @@ mod tests {
         assert!(none.admits("127.0.0.1".parse().unwrap(), true) && !none.admits("127.0.0.1".parse().unwrap(), false));
         let ranges = keda(&["--keda-sources", "10.0.0.0/8,fd00::/8"]);
         assert_eq!(ranges.check(there, false, true), Ok(()));
-        assert!(
-            ranges.admits("10.1.2.3".parse().unwrap(), false) && !ranges.admits("11.1.2.3".parse().unwrap(), false)
-        );
+        assert!(ranges.admits("10.1.2.3".parse().unwrap(), false) && !ranges.admits("11.1.2.3".parse().unwrap(), false));
         let both = keda(&["--keda-sources", "10.0.0.0/8", "--keda-client-ca", "ca.pem"]);
         assert!(!both.admits("11.1.2.3".parse().unwrap(), false), "a certificate does not widen the ranges");
         let ca = keda(&["--keda-client-ca", "ca.pem"]);

@@ -99,9 +99,7 @@ impl Demands {
         asked.at = now;
         asked.ty.clone_from(ty);
         if asked.told.is_none_or(|told| now.duration_since(told) >= KEEP_INTERVAL) {
-            self.handle
-                .offer([keep_pools(&pool.tenant, vec![kept(pool, asked)])])
-                .map_err(|error| status::call(&error))?;
+            self.handle.offer([keep_pools(&pool.tenant, vec![kept(pool, asked)])]).map_err(|error| status::call(&error))?;
             asked.told = Some(now);
         }
         Ok(asked.demand.subscribe())
@@ -151,9 +149,7 @@ impl Demands {
             asked.told = None;
             let Pool { tenant, cluster, general } = pool;
             match gives_up {
-                true => {
-                    warn!(%tenant, %cluster, %general, waiting = found.waiting, "pool did not come in time: nobody counts as there")
-                }
+                true => warn!(%tenant, %cluster, %general, waiting = found.waiting, "pool did not come in time: nobody counts as there"),
                 false => info!(%tenant, %cluster, %general, "pool counts as there again"),
             }
         }

@@ -89,8 +89,7 @@ impl Scaled {
             return Err(Status::permission_denied(message));
         }
         if !config.keda_clusters.is_empty() && !config.keda_clusters.contains(cluster) {
-            let message =
-                format!("scalerMetadata.cluster: KEDA may not ask for cluster {cluster}: see --keda-clusters");
+            let message = format!("scalerMetadata.cluster: KEDA may not ask for cluster {cluster}: see --keda-clusters");
             return Err(Status::permission_denied(message));
         }
         Ok(scaled)
