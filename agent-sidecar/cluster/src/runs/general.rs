@@ -165,6 +165,15 @@ struct Lease {
     reporter: Reporter,
 }
 
+/// What earlier looks of this lease saw.
+#[derive(Default)]
+struct Seen {
+    /// The object was there.
+    object: bool,
+    /// When the last line of the log was last told.
+    told: Option<tokio::time::Instant>,
+}
+
 /// How one look at a run ended.
 enum Look {
     /// Look again when something changes, or after this time.
@@ -175,9 +184,9 @@ enum Look {
 impl Lease {
     /// Looks until the run has ended. An API server that is away is waited for: the lease is extended meanwhile.
     async fn run(&self) -> Result<Output, Failure> {
-        let (mut pause, mut told) = (RETRY.0, None);
+        let (mut pause, mut seen) = (RETRY.0, Seen::default());
         loop {
-            match self.look(&mut told).await {
+            match self.look(&mut seen).await {
                 Ok(Look::Ended(ended)) => return ended,
                 Ok(Look::Wait(time)) => {
                     pause = RETRY.0;
@@ -209,12 +218,12 @@ impl Lease {
         Look::Ended(Err(Failure::new(FailureKind::Cancelled, why)))
     }
 
-    async fn look(&self, told: &mut Option<tokio::time::Instant>) -> kube::Result<Look> {
+    async fn look(&self, seen: &mut Seen) -> kube::Result<Look> {
         let (place, kind) = (&self.runner.place, self.runner.kind);
         let Order { name, namespace, uid, .. } = &self.order;
         let object = match self.api().get_opt(name).await? {
             Some(object) => object,
-            None if uid.is_some() => return Ok(Lease::cancelled("its object was deleted")),
+            None if uid.is_some() || seen.object => return Ok(Lease::cancelled("its object was deleted")),
             None => match self.create().await {
                 Ok(object) => object,
                 Err(error) if code(&error) == 409 => return Ok(Look::Wait(Duration::ZERO)),
@@ -228,6 +237,7 @@ impl Lease {
                 Err(error) => return Err(error),
             },
         };
+        seen.object = true;
         if uid.as_ref().is_some_and(|uid| object.uid().as_ref() != Some(uid)) {
             return Ok(Lease::cancelled("its object was deleted, and another has its name"));
         }
@@ -262,7 +272,7 @@ impl Lease {
             Step::Start(attempt) => self.start(&object, &self.attempt(&object, &spec, attempt), status).await,
             Step::Watch(attempt) => {
                 let run = self.attempt(&object, &spec, attempt);
-                self.watch(&object, &run, status, &job, told).await
+                self.watch(&object, &run, status, &job, seen).await
             }
         }
     }
@@ -401,7 +411,7 @@ impl Lease {
         run: &Run,
         mut status: RunStatus,
         job: &JobState,
-        told: &mut Option<tokio::time::Instant>,
+        seen: &mut Seen,
     ) -> kube::Result<Look> {
         let (place, before) = (&self.runner.place, status.clone());
         let job_name = run.job_name();
@@ -414,8 +424,8 @@ impl Lease {
                     status.enter(Phase::Running, &format!("attempt {} runs as {job_name}", run.retries + 1), now());
                 }
                 self.write(&before, &status).await?;
-                if told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
-                    *told = Some(tokio::time::Instant::now());
+                if seen.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
+                    seen.told = Some(tokio::time::Instant::now());
                     let line = place.last_line(&run.namespace, &job_name).await;
                     self.reporter.progress(progress(&line.unwrap_or_else(|| format!("{job_name} runs"))));
                 }
@@ -497,7 +507,7 @@ enum Marked {
     Not(Failure),
 }
 
-/// Deletes the Job of a run's newest attempt and gives its workspace back.
+/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone, which whoever wants it next looks for.
 pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
     let namespace = object.namespace().unwrap_or_default();
     let status = status_of(object);
@@ -514,8 +524,7 @@ pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> 
     let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
     let run = Run { name, namespace: namespace.clone(), uid, spec, context, retries };
     // One that was made before the status said so.
-    place.delete_job(&namespace, &run.job_name()).await?;
-    place.give_back(&run).await
+    place.delete_job(&namespace, &run.job_name()).await
 }
 
 /// Clears a run and says on its object that it was cancelled.

@@ -309,7 +309,8 @@ impl Scoped {
         let parsed = delivery_id(id).map_err(status::invalid)?;
         let unknown = || Status::from(status::not_found("run", parsed.to_string()));
         let found = self.delivery(parsed, false).await?;
-        if found.general.as_ref().is_some_and(|general| general.cluster == cluster.as_str()) && is_run(&found) {
+        let mut generals = found.attempts.iter().map(|attempt| &attempt.general).chain([&found.general]).flatten();
+        if generals.any(|general| general.cluster == cluster.as_str()) && is_run(&found) {
             return Ok(found);
         }
         let event = event::event(self, parsed.event).await?;

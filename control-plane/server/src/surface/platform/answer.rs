@@ -43,28 +43,28 @@ pub(super) fn unprocessable(reason: &str) -> Response {
     )
 }
 
-/// Whether a request says that its body is JSON; the refusal where it does not.
-pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Response> {
+/// The refusal of a request that does not say that its body is JSON.
+pub(super) fn not_json(headers: &HeaderMap) -> Option<Response> {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if media == "application/json" || media.starts_with("application/") && media.ends_with("+json") {
-        return Ok(());
+        return None;
     }
     let text = "Expected request with `Content-Type: application/json`".to_owned();
-    Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+    Some(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
 }
 
 /// The members of a body.
-pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, Response> {
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, Box<Response>> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(unprocessable("expected an object")),
+        Ok(_) => Err(Box::new(unprocessable("expected an object"))),
         Err(error) => {
             let text = error.to_string();
             let reason = text.split(" at line ").next().unwrap_or_default();
             let (line, column) = (error.line(), error.column());
             let text = format!("Failed to parse the request body as JSON: {reason} at line {line} column {column}");
-            Err(plain(StatusCode::BAD_REQUEST, text))
+            Err(Box::new(plain(StatusCode::BAD_REQUEST, text)))
         }
     }
 }

@@ -88,7 +88,7 @@ impl Platform {
     }
 
     async fn create(&self, kind: Kind, headers: HeaderMap, body: Body) -> Response {
-        if let Err(refusal) = answer::is_json(&headers) {
+        if let Some(refusal) = answer::not_json(&headers) {
             return refusal;
         }
         let held = match self.bodies.read(&headers, body, BODY_MAX).await {
@@ -97,17 +97,17 @@ impl Platform {
         };
         match self.read(kind, &held.bytes) {
             Ok(spec) => self.take(spec).await.unwrap_or_else(|error| answer::of(&error)),
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     }
 
-    fn read(&self, kind: Kind, body: &Bytes) -> Result<RunSpec, Response> {
+    fn read(&self, kind: Kind, body: &Bytes) -> Result<RunSpec, Box<Response>> {
         let object = answer::object(body)?;
         let spec = match kind {
             Kind::Code => CodeRequest::read(&object, &self.config.default_code_model).map(RunSpec::Code),
             Kind::Docs => DocsRequest::read(&object, &self.config.default_docs_model).map(RunSpec::Docs),
         };
-        spec.map_err(|error| answer::unprocessable(&missing_first(&error)))
+        spec.map_err(|error| Box::new(answer::unprocessable(&missing_first(&error))))
     }
 
     /// Takes a run. Another one that was asked for in the same second has the next name; the same one is the same run.
@@ -212,7 +212,7 @@ impl Platform {
 
     /// Another run of a task, which goes on with what the named one left.
     async fn go_on(&self, run: &str, headers: HeaderMap, body: Body) -> Response {
-        if let Err(refusal) = answer::is_json(&headers) {
+        if let Some(refusal) = answer::not_json(&headers) {
             return refusal;
         }
         let held = match self.bodies.read(&headers, body, BODY_MAX).await {
@@ -221,7 +221,7 @@ impl Platform {
         };
         let object = match answer::object(&held.bytes) {
             Ok(object) => object,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let text = match object.get("prompt_modification").or_else(|| object.get("context")) {
             Some(Value::String(text)) if !text.trim().is_empty() => text.clone(),
