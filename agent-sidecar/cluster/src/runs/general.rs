@@ -23,7 +23,7 @@ use mindos_kube::platform::{
     CODE_EVENT, DELIVERY_ANNOTATION, DOCS_EVENT, Outcome, Phase, Plan, Run, RunStatus, TOKEN_ANNOTATION,
 };
 use mindos_model::{FailureKind, Timestamp, Token};
-use mindos_sdk::{Failure, General, Output, Progress, Reporter, Usage, Work};
+use mindos_sdk::{Failure, General, Output, Progress, Usage, Work};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -69,7 +69,7 @@ impl Desk {
         }
     }
 
-    fn take(self: &Arc<Desk>, key: &Key) -> Taken {
+    pub(super) fn take(self: &Arc<Desk>, key: &Key) -> Taken {
         let notify = Arc::new(Notify::new());
         self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), Arc::clone(&notify));
         Taken { desk: Arc::clone(self), key: key.clone(), notify }
@@ -77,10 +77,10 @@ impl Desk {
 }
 
 /// A run that is worked on; given back when it is dropped.
-struct Taken {
+pub(super) struct Taken {
     desk: Arc<Desk>,
     key: Key,
-    notify: Arc<Notify>,
+    pub(super) notify: Arc<Notify>,
 }
 
 impl Drop for Taken {
@@ -114,6 +114,7 @@ impl General for Runner {
         let key = (self.kind, order.namespace.clone(), order.name.clone());
         let taken = self.desk.take(&key);
         let mut stopped = std::pin::pin!(work.stopped());
+        let reporter = work.reporter();
         let lease = Lease {
             runner: self.clone(),
             delivery: work.delivery.to_string(),
@@ -121,7 +122,7 @@ impl General for Runner {
             order,
             attempts: attempts.unwrap_or(ATTEMPTS).max(1),
             notify: Arc::clone(&taken.notify),
-            reporter: work.reporter(),
+            tell: Box::new(move |note| reporter.progress(progress(note))),
         };
         tokio::select! {
             biased;
@@ -155,14 +156,15 @@ impl Runner {
 }
 
 /// One lease of a run.
-struct Lease {
-    runner: Runner,
-    delivery: String,
-    token: Token,
-    order: Order<Value>,
-    attempts: u32,
-    notify: Arc<Notify>,
-    reporter: Reporter,
+pub(super) struct Lease {
+    pub(super) runner: Runner,
+    pub(super) delivery: String,
+    pub(super) token: Token,
+    pub(super) order: Order<Value>,
+    pub(super) attempts: u32,
+    pub(super) notify: Arc<Notify>,
+    /// Tells the control plane how far it is.
+    pub(super) tell: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// What earlier looks of this lease saw.
@@ -183,7 +185,7 @@ enum Look {
 
 impl Lease {
     /// Looks until the run has ended. An API server that is away is waited for: the lease is extended meanwhile.
-    async fn run(&self) -> Result<Output, Failure> {
+    pub(super) async fn run(&self) -> Result<Output, Failure> {
         let (mut pause, mut seen) = (RETRY.0, Seen::default());
         loop {
             match self.look(&mut seen).await {
@@ -380,7 +382,7 @@ impl Lease {
         {
             let message = format!("waits for {other}, which has the workspace of the service");
             status.enter(Phase::Pending, &message, now());
-            self.reporter.progress(progress(&message));
+            (self.tell)(&message);
             // A failure that was told of stays: it says which attempt comes next.
             if before.phase() != Phase::Failed {
                 self.write(&before, &status).await?;
@@ -401,7 +403,7 @@ impl Lease {
         self.write(&before, &status).await?;
         place.make(&plan, &run.namespace, &config).await?;
         info!(run = %run.name, job = %run.job_name(), attempt = run.retries + 1, "a run's job was made");
-        self.reporter.progress(progress(&message));
+        (self.tell)(&message);
         Ok(Look::Wait(LOOK_INTERVAL))
     }
 
@@ -427,7 +429,7 @@ impl Lease {
                 if seen.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
                     seen.told = Some(tokio::time::Instant::now());
                     let line = place.last_line(&run.namespace, &job_name).await;
-                    self.reporter.progress(progress(&line.unwrap_or_else(|| format!("{job_name} runs"))));
+                    (self.tell)(&line.unwrap_or_else(|| format!("{job_name} runs")));
                 }
                 return Ok(Look::Wait(LOOK_INTERVAL));
             }
@@ -483,7 +485,7 @@ impl Lease {
     }
 
     /// The lease has to end: where the run was cancelled its Job is stopped, else it goes on for whoever comes next.
-    async fn stop(&self) -> Result<Output, Failure> {
+    pub(super) async fn stop(&self) -> Result<Output, Failure> {
         let stands = self.runner.plane.stands(&self.delivery).await;
         if !matches!(stands, Ok(Stands::Cancelled)) {
             info!(run = %self.order.name, ?stands, "a run is left to whoever comes next");

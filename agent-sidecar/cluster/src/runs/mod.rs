@@ -10,6 +10,8 @@ mod place;
 mod plane;
 mod settings;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

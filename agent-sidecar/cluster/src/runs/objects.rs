@@ -175,6 +175,16 @@ impl Keeper {
         Ok(Looked::Settled)
     }
 
+    /// What an object asks for is not accepted.
+    async fn refuse(&self, kind: Kind, object: &DynamicObject, reason: &str) -> kube::Result<()> {
+        let before = status_of(object);
+        let mut status = before.clone();
+        status.enter(Phase::Failed, reason, now());
+        status.observed_generation = object.metadata.generation;
+        let namespace = object.namespace().unwrap_or_default();
+        self.place.write_status(kind, &namespace, &object.name_any(), &before, &status).await
+    }
+
     /// An object that was applied by hand becomes an event.
     async fn submit(&self, kind: Kind, object: &DynamicObject) -> kube::Result<Looked> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -185,21 +195,15 @@ impl Keeper {
             // It was refused, and is as it was.
             return Ok(Looked::Settled);
         }
-        let refused = async |reason: &str| {
-            let mut status = before.clone();
-            status.enter(Phase::Failed, reason, now());
-            status.observed_generation = generation;
-            self.place.write_status(kind, &namespace, &name, &before, &status).await
-        };
         if let Err(reason) = spec_of(kind, object) {
-            refused(&reason).await?;
+            self.refuse(kind, object, &reason).await?;
             return Ok(Looked::Settled);
         }
         let spec = object.data.get("spec").cloned().unwrap_or_default();
         let taken = match self.plane.submit(kind, (&namespace, &name, &uid), &spec).await {
             Ok(taken) => taken,
             Err(status) if status.code() == tonic::Code::InvalidArgument => {
-                refused(status.message()).await?;
+                self.refuse(kind, object, status.message()).await?;
                 return Ok(Looked::Settled);
             }
             Err(status) => {
