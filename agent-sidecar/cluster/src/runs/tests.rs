@@ -72,7 +72,8 @@ struct Stage {
 
 impl Stage {
     async fn start(namespace: &str) -> Stage {
-        let path = std::env::var("MINDOS_TEST_KUBECONFIG").expect("MINDOS_TEST_KUBECONFIG names the kubeconfig of a cluster");
+        let path =
+            std::env::var("MINDOS_TEST_KUBECONFIG").expect("MINDOS_TEST_KUBECONFIG names the kubeconfig of a cluster");
         let config = Kubeconfig::read_from(path).unwrap();
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
@@ -211,12 +212,18 @@ async fn a_run_becomes_a_job_and_its_outcome_comes_back() {
     let output = stage.lease("code-5-1", "trader", 1).await.unwrap().unwrap();
     let told: Value = serde_json::from_slice(&output.data).unwrap();
     assert_eq!(told["pullRequestUrl"], "https://github.com/acme/trader/pull/7");
-    assert_eq!((&told["sessionId"], &told["costUsd"], &told["log"]), (&json!("s-1"), &json!("0.2500"), &json!("hello\nworld\n")));
+    assert_eq!(
+        (&told["sessionId"], &told["costUsd"], &told["log"]),
+        (&json!("s-1"), &json!("0.2500"), &json!("hello\nworld\n"))
+    );
     assert_eq!((output.usage[0].cost_micros, output.usage[0].input_tokens), (250_000, 100));
     let status = stage.status("code-5-1").await.unwrap();
     assert_eq!((status.phase(), status.work_completed), (Phase::Succeeded, Some(true)));
     assert_eq!(status.pull_request_url.as_deref(), Some("https://github.com/acme/trader/pull/7"));
-    assert_eq!((status.retry_count, status.context_version, status.cost_usd.as_deref()), (Some(0), Some(1), Some("0.2500")));
+    assert_eq!(
+        (status.retry_count, status.context_version, status.cost_usd.as_deref()),
+        (Some(0), Some(1), Some("0.2500"))
+    );
     let maps: Api<ConfigMap> = Api::namespaced(stage.client.clone(), &stage.namespace);
     let files = maps.get("trader-task5-v1-files").await.unwrap();
     assert_eq!(files.owner_references()[0].kind, "Job", "the files go with the Job");
@@ -242,15 +249,23 @@ async fn a_job_that_fails_is_tried_again_under_the_next_context_and_then_given_u
         let failure = stage.lease("code-5-1", "trader", attempt).await.unwrap().unwrap_err();
         let last = attempt == 3;
         assert_eq!(failure.kind, if last { FailureKind::Poison } else { FailureKind::Transient });
-        assert!(failure.message.starts_with(&format!("attempt {attempt} of 3 failed: tests are red, exit code 3")), "{}", failure.message);
+        assert!(
+            failure.message.starts_with(&format!("attempt {attempt} of 3 failed: tests are red, exit code 3")),
+            "{}",
+            failure.message
+        );
         assert!(failure.message.ends_with("line a\nline b"), "{}", failure.message);
         assert_eq!(failure.usage[0].cost_micros, 100_000);
         let status = stage.status("code-5-1").await.unwrap();
-        assert_eq!((status.phase(), status.retry_count, status.context_version), (Phase::Failed, Some(attempt - 1), Some(attempt)));
+        assert_eq!(
+            (status.phase(), status.retry_count, status.context_version),
+            (Phase::Failed, Some(attempt - 1), Some(attempt))
+        );
     }
     let jobs = stage.jobs().list(&ListParams::default()).await.unwrap().items;
     assert_eq!(jobs.len(), 3);
-    let goes_on = |job: &&Job| serde_json::to_string(job).unwrap().contains(r#""name":"CONTINUE_SESSION","value":"true""#);
+    let goes_on =
+        |job: &&Job| serde_json::to_string(job).unwrap().contains(r#""name":"CONTINUE_SESSION","value":"true""#);
     assert_eq!(jobs.iter().filter(goes_on).count(), 2);
     assert_eq!(stage.status("code-5-1").await.unwrap().cost_usd.as_deref(), Some("0.3000"));
     // Somebody tries once more, and it does well.
@@ -327,7 +342,10 @@ async fn an_object_by_hand_is_submitted_once_and_let_go_with_or_without_a_contro
     })
     .await;
     assert_eq!(annotation(&object, "mindos.io/delivery"), Some(format!("of-{}", object.uid().unwrap()).as_str()));
-    assert_eq!((&object.data["spec"]["githubApp"], &object.data["spec"]["docsBranch"]), (&json!("kept"), &json!("main")));
+    assert_eq!(
+        (&object.data["spec"]["githubApp"], &object.data["spec"]["docsBranch"]),
+        (&json!("kept"), &json!("main"))
+    );
     stage.reaches("by-hand", Phase::Pending).await;
     assert_eq!(stage.played.submitted.lock().unwrap().len(), 1);
     stage.objects().delete("by-hand", &DeleteParams::default()).await.unwrap();
@@ -361,7 +379,8 @@ async fn an_api_server_that_restarts_costs_no_run() {
     let stage = Stage::start("lease-restarts").await;
     let keepers = stage.keep();
     stage.pods_do(json!({ "fake/after": "6", "fake/message": OUTCOME })).await;
-    let leases: Vec<_> = (0..4).map(|number| stage.lease(&format!("code-{number}"), &format!("s{number}"), 1)).collect();
+    let leases: Vec<_> =
+        (0..4).map(|number| stage.lease(&format!("code-{number}"), &format!("s{number}"), 1)).collect();
     for number in 0..4 {
         stage.reaches(&format!("code-{number}"), Phase::Running).await;
     }

@@ -282,7 +282,7 @@ pub static PATHS: &[(Listener, Method, &str, Permission)] = &[
     (Listener::Aggregator, Method::POST, "/alert", Surface(&EVENTS_PUBLISH)),
     (Listener::Aggregator, Method::POST, "/git", Surface(&EVENTS_PUBLISH)),
     (Listener::Aggregator, Method::POST, "/webhooks/github", Surface(&EVENTS_PUBLISH)),
-    (Listener::Platform, Method::GET, "/health", Surface(&FLEET_READ)),
+    (Listener::Platform, Method::GET, "/health", Public),
     (Listener::Platform, Method::POST, "/api/v1/pm/tasks", Surface(&EVENTS_PUBLISH)),
     (Listener::Platform, Method::GET, "/api/v1/pm/tasks", Surface(&DELIVERIES_READ)),
     (Listener::Platform, Method::GET, "/api/v1/pm/tasks/{run}", Surface(&DELIVERIES_READ)),

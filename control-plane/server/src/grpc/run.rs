@@ -360,8 +360,8 @@ impl ShownRun {
 
     /// Where it stands, in the words of its object.
     pub(crate) fn phase(&self) -> Phase {
-        let status = self.delivery.as_ref().map(|delivery| DeliveryStatus::try_from(delivery.status));
-        let is = |stands: Stands| status == Some(Ok(DeliveryStatus::from(stands)));
+        let status = self.delivery.as_ref().and_then(|delivery| DeliveryStatus::try_from(delivery.status).ok());
+        let is = |stands: Stands| status == Some(DeliveryStatus::from(stands));
         if is(Stands::Leased) {
             Phase::Running
         } else if is(Stands::Succeeded) {

@@ -1,6 +1,7 @@
 //! From where the platform's paths may be called: nobody who calls them says who they are, so the address has to do.
 //!
-//! Invariant: a refused request is answered before its body is read. The webhook has a secret of its own and is let through.
+//! Invariant: a refused request is answered before its body is read. The health of the server and the webhook, which has a
+//! secret of its own, are for everybody.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

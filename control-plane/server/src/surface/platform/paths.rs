@@ -32,9 +32,8 @@ type Shared = State<Arc<Platform>>;
 
 /// The paths.
 pub fn router(platform: Arc<Platform>) -> Router {
-    let hook = Arc::clone(&platform);
+    let open = Arc::clone(&platform);
     Router::new()
-        .route("/health", get(async |State(here): Shared| here.health()))
         .route(
             "/api/v1/pm/tasks",
             post(async |State(here): Shared, headers: HeaderMap, body: Body| {
@@ -65,9 +64,11 @@ pub fn router(platform: Arc<Platform>) -> Router {
         )
         .route_layer(from_fn_with_state(Arc::clone(&platform), guard))
         .with_state(platform)
+        // Probes come from wherever the kubelet is, and the webhook has a secret.
+        .route("/health", get(async |State(here): Shared| here.health()).with_state(Arc::clone(&open)))
         .route(
             "/webhook/github",
-            post(async |State(here): Shared, request: Request<Body>| here.github(request).await).with_state(hook),
+            post(async |State(here): Shared, request: Request<Body>| here.github(request).await).with_state(open),
         )
         .method_not_allowed_fallback(async || {
             refused(StatusCode::METHOD_NOT_ALLOWED, "the path does not take this method")
