@@ -89,6 +89,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Task(args) => wait(commands::task::run(*args, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
+        Command::Install(command) => commands::install::run(command, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),
         Command::Journal(command) => commands::journal::run(command, global),
         Command::Backup(args) => commands::journal::backup(&args, global),

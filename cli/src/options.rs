@@ -7,7 +7,8 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, task, tasks, tokens,
+    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, task, tasks,
+    tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -125,6 +126,9 @@ pub(crate) enum Command {
     /// Take over the configuration of an earlier system.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
+    /// Print what a Kubernetes cluster needs.
+    #[command(subcommand, after_help = install::EXAMPLES)]
+    Install(install::InstallCommand),
     /// Read the ledger and verify its hash chain.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::LedgerCommand),

@@ -11,7 +11,8 @@ pub mod wire;
 pub use google::rpc;
 pub use io::cloudevents;
 pub use mindos::{
-    access, agent, blob, budget, delivery, effect, event, fleet, identity, journal, ledger, replay, route, run, task,
+    access, agent, blob, budget, cluster, delivery, effect, event, fleet, identity, journal, ledger, replay, route, run,
+    task,
 };
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.
@@ -58,6 +59,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.budget.v1");
+        }
+    }
+    /// Objects of a Kubernetes cluster.
+    pub mod cluster {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.cluster.v1");
         }
     }
     /// Deliveries, and the words for how work ends.

@@ -59,6 +59,18 @@ pub struct Config {
     #[arg(long, env = "MINDOS_NO_DISCOVERY")]
     pub no_discovery: bool,
 
+    /// Leave objects of `mindos.io/v1alpha1` alone
+    #[arg(long, env = "MINDOS_NO_OBJECTS")]
+    pub no_objects: bool,
+
+    /// How long an object that is deleted waits for the control plane before it is let go, in seconds
+    #[arg(long, env = "MINDOS_FINALIZER_TIMEOUT", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub finalizer_timeout: Duration,
+
+    /// How often the objects are compared with what the control plane holds, in seconds; refused ones are tried again then
+    #[arg(long, env = "MINDOS_OBJECTS_RESYNC", value_name = "SECONDS", default_value = "60", value_parser = resync_seconds)]
+    pub objects_resync: Duration,
+
     /// Slots of a pod that does not say `mindos.io/slots`
     #[arg(long, env = "MINDOS_SLOTS", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub slots: u32,
@@ -129,6 +141,13 @@ fn label(text: &str, max: usize, dots: bool) -> Option<String> {
         && bytes.first().is_some_and(|byte| edge(*byte))
         && bytes.last().is_some_and(|byte| edge(*byte));
     fits.then(|| text.to_owned())
+}
+
+fn resync_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) if (1..=3600).contains(&seconds) => Ok(Duration::from_secs(u64::from(seconds))),
+        _ => Err("expected a number of seconds from 1 to 3600".to_owned()),
+    }
 }
 
 fn lease_seconds(text: &str) -> Result<Duration, String> {

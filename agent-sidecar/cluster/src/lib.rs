@@ -12,6 +12,7 @@ pub mod discovery;
 pub mod election;
 mod leader;
 pub mod metrics;
+pub mod objects;
 mod probes;
 mod run;
 pub mod runs;

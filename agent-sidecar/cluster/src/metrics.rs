@@ -100,6 +100,14 @@ metrics! {
     work_failed: Counter = "mindos_cluster_agent_work_failed_total",
     /// Deliveries that pods work on.
     work_running: Gauge = "mindos_cluster_agent_work_running",
+    /// Objects of Mind OS that are there.
+    objects: Gauge = "mindos_cluster_agent_custom_objects",
+    /// Objects of Mind OS that the control plane does not take.
+    objects_refused: Gauge = "mindos_cluster_agent_custom_objects_refused",
+    /// Objects of Mind OS that were brought to the control plane.
+    objects_applied: Counter = "mindos_cluster_agent_custom_objects_applied_total",
+    /// Steps for objects of Mind OS that could not be taken.
+    object_errors: Counter = "mindos_cluster_agent_custom_object_errors_total",
     /// Streams to the control plane.
     streams: Gauge = "mindos_cluster_agent_streams",
     /// Connections that they share.

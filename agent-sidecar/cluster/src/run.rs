@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::discovery::{self, chain};
 use crate::leader::Leader;
 use crate::metrics::Metrics;
+use crate::objects;
 use crate::probes::{self, Probes};
 use crate::runs;
 use crate::shutdown::{Ending, Shutdown};
@@ -156,6 +157,11 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
     // What is not accepted ended the start.
     if let Ok(Some(settings)) = config.runs.settings() {
         parts.spawn(runs::run(site.clone(), settings, shutdown.clone()));
+    }
+    if !config.no_objects {
+        let settings =
+            objects::Settings { finalizer_timeout: config.finalizer_timeout, resync: config.objects_resync };
+        parts.spawn(objects::run(site.clone(), settings, shutdown.clone()));
     }
     parts
 }

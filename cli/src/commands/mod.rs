@@ -12,6 +12,7 @@ pub(crate) mod feedback;
 pub(crate) mod filter;
 pub(crate) mod fleet;
 pub(crate) mod import;
+pub(crate) mod install;
 pub(crate) mod issuers;
 pub(crate) mod journal;
 pub(crate) mod ledger;

@@ -29,20 +29,21 @@ impl Durable {
             Some(known) if cluster_labels.is_empty() => &known.labels,
             _ => cluster_labels,
         };
-        if known.is_none_or(|known| known.region != region || known.labels != *labels) {
+        let (region, labels) = self.cluster_said((&key.tenant, &key.cluster), &region, labels);
+        if known.is_none_or(|known| known.region != region || known.labels != labels) {
             records.push(Record::ClusterRegistered(Box::new(ClusterRegistered {
                 tenant: key.tenant.clone(),
                 cluster: key.cluster.clone(),
                 region,
-                labels: labels.clone(),
+                labels,
             })));
         }
         let mut room = generals_max.saturating_sub(self.registry.len());
         for named in generals {
             let key = GeneralKey { tenant: key.tenant.clone(), cluster: key.cluster.clone(), name: named.name.clone() };
             let known = self.registry.find(&key).map(|idx| self.registry.general(idx));
-            let labels = shared(&named.labels);
-            if known.is_some_and(|known| known.ty == named.ty && known.labels == labels) {
+            let (ty, labels) = self.general_said(&key, &named.ty, &shared(&named.labels));
+            if known.is_some_and(|known| known.ty == ty && known.labels == labels) {
                 continue;
             }
             if known.is_none() {
@@ -51,7 +52,7 @@ impl Durable {
                 }
                 room -= 1;
             }
-            let record = GeneralRegistered { key, ty: named.ty.clone(), labels };
+            let record = GeneralRegistered { key, ty, labels };
             records.push(Record::GeneralRegistered(Box::new(record)));
         }
         records
@@ -78,6 +79,10 @@ impl Durable {
         let is_served = is_served || context.soft.keeps_pool(idx, context.now);
         let has_work = general.bound > 0 || general.leased > 0;
         let key = GeneralKey::clone(&general.key);
+        let thing = crate::object::Thing::General(key.cluster.clone(), key.name.clone());
+        if self.objects.owner(&key.tenant, thing).is_some() {
+            return None;
+        }
         let record = crate::record::GeneralRemoved { key, by: Arc::from(""), from: Arc::from("") };
         (!is_served && !has_work).then_some(Record::GeneralRemoved(Box::new(record)))
     }

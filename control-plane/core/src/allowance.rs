@@ -12,6 +12,7 @@ use crate::durable::Durable;
 use crate::estimate::Pair;
 use crate::event::Phase;
 use crate::input::{BudgetChange, RequestId};
+use crate::object::Thing;
 use crate::output::{BudgetView, Rejection, Reply};
 use crate::record::{BudgetAcknowledged, BudgetRemoved, BudgetSet, LeaseExtended, Record};
 use crate::snapshot::{BudgetItem, Item};
@@ -142,8 +143,15 @@ impl Durable {
     ) -> Decision {
         let unknown = |name: &BudgetName| Rejection::UnknownTarget { what: format!("budget {name}") };
         let changed = match change {
-            BudgetChange::Set(budget) => self.set_budget(tenant, budget, (by, from)),
+            BudgetChange::Set(budget) => {
+                let thing = Thing::Budget(budget.name.clone());
+                let free = self.objects.check_free(&tenant, thing);
+                free.and_then(|()| self.set_budget(tenant, budget, (by, from)))
+            }
             BudgetChange::Remove(budget) => match self.budgets.named(&tenant, &budget) {
+                Some(_) if let Err(rejection) = self.objects.check_free(&tenant, Thing::Budget(budget.clone())) => {
+                    Err(rejection)
+                }
                 Some(_) => Ok(Some(Record::BudgetRemoved(BudgetRemoved { tenant, budget, by, from }))),
                 None => Err(unknown(&budget)),
             },
@@ -160,7 +168,7 @@ impl Durable {
         }
     }
 
-    fn set_budget(
+    pub(crate) fn set_budget(
         &self,
         tenant: TenantName,
         budget: Arc<Budget>,

@@ -19,6 +19,7 @@ use crate::effect::Effects;
 use crate::event::{Delivery, Event, Events, Phase};
 use crate::feedback::Opinions;
 use crate::input::Seen;
+use crate::object::{ObjectRecord, Objects};
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
 use crate::recent::Recent;
@@ -51,6 +52,7 @@ pub struct Durable {
     pub(crate) effects: Effects,
     /// Shared, so that a copy of the state costs nothing for it.
     pub(crate) access: Arc<Access>,
+    pub(crate) objects: Objects,
 }
 
 /// Open leases by the instance that holds them.
@@ -115,6 +117,7 @@ impl Durable {
             tenants: Tenants::default(),
             agenda: Agenda::default(),
             access: Arc::default(),
+            objects: Objects::default(),
         }
     }
 
@@ -266,6 +269,13 @@ impl Durable {
                 Arc::make_mut(&mut self.access).fold(entry);
                 if let AccessRecord::QuotaSet { tenant, quota, .. } = record.as_ref() {
                     self.tenants.bound(tenant, quota.and_then(|quota| quota.open_max));
+                }
+                Change::Nothing
+            }
+            Record::Object(record) => {
+                match record.as_ref() {
+                    ObjectRecord::Applied { object, by: _, from: _ } => self.objects.put(object),
+                    ObjectRecord::Removed { key, by: _, from: _ } => self.objects.remove(key),
                 }
                 Change::Nothing
             }

@@ -13,6 +13,7 @@ use crate::budget::{Budget, Limit};
 pub use crate::demand::KeptPool;
 pub use crate::effect::{EffectChange, EffectFilter, EffectReport, Intent};
 use crate::guard::Trust;
+pub use crate::object::ObjectChange;
 use crate::record::{
     About, ContentDigest, DedupeKey, GeneralKey, HoldTarget, Holds, InstanceKey, Labels, Payload, Usage,
 };
@@ -113,6 +114,13 @@ pub enum Input {
         request: RequestId,
         tenant: TenantName,
         change: BudgetChange,
+        by: Arc<str>,
+        from: Arc<str>,
+    },
+    /// From the agent of a cluster, about an object that stands there. Whether it may is checked before.
+    Object {
+        request: RequestId,
+        change: Box<ObjectChange>,
         by: Arc<str>,
         from: Arc<str>,
     },
@@ -412,6 +420,12 @@ pub enum Query {
     Routes,
     /// Budgets as they stand.
     Budgets,
+    /// Objects of clusters, in the order of their keys: those of one cluster where it is named, and there the one that made the general
+    /// where that is named too.
+    Objects {
+        cluster: Option<ClusterName>,
+        general: Option<GeneralName>,
+    },
     /// Counts of what is open.
     Totals,
     /// Effects of all tenants that may be carried out at once, after the given one, in order of their ids.

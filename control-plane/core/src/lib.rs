@@ -31,6 +31,7 @@ pub mod guard;
 pub mod input;
 pub mod journal;
 mod member;
+pub mod object;
 pub mod output;
 mod overflow;
 pub mod passage;

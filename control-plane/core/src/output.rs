@@ -15,6 +15,7 @@ use crate::budget::{Amount, Budget, Level, Limit};
 pub use crate::demand::Demand;
 pub use crate::effect::{Earlier, EffectView};
 use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
+use crate::object::Object;
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
 
@@ -66,6 +67,11 @@ pub enum Reply {
         at: Seq,
     },
     Budgets(Vec<BudgetView>),
+    Objects(Vec<Arc<Object>>),
+    /// Whether anything was recorded.
+    Object {
+        changed: bool,
+    },
     Totals(Totals),
     /// Where payloads stand.
     Payloads(Vec<(PayloadOf, PayloadRef)>),
@@ -261,6 +267,12 @@ pub enum Rejection {
         "effect {effect} is {status} and not put off: only failed ones and those that wait for their next try can be tried again"
     )]
     EffectNotFailed { effect: EffectId, status: EffectStatus },
+    #[error("{what} is that of {owner}")]
+    Owned { what: String, owner: String },
+    #[error("what an object is about cannot change: it was {was}, not {what}")]
+    ObjectRenamed { what: String, was: String },
+    #[error("cluster {cluster} has {max} objects or generals, no more may be")]
+    ObjectsFull { cluster: ClusterName, max: usize },
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]

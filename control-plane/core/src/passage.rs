@@ -59,7 +59,8 @@ impl Record {
             | Record::EffectIntended(_)
             | Record::EffectDeferred(_)
             | Record::EffectEnded(_)
-            | Record::EffectRevived(_) => return None,
+            | Record::EffectRevived(_)
+            | Record::Object(_) => return None,
         })
     }
 }

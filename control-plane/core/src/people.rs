@@ -8,6 +8,7 @@ use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase};
 use crate::input::{DeliveryFilter, RequestId, Selector};
+use crate::object::Thing;
 use crate::output::{Output, PlaneMessage, Rejection, Reply};
 use crate::queue::QueueId;
 use crate::record::{
@@ -201,7 +202,7 @@ impl Durable {
         decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by, from })))
     }
 
-    fn current_holds(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Holds> {
+    pub(crate) fn current_holds(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Holds> {
         match target {
             HoldTarget::Cluster(cluster) => {
                 self.registry.clusters.get(&(tenant.clone(), cluster.clone())).map(|cluster| cluster.holds)
@@ -239,6 +240,10 @@ impl Durable {
         if let Some(expected) = expected.filter(|expected| *expected != current) {
             return Decision::reply(request, Err(Rejection::RoutesChanged { current, expected }));
         }
+        let before = in_force.map_or_else(|| Arc::new(RouteTable::stock()), |in_force| in_force.table.clone());
+        if let Err(rejection) = self.objects.check_routes(&tenant, &before, &table) {
+            return Decision::reply(request, Err(rejection));
+        }
         if in_force.is_some_and(|in_force| in_force.table == table) {
             return Decision::reply(request, Ok(Reply::Done { at: current }));
         }
@@ -258,6 +263,10 @@ impl Durable {
             return Decision::reply(request, Err(Rejection::UnknownTarget { what }));
         };
         let general = self.registry.general(idx);
+        let thing = Thing::General(key.cluster.clone(), key.name.clone());
+        if let Err(rejection) = self.objects.check_free(&key.tenant, thing) {
+            return Decision::reply(request, Err(rejection));
+        }
         let instances = context.soft.pool(idx).map_or(0, |pool| pool.members as usize);
         let open = general.bound + general.leased;
         if instances > 0 || open > 0 {

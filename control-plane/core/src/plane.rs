@@ -158,6 +158,7 @@ impl Plane {
                 }
             }
             Input::Query { tenant, .. } | Input::Hold { tenant, .. } => self.ensure_routes(&tenant.clone(), now),
+            Input::Object { change, .. } => self.ensure_routes(&change.tenant().clone(), now),
             Input::Agent { .. }
             | Input::Closed { .. }
             | Input::Cancel { .. }

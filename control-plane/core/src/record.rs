@@ -20,6 +20,7 @@ use crate::budget::{Amount, Budget, Level};
 pub use crate::effect::{EffectDeferred, EffectEnded, EffectIntended, EffectOutcome, EffectRevived};
 pub use crate::feedback::{Feedback, FeedbackVerdict, Weighing};
 use crate::guard::Guarded;
+pub use crate::object::ObjectRecord;
 pub use crate::replay::{Replay, Role, Variant, VersionWanted};
 use crate::route::{Route, RouteTable};
 pub use crate::score::{Exclusion, Weight};
@@ -131,6 +132,7 @@ pub enum Record {
     EffectDeferred(Box<EffectDeferred>),
     EffectEnded(Box<EffectEnded>),
     EffectRevived(Box<EffectRevived>),
+    Object(Box<ObjectRecord>),
 }
 
 // Records are moved a few times on their way: what is large and rare stands apart.
@@ -710,7 +712,8 @@ impl Record {
             | Record::PayloadsRedacted(_)
             | Record::EffectDeferred(_)
             | Record::EffectEnded(_)
-            | Record::EffectRevived(_) => None,
+            | Record::EffectRevived(_)
+            | Record::Object(_) => None,
         }
     }
 
@@ -749,6 +752,7 @@ impl Record {
             Record::EffectDeferred(_) => "EffectDeferred",
             Record::EffectEnded(_) => "EffectEnded",
             Record::EffectRevived(_) => "EffectRevived",
+            Record::Object(record) => record.kind(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::estimate::{Learnt, Pair};
 use crate::event::{Delivery, Event, Lease, Phase, Setback};
 use crate::feedback::{FeedbackVerdict, Voices};
 use crate::input::Seen;
+use crate::object::Object;
 use crate::output::PayloadRef;
 use crate::queue::{LaneIdx, QueueId};
 use crate::recent::Ended;
@@ -110,6 +111,8 @@ pub enum Item {
         effect: EffectId,
         observed: Arc<str>,
     },
+    /// An object of a cluster, as it was applied last.
+    Object(Arc<Object>),
 }
 
 /// How a delivery ended, for what is reported under its newest token afterwards.
@@ -233,7 +236,8 @@ impl Durable {
         let observed =
             self.effects.observed_items().map(|(effect, observed)| Item::EffectObserved { effect, observed });
         let items = items.chain(opinions).chain(voices).chain(self.access.items().map(Item::Access));
-        items.chain(series).chain(effects).chain(keys).chain(observed)
+        let objects = self.objects.iter().cloned().map(Item::Object);
+        items.chain(series).chain(effects).chain(keys).chain(observed).chain(objects)
     }
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
@@ -380,6 +384,7 @@ impl Import {
             Item::Effect(item) => durable.effects.import(*item),
             Item::EffectKey { key, at, effect } => durable.effects.import_key(key, at, effect),
             Item::EffectObserved { effect, observed } => durable.effects.import_observed(effect, observed),
+            Item::Object(object) => durable.objects.put(&object),
             Item::Budget(item) => durable.import_budget(*item),
             Item::Estimate { pair, learnt } => {
                 durable.budgets.estimates.pairs.insert(pair, learnt);

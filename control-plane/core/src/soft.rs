@@ -164,7 +164,8 @@ impl Soft {
             | Input::Effect { .. }
             | Input::ChangeEffect { .. }
             | Input::Intend { .. }
-            | Input::Truncated { .. } => {}
+            | Input::Truncated { .. }
+            | Input::Object { .. } => {}
         }
     }
 

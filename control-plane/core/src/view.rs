@@ -1,11 +1,14 @@
 //! Answers to questions about the state as it is.
 
+use std::sync::Arc;
+
 use mindos_model::{DeliveryId, ParkReason, TenantName};
 
 use crate::decide::{Context, Decision};
 use crate::durable::Durable;
 use crate::event::{Delivery, Event, Phase, Setback};
 use crate::input::{Query, RequestId};
+use crate::object::{Object, Thing};
 use crate::output::{
     ClusterView, DeliveryView, EventView, FleetView, GeneralView, Health, InstanceView, PayloadOf, Rejection, Reply,
     Totals,
@@ -64,6 +67,14 @@ impl Durable {
             Query::Effects { filter, after, limit } => {
                 let fitting = self.effects.fitting(tenant, &filter, after);
                 Ok(Reply::Effects(fitting.take((limit as usize).min(ROWS_MAX)).collect()))
+            }
+            Query::Objects { cluster: Some(cluster), general: Some(general) } => {
+                let made = self.objects.owner(tenant, Thing::General(cluster, general));
+                Ok(Reply::Objects(made.cloned().into_iter().collect()))
+            }
+            Query::Objects { cluster, general: _ } => {
+                let fits = |object: &&Arc<Object>| cluster.as_ref().is_none_or(|of| object.key.cluster == *of);
+                Ok(Reply::Objects(self.objects.of_tenant(tenant).filter(fits).cloned().collect()))
             }
             Query::Totals => Ok(Reply::Totals(self.totals(context.soft))),
             Query::PayloadsBefore { before, limit } => {

@@ -10,6 +10,7 @@ mod base64url;
 pub mod blobs;
 pub mod catch_up;
 pub mod clock;
+pub mod clusters;
 pub mod config;
 pub mod driver;
 pub mod effects;

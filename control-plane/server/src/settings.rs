@@ -17,6 +17,7 @@
 //! limits: {idle_timeout: 2m, requests_per_second: {principal: 5000}}   # see `limits`
 //! oidc: [{name: corp, issuer: "https://login.example.com", audience: mindos}]   # see `access::jwt::settings`
 //! token_review: [{cluster: eu, url: "https://..", token_file: ".."}]             # see `access::service_account`
+//! clusters: [{name: prod-us, routes: [platform]}]   # what objects of clusters may make: see `clusters::grants`
 //! log: "info,mindos_control_plane=debug"
 //! anchors: [{file: /mnt/worm/checkpoints}]      # see `ledger::anchor_settings`
 //! redact: [{pointers: ["/sender/email"]}]       # see `ingest::redact`
@@ -41,6 +42,7 @@ use crate::access::jwt::settings::{OidcProvider, OidcSetting};
 use crate::access::service_account::{ReviewConfigured, TokenReview, TokenReviewSetting, token_reviews};
 use crate::admission::{QuotaSetting, Quotas};
 use crate::catch_up::settings::{App, AppSetting};
+use crate::clusters::grants::{self, ClusterSetting, Grants};
 use crate::effects::settings::{self as effect_settings, EffectSettings, EffectsSection, GithubSection};
 use crate::feedback::settings::{Configured as FeedbackConfigured, FeedbackSection, FeedbackSettings};
 use crate::http::GithubAccess;
@@ -162,6 +164,8 @@ struct Settings {
     tasks: Option<TaskSection>,
     #[serde(default)]
     feedback: FeedbackSection,
+    #[serde(default)]
+    clusters: Vec<ClusterSetting>,
 }
 
 /// What the command line says, for what a file leaves out.
@@ -202,6 +206,7 @@ struct Checked {
     effects: Arc<EffectSettings>,
     tasks: Arc<TaskSettings>,
     feedback: Arc<FeedbackSettings>,
+    clusters: Arc<Grants>,
 }
 
 impl Checked {
@@ -235,6 +240,7 @@ impl Checked {
             forge,
             tasks,
             feedback,
+            clusters,
         } = settings;
         prices.check()?;
         let github = match (github_secret, github_secret_previous) {
@@ -271,6 +277,7 @@ impl Checked {
             effects: Arc::new(effects),
             tasks: Arc::new(TaskSettings::new(tasks.as_ref(), &base.environment.rabbitmq, secrets)?),
             feedback: Arc::new(FeedbackSettings::new(&feedback)?),
+            clusters: Arc::new(Grants::new(&clusters)?),
         })
     }
 }
@@ -328,6 +335,8 @@ pub struct InForce {
     pub tasks: TasksConfigured,
     /// How GitHub is asked for reactions.
     pub feedback: FeedbackConfigured,
+    /// What clusters may bring.
+    pub clusters: grants::Configured,
     /// Whom we are on GitHub.
     pub own_logins: OwnLogins,
 }
@@ -353,6 +362,7 @@ impl InForce {
             effects,
             tasks,
             feedback,
+            clusters,
             own_logins,
         } = self;
         github.store(Arc::clone(&checked.github));
@@ -378,6 +388,7 @@ impl InForce {
         effects.store(Arc::clone(&checked.effects));
         tasks.store(Arc::clone(&checked.tasks));
         feedback.store(Arc::clone(&checked.feedback));
+        clusters.store(Arc::clone(&checked.clusters));
         logging::set_filter(&checked.log);
     }
 }

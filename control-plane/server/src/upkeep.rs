@@ -332,6 +332,7 @@ impl Upkeep {
     /// Spawns what looks after the journal and the settings; it ends when the server drains.
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         let _ = context.effects.set(Arc::clone(&self.in_force.effects));
+        let _ = context.clusters.set(Arc::clone(&self.in_force.clusters));
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }
@@ -433,6 +434,7 @@ impl Upkeep {
     pub fn agent_services(&self, context: &Arc<Context>, routes: &mut RoutesBuilder) {
         grpc::blobs(context, Arc::clone(&self.blobs), routes);
         grpc::repositories(context, self.readers.clone(), routes);
+        grpc::clusters(context, routes);
     }
 
     /// What answers HTTP.

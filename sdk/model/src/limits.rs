@@ -113,5 +113,9 @@ pub const EFFECT_BLOCK_MAX: Duration = Duration::from_secs(5 * 60);
 pub const EFFECT_KEYS_MAX: usize = 1_000_000;
 /// How long a key of an effect is remembered.
 pub const EFFECT_KEY_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Objects of one cluster that the control plane holds.
+pub const OBJECTS_MAX: usize = 20_000;
+/// Bytes of what an object says, as JSON.
+pub const OBJECT_SPEC_MAX: usize = 64 * 1024;
 /// Longest life of an agent's certificate.
 pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(60 * 60);

@@ -309,7 +309,8 @@ fn step_of(record: &Record) -> Option<usize> {
         | Record::EffectIntended(_)
         | Record::EffectDeferred(_)
         | Record::EffectEnded(_)
-        | Record::EffectRevived(_) => return None,
+        | Record::EffectRevived(_)
+        | Record::Object(_) => return None,
     })
 }
 
@@ -334,7 +335,8 @@ fn other_of(record: &Record) -> Option<usize> {
         | Record::EffectIntended(_)
         | Record::EffectDeferred(_)
         | Record::EffectEnded(_)
-        | Record::EffectRevived(_) => OTHERS.iter().position(|name| *name == record.kind()),
+        | Record::EffectRevived(_)
+        | Record::Object(_) => OTHERS.iter().position(|name| *name == record.kind()),
         Record::HoldChanged(changed) => {
             let target = match changed.target {
                 HoldTarget::Cluster(_) => 2,

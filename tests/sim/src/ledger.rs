@@ -278,7 +278,8 @@ impl Ledger {
             | Record::EffectIntended(_)
             | Record::EffectDeferred(_)
             | Record::EffectEnded(_)
-            | Record::EffectRevived(_) => {}
+            | Record::EffectRevived(_)
+            | Record::Object(_) => {}
         }
         Ok(())
     }
@@ -551,6 +552,7 @@ fn delivery_of(record: &Record) -> Option<DeliveryId> {
         | Record::EffectIntended(_)
         | Record::EffectDeferred(_)
         | Record::EffectEnded(_)
-        | Record::EffectRevived(_) => None,
+        | Record::EffectRevived(_)
+        | Record::Object(_) => None,
     }
 }

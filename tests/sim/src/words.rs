@@ -84,6 +84,7 @@ pub fn name_request(input: &mut Input, id: RequestId) {
         | Input::ApplyRoutes { request, .. }
         | Input::RemoveGeneral { request, .. }
         | Input::Budget { request, .. }
+        | Input::Object { request, .. }
         | Input::FinalizeUpgrade { request, .. }
         | Input::Access { request, .. }
         | Input::Redact { request, .. }

@@ -22,6 +22,7 @@ mod fields;
 pub mod guard;
 mod hot;
 mod names;
+mod object;
 pub mod policy;
 mod read;
 mod record;
@@ -94,7 +95,8 @@ pub fn encode(entry: &Entry, bytes: &mut Vec<u8>) {
         | Record::EffectIntended(_)
         | Record::EffectDeferred(_)
         | Record::EffectEnded(_)
-        | Record::EffectRevived(_) => {
+        | Record::EffectRevived(_)
+        | Record::Object(_) => {
             message(entry).encode(bytes).expect("a vector grows as needed");
         }
     }
@@ -150,6 +152,8 @@ mod access_tests;
 mod budget_samples;
 #[cfg(test)]
 mod effect_samples;
+#[cfg(test)]
+mod object_samples;
 #[cfg(test)]
 mod policy_tests;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use mindos_proto::route::v1 as route_pb;
 
 use super::names::Names;
 use super::record::{BLOB, default_lane};
-use super::{about, access, budget, effect, guard, route, siting, words};
+use super::{about, access, budget, effect, guard, object, route, siting, words};
 
 pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payload>) -> Result<Record, Invalid> {
     let by = |text: String| Arc::<str>::from(text);
@@ -152,6 +152,8 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::EffectDeferred(record) => effect::read_deferred(names, record)?,
         Kind::EffectEnded(record) => effect::read_ended(names, record)?,
         Kind::EffectRevived(record) => effect::read_revived(names, record)?,
+        Kind::ObjectApplied(record) => object::read_applied(names, record)?,
+        Kind::ObjectRemoved(record) => object::read_removed(names, record)?,
         kind @ (Kind::ApiTokenCreated(_)
         | Kind::ApiTokenUsed(_)
         | Kind::ApiTokenRevoked(_)

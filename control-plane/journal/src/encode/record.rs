@@ -16,7 +16,7 @@ use mindos_proto::journal::v1::{self as pb, entry::Record as Kind};
 use mindos_proto::route::v1 as route_pb;
 
 use super::names::DEFAULT_TENANT;
-use super::{RECORD_FORMAT, about, access, budget, effect, guard, route, siting, words};
+use super::{RECORD_FORMAT, about, access, budget, effect, guard, object, route, siting, words};
 
 pub(crate) const BLOB: &str = "blob:sha256:";
 
@@ -181,6 +181,7 @@ pub(crate) fn to_message(record: &Record) -> Kind {
         Record::EffectDeferred(record) => effect::of_deferred(record),
         Record::EffectEnded(record) => effect::of_ended(record),
         Record::EffectRevived(record) => effect::of_revived(record),
+        Record::Object(record) => object::of_record(record),
     }
 }
 

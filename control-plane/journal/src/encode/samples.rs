@@ -11,13 +11,14 @@ use mindos_core::route::{Coalesce, Match, Pattern, Route, RouteTable, Targets};
 use mindos_core::snapshot::{DeliveryItem, Ending, EventItem, Item, PhaseItem};
 use mindos_model::{DeliveryId, FailureKind, ParkReason, Priority, Seq, Strategy, TenantName, Timestamp, Token};
 
-use super::{access_samples, budget_samples, effect_samples};
+use super::{access_samples, budget_samples, effect_samples, object_samples};
 use crate::fault::Random;
 
 /// How many kinds of records there are.
-pub(crate) const KINDS: u64 = EFFECTS_FROM + effect_samples::KINDS;
+pub(crate) const KINDS: u64 = OBJECTS_FROM + object_samples::KINDS;
 /// Kinds about effects come behind all others.
 const EFFECTS_FROM: u64 = 30 + access_samples::KINDS;
+const OBJECTS_FROM: u64 = EFFECTS_FROM + effect_samples::KINDS;
 
 pub(super) fn tenant(random: &mut Random) -> TenantName {
     if random.chance(50) { TenantName::default_tenant() } else { TenantName::new("acme").unwrap() }
@@ -109,7 +110,7 @@ pub(super) fn usage(random: &mut Random) -> Vec<Usage> {
         .collect()
 }
 
-fn labels(random: &mut Random) -> Labels {
+pub(super) fn labels(random: &mut Random) -> Labels {
     (0..random.below(4)).map(|number| (Arc::from(format!("key-{number}")), text(random, "value"))).collect()
 }
 
@@ -359,6 +360,7 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
         16 => Record::PayloadCarried(PayloadCarried { event: seq(random), effect: None, payload: payload(random) }),
         17 => Record::PrefixDropped(PrefixDropped { through: seq(random), link: digest(random) }),
         18 => Record::JournalTruncated(JournalTruncated { kept: seq(random), dropped_through: seq(random) }),
+        OBJECTS_FROM.. => return object_samples::entry(random, kind - OBJECTS_FROM, at),
         EFFECTS_FROM.. => return effect_samples::entry(random, kind - EFFECTS_FROM, at),
         30.. => return access_samples::entry(random, kind - 30, at),
         21.. => return budget_samples::entry(random, kind - 1, at),
@@ -381,7 +383,8 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
 
 /// A snapshot item of any kind.
 pub(crate) fn item(random: &mut Random) -> Item {
-    match random.below(17) {
+    match random.below(18) {
+        17.. => object_samples::item(random),
         15.. => effect_samples::item(random),
         13.. => Item::Access(access_samples::item(random)),
         9.. => budget_samples::item(random),

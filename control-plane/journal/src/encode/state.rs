@@ -16,7 +16,7 @@ use prost::Message;
 use super::names::Names;
 use super::read::{self, fixed, token_or_none};
 use super::record::{self, general_to_message, token_to_message};
-use super::{DecodeError, RECORD_FORMAT, about, access, budget_state, effect, route, seen_block, words};
+use super::{DecodeError, RECORD_FORMAT, about, access, budget_state, effect, object, route, seen_block, words};
 
 /// Appends an item to `bytes`.
 pub(crate) fn encode(item: &Item, bytes: &mut Vec<u8>) {
@@ -73,6 +73,7 @@ fn to_message(item: &Item) -> Piece {
         Item::EffectSeries(item) => effect::of_series(item),
         Item::Effect(item) => effect::of_item(item),
         Item::EffectKey { key, at, effect } => effect::of_key(key, *effect, *at),
+        Item::Object(item) => Piece::Object(object::of_object(item)),
         Item::EffectObserved { effect, observed } => effect::of_observed(*effect, observed),
         Item::Settled { delivery, token, ending } => Piece::Settled(pb::SettledState {
             delivery: Some((*delivery).into()),
@@ -200,6 +201,7 @@ fn from_message(names: &mut Names, piece: Piece) -> Result<Item, Invalid> {
         Piece::EffectSeries(message) => effect::series(names, message)?,
         Piece::Effect(message) => effect::item(names, message)?,
         Piece::EffectObserved(message) => effect::observed(message),
+        Piece::Object(message) => Item::Object(object::read_object(names, message)?),
         Piece::Budget(message) => budget_state::budget(names, message)?,
         Piece::Estimate(message) => budget_state::estimate(names, message)?,
         Piece::Spend(message) => budget_state::spend(message)?,

@@ -199,6 +199,11 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.budget.v1.BudgetService/DeleteBudget", Needs(&BUDGETS_SET)),
     ("mindos.budget.v1.BudgetService/AcknowledgeBudget", Needs(&BUDGETS_SET)),
     ("mindos.budget.v1.BudgetService/GetUsage", Needs(&BUDGETS_READ)),
+    // Of the cluster of the certificate; what it may bring is granted by the settings.
+    ("mindos.cluster.v1.ClusterService/ApplyObject", Agent),
+    ("mindos.cluster.v1.ClusterService/DeleteObject", Agent),
+    ("mindos.cluster.v1.ClusterService/ListObjects", Agent),
+    ("mindos.cluster.v1.ClusterService/WatchStatus", Agent),
     ("mindos.delivery.v1.DeliveryService/Get", Needs(&DELIVERIES_READ)),
     ("mindos.delivery.v1.DeliveryService/List", Needs(&DELIVERIES_READ)),
     ("mindos.delivery.v1.DeliveryService/Watch", Needs(&DELIVERIES_READ)),

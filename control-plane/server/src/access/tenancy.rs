@@ -53,6 +53,7 @@ pub fn owner(record: &Record) -> Owner<'_> {
         Record::EffectDeferred(record) => Owner::Tenant(&record.tenant),
         Record::EffectEnded(record) => Owner::Tenant(&record.tenant),
         Record::EffectRevived(record) => Owner::Tenant(&record.tenant),
+        Record::Object(record) => Owner::Tenant(&record.key().tenant),
         Record::Access(record) => record.tenant().map_or(Owner::Plane, Owner::Tenant),
         Record::EpochStarted(_)
         | Record::PrefixDropped(_)

@@ -35,7 +35,7 @@ pub(super) struct Budgets {
 }
 
 impl Scoped {
-    async fn budget_views(&self) -> Result<Vec<BudgetView>, Status> {
+    pub(super) async fn budget_views(&self) -> Result<Vec<BudgetView>, Status> {
         let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Budgets };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Budgets(views) => Ok(views),

@@ -51,7 +51,8 @@ pub(super) fn subject(record: &Record) -> Option<DeliveryId> {
         | Record::EffectIntended(_)
         | Record::EffectDeferred(_)
         | Record::EffectEnded(_)
-        | Record::EffectRevived(_) => None,
+        | Record::EffectRevived(_)
+        | Record::Object(_) => None,
     }
 }
 

@@ -118,7 +118,7 @@ impl Asked {
     }
 }
 
-fn fits(targets: &Targets, general: &GeneralView, fleet: &FleetView) -> bool {
+pub(crate) fn fits(targets: &Targets, general: &GeneralView, fleet: &FleetView) -> bool {
     let cluster = fleet.clusters.iter().find(|cluster| cluster.cluster == general.key.cluster);
     let region = cluster.and_then(|cluster| cluster.region.as_ref());
     (targets.types.is_empty() || targets.types.contains(&general.ty))

@@ -228,6 +228,8 @@ const KINDS: &[&str] = &[
     "effect_deferred",
     "effect_ended",
     "effect_revived",
+    "object_applied",
+    "object_removed",
 ];
 
 fn kind(entry: &journal::Entry) -> &'static str {
@@ -281,6 +283,8 @@ fn kind(entry: &journal::Entry) -> &'static str {
         Some(Record::EffectDeferred(_)) => "effect_deferred",
         Some(Record::EffectEnded(_)) => "effect_ended",
         Some(Record::EffectRevived(_)) => "effect_revived",
+        Some(Record::ObjectApplied(_)) => "object_applied",
+        Some(Record::ObjectRemoved(_)) => "object_removed",
     }
 }
 

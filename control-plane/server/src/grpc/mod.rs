@@ -14,6 +14,8 @@ mod agent_up;
 mod authority;
 mod blob;
 mod budget;
+mod cluster;
+mod cluster_watch;
 mod delivery;
 mod delivery_filter;
 mod delivery_fold;
@@ -51,7 +53,8 @@ use std::sync::{Arc, OnceLock};
 
 pub use authority::Authorities;
 pub use identity::{Identities, IdentityParts};
-pub(crate) use route_table::{read as read_routes, write as write_routes};
+pub(crate) use explain::fits;
+pub(crate) use route_table::{read as read_routes, route as read_route, write as write_routes};
 pub(crate) use task::TaskKey;
 
 use arc_swap::ArcSwap;
@@ -65,6 +68,7 @@ use mindos_proto::access::v1::authority_service_server::AuthorityServiceServer;
 use mindos_proto::agent::v1::repository_service_server::RepositoryServiceServer;
 use mindos_proto::blob::v1::blob_service_server::BlobServiceServer;
 use mindos_proto::budget::v1::budget_service_server::BudgetServiceServer;
+use mindos_proto::cluster::v1::cluster_service_server::ClusterServiceServer;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryServiceServer;
 use mindos_proto::effect::v1::effect_service_server::EffectServiceServer;
 use mindos_proto::fleet::v1::fleet_service_server::FleetServiceServer;
@@ -84,6 +88,7 @@ use tracing::error;
 use crate::access::AccessView;
 use crate::access::tenancy::EventTenants;
 use crate::blobs::BlobStore;
+use crate::clusters::grants;
 use crate::driver::Handle;
 use crate::effects::{self, Readers};
 use crate::ledger::checkpoints::Checkpoints;
@@ -137,6 +142,8 @@ pub struct Context {
     pub tls: OnceLock<Arc<Tls>>,
     /// Whether effects are carried out.
     pub effects: OnceLock<effects::settings::Configured>,
+    /// What clusters may bring.
+    pub clusters: OnceLock<grants::Configured>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -214,6 +221,7 @@ impl Context {
             scorecards: Arc::new(Semaphore::new(1)),
             tls: OnceLock::new(),
             effects: OnceLock::new(),
+            clusters: OnceLock::new(),
         }
     }
 
@@ -306,6 +314,12 @@ pub fn blobs(context: &Arc<Context>, store: Arc<BlobStore>, routes: &mut RoutesB
 pub fn repositories(context: &Arc<Context>, readers: Readers, routes: &mut RoutesBuilder) {
     let repositories = repository::Repositories { context: Arc::clone(context), readers };
     routes.add_service(RepositoryServiceServer::new(repositories));
+}
+
+/// The service that takes objects of clusters.
+pub fn clusters(context: &Arc<Context>, routes: &mut RoutesBuilder) {
+    let clusters = cluster::Clusters { context: Arc::clone(context) };
+    routes.add_service(ClusterServiceServer::new(clusters).max_decoding_message_size(cluster::REQUEST_MAX));
 }
 
 /// The service of agents.

@@ -34,7 +34,7 @@ pub(super) struct Routes {
 }
 
 impl Scoped {
-    async fn routes_in_force(&self) -> Result<(Arc<RouteTable>, Seq), Status> {
+    pub(super) async fn routes_in_force(&self) -> Result<(Arc<RouteTable>, Seq), Status> {
         let ask = |request| Input::Query { request, tenant: self.tenant().clone(), query: Query::Routes };
         match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
             Reply::Routes { table, at } => Ok((table, at)),
@@ -111,6 +111,7 @@ impl RouteService for Routes {
         let (wanted, paused) = read(table).map_err(|error| status::invalid(error.within("table")))?;
         wanted.check().map_err(|error| status::routes(&error))?;
         let (before, at) = context.routes_in_force().await?;
+        let wanted = context.with_owned(&before, wanted).await?;
         let (before_wire, wanted_wire) = (write(&before), write(&wanted));
         if !expected_digest.is_empty() && expected_digest != digest(&before_wire) {
             let text = format!("the table in force has the digest {}, not {expected_digest}", digest(&before_wire));

@@ -27,7 +27,7 @@ pub(crate) fn read(table: wire::RouteTable) -> Result<(RouteTable, Vec<RouteName
     Ok((RouteTable { routes, trust }, paused))
 }
 
-fn route(mut route: wire::Route) -> Result<Route, Invalid> {
+pub(crate) fn route(mut route: wire::Route) -> Result<Route, Invalid> {
     let (coalesce, policy) = route_policy::read(&mut route)?;
     let wire::Route { name, r#match, targets, strategy, count, priority, .. } = route;
     let wire::Route { attempts_max, deadline, max_block, guards, .. } = route;

@@ -105,6 +105,15 @@ pub fn rejection(rejection: &Rejection) -> Status {
             .with(precondition("GENERAL_IDLE", general.clone(), "has to be without instances and open deliveries")),
         Rejection::RoutesChanged { current, expected } => new(Code::Aborted, message)
             .with_reason("ROUTES_CHANGED", [("current", current.to_string()), ("expected", expected.to_string())]),
+        Rejection::Owned { what, owner } => new(Code::FailedPrecondition, message)
+            .with_reason("OWNED", [("target", what.clone()), ("owner", owner.clone())])
+            .with(precondition("OWNER", what.clone(), "is changed where its owner stands, and nowhere else")),
+        Rejection::ObjectRenamed { .. } => {
+            new(Code::FailedPrecondition, message).with_reason("OBJECT_RENAMED", [])
+        }
+        Rejection::ObjectsFull { cluster, max } => new(Code::ResourceExhausted, message)
+            .with_reason("OBJECTS_FULL", [("cluster", cluster.to_string()), ("max", max.to_string())])
+            .with(quota(format!("cluster:{cluster}"), "objects and generals")),
         Rejection::Budget(error) => budget(error),
         Rejection::AskedRoutesFull { max } => new(Code::ResourceExhausted, message)
             .with_reason("ASKED_ROUTES_FULL", [("max", max.to_string())])

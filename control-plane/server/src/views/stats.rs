@@ -270,6 +270,7 @@ impl StatsView {
             | Record::EffectIntended(_)
             | Record::EffectDeferred(_)
             | Record::EffectRevived(_)
+            | Record::Object(_)
             | Record::CancelRequested(_)
             | Record::LeaseExtended(_)
             | Record::ClusterRegistered(_)

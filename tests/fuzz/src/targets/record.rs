@@ -4,6 +4,7 @@ use bytes::Bytes;
 use mindos_core::record::{Entry, Payload};
 use mindos_journal::encode::{Names, decode, encode};
 use mindos_model::Seq;
+use mindos_proto::cluster::v1::ObjectRef;
 use mindos_proto::delivery::v1::{Effect, Usage};
 use mindos_proto::journal::v1::entry::Record;
 use mindos_proto::journal::v1::{self as pb, attempt_ended};
@@ -35,6 +36,16 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
     let token = || Some(pb::Token { epoch: 1, term: 2 });
     let general = || Some(pb::General { cluster: "eu".to_owned(), name: "triage-general".to_owned() });
     let text = |text: &str| text.to_owned();
+    let object = || pb::ObjectState {
+        cluster: text("eu"),
+        object: Some(ObjectRef { kind: 2, namespace: text("a"), name: text("x") }),
+        uid: text("u-1"),
+        generation: 2,
+        spec: text("{}"),
+        made: text("x"),
+        paused: true,
+        ..pb::ObjectState::default()
+    };
     let planned = pb::PlannedDelivery {
         ordinal: 1,
         general: general(),
@@ -326,6 +337,13 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             ..Default::default()
         }),
         Record::EffectRevived(pb::EffectRevived { effect: 9, by: text("ada"), ..Default::default() }),
+        Record::ObjectApplied(pb::ObjectApplied { object: Some(object()), by: text("kubernetes:eu/a/x"), ..Default::default() }),
+        Record::ObjectRemoved(pb::ObjectRemoved {
+            cluster: text("eu"),
+            object: object().object,
+            by: text("kubernetes:eu/a/x"),
+            ..Default::default()
+        }),
     ];
     let entry = |record| pb::Entry { seq: SEQ.0, at_ms: 1_700_000_000_000, oldest_reader: 0, record: Some(record) };
     kinds.into_iter().map(|record| entry(record).encode_to_vec()).collect()

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use mindos_core::RATE_POOL_LABEL;
 use mindos_core::budget::{Budget, Limit, Scope, Thresholds};
+use mindos_core::object::ObjectChange;
 use mindos_core::input::{
     AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, ModelLoad, KeptPool, Query, ReportedOutcome,
     Selector,
@@ -98,6 +99,10 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             BudgetChange::Set(budget) => format!("budget set {}{}", self::budget(budget), by_text(by)),
             BudgetChange::Remove(name) => format!("budget remove {name}{}", by_text(by)),
             BudgetChange::Acknowledge(name) => format!("budget ack {name}{}", by_text(by)),
+        },
+        Input::Object { change, .. } => match change.as_ref() {
+            ObjectChange::Apply { object, .. } => format!("object apply {}", object.key),
+            ObjectChange::Remove { key, .. } => format!("object remove {key}"),
         },
         Input::RemoveGeneral { key, by, .. } => format!("remove {key}{}", by_text(by)),
         Input::FinalizeUpgrade { version, by, .. } => format!("finalize {version}{}", by_text(by)),

@@ -122,6 +122,7 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::EffectDeferred(record) => write!(out, "{}", super::effects::show_deferred(record, start)),
         Record::EffectEnded(record) => write!(out, "{}", super::effects::show_ended(record)),
         Record::EffectRevived(record) => write!(out, "{}", super::effects::show_revived(record)),
+        Record::Object(record) => write!(out, " {}", record.key()),
         Record::PrefixDropped(record) => write!(out, " through={}", record.through),
         Record::JournalTruncated(record) => {
             write!(out, " kept={} dropped_through={}", record.kept, record.dropped_through)

@@ -479,6 +479,7 @@ impl HistoryWriter {
             | Record::EffectEnded(_)
             | Record::EffectRevived(_) => self.effect(entry)?,
             Record::EpochStarted(_)
+            | Record::Object(_)
             | Record::CancelRequested(_)
             | Record::ResultRefused(_)
             | Record::LeaseExtended(_)
