@@ -63,7 +63,7 @@ pub enum RunError {
 /// When the settings do not fit together.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    config.runs.settings().map_err(RunError::Runs)?;
+    config.runs.settings(config.finalizer_timeout).map_err(RunError::Runs)?;
     let instance = match &config.instance {
         Some(instance) => instance.clone(),
         None => host_instance()?,
@@ -155,7 +155,7 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
         parts.spawn(discovery::run(site.clone(), settings, shutdown.clone()));
     }
     // What is not accepted ended the start.
-    if let Ok(Some(settings)) = config.runs.settings() {
+    if let Ok(Some(settings)) = config.runs.settings(config.finalizer_timeout) {
         parts.spawn(runs::run(site.clone(), settings, shutdown.clone()));
     }
     if !config.no_objects {

@@ -51,10 +51,6 @@ pub struct RunsConfig {
     /// Where the tool server is, such as `http://toolman.mcp.svc/mcp`. Without it runs have no remote tools.
     #[arg(long, env = "TOOLMAN_SERVER_URL", default_value = "", value_name = "URL")]
     pub tool_server: String,
-
-    /// How long an object that is deleted may wait for the control plane to hear of it, in seconds.
-    #[arg(long, env = "MINDOS_RUN_FINALIZER_TIMEOUT", default_value_t = 300, value_name = "SECONDS")]
-    pub run_finalizer_timeout: u64,
 }
 
 /// Settings that were checked.
@@ -69,11 +65,12 @@ pub struct RunsSettings {
 }
 
 impl RunsConfig {
-    /// Checks the options; `None` where no runs are taken.
+    /// Checks the options; `None` where no runs are taken. `finalizer_timeout` is how long a deleted object may wait for the control plane
+    /// to hear of it.
     ///
     /// # Errors
     /// Names the option and what is accepted.
-    pub fn settings(&self) -> Result<Option<RunsSettings>, String> {
+    pub fn settings(&self, finalizer_timeout: Duration) -> Result<Option<RunsSettings>, String> {
         let RunsConfig {
             runs,
             run_namespaces,
@@ -86,7 +83,6 @@ impl RunsConfig {
             job_cpu_request,
             job_cpu_limit,
             tool_server,
-            run_finalizer_timeout,
         } = self.clone();
         let job = JobSettings {
             image: job_image.filter(|image| !image.is_empty()),
@@ -107,7 +103,7 @@ impl RunsConfig {
             config_map: run_config_map,
             templates: run_templates,
             job,
-            finalizer_timeout: Duration::from_secs(run_finalizer_timeout),
+            finalizer_timeout,
         };
         Ok((runs > 0).then_some(settings))
     }
