@@ -12,9 +12,9 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 
 /// Areas of the API, each with one version.
-const AREAS: [&str; 15] = [
+const AREAS: [&str; 16] = [
     "access", "agent", "blob", "budget", "cluster", "delivery", "effect", "event", "fleet", "identity", "journal",
-    "ledger", "replay", "route", "task",
+    "ledger", "replay", "route", "run", "task",
 ];
 
 /// Messages that the server reads or writes without decoding the CloudEvents within, and what stands for them.

@@ -39,9 +39,11 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let json = global.output.is_json();
-    if global.output == Output::Yaml && !matches!(command, Command::Routes(_)) {
+    if global.output == Output::Yaml && !matches!(command, Command::Routes(_) | Command::Task(_)) {
         return report(
-            &Failure::usage("--output yaml: only `mindos routes get` prints it; expected table or json"),
+            &Failure::usage(
+                "--output yaml: only `mindos routes get` and `mindos task` print it; expected table or json",
+            ),
             json,
         );
     }
@@ -85,6 +87,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Routes(command) => wait(commands::routes::run(command, global)),
         Command::Budgets(command) => wait(commands::budgets::run(command, global)),
         Command::Tasks(command) => wait(commands::tasks::run(command, global)),
+        Command::Task(args) => wait(commands::task::run(*args, global)),
         Command::Sinks(command) => wait(commands::sinks::run(command, global)),
         Command::Import(args) => commands::import::run(&args, global),
         Command::Ledger(command) => wait(commands::ledger::run(command, global)),

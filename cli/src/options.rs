@@ -7,7 +7,8 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, tasks, tokens,
+    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, task, tasks,
+    tokens,
 };
 use crate::contexts;
 use crate::render::Output;
@@ -101,9 +102,12 @@ pub(crate) enum Command {
     /// Look at what generals want done outside, try again what failed, cancel it.
     #[command(subcommand, after_help = effects::EXAMPLES)]
     Effects(effects::EffectsCommand),
-    /// Ask for plans, changes and refinements of code, and look after them.
+    /// Ask for plans, changes and refinements of code on GitHub, and look after them.
     #[command(subcommand, after_help = tasks::EXAMPLES)]
     Tasks(tasks::TasksCommand),
+    /// Have code or documentation worked on by an agent in a Job of a cluster, and look after such runs.
+    #[command(after_help = task::EXAMPLES)]
+    Task(Box<task::TaskArgs>),
     /// Look at generals and hold work back from them.
     #[command(subcommand, after_help = fleet::GENERALS_EXAMPLES)]
     Generals(fleet::GeneralsCommand),

@@ -11,7 +11,7 @@ pub mod wire;
 pub use google::rpc;
 pub use io::cloudevents;
 pub use mindos::{
-    access, agent, blob, budget, cluster, delivery, effect, event, fleet, identity, journal, ledger, replay, route,
+    access, agent, blob, budget, cluster, delivery, effect, event, fleet, identity, journal, ledger, replay, route, run,
     task,
 };
 
@@ -129,6 +129,13 @@ mod mindos {
         /// Version 1.
         pub mod v1 {
             generated!("mindos.route.v1");
+        }
+    }
+    /// Runs of a cluster.
+    pub mod run {
+        /// Version 1.
+        pub mod v1 {
+            generated!("mindos.run.v1");
         }
     }
     /// Tasks of the coding agent.

@@ -8,6 +8,8 @@ use mindos_agent_sidecar::JoiningConfig;
 use mindos_agent_sidecar::config::{Label, seconds};
 use mindos_sdk::model::{ClusterName, InstanceId, Region};
 
+use crate::runs::RunsConfig;
+
 /// Settings of a cluster agent.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -100,6 +102,9 @@ pub struct Config {
 
     #[command(flatten)]
     pub joining: JoiningConfig,
+
+    #[command(flatten)]
+    pub runs: RunsConfig,
 }
 
 /// The examples of the help.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod objects;
 mod probes;
 mod run;
+pub mod runs;
 pub mod shutdown;
 pub mod site;
 

@@ -28,6 +28,7 @@ use crate::leader::Leader;
 use crate::metrics::Metrics;
 use crate::objects;
 use crate::probes::{self, Probes};
+use crate::runs;
 use crate::shutdown::{Ending, Shutdown};
 use crate::site::{Namespaces, ServerVersion, Site};
 
@@ -52,6 +53,8 @@ pub enum RunError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Address(#[from] AddressError),
+    #[error("{0}")]
+    Runs(String),
 }
 
 /// Works for the cluster until `shutdown` is done, then drains. Goes on through every absence of the control plane and of the API server.
@@ -60,6 +63,7 @@ pub enum RunError {
 /// When the settings do not fit together.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
+    config.runs.settings(config.finalizer_timeout).map_err(RunError::Runs)?;
     let instance = match &config.instance {
         Some(instance) => instance.clone(),
         None => host_instance()?,
@@ -149,6 +153,10 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
             repository_access: config.repository_access,
         };
         parts.spawn(discovery::run(site.clone(), settings, shutdown.clone()));
+    }
+    // What is not accepted ended the start.
+    if let Ok(Some(settings)) = config.runs.settings(config.finalizer_timeout) {
+        parts.spawn(runs::run(site.clone(), settings, shutdown.clone()));
     }
     if !config.no_objects {
         let settings = objects::Settings { finalizer_timeout: config.finalizer_timeout, resync: config.objects_resync };

@@ -8,7 +8,8 @@ say() { printf '%s\n' "mindos: $*"; }
 
 fail() {
   message="$*"
-  printf '%s\n' "mindos: failed: $*" >&2
+  printf '%s\n' "$message" >"$state/failed"
+  printf '%s\n' "mindos: failed: $message" >&2
   exit 1
 }
 
@@ -21,6 +22,8 @@ tell_outcome() {
   trap - EXIT
   [ -s "$state/pull-request" ] && pull_request="$(head -n 1 "$state/pull-request")"
   [ -s "$state/branch" ] && branch="$(head -n 1 "$state/branch")"
+  # Also of a script that this one called.
+  if [ "$code" != 0 ] && [ -z "${message:-}" ] && [ -s "$state/failed" ]; then message="$(head -n 1 "$state/failed")"; fi
   if [ -s "$state/claude.jsonl" ]; then
     result="$(grep '"type" *: *"result"' "$state/claude.jsonl" | tail -n 1 || true)"
     number() { printf '%s' "$result" | grep -oE "\"$1\" *: *[0-9.eE+-]+" | head -n 1 | sed 's/.*: *//' || true; }

@@ -14,6 +14,7 @@ use crate::notify::DiscordEnv;
 use crate::secure::{AccessMode, Listeners, SecureConfig, SecureError, TlsMode};
 use crate::settings::{Environment, WebhookConfig};
 use crate::surface::keda::{KedaConfig, KedaError};
+use crate::surface::platform::PlatformConfig;
 use crate::surface::{SurfaceAt, SurfaceName, address_of};
 use crate::tasks::queue_settings::RabbitConfig;
 
@@ -36,13 +37,18 @@ pub struct Config {
     #[arg(long, env = "MINDOS_AGGREGATOR_ADDRESS", value_name = "ADDRESS")]
     pub aggregator_address: Option<SocketAddr>,
 
-    /// Serves a surface of another system on an address of its own: `keda` is KEDA's external scaler. May be given again.
+    /// Serves a surface of another system on an address of its own: `keda` is KEDA's external scaler, `platform`
+    /// takes runs of code and documentation. May be given again.
     #[arg(long = "surface", env = "MINDOS_SURFACES", value_delimiter = ',', value_name = "NAME=ADDRESS")]
     pub surfaces: Vec<SurfaceAt>,
 
     /// Who may ask as KEDA.
     #[command(flatten)]
     pub keda: KedaConfig,
+
+    /// Runs that are asked for by the platform's paths.
+    #[command(flatten)]
+    pub platform: PlatformConfig,
 
     /// Port of the aggregator's paths instead of that of their address, by the name that the earlier system had for it.
     #[arg(long, env = "GITLENS_AGGREGATOR_PORT", value_name = "PORT")]
@@ -319,6 +325,8 @@ impl Config {
             agents: self.agent_listen,
             aggregator: self.aggregator(),
             keda: address_of(&self.surfaces, SurfaceName::Keda),
+            platform: self.platform.at(address_of(&self.surfaces, SurfaceName::Platform)),
+            platform_is_plain: self.platform.platform_plaintext,
         }
     }
 

@@ -64,6 +64,10 @@ pub enum RunError {
         "--aggregator-plaintext needs `gitlens.sources.aggregator` in the settings: expected the ranges that may call, such as 10.0.0.0/8"
     )]
     NoSources,
+    #[error(
+        "--platform-plaintext needs `platform.sources` in the settings: expected the ranges that may call, such as 10.0.0.0/8"
+    )]
+    NoPlatformSources,
     #[error("failed to listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("failed to start a thread")]
@@ -85,6 +89,8 @@ pub struct Server {
     pub aggregator: Option<SocketAddr>,
     /// Where KEDA asks; unset where that is not served.
     pub keda: Option<SocketAddr>,
+    /// Where the platform's paths are; unset where they are not served.
+    pub platform: Option<SocketAddr>,
     handle: Handle,
     driver: Driver,
     upkeep: Upkeep,
@@ -199,6 +205,12 @@ impl Server {
         if config.secure.aggregator_plaintext && !upkeep.gitlens_settings().names_callers_of_aggregator() {
             return Err(RunError::NoSources);
         }
+        if config.platform.platform_plaintext && !upkeep.platform_settings().names_callers() {
+            return Err(RunError::NoPlatformSources);
+        }
+        let platform_turned = crate::surface::platform::Turned::default();
+        let shown = platform_turned.clone();
+        upkeep.expose(Exposed::new(move |into| shown.expose(into)));
         let plane = Plane::new(durable, limits.clone(), crate::VERSION, cause, clock.now());
         let start = Start { plane, home, handle: handle.clone(), payloads: payloads.clone(), seed };
         let driver = Driver::start(start).map_err(RunError::Thread)?;
@@ -311,6 +323,11 @@ impl Server {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
+        let platform = match listeners.platform {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let platform_at = platform.as_ref().map(|(_, at)| *at);
         let keda_at = keda_listener.as_ref().map(|(_, at)| *at);
         let aggregator_at = aggregator.as_ref().map(|(_, at)| *at);
         crate::surface::gitlens::announce(&upkeep.gitlens_settings(), aggregator_at, api_at);
@@ -323,6 +340,7 @@ impl Server {
             ports.spawn(authorities.keep_recorded(draining.clone()));
         }
         announce(&config, tls.as_deref(), aggregator_at);
+        crate::surface::platform::announce(&upkeep.platform_settings(), platform_at, listeners.platform_is_encrypted());
         let porch = doors.porch.handle().clone();
         let (asks, inside) = (mode == AccessMode::Enforced, tokio::runtime::Handle::current());
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
@@ -354,12 +372,24 @@ impl Server {
             let mut routes = Routes::builder();
             routes.add_service(keda_health);
             routes.add_service(keda::service(demands, rules, draining.clone()));
-            let grpc = gate.before_rpcs(routes.routes().prepare().into_axum_router().layer(within.clone()));
-            let grpc = grpc.layer(axum::middleware::from_fn_with_state(admission, Admission::guard));
-            let grpc = grpc.layer(outer.clone());
+            let grpc = routes.routes().prepare().into_axum_router();
+            let grpc = gate.before_admitted_rpcs(grpc, outer.clone(), admission, within.clone());
+            let (tls, doors, inside) = (on(PortName::Keda), doors.clone(), inside.clone());
+            let port = Port { listener, grpc, http: None, connections_max, tls, doors, asks, inside };
+            ports.spawn_on(port.serve(draining.clone()), &porch);
+        }
+        if let Some((listener, _)) = platform {
+            let platform = upkeep.platform(&context, &config.platform, platform_turned, http_api.clone());
+            let http = crate::surface::platform::router(platform);
+            #[cfg(test)]
+            routed.push((Listener::Platform, format!("{http:?}")));
+            let http = gate.before_paths(Listener::Platform, http.layer(within.clone()));
+            let tls = on(PortName::Platform).filter(|_| listeners.platform_is_encrypted());
+            let http = http.layer(outer.clone());
+            let (doors, inside) = (doors.clone(), inside.clone());
             let port =
-                Port { listener, grpc, http: None, connections_max, tls: on(PortName::Keda), doors: doors.clone() };
-            ports.spawn(port.serve(draining.clone()));
+                Port { listener, grpc: http.clone(), http: Some(http), connections_max, tls, doors, asks, inside };
+            ports.spawn_on(port.serve(draining.clone()), &porch);
         }
         if let Some((listener, _)) = aggregator {
             let http = crate::surface::gitlens::aggregator(upkeep.gitlens(&context), http_api);
@@ -381,6 +411,7 @@ impl Server {
             agents: agents_at,
             aggregator: aggregator_at,
             keda: keda_at,
+            platform: platform_at,
             handle,
             driver,
             upkeep,
@@ -635,9 +666,16 @@ mod tests {
     async fn every_path_that_is_routed_has_a_row_in_the_table_of_permissions() {
         let folder = std::env::temp_dir().join(format!("mindos-server-paths-{}", std::process::id()));
         let words = ["test", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--segment-bytes", "4MiB"];
-        let more = ["--aggregator-address", "127.0.0.1:0", "--data-dir", folder.to_str().unwrap()];
+        let more = [
+            "--surface",
+            "platform=127.0.0.1:0",
+            "--aggregator-address",
+            "127.0.0.1:0",
+            "--data-dir",
+            folder.to_str().unwrap(),
+        ];
         let server = Server::start(Command::parse_from([&words[..], &more].concat()).config).await.unwrap();
-        assert_eq!(server.routed.len(), 2);
+        assert_eq!(server.routed.len(), 3);
         for (listener, routed) in &server.routed {
             let rows = permission::PATHS.iter().filter(|(on, ..)| on == listener).map(|(_, _, path, _)| *path);
             assert_eq!(paths(routed), rows.collect(), "{listener:?}");

@@ -82,12 +82,23 @@ pub struct Listeners {
     pub aggregator: SocketAddr,
     /// Unset where KEDA's surface is not served.
     pub keda: Option<SocketAddr>,
+    /// Unset where the platform's paths are not served.
+    pub platform: Option<SocketAddr>,
+    /// Whether those may be reached from elsewhere in the clear.
+    pub platform_is_plain: bool,
 }
 
 impl Listeners {
     fn all(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let always = [("listen", self.api), ("agent-listen", self.agents), ("aggregator-address", self.aggregator)];
-        always.into_iter().chain(self.surfaces())
+        let platform = self.platform.map(|at| ("surface platform=", at));
+        always.into_iter().chain(self.surfaces()).chain(platform)
+    }
+
+    /// Whether the platform's listener is encrypted: never on loopback, as the aggregator's.
+    #[must_use]
+    pub fn platform_is_encrypted(&self) -> bool {
+        self.platform.is_some_and(|at| !is_here(at)) && !self.platform_is_plain
     }
 
     /// Those of surfaces that are served on an address of their own.
@@ -144,6 +155,10 @@ impl SecureConfig {
             (TlsMode::Off, Some((option, address))) => return Err(SecureError::Plain { option, address }),
             (TlsMode::Off, None) if !is_here(listeners.aggregator) && !self.aggregator_plaintext => {
                 return Err(SecureError::Plain { option: "aggregator-address", address: listeners.aggregator });
+            }
+            (TlsMode::Off, None) if listeners.platform_is_encrypted() => {
+                let address = listeners.platform.unwrap_or(listeners.api);
+                return Err(SecureError::Plain { option: "surface platform=", address });
             }
             _ => {}
         }
@@ -254,7 +269,14 @@ mod tests {
 
     fn at(api: &str, agents: &str, aggregator: &str) -> Listeners {
         let read = |text: &str| format!("{text}:1").parse().unwrap();
-        Listeners { api: read(api), agents: read(agents), aggregator: read(aggregator), keda: None }
+        Listeners {
+            api: read(api),
+            agents: read(agents),
+            aggregator: read(aggregator),
+            keda: None,
+            platform: None,
+            platform_is_plain: false,
+        }
     }
 
     #[test]
@@ -299,6 +321,17 @@ mod tests {
         assert!(
             secure(&["--tls", "off"]).check(&there).is_err() && secure(&["--access", "open"]).check(&there).is_err()
         );
+    }
+
+    #[test]
+    fn the_platform_is_plain_beyond_loopback_only_when_asked_for() {
+        let here = at("127.0.0.1", "127.0.0.1", "127.0.0.1");
+        let there = Listeners { platform: Some("0.0.0.0:1".parse().unwrap()), ..here };
+        let plain = secure(&[]);
+        assert_eq!((plain.tls_mode(&there), plain.access_mode(&there)), (TlsMode::Authority, AccessMode::Enforced));
+        assert!(there.platform_is_encrypted() && secure(&["--tls", "off"]).check(&there).is_err());
+        let asked = Listeners { platform_is_plain: true, ..there };
+        assert!(!asked.platform_is_encrypted() && secure(&["--tls", "off"]).check(&asked).is_ok());
     }
 
     #[test]

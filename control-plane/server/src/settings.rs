@@ -24,7 +24,7 @@
 //! prices:
 //!   gpt-4o-mini: {input: 0.15, output: 0.6}   # of a million tokens
 //! ```
-//! Beside these stand `gitlens`, `notify`, `effects` and `github`, each described in its own module.
+//! Beside these stand `gitlens`, `platform`, `notify`, `effects` and `github`, each described in its own module.
 //! What the file leaves out is as the command line says. Invariant: a file is taken whole or not at all; once it was read, storing
 //! what came of it is all that is left, and cannot fail.
 
@@ -64,6 +64,7 @@ use crate::secret::Secrets;
 use crate::sinks::settings::{Sink, SinkSetting};
 use crate::sinks::{self, Configured};
 use crate::surface::gitlens::{GitlensSection, GitlensSettings};
+use crate::surface::platform::{PlatformSection, PlatformSettings};
 use crate::tasks::queue::Configured as TasksConfigured;
 use crate::tasks::queue_settings::RabbitConfig;
 use crate::tasks::settings::{TaskSection, TaskSettings};
@@ -143,6 +144,8 @@ struct Settings {
     #[serde(default)]
     gitlens: GitlensSection,
     #[serde(default)]
+    platform: PlatformSection,
+    #[serde(default)]
     notify: NotifySection,
     #[serde(default)]
     prices: Prices,
@@ -192,6 +195,7 @@ struct Checked {
     limits: Arc<Limits>,
     log: Filter,
     gitlens: Arc<GitlensSettings>,
+    platform: Arc<PlatformSettings>,
     notify: Arc<Places>,
     prices: Arc<Prices>,
     anchors: Arc<Vec<Anchor>>,
@@ -225,6 +229,7 @@ impl Checked {
             limits,
             log,
             gitlens,
+            platform,
             notify,
             prices,
             anchors,
@@ -261,6 +266,7 @@ impl Checked {
             limits: Arc::new(Limits::new(&limits)?),
             log: log.unwrap_or_else(|| base.log.clone()),
             gitlens: Arc::new(GitlensSettings::new(&gitlens, secrets)?),
+            platform: Arc::new(PlatformSettings::new(&platform)?),
             notify: Arc::new(notify),
             prices: Arc::new(prices),
             anchors: Arc::new(anchor_settings::anchors(&anchors)?),
@@ -311,6 +317,8 @@ pub struct InForce {
     pub limits: Arc<ArcSwap<Limits>>,
     /// What the surface of the GitLens contract is.
     pub gitlens: Arc<ArcSwap<GitlensSettings>>,
+    /// What the surface of the platform's contract is.
+    pub platform: Arc<ArcSwap<PlatformSettings>>,
     /// Who is told what happens.
     pub notify: notify::Configured,
     /// Where checkpoints of the ledger are noted.
@@ -345,6 +353,7 @@ impl InForce {
             otlp,
             limits,
             gitlens,
+            platform,
             notify,
             anchors,
             digest,
@@ -368,6 +377,7 @@ impl InForce {
             limits.store(Arc::clone(&checked.limits));
         }
         gitlens.store(Arc::clone(&checked.gitlens));
+        platform.store(Arc::clone(&checked.platform));
         notify.store(Arc::clone(&checked.notify));
         anchors.store(Arc::clone(&checked.anchors));
         digest.send_replace(checked.digest.clone());

@@ -39,6 +39,7 @@ use crate::settings::{InForce, LiveSettings, SettingsError};
 use crate::sinks::{SinkStates, Sinks};
 use crate::store::Reads;
 use crate::surface::gitlens::{Board, BoardError, BoardView, Gitlens, GitlensSettings, Turned};
+use crate::surface::platform::{self, Platform, PlatformConfig, PlatformSettings};
 use crate::tasks::http_counts::TaskCounts;
 use crate::tasks::queue::{self as task_queue, QueueReader};
 use crate::trace::{self, Tracer};
@@ -472,6 +473,25 @@ impl Upkeep {
     pub fn gitlens(&self, context: &Arc<Context>) -> Arc<Gitlens> {
         let (settings, turned) = (Arc::clone(&self.in_force.gitlens), Arc::clone(&self.turned));
         Arc::new(Gitlens::new(Arc::clone(context), self.board.clone(), settings, turned))
+    }
+
+    /// What the surface of the platform's contract is.
+    #[must_use]
+    pub fn platform_settings(&self) -> Arc<PlatformSettings> {
+        self.in_force.platform.load_full()
+    }
+
+    /// The surface of the platform's contract. `api` is what answers HTTP on the API's listener.
+    #[must_use]
+    pub fn platform(
+        &self,
+        context: &Arc<Context>,
+        config: &PlatformConfig,
+        turned: platform::Turned,
+        api: axum::Router,
+    ) -> Arc<Platform> {
+        let settings = Arc::clone(&self.in_force.platform);
+        Arc::new(Platform::new(Arc::clone(context), settings, config.clone(), turned, api))
     }
 
     /// Ends the threads once the views are closed. Blocks.

@@ -249,11 +249,22 @@ async fn only_what_the_table_allows_passes() {
         "{{limits: {{failures_per_second: 100000, new_connections_per_second: 100000, requests_per_second: {{address: 100000, principal: 100000}}}}, \
          oidc: [{{name: corp, issuer: '{0}', audience: mindos, jwks: '{0}/keys'}}], \
          github_secret: '{SECRET}', gitlab: {{secret: '{SECRET}'}}, alertmanager: {{secret: '{SECRET}'}}, \
-         gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}}}",
+         gitlens: {{sources: {{aggregator: ['127.0.0.0/8'], orchestrator: ['127.0.0.0/8']}}}}, \
+         platform: {{sources: ['127.0.0.0/8']}}}}",
         provider.url
     );
     std::fs::write(&settings, text).unwrap();
-    let options = ["--access", "enforced", "--tls", "off", "--aggregator-address", "127.0.0.1:0", "--settings"];
+    let options = [
+        "--access",
+        "enforced",
+        "--tls",
+        "off",
+        "--aggregator-address",
+        "127.0.0.1:0",
+        "--surface",
+        "platform=127.0.0.1:0",
+        "--settings",
+    ];
     let options = [&options[..], &[settings.to_str().unwrap()]].concat();
     let server = Running::with(&directory, &options).await;
     let file = directory.0.join("admin-token");
@@ -295,7 +306,7 @@ async fn only_what_the_table_allows_passes() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
 
     let address = |url: &str| url.strip_prefix("http://").unwrap().parse().unwrap();
-    let (api, aggregator) = (address(&server.api), server.aggregator.unwrap());
+    let (api, aggregator, platform) = (address(&server.api), server.aggregator.unwrap(), server.platform.unwrap());
     let (mut cases, mut wrong) = (0, Vec::new());
     let mut table = BTreeMap::<String, (String, BTreeMap<(Where, usize), bool>)>::new();
     for ((kind, at, place), credential) in &credentials {
@@ -317,6 +328,7 @@ async fn only_what_the_table_allows_passes() {
             let (to, on) = match listener {
                 Listener::Api => (api, "8090"),
                 Listener::Aggregator => (aggregator, "8086"),
+                Listener::Platform => (platform, "platform"),
             };
             let (code, refused) = ask(to, method.as_str(), path, credential).await;
             cases += 1;

@@ -96,7 +96,9 @@ pub(super) fn against(templates: &Templates, kind: Kind, job: &Job) -> Vec<Fault
             } else if form == Form::Shell && !is_quoted && variables::FREE.contains(&name.as_str()) {
                 fault(format!("the text `{name}` stands in a script as it is: expected `{{{{sh {name}}}}}`"));
             } else if form == Form::Json && is_raw && !is_quoted {
-                fault(format!("`{name}` stands in JSON as it is: expected `{{{{{name}}}}}` within quotes, or `{{{{{{json {name}}}}}}}`"));
+                fault(format!(
+                    "`{name}` stands in JSON as it is: expected `{{{{{name}}}}}` within quotes, or `{{{{{{json {name}}}}}}}`"
+                ));
             }
         }
         if form == Form::Text {
@@ -117,7 +119,10 @@ pub(super) fn against(templates: &Templates, kind: Kind, job: &Job) -> Vec<Fault
         }
     }
     if !files.contains("container.sh") {
-        faults.push(Fault { template: format!("{}_container.sh", kind.as_str()), what: "is missing: the Job runs it".into() });
+        faults.push(Fault {
+            template: format!("{}_container.sh", kind.as_str()),
+            what: "is missing: the Job runs it".into(),
+        });
     }
     faults
 }
@@ -131,14 +136,28 @@ fn environment(job: &Job) -> BTreeSet<&str> {
 
 /// Variables that a shell or a program has by itself, or that are optional settings of one.
 const SHELL: [&str; 12] = [
-    "PATH", "PWD", "OLDPWD", "SECONDS", "RANDOM", "UID", "EUID", "PIPESTATUS", "BASH_SOURCE", "FUNCNAME", "LINENO", "HOSTNAME",
+    "PATH",
+    "PWD",
+    "OLDPWD",
+    "SECONDS",
+    "RANDOM",
+    "UID",
+    "EUID",
+    "PIPESTATUS",
+    "BASH_SOURCE",
+    "FUNCNAME",
+    "LINENO",
+    "HOSTNAME",
 ];
 
 /// Whether a file that a script demands is there in the Job.
 fn missing(path: &str, job: &Job, files: &BTreeSet<&str>) -> Option<String> {
-    const SYSTEM: [&str; 12] =
-        ["/bin/", "/usr/", "/dev/", "/proc/", "/sys/", "/lib/", "/opt/", "/var/", "/sbin/", "/run/", "/home/", "/root/"];
-    if SYSTEM.iter().any(|folder| path.starts_with(folder)) || path.starts_with("/etc/") && !path.starts_with("/etc/claude-code") {
+    const SYSTEM: [&str; 12] = [
+        "/bin/", "/usr/", "/dev/", "/proc/", "/sys/", "/lib/", "/opt/", "/var/", "/sbin/", "/run/", "/home/", "/root/",
+    ];
+    if SYSTEM.iter().any(|folder| path.starts_with(folder))
+        || path.starts_with("/etc/") && !path.starts_with("/etc/claude-code")
+    {
         return None;
     }
     let pod = job.spec.as_ref()?.template.spec.as_ref()?;
@@ -197,7 +216,10 @@ fn read_variables(text: &str) -> BTreeSet<String> {
     for (at, _) in text.match_indices('$') {
         let is_braced = bytes.get(at + 1) == Some(&b'{');
         let from = at + 1 + usize::from(is_braced);
-        let length = bytes[from..].iter().take_while(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || **byte == b'_').count();
+        let length = bytes[from..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || **byte == b'_')
+            .count();
         let name = &text[from..from + length];
         let next = bytes.get(from + length).copied().unwrap_or(b' ');
         let has_default = is_braced && matches!(next, b':' | b'-' | b'+');
@@ -236,8 +258,28 @@ struct Named {
 }
 
 const HELPERS: [&str; 22] = [
-    "if", "unless", "each", "with", "lookup", "raw", "log", "len", "eq", "ne", "gt", "gte", "lt", "lte", "and", "or", "not", "json",
-    "sh", "else", "helperMissing", "blockHelperMissing",
+    "if",
+    "unless",
+    "each",
+    "with",
+    "lookup",
+    "raw",
+    "log",
+    "len",
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "and",
+    "or",
+    "not",
+    "json",
+    "sh",
+    "else",
+    "helperMissing",
+    "blockHelperMissing",
 ];
 
 impl Named {
@@ -247,8 +289,10 @@ impl Named {
                 TemplateElement::Expression(one) => self.helper(one, false, false),
                 TemplateElement::HtmlExpression(one) => self.helper(one, true, false),
                 TemplateElement::HelperBlock(block) => self.helper(block, false, true),
-                TemplateElement::DecoratorExpression(one) | TemplateElement::DecoratorBlock(one)
-                | TemplateElement::PartialExpression(one) | TemplateElement::PartialBlock(one) => {
+                TemplateElement::DecoratorExpression(one)
+                | TemplateElement::DecoratorBlock(one)
+                | TemplateElement::PartialExpression(one)
+                | TemplateElement::PartialBlock(one) => {
                     for parameter in &one.params {
                         self.parameter(parameter, false, false);
                     }
@@ -289,10 +333,13 @@ impl Named {
                 let mut inner = Named { locals: self.locals.clone(), found: Vec::new() };
                 inner.walk(template);
                 // Only what reaches out of it can be judged.
-                self.found.extend(inner.found.into_iter().filter(|found| found.name.starts_with("../")).map(|found| Use {
-                    name: found.name.trim_start_matches("../").to_owned(),
-                    ..found
-                }));
+                self.found.extend(
+                    inner
+                        .found
+                        .into_iter()
+                        .filter(|found| found.name.starts_with("../"))
+                        .map(|found| Use { name: found.name.trim_start_matches("../").to_owned(), ..found }),
+                );
             } else {
                 self.walk(template);
             }
@@ -371,8 +418,17 @@ mod tests {
     fn what_fits_passes() {
         for (key, text) in [
             ("code_claude.md", "{{#each remote_tools as |tool|}}{{tool}} {{this}} {{@index}} {{../service}}{{/each}}"),
-            ("code_x.sh", "X=1; echo $X ${GITHUB_USER} ${LATER:-none} {{sh prompt_modification}} {{service}} https://x/y/z /task-files/*"),
-            ("code_x.sh", "cat /etc/claude-code/managed-settings.json /task-files/container.sh # /nowhere/at/all".split(" #").next().unwrap()),
+            (
+                "code_x.sh",
+                "X=1; echo $X ${GITHUB_USER} ${LATER:-none} {{sh prompt_modification}} {{service}} https://x/y/z /task-files/*",
+            ),
+            (
+                "code_x.sh",
+                "cat /etc/claude-code/managed-settings.json /task-files/container.sh # /nowhere/at/all"
+                    .split(" #")
+                    .next()
+                    .unwrap(),
+            ),
             ("docs_x.md", "{{telemetry.enabled}} {{#with permissions}}{{allow}}{{/with}}"),
         ] {
             let templates = Templates::with([(key, text)]).unwrap();

@@ -196,7 +196,10 @@ mod tests {
         });
         let spec: CodeRunSpec = serde_json::from_value(given).unwrap();
         assert_eq!((spec.docs_branch.as_str(), spec.branch.as_str(), spec.context_version), ("main", "main", 1));
-        assert_eq!((spec.continue_session, spec.overwrite_memory, spec.prompt_mode), (false, false, PromptMode::Append));
+        assert_eq!(
+            (spec.continue_session, spec.overwrite_memory, spec.prompt_mode),
+            (false, false, PromptMode::Append)
+        );
         assert_eq!((spec.directory(), spec.docs_directory().as_str()), ("trader", "_projects/trader"));
         let back = serde_json::to_value(&spec).unwrap();
         assert_eq!((&back["githubApp"], &back["subtasks"][0]["id"]), (&json!("bot"), &json!(1)));

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a configuration that was read has an image; what it does not say is as the contract has it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The key of the ConfigMap.
@@ -26,11 +28,13 @@ pub struct ControllerConfig {
 pub struct JobConfig {
     /// In seconds; 60 to 82800, so that the control plane's own limit of a day is not met first.
     pub active_deadline_seconds: i64,
+    /// Annotations of the Job's pod, such as those that keep a service mesh out.
+    pub pod_annotations: BTreeMap<String, String>,
 }
 
 impl Default for JobConfig {
     fn default() -> JobConfig {
-        JobConfig { active_deadline_seconds: 7200 }
+        JobConfig { active_deadline_seconds: 7200, pod_annotations: BTreeMap::new() }
     }
 }
 
@@ -204,8 +208,12 @@ impl ControllerConfig {
         }
         let ImageConfig { repository, tag } = &self.agent.image;
         match (repository.as_str(), tag.as_str()) {
-            ("", _) => Err(format!("{CONFIG_KEY}: agent.image.repository is missing: expected the image of the agent, or JOB_IMAGE")),
-            (_, "") => Err(format!("{CONFIG_KEY}: agent.image.tag is missing: expected the version of the agent's image, or JOB_IMAGE")),
+            ("", _) => Err(format!(
+                "{CONFIG_KEY}: agent.image.repository is missing: expected the image of the agent, or JOB_IMAGE"
+            )),
+            (_, "") => Err(format!(
+                "{CONFIG_KEY}: agent.image.tag is missing: expected the version of the agent's image, or JOB_IMAGE"
+            )),
             (repository, digest) if digest.starts_with("sha256:") => Ok(format!("{repository}@{digest}")),
             (repository, tag) => Ok(format!("{repository}:{tag}")),
         }
@@ -235,7 +243,10 @@ impl JobSettings {
             }
         }
         if self.ttl_seconds < 30 {
-            return Err(format!("JOB_TTL_SECONDS is {}: expected 30 or more, so that the outcome can be read", self.ttl_seconds));
+            return Err(format!(
+                "JOB_TTL_SECONDS is {}: expected 30 or more, so that the outcome can be read",
+                self.ttl_seconds
+            ));
         }
         Ok(())
     }
@@ -254,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_file_has_the_defaults_of_the_contract_and_an_image_is_needed() {
-        let config = ControllerConfig::read("agent: { image: { repository: ghcr.io/x/claude-code, tag: 1.0.56 } }").unwrap();
+        let config =
+            ControllerConfig::read("agent: { image: { repository: ghcr.io/x/claude-code, tag: 1.0.56 } }").unwrap();
         assert_eq!(config.job.active_deadline_seconds, 7200);
         assert_eq!(config.agent.image_pull_secrets, ["ghcr-secret"]);
         assert_eq!(config.secrets.api_key_secret_name, "anthropic-api-key");

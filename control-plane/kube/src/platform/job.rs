@@ -160,8 +160,7 @@ pub(super) fn job(run: &Run, config: &ControllerConfig, settings: &JobSettings, 
             },
         }));
     }
-    let pull_secrets: Vec<Value> =
-        config.agent.image_pull_secrets.iter().map(|name| json!({ "name": name })).collect();
+    let pull_secrets: Vec<Value> = config.agent.image_pull_secrets.iter().map(|name| json!({ "name": name })).collect();
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -204,10 +203,14 @@ pub(super) fn job(run: &Run, config: &ControllerConfig, settings: &JobSettings, 
     if let Some(account) = account {
         pod["serviceAccountName"] = json!(account);
     }
+    let mut metadata = json!({ "labels": labels(run) });
+    if !config.job.pod_annotations.is_empty() {
+        metadata["annotations"] = json!(config.job.pod_annotations);
+    }
     let mut spec = json!({
         "backoffLimit": 0,
         "activeDeadlineSeconds": config.job.active_deadline_seconds,
-        "template": { "metadata": { "labels": labels(run) }, "spec": pod },
+        "template": { "metadata": metadata, "spec": pod },
     });
     if let Some(ttl) = config.ttl(settings) {
         spec["ttlSecondsAfterFinished"] = json!(ttl);

@@ -118,10 +118,7 @@ mod tests {
 
     fn is_name(name: &str) -> bool {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        (1..=NAME_MAX).contains(&name.len())
-            && name.bytes().all(fits)
-            && !name.starts_with('-')
-            && !name.ends_with('-')
+        (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-') && !name.ends_with('-')
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl Outcome {
         let from_message = termination.and_then(|text| serde_json::from_str::<Value>(text.trim()).ok());
         // A termination message may be the end of the log.
         let lines = log.lines().rev().chain(termination.unwrap_or_default().lines().rev());
-        let from_log = lines.clone().find_map(|line| serde_json::from_str::<Value>(line.trim().strip_prefix(PREFIX)?).ok());
+        let from_log =
+            lines.clone().find_map(|line| serde_json::from_str::<Value>(line.trim().strip_prefix(PREFIX)?).ok());
         for told in [from_message, from_log].into_iter().flatten() {
             outcome.add(&Outcome::of_script(&told));
         }
@@ -78,8 +79,16 @@ impl Outcome {
     }
 
     fn add(&mut self, other: &Outcome) {
-        let Outcome { exit_code, pull_request_url, branch, session_id, cost_micros, input_tokens, output_tokens, message } =
-            other.clone();
+        let Outcome {
+            exit_code,
+            pull_request_url,
+            branch,
+            session_id,
+            cost_micros,
+            input_tokens,
+            output_tokens,
+            message,
+        } = other.clone();
         self.exit_code = self.exit_code.or(exit_code);
         self.pull_request_url = self.pull_request_url.take().or(pull_request_url);
         self.branch = self.branch.take().or(branch);

@@ -149,7 +149,11 @@ impl RequestError {
             field.push(letter.to_ascii_lowercase());
         }
         if !object.contains_key(&field) {
-            field = field.replacen("docs_", "platform_", usize::from(object.contains_key(&field.replacen("docs_", "platform_", 1))));
+            field = field.replacen(
+                "docs_",
+                "platform_",
+                usize::from(object.contains_key(&field.replacen("docs_", "platform_", 1))),
+            );
         }
         RequestError { field, ..self }
     }
@@ -236,8 +240,15 @@ pub fn check_code(spec: &CodeRunSpec) -> Result<(), RequestError> {
 /// # Errors
 /// Names the first field that is not accepted.
 pub fn check_docs(spec: &DocsRunSpec) -> Result<(), RequestError> {
-    let DocsRunSpec { repository_url, working_directory, source_branch, github_user, model, service_account_name, others: _ } =
-        spec;
+    let DocsRunSpec {
+        repository_url,
+        working_directory,
+        source_branch,
+        github_user,
+        model,
+        service_account_name,
+        others: _,
+    } = spec;
     address("repositoryUrl", repository_url)?;
     directory("workingDirectory", working_directory)?;
     git_branch("sourceBranch", source_branch)?;
@@ -270,7 +281,8 @@ impl Reach {
 }
 
 fn address(field: &str, url: &str) -> Result<(), RequestError> {
-    const EXPECTED: &str = "expected https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH, without credentials or white space";
+    const EXPECTED: &str =
+        "expected https://HOST/PATH, ssh://git@HOST/PATH or git@HOST:PATH, without credentials or white space";
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@%+".contains(&byte);
     let rest = match Reach::of(url) {
         Some(Reach::Https) => url.split_once("://").map(|(_, rest)| rest).filter(|rest| {
@@ -284,7 +296,11 @@ fn address(field: &str, url: &str) -> Result<(), RequestError> {
         None => None,
     };
     let is_fine = rest.is_some_and(|rest| rest.len() > 2 && rest.contains(['/', ':']) && !rest.starts_with(['/', '-']));
-    if is_fine && url.len() <= LINE_MAX && url.bytes().all(fits) { Ok(()) } else { Err(RequestError::new(field, EXPECTED)) }
+    if is_fine && url.len() <= LINE_MAX && url.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(RequestError::new(field, EXPECTED))
+    }
 }
 
 fn word(field: &str, text: &str) -> Result<(), RequestError> {
@@ -304,8 +320,13 @@ fn word(field: &str, text: &str) -> Result<(), RequestError> {
 
 fn login(field: &str, text: &str) -> Result<(), RequestError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_fine = (1..=63).contains(&text.len()) && text.bytes().all(fits) && text.as_bytes()[0].is_ascii_alphanumeric();
-    if is_fine { Ok(()) } else { Err(RequestError::new(field, "expected a login: 1 to 63 of a-z, A-Z, 0-9, `-`, `.` and `_`")) }
+    let is_fine =
+        (1..=63).contains(&text.len()) && text.bytes().all(fits) && text.as_bytes()[0].is_ascii_alphanumeric();
+    if is_fine {
+        Ok(())
+    } else {
+        Err(RequestError::new(field, "expected a login: 1 to 63 of a-z, A-Z, 0-9, `-`, `.` and `_`"))
+    }
 }
 
 fn directory(field: &str, text: &str) -> Result<(), RequestError> {
@@ -317,7 +338,10 @@ fn directory(field: &str, text: &str) -> Result<(), RequestError> {
     if is_fine {
         Ok(())
     } else {
-        Err(RequestError::new(field, "expected a directory within the repository: a-z, A-Z, 0-9, `-._/@+`, not above it"))
+        Err(RequestError::new(
+            field,
+            "expected a directory within the repository: a-z, A-Z, 0-9, `-._/@+`, not above it",
+        ))
     }
 }
 
@@ -330,7 +354,11 @@ fn git_branch(field: &str, text: &str) -> Result<(), RequestError> {
         && !text.ends_with(".lock")
         && !text.contains("..")
         && !text.contains("//");
-    if is_fine { Ok(()) } else { Err(RequestError::new(field, "expected the name of a branch: a-z, A-Z, 0-9 and `-._/+#`")) }
+    if is_fine {
+        Ok(())
+    } else {
+        Err(RequestError::new(field, "expected the name of a branch: a-z, A-Z, 0-9 and `-._/+#`"))
+    }
 }
 
 fn free(field: &str, text: &str) -> Result<(), RequestError> {
@@ -353,15 +381,23 @@ fn variable(field: &str, name: &str) -> Result<(), RequestError> {
         || ["BASH_ENV", "ENV", "IFS", "PATH", "HOME", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND"].contains(&name);
     match (is_fine, is_ours) {
         (true, false) => Ok(()),
-        (true, true) => Err(RequestError::new(field, format!("`{name}` is set by the run itself: expected another name"))),
-        (false, _) => Err(RequestError::new(field, "expected names of variables: a-z, A-Z, 0-9 and `_`, no digit first")),
+        (true, true) => {
+            Err(RequestError::new(field, format!("`{name}` is set by the run itself: expected another name")))
+        }
+        (false, _) => {
+            Err(RequestError::new(field, "expected names of variables: a-z, A-Z, 0-9 and `_`, no digit first"))
+        }
     }
 }
 
 fn secret(field: &str, name: &str) -> Result<(), RequestError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_fine = (1..=253).contains(&name.len()) && name.bytes().all(fits);
-    if is_fine { Ok(()) } else { Err(RequestError::new(field, "expected names of a secret and its key: a-z, A-Z, 0-9 and `-._`")) }
+    if is_fine {
+        Ok(())
+    } else {
+        Err(RequestError::new(field, "expected names of a secret and its key: a-z, A-Z, 0-9 and `-._`"))
+    }
 }
 
 /// Members of a request.
@@ -389,7 +425,8 @@ impl Fields<'_> {
     }
 
     fn needed_number(&self, name: &str) -> Result<u32, RequestError> {
-        self.number(name)?.ok_or_else(|| RequestError::new(name, "is missing: expected a whole number, 0 to 4294967295"))
+        self.number(name)?
+            .ok_or_else(|| RequestError::new(name, "is missing: expected a whole number, 0 to 4294967295"))
     }
 
     fn flag(&self, name: &str) -> Result<bool, RequestError> {
@@ -404,10 +441,9 @@ impl Fields<'_> {
         let bad = || RequestError::new("env", "expected an object of strings");
         match self.0.get("env") {
             None | Some(Value::Null) => Ok(BTreeMap::new()),
-            Some(Value::Object(env)) => env
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), value.as_str().ok_or_else(bad)?.to_owned())))
-                .collect(),
+            Some(Value::Object(env)) => {
+                env.iter().map(|(name, value)| Ok((name.clone(), value.as_str().ok_or_else(bad)?.to_owned()))).collect()
+            }
             Some(_) => Err(bad()),
         }
     }
@@ -490,7 +526,10 @@ pub(super) mod tests {
             request.insert(field.to_owned(), value.clone());
             let error = CodeRequest::read(&request, CODE_MODEL).expect_err(&format!("{field} {value}"));
             let name = error.field.as_str();
-            assert!(name == field || field == "env_from_secrets" && name == "env_from_secrets", "{field} {value}: {error}");
+            assert!(
+                name == field || field == "env_from_secrets" && name == "env_from_secrets",
+                "{field} {value}: {error}"
+            );
             assert!(error.reason.contains("expected"), "{error}");
         }
     }

@@ -7,8 +7,8 @@
 //! ```
 //! Invariant: `lastTransitionTime` of a condition moves only when its status does.
 
-use schemars::JsonSchema;
 use mindos_model::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::code_run::PromptMode;

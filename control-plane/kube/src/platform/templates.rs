@@ -44,7 +44,9 @@ static DOCS: [Stock; 5] =
 /// A template that is not accepted, or cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    #[error("template `{key}`: expected a key that begins with `code_` or `docs_`, and then the path of a file with `_` for `/`")]
+    #[error(
+        "template `{key}`: expected a key that begins with `code_` or `docs_`, and then the path of a file with `_` for `/`"
+    )]
     Key { key: String },
     #[error("template `{key}`: {reason}")]
     Syntax { key: String, reason: String },
@@ -161,8 +163,10 @@ impl Templates {
                 Form::Json => engine.register_escape_fn(json_text),
                 Form::Shell | Form::Text => engine.register_escape_fn(handlebars::no_escape),
             }
-            let failed =
-                |error: &dyn std::fmt::Display| TemplateError::Render { key: one.key.clone(), reason: error.to_string() };
+            let failed = |error: &dyn std::fmt::Display| TemplateError::Render {
+                key: one.key.clone(),
+                reason: error.to_string(),
+            };
             engine.register_template("file", one.parsed.clone());
             let text = engine.render("file", variables).map_err(|error| failed(&error))?;
             if !text.trim().is_empty() {
@@ -203,14 +207,26 @@ fn json_text(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-fn json_helper(h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output) -> HelperResult {
+fn json_helper(
+    h: &Helper<'_>,
+    _: &Handlebars<'_>,
+    _: &Context,
+    _: &mut RenderContext<'_, '_>,
+    out: &mut dyn Output,
+) -> HelperResult {
     let value = h.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("json", 0))?.value();
     out.write(&serde_json::to_string_pretty(value).map_err(RenderErrorReason::from)?)?;
     Ok(())
 }
 
 /// A text as one word of a shell.
-fn shell_helper(h: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output) -> HelperResult {
+fn shell_helper(
+    h: &Helper<'_>,
+    _: &Handlebars<'_>,
+    _: &Context,
+    _: &mut RenderContext<'_, '_>,
+    out: &mut dyn Output,
+) -> HelperResult {
     let value = h.param(0).ok_or(RenderErrorReason::ParamNotFoundForIndex("sh", 0))?.value();
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     out.write(&format!("'{}'", text.replace('\'', "'\\''")))?;
@@ -255,7 +271,11 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_for_the_file_that_they_stand_in() {
-        let given = [("code_a.json", r#"{"a": "{{t}}", "b": {{{json t}}}}"#), ("code_a.sh", "x={{sh t}}"), ("code_a.md", "{{t}}")];
+        let given = [
+            ("code_a.json", r#"{"a": "{{t}}", "b": {{{json t}}}}"#),
+            ("code_a.sh", "x={{sh t}}"),
+            ("code_a.md", "{{t}}"),
+        ];
         let templates = Templates::with(given).unwrap();
         let text = "\"'$(id)\n";
         let files = templates.render(Kind::Code, &json!({"t": text})).unwrap();

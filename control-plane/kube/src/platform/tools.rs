@@ -25,8 +25,7 @@ pub enum ToolConfig {
     Advanced,
 }
 
-const DEFAULT: [&str; 3] =
-    ["brave-search_brave_web_search", "memory_create_entities", "rustdocs_query_rust_docs"];
+const DEFAULT: [&str; 3] = ["brave-search_brave_web_search", "memory_create_entities", "rustdocs_query_rust_docs"];
 const ADVANCED: [&str; 3] = ["github_create_issue", "kubernetes_listResources", "terraform_list_providers"];
 
 impl ToolConfig {

@@ -56,7 +56,8 @@ const CODE: [&str; 22] = [
 const DOCS: [&str; 2] = ["source_branch", "toolman_catalog_markdown"];
 
 /// Texts that may hold anything, so that they must not stand in a script as they are.
-pub(super) const FREE: [&str; 4] = ["prompt_modification", "user_requested", "task_requirements", "acceptance_criteria"];
+pub(super) const FREE: [&str; 4] =
+    ["prompt_modification", "user_requested", "task_requirements", "acceptance_criteria"];
 
 /// The built-in tools that the agent may use unless the configuration says otherwise.
 const BUILT_IN: [&str; 16] = [

@@ -3,7 +3,7 @@
 set -euo pipefail
 source /task-files/common.sh
 trap tell_outcome EXIT
-rm -f "$state/pull-request" "$state/branch" "$state/claude.jsonl"
+rm -f "$state/pull-request" "$state/branch" "$state/claude.jsonl" "$state/failed"
 
 needs_program git
 needs_program claude

@@ -37,6 +37,7 @@ use crate::limits::{OuterLayer, WithinLayer};
 use crate::metrics::{Exposition, Kind};
 use crate::net::{Connection, Undecided};
 use crate::secure::AccessMode;
+use crate::surface::keda::Admission;
 use crate::tls::identity::AgentIdentity;
 
 /// Between two looks for streams whose credential has ended.
@@ -100,6 +101,18 @@ impl Gate {
     /// Puts the gate before RPCs, and the limits around it: all at once, for each layer of a router costs a request a few copies.
     pub fn before_rpcs(self: &Arc<Self>, router: Router, outer: OuterLayer, within: WithinLayer) -> Router {
         router.layer((outer, from_fn_with_state(Arc::clone(self), rpc), within))
+    }
+
+    /// As [`Gate::before_rpcs`], behind who is admitted to KEDA's listener, where nobody says who they are.
+    pub fn before_admitted_rpcs(
+        self: &Arc<Self>,
+        router: Router,
+        outer: OuterLayer,
+        admission: Arc<Admission>,
+        within: WithinLayer,
+    ) -> Router {
+        let admission = from_fn_with_state(admission, Admission::guard);
+        router.layer((outer, admission, from_fn_with_state(Arc::clone(self), rpc), within))
     }
 
     /// Puts the gate before the paths of a listener.

@@ -141,6 +141,7 @@ pub mod rights {
 pub enum Listener {
     Api,
     Aggregator,
+    Platform,
 }
 
 use Permission::{Agent, Anyone, Needs, Public, Surface, Webhook};
@@ -242,6 +243,9 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.ledger.v1.LedgerService/Tail", Needs(&LEDGER_READ)),
     ("mindos.ledger.v1.LedgerService/Verify", Needs(&LEDGER_VERIFY)),
     ("mindos.replay.v1.ReplayService/Replay", Needs(&REPLAYS_RUN)),
+    ("mindos.run.v1.RunService/SubmitRun", Agent),
+    ("mindos.run.v1.RunService/GetRun", Agent),
+    ("mindos.run.v1.RunService/CancelRun", Agent),
     ("mindos.route.v1.RouteService/Get", Needs(&ROUTES_READ)),
     ("mindos.route.v1.RouteService/Apply", Needs(&ROUTES_APPLY)),
     ("mindos.route.v1.RouteService/Explain", Needs(&ROUTES_READ)),
@@ -283,6 +287,15 @@ pub static PATHS: &[(Listener, Method, &str, Permission)] = &[
     (Listener::Aggregator, Method::POST, "/alert", Surface(&EVENTS_PUBLISH)),
     (Listener::Aggregator, Method::POST, "/git", Surface(&EVENTS_PUBLISH)),
     (Listener::Aggregator, Method::POST, "/webhooks/github", Surface(&EVENTS_PUBLISH)),
+    (Listener::Platform, Method::GET, "/health", Public),
+    (Listener::Platform, Method::POST, "/api/v1/pm/tasks", Surface(&EVENTS_PUBLISH)),
+    (Listener::Platform, Method::GET, "/api/v1/pm/tasks", Surface(&DELIVERIES_READ)),
+    (Listener::Platform, Method::GET, "/api/v1/pm/tasks/{run}", Surface(&DELIVERIES_READ)),
+    (Listener::Platform, Method::DELETE, "/api/v1/pm/tasks/{run}", Surface(&DELIVERIES_CHANGE)),
+    (Listener::Platform, Method::GET, "/api/v1/pm/tasks/{run}/logs", Surface(&DELIVERIES_READ)),
+    (Listener::Platform, Method::POST, "/api/v1/pm/tasks/{run}/context", Surface(&EVENTS_PUBLISH)),
+    (Listener::Platform, Method::POST, "/api/v1/pm/docs/generate", Surface(&EVENTS_PUBLISH)),
+    (Listener::Platform, Method::POST, "/webhook/github", Webhook),
 ];
 
 /// What is known of an RPC.

@@ -42,6 +42,7 @@ mod repository;
 mod route;
 mod route_policy;
 mod route_table;
+pub(crate) mod run;
 mod scorecards;
 pub mod status;
 mod task;
@@ -75,6 +76,7 @@ use mindos_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use mindos_proto::ledger::v1::ledger_service_server::LedgerServiceServer;
 use mindos_proto::replay::v1::replay_service_server::ReplayServiceServer;
 use mindos_proto::route::v1::route_service_server::RouteServiceServer;
+use mindos_proto::run::v1::run_service_server::RunServiceServer;
 use mindos_proto::task::v1::task_service_server::TaskServiceServer;
 use mindos_proto::wire::agent_service_server::AgentServiceServer;
 use mindos_proto::wire::event_service_server::EventServiceServer;
@@ -323,7 +325,10 @@ pub fn clusters(context: &Arc<Context>, routes: &mut RoutesBuilder) {
 /// The service of agents.
 pub fn agents(context: &Arc<Context>, routes: &mut RoutesBuilder) {
     let agents = agent::Agents { context: Arc::clone(context) };
-    routes.add_service(AgentServiceServer::new(agents).max_decoding_message_size(MESSAGE_MAX + SLACK));
+    let runs = run::Runs { context: Arc::clone(context) };
+    routes
+        .add_service(AgentServiceServer::new(agents).max_decoding_message_size(MESSAGE_MAX + SLACK))
+        .add_service(RunServiceServer::new(runs).max_decoding_message_size(INLINE_MAX + SLACK));
 }
 
 /// What a frame may have beside the 4 MiB of its messages.

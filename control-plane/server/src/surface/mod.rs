@@ -5,6 +5,7 @@
 
 pub mod gitlens;
 pub mod keda;
+pub mod platform;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,16 +16,19 @@ use std::str::FromStr;
 pub enum SurfaceName {
     /// KEDA's external scaler.
     Keda,
+    /// Runs of code and documentation.
+    Platform,
 }
 
 impl SurfaceName {
-    const ALL: [SurfaceName; 1] = [SurfaceName::Keda];
+    const ALL: [SurfaceName; 2] = [SurfaceName::Keda, SurfaceName::Platform];
 
     /// Its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             SurfaceName::Keda => "keda",
+            SurfaceName::Platform => "platform",
         }
     }
 }

@@ -14,10 +14,12 @@ pub enum PortName {
     Agents,
     Aggregator,
     Keda,
+    Platform,
 }
 
 impl PortName {
-    const ALL: [PortName; 4] = [PortName::Api, PortName::Agents, PortName::Aggregator, PortName::Keda];
+    const ALL: [PortName; 5] =
+        [PortName::Api, PortName::Agents, PortName::Aggregator, PortName::Keda, PortName::Platform];
 
     /// Its word.
     #[must_use]
@@ -27,6 +29,7 @@ impl PortName {
             PortName::Agents => "agents",
             PortName::Aggregator => "aggregator",
             PortName::Keda => "keda",
+            PortName::Platform => "platform",
         }
     }
 }

@@ -172,7 +172,7 @@ impl Tls {
         Arc::clone(match port {
             PortName::Agents => &state.agents,
             PortName::Keda => &state.keda,
-            PortName::Api | PortName::Aggregator => &state.api,
+            PortName::Api | PortName::Aggregator | PortName::Platform => &state.api,
         })
     }
 

@@ -11,7 +11,8 @@ pub async fn send(server: &Running, request: &[u8]) -> (u16, String) {
     send_to(server.api.strip_prefix("http://").unwrap().parse().unwrap(), request).await
 }
 
-async fn send_to(address: SocketAddr, request: &[u8]) -> (u16, String) {
+/// As [`send`], to any listener.
+pub async fn send_to(address: SocketAddr, request: &[u8]) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();

@@ -67,6 +67,7 @@ pub struct Running {
     pub agents: String,
     pub aggregator: Option<std::net::SocketAddr>,
     pub keda: Option<std::net::SocketAddr>,
+    pub platform: Option<std::net::SocketAddr>,
     /// The plane itself.
     pub plane: Handle,
     /// Gone with it, where nobody else has it.
@@ -106,12 +107,13 @@ impl Running {
         let server = Server::start(config).await.unwrap();
         server.handle().begun().await;
         let (api, agents) = (format!("http://{}", server.api), format!("http://{}", server.agents));
-        let (aggregator, keda, plane) = (server.aggregator, server.keda, server.handle().clone());
+        let (aggregator, keda, platform) = (server.aggregator, server.keda, server.platform);
+        let plane = server.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(server.serve(async {
             let _ = stopped.await;
         }));
-        Running { api, agents, aggregator, keda, plane, own: None, stop: Some(stop), serving }
+        Running { api, agents, aggregator, keda, platform, plane, own: None, stop: Some(stop), serving }
     }
 
     /// Why a server with these options does not start.

@@ -5,6 +5,7 @@ pub mod chart;
 pub mod deploy;
 pub mod inject;
 pub mod objects;
+pub mod runs;
 pub mod server;
 
 use crate::scenario::Scenario;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Scenario> {
         agent::SCENARIOS,
         inject::SCENARIOS,
         objects::SCENARIOS,
+        runs::SCENARIOS,
     ]
     .concat()
 }

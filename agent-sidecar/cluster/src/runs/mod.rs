@@ -1,0 +1,63 @@
+//! Runs: CodeRun and DocsRun, done as Jobs of this cluster.
+//!
+//! A run is work like any other: the control plane gives it out under a lease to the general `code-run` or `docs-run`, whose instance is
+//! this agent. `general.rs` does what a lease asks for, `objects.rs` brings in what was applied by hand, `step.rs` decides, `place.rs` is
+//! the cluster and `plane.rs` the control plane.
+
+mod general;
+mod objects;
+mod place;
+mod plane;
+mod settings;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use mindos_kube::platform::plan::Kind;
+use mindos_kube::platform::{CODE_GENERAL, DOCS_GENERAL};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::shutdown::{Ending, Shutdown};
+use crate::site::Site;
+use general::{Desk, Runner};
+use objects::Keeper;
+use place::Place;
+use plane::Plane;
+
+pub use settings::{RunsConfig, RunsSettings};
+
+/// Does runs until the shutdown.
+pub async fn run(site: Site, settings: RunsSettings, shutdown: Shutdown) {
+    let settings = Arc::new(settings);
+    let place = Place { kube: site.kube.clone(), settings: Arc::clone(&settings) };
+    let plane = Plane::new(site.plane.clone(), site.cluster.clone());
+    let desk = Arc::new(Desk::default());
+    let mut keepers = JoinSet::new();
+    for namespace in &settings.namespaces {
+        let keeper = Keeper {
+            place: place.clone(),
+            plane: plane.clone(),
+            desk: Arc::clone(&desk),
+            watching: site.watching.clone(),
+        };
+        for kind in [Kind::Code, Kind::Docs] {
+            keepers.spawn(keeper.clone().objects(kind, namespace.clone()));
+        }
+        keepers.spawn(keeper.jobs(namespace.clone()));
+    }
+    info!(slots = settings.slots, namespaces = settings.namespaces.join(","), "runs are taken");
+    let runner = |kind| Runner { kind, place: place.clone(), plane: plane.clone(), desk: Arc::clone(&desk) };
+    let serve = |general, kind| site.serve(general, settings.slots, runner(kind), shutdown.clone());
+    let (code, docs) = tokio::join!(serve(CODE_GENERAL, Kind::Code), serve(DOCS_GENERAL, Kind::Docs));
+    for ended in [code, docs] {
+        if let Err(error) = ended {
+            warn!(%error, "runs are not served");
+        }
+    }
+    if shutdown.ending() != Some(Ending::Abandon) {
+        keepers.shutdown().await;
+    }
+}

@@ -1,0 +1,297 @@
+//! Objects that were applied by hand, and what becomes of objects that nobody works on.
+//!
+//! ```text
+//!  CodeRun without a delivery --> SubmitRun --> annotated with its delivery --> leased like any other
+//!  deleted, nobody at work    --> CancelRun, Job deleted --> finalizer gone, after `finalizer_timeout` also where nobody answers
+//!  cancelled while nobody was there --> Job deleted, phase Cancelled
+//! ```
+//! Invariant: everything here is decided from the object as it is, so whatever was missed is made good at the next look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, DynamicObject};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use mindos_kube::platform::plan::Kind;
+use mindos_kube::platform::{DELIVERY_ANNOTATION, EVENT_ANNOTATION, Phase, names};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::general::{Desk, Key, cancel, clear, now};
+use super::place::{Place, annotation, code, finalizer, post, resource, spec_of, status_of};
+use super::plane::{Plane, Stands};
+
+/// Every object is looked at again after this time.
+const RESYNC: Duration = Duration::from_secs(60);
+/// A look that failed is repeated after this time.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Objects that may wait to be looked at: those beyond are found by the next resync.
+const WAITING_MAX: usize = 4096;
+
+/// Looks after the objects of a kind in a namespace.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) place: Place,
+    pub(super) plane: Plane,
+    pub(super) desk: Arc<Desk>,
+    /// For watches, which say nothing for long.
+    pub(super) watching: Client,
+}
+
+/// What a look at an object came to.
+#[derive(Debug)]
+enum Looked {
+    /// Nothing is to be done until it changes, or the resync.
+    Settled,
+    /// It is to be looked at again soon.
+    Again,
+}
+
+impl Keeper {
+    /// Watches the objects of a kind, until it is dropped.
+    pub(super) async fn objects(self, kind: Kind, namespace: String) {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.watching.clone(), &namespace, &resource(kind));
+        let (seen, mut due) = mpsc::channel(WAITING_MAX);
+        let keeper = self.clone();
+        let watch = async {
+            let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+            let mut known = BTreeSet::new();
+            let mut resync = tokio::time::interval(RESYNC);
+            loop {
+                tokio::select! {
+                    event = stream.next() => match event {
+                        Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
+                            let name = object.name_any();
+                            keeper.desk.wake(&(kind, namespace.clone(), name.clone()));
+                            known.insert(name.clone());
+                            let _ = seen.try_send(name);
+                        }
+                        Some(Ok(watcher::Event::Delete(object))) => {
+                            known.remove(&object.name_any());
+                            keeper.desk.wake(&(kind, namespace.clone(), object.name_any()));
+                        }
+                        Some(Ok(watcher::Event::Init)) => known.clear(),
+                        Some(Ok(watcher::Event::InitDone)) => {}
+                        Some(Err(error)) => warn!(%error, kind = kind.object(), namespace, "a watch broke off: begun again"),
+                        None => return,
+                    },
+                    _ = resync.tick() => for name in &known {
+                        let _ = seen.try_send(name.clone());
+                    }
+                }
+            }
+        };
+        let look = async {
+            let mut again: BTreeMap<String, tokio::time::Instant> = BTreeMap::new();
+            loop {
+                let next = again.values().min().copied();
+                let name = tokio::select! {
+                    name = due.recv() => match name {
+                        Some(name) => name,
+                        None => return,
+                    },
+                    () = sleep_until(next) => {
+                        let now = tokio::time::Instant::now();
+                        let Some(name) = again.iter().find(|(_, at)| **at <= now).map(|(name, _)| name.clone()) else { continue };
+                        name
+                    }
+                };
+                again.remove(&name);
+                match self.look(&(kind, namespace.clone(), name.clone())).await {
+                    Ok(Looked::Settled) => {}
+                    Ok(Looked::Again) => {
+                        again.insert(name, tokio::time::Instant::now() + AGAIN);
+                    }
+                    Err(error) => {
+                        if code(&error) != 409 {
+                            warn!(%error, kind = kind.object(), namespace, name, "an object was not looked after: tried again");
+                        }
+                        again.insert(name, tokio::time::Instant::now() + AGAIN);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = look => {}
+        }
+    }
+
+    /// Watches Jobs, and wakes whoever works on their runs.
+    pub(super) async fn jobs(self, namespace: String) {
+        let api: Api<Job> = Api::namespaced(self.watching.clone(), &namespace);
+        let config = watcher::Config::default().labels("app=orchestrator");
+        let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job) | watcher::Event::Delete(job)) => {
+                    for owner in job.owner_references() {
+                        let kind = if owner.kind == Kind::Code.object() { Kind::Code } else { Kind::Docs };
+                        self.desk.wake(&(kind, namespace.clone(), owner.name.clone()));
+                    }
+                }
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                Err(error) => warn!(%error, namespace, "a watch of jobs broke off: begun again"),
+            }
+        }
+    }
+
+    async fn look(&self, key: &Key) -> kube::Result<Looked> {
+        let (kind, namespace, name) = key;
+        if self.desk.has(key) {
+            return Ok(Looked::Settled);
+        }
+        let Some(object) = self.place.objects(*kind, namespace).get_opt(name).await? else {
+            return Ok(Looked::Settled);
+        };
+        let delivery = annotation(&object, DELIVERY_ANNOTATION).map(str::to_owned);
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.let_go(*kind, &object, delivery.as_deref()).await;
+        }
+        let status = status_of(&object);
+        if status.is_final() {
+            return Ok(Looked::Settled);
+        }
+        let Some(delivery) = delivery else { return self.submit(*kind, &object).await };
+        match self.plane.stands(&delivery).await {
+            Ok(Stands::Cancelled) if !self.desk.has(key) => {
+                cancel(&self.place, *kind, namespace, name).await?;
+                info!(kind = kind.object(), namespace, name, "a run that was cancelled was cleared");
+            }
+            Ok(Stands::Parked(reason)) if status.phase() != Phase::Failed && !self.desk.has(key) => {
+                let mut parked = status.clone();
+                parked.enter(Phase::Failed, &reason, now());
+                self.place.write_status(*kind, namespace, name, &status, &parked).await?;
+            }
+            Ok(Stands::Cancelled | Stands::Parked(_) | Stands::Open | Stands::Succeeded | Stands::Unknown) => {}
+            Err(status) => warn!(error = %status, name, "the control plane did not say how a run stands: asked again"),
+        }
+        Ok(Looked::Settled)
+    }
+
+    /// What an object asks for is not accepted.
+    async fn refuse(&self, kind: Kind, object: &DynamicObject, reason: &str) -> kube::Result<()> {
+        let before = status_of(object);
+        let mut status = before.clone();
+        status.enter(Phase::Failed, reason, now());
+        status.observed_generation = object.metadata.generation;
+        let namespace = object.namespace().unwrap_or_default();
+        self.place.write_status(kind, &namespace, &object.name_any(), &before, &status).await
+    }
+
+    /// An object that was applied by hand becomes an event.
+    async fn submit(&self, kind: Kind, object: &DynamicObject) -> kube::Result<Looked> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let uid = object.uid().unwrap_or_default();
+        let before = status_of(object);
+        let generation = object.metadata.generation;
+        if before.phase() == Phase::Failed && before.observed_generation == generation {
+            // It was refused, and is as it was.
+            return Ok(Looked::Settled);
+        }
+        if let Err(reason) = spec_of(kind, object) {
+            self.refuse(kind, object, &reason).await?;
+            return Ok(Looked::Settled);
+        }
+        let spec = object.data.get("spec").cloned().unwrap_or_default();
+        let taken = match self.plane.submit(kind, (&namespace, &name, &uid), &spec).await {
+            Ok(taken) => taken,
+            Err(status) if status.code() == tonic::Code::InvalidArgument => {
+                self.refuse(kind, object, status.message()).await?;
+                return Ok(Looked::Settled);
+            }
+            Err(status) => {
+                warn!(error = %status, name, "the control plane did not take a run: tried again");
+                return Ok(Looked::Again);
+            }
+        };
+        let mut finalizers = object.finalizers().to_vec();
+        if !finalizers.iter().any(|name| name == finalizer(kind)) {
+            finalizers.push(finalizer(kind).to_owned());
+        }
+        let annotations = json!({ DELIVERY_ANNOTATION: taken.delivery_id, EVENT_ANNOTATION: taken.seq.to_string() });
+        self.place
+            .write_metadata(kind, object, json!({ "annotations": annotations, "finalizers": finalizers }))
+            .await?;
+        info!(kind = kind.object(), namespace, name, delivery = taken.delivery_id, "an object became a run");
+        if before.phase.is_none() {
+            let mut status = before.clone();
+            status.enter(Phase::Pending, &format!("waits as delivery {}", taken.delivery_id), now());
+            status.observed_generation = generation;
+            // Who has the lease may have said more by now; then this one comes too late to matter.
+            let there = self.place.objects(kind, &namespace).get_opt(&name).await?;
+            if there.is_some_and(|there| status_of(&there).phase.is_none()) {
+                self.place.write_status(kind, &namespace, &name, &before, &status).await?;
+            }
+        }
+        Ok(Looked::Settled)
+    }
+
+    /// An object that is deleted: its delivery is cancelled and its Job ends before it goes.
+    async fn let_go(&self, kind: Kind, object: &DynamicObject, delivery: Option<&str>) -> kube::Result<Looked> {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        if !object.finalizers().iter().any(|name| name == finalizer(kind)) {
+            return Ok(Looked::Settled);
+        }
+        if let Some(delivery) = delivery
+            && !status_of(object).is_final()
+            && let Err(status) = self.plane.cancel(delivery).await
+        {
+            let deleted = object.metadata.deletion_timestamp.as_ref().map(|at| at.0.as_millisecond()).unwrap_or(0);
+            let waited = Duration::from_millis(now().0.saturating_sub(u64::try_from(deleted).unwrap_or(0)));
+            if waited < self.place.settings.finalizer_timeout {
+                warn!(error = %status, name, "a deleted run is not cancelled yet: tried again");
+                return Ok(Looked::Again);
+            }
+            self.tell(
+                kind,
+                object,
+                &format!(
+                    "let go after {} s: the control plane did not hear that {delivery} is not wanted",
+                    waited.as_secs()
+                ),
+            )
+            .await;
+        }
+        clear(&self.place, kind, object).await?;
+        self.place.release(kind, &namespace, &name).await?;
+        info!(kind = kind.object(), namespace, name, "a deleted run was let go");
+        Ok(Looked::Settled)
+    }
+
+    /// Puts a warning on an object.
+    async fn tell(&self, kind: Kind, object: &DynamicObject, message: &str) {
+        let namespace = object.namespace().unwrap_or_default();
+        let event = json!({
+            "metadata": { "generateName": format!("{}-", names::object(&object.name_any())), "namespace": namespace },
+            "involvedObject": {
+                "apiVersion": "orchestrator.platform/v1", "kind": kind.object(), "name": object.name_any(),
+                "namespace": namespace, "uid": object.uid(),
+            },
+            "reason": "LetGo", "message": message, "type": "Warning",
+            "source": { "component": "mindos-cluster-agent" },
+            "firstTimestamp": now().to_string(), "lastTimestamp": now().to_string(), "count": 1,
+        });
+        let events: Api<Event> = Api::namespaced(self.place.kube.clone(), &namespace);
+        let told = match serde_json::from_value::<Event>(event) {
+            Ok(event) => events.create(&post(), &event).await.map(drop),
+            Err(error) => Err(kube::Error::SerdeError(error)),
+        };
+        if let Err(error) = told {
+            warn!(%error, message, "an event was not put on an object");
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,149 @@
+//! What is to be done next for a run, from what its object and its Job say. Pure, so that who is started again decides the same.
+//!
+//! Invariant: a Job is made under a context that the status names already; so a crash between the two makes the same Job.
+
+use k8s_openapi::api::batch::v1::Job;
+use mindos_kube::platform::{Phase, RunStatus};
+
+/// How a Job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// There is none.
+    Absent,
+    Running,
+    Complete,
+    /// With what its condition says.
+    Failed(String),
+}
+
+impl JobState {
+    /// Reads a Job.
+    #[must_use]
+    pub fn of(job: Option<&Job>) -> JobState {
+        let Some(job) = job else { return JobState::Absent };
+        let status = job.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let holds =
+            |kind: &str| conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
+        if let Some(failed) = holds("Failed") {
+            let said = [failed.reason.as_deref(), failed.message.as_deref()];
+            return JobState::Failed(said.into_iter().flatten().collect::<Vec<_>>().join(": "));
+        }
+        if holds("Complete").is_some() {
+            return JobState::Complete;
+        }
+        if status.and_then(|status| status.failed).is_some_and(|failed| failed > 0) {
+            return JobState::Failed("its pod failed".to_owned());
+        }
+        JobState::Running
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !matches!(self, JobState::Running)
+    }
+}
+
+/// The context and the attempts before it of the newest attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub context: u32,
+    pub retries: u32,
+}
+
+impl Attempt {
+    /// The newest attempt that a status knows, or the first.
+    #[must_use]
+    pub fn newest(status: &RunStatus, first_context: u32) -> Attempt {
+        Attempt { context: status.context_version.unwrap_or(first_context), retries: status.retry_count.unwrap_or(0) }
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Attempt {
+        Attempt { context: self.context.saturating_add(1), retries: self.retries.saturating_add(1) }
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The run has ended well: its result is what its status and its Job say.
+    Done(Attempt),
+    /// It was cancelled before.
+    Cancelled,
+    /// A Job is to be made for this attempt.
+    Start(Attempt),
+    /// The Job of this attempt is there.
+    Watch(Attempt),
+}
+
+/// Decides. `job` is the Job of the newest attempt, by its name.
+#[must_use]
+pub fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState) -> Step {
+    let newest = Attempt::newest(status, first_context);
+    match status.phase() {
+        Phase::Succeeded => Step::Done(newest),
+        Phase::Cancelled => Step::Cancelled,
+        // It was told of: whoever comes now is another attempt. Without a Job nothing was tried.
+        Phase::Failed if status.job_name.as_deref() == Some(job_name) => Step::Start(newest.next()),
+        Phase::Failed | Phase::Pending | Phase::Running if *job == JobState::Absent => Step::Start(newest),
+        Phase::Failed | Phase::Pending | Phase::Running => Step::Watch(newest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: Phase, job: Option<&str>, context: Option<u32>, retries: Option<u32>) -> RunStatus {
+        RunStatus {
+            phase: Some(phase),
+            job_name: job.map(str::to_owned),
+            context_version: context,
+            retry_count: retries,
+            ..RunStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_run_is_taken_up_where_it_was_left() {
+        let at = |context, retries| Attempt { context, retries };
+        let absent = JobState::Absent;
+        let failed = JobState::Failed(String::new());
+        for (status, job, step) in [
+            (RunStatus::default(), &absent, Step::Start(at(3, 0))),
+            // A crash between status and Job, and between Job and status.
+            (status(Phase::Running, Some("j"), Some(3), Some(0)), &absent, Step::Start(at(3, 0))),
+            (RunStatus::default(), &JobState::Running, Step::Watch(at(3, 0))),
+            (status(Phase::Running, Some("j"), Some(4), Some(1)), &JobState::Running, Step::Watch(at(4, 1))),
+            (status(Phase::Running, Some("j"), Some(4), Some(1)), &JobState::Complete, Step::Watch(at(4, 1))),
+            // A failure that was not told of, one that was, and one before any Job.
+            (status(Phase::Running, Some("j"), Some(4), Some(1)), &failed, Step::Watch(at(4, 1))),
+            (status(Phase::Failed, Some("j"), Some(4), Some(1)), &failed, Step::Start(at(5, 2))),
+            (status(Phase::Failed, Some("j"), Some(4), Some(1)), &absent, Step::Start(at(5, 2))),
+            (status(Phase::Failed, None, None, None), &absent, Step::Start(at(3, 0))),
+            (status(Phase::Succeeded, Some("j"), Some(4), None), &absent, Step::Done(at(4, 0))),
+            (status(Phase::Cancelled, Some("j"), Some(4), None), &JobState::Running, Step::Cancelled),
+        ] {
+            assert_eq!(next(&status, 3, "j", job), step, "{status:?} {job:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_read_by_its_conditions() {
+        let job = |status: serde_json::Value| -> Job {
+            serde_json::from_value(serde_json::json!({ "metadata": {}, "status": status })).unwrap()
+        };
+        let condition = |kind: &str| serde_json::json!({ "conditions": [{ "type": kind, "status": "True", "reason": "R", "message": "m" }] });
+        assert_eq!(JobState::of(None), JobState::Absent);
+        assert_eq!(JobState::of(Some(&job(serde_json::json!({ "active": 1 })))), JobState::Running);
+        assert_eq!(JobState::of(Some(&job(condition("Complete")))), JobState::Complete);
+        assert_eq!(JobState::of(Some(&job(condition("Failed")))), JobState::Failed("R: m".into()));
+        assert_eq!(
+            JobState::of(Some(&job(serde_json::json!({ "failed": 1 })))),
+            JobState::Failed("its pod failed".into())
+        );
+    }
+}
