@@ -7,8 +7,7 @@ use mindos_model::TenantName;
 
 use crate::commands::{
     agents, auth, authority, budgets, contexts as context_commands, deliveries, effects, events, feedback, fleet,
-    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, task, tasks,
-    tokens,
+    import, install, issuers, journal, ledger, quotas, replay, roles, routes, run, send, sinks, task, tasks, tokens,
 };
 use crate::contexts;
 use crate::render::Output;

@@ -393,7 +393,8 @@ impl State {
                 .with_protocol_versions(&[&rustls::version::TLS13])
         };
         let mut api = builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&key) as _);
-        let mut agents = builder()?.with_client_cert_verifier(Arc::clone(&verifier) as _).with_cert_resolver(Arc::clone(&key) as _);
+        let mut agents =
+            builder()?.with_client_cert_verifier(Arc::clone(&verifier) as _).with_cert_resolver(Arc::clone(&key) as _);
         let mut keda = match &settings.keda_ca {
             Some(path) => {
                 let roots = files::certificates(path, &content.keda_ca)?;

@@ -19,7 +19,10 @@ fn put(authority: &Authority, dir: &Path, now: Timestamp) -> PrivateKeyDer<'stat
 fn from_files(dir: &Path, agent_ca: Option<PathBuf>) -> Result<Tls, TlsError> {
     let source = Source::Files { certificates: dir.join("server.pem"), key: dir.join("server.key") };
     let (trust_domain, authority) = (Arc::from("mindos.local"), dir.join("built-in"));
-    Tls::start(TlsSettings { source, agent_ca, keda_ca: None, keda_names: Vec::new(), trust_domain, authority }, Clock::start(Timestamp(0)))
+    Tls::start(
+        TlsSettings { source, agent_ca, keda_ca: None, keda_names: Vec::new(), trust_domain, authority },
+        Clock::start(Timestamp(0)),
+    )
 }
 
 #[test]
