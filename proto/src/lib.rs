@@ -11,7 +11,8 @@ pub mod wire;
 pub use google::rpc;
 pub use io::cloudevents;
 pub use mindos::{
-    access, agent, blob, budget, cluster, delivery, effect, event, fleet, identity, journal, ledger, replay, route, task,
+    access, agent, blob, budget, cluster, delivery, effect, event, fleet, identity, journal, ledger, replay, route,
+    task,
 };
 
 /// Every file with all that it imports, encoded as `google.protobuf.FileDescriptorSet`, for reflection.

@@ -52,8 +52,12 @@ impl Leader {
         loop {
             if due <= Instant::now() {
                 let interval = self.election.interval();
-                self.attempt(interval, metrics).await;
+                let reached = self.attempt(interval, metrics).await;
                 due = Instant::now() + interval;
+                // Who was halted may find its streams another's: it opens none before it has looked again. Who cannot reach the API server
+                // goes on, since nobody else can take the Lease either.
+                let known_for = if reached { self.duration } else { interval * 2 + LOOK };
+                trunk.open_until(std::time::Instant::now() + known_for);
             }
             let now_taken = trunk.takeovers();
             if std::mem::replace(&mut takeovers, now_taken) != now_taken
@@ -93,7 +97,8 @@ impl Leader {
         }
     }
 
-    async fn attempt(&mut self, within: Duration, metrics: &Metrics) {
+    /// Returns whether the API server answered.
+    async fn attempt(&mut self, within: Duration, metrics: &Metrics) -> bool {
         let outcome = match timeout(within, self.step()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(chain(&error)),
@@ -107,7 +112,9 @@ impl Leader {
                 warn!(error, lease = self.name, leading = self.election.is_leading(), "lease not renewed");
             }
         }
+        let reached = outcome.is_none();
         self.trouble = outcome;
+        reached
     }
 
     async fn step(&mut self) -> Result<(), kube::Error> {

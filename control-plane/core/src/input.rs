@@ -266,6 +266,7 @@ pub struct Hello {
     pub key: Arc<InstanceKey>,
     pub boot: BootId,
     pub version: Arc<str>,
+    pub pod: PodName,
     pub region: Option<Region>,
     pub cluster_labels: Labels,
     pub generals: Vec<HelloGeneral>,
@@ -273,6 +274,13 @@ pub struct Hello {
     pub keeps_ceilings: bool,
     /// Leases that the agent side still holds, those with a result on its way too.
     pub held: Vec<(DeliveryId, Token)>,
+}
+
+/// The pod of an instance; both are empty outside Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodName {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// A general that an agent speaks for.

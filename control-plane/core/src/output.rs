@@ -14,7 +14,7 @@ use crate::breaker::BreakerState;
 use crate::budget::{Amount, Budget, Level, Limit};
 pub use crate::demand::Demand;
 pub use crate::effect::{Earlier, EffectView};
-use crate::input::{NewEvent, ReportedLoad, RequestId, Seen, SessionId};
+use crate::input::{NewEvent, PodName, ReportedLoad, RequestId, Seen, SessionId};
 use crate::object::Object;
 use crate::record::{CancelReason, Cause, GeneralKey, Holds, InstanceKey, Labels, Load};
 use crate::route::RouteTable;
@@ -385,6 +385,7 @@ pub struct InstanceView {
     pub key: Arc<InstanceKey>,
     pub boot: BootId,
     pub version: Arc<str>,
+    pub pod: PodName,
     pub state: InstanceState,
     pub since: Timestamp,
     pub holds: Holds,

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use mindos_model::{BootId, DeliveryId, TenantName, Timestamp, Token, limits};
 
 use crate::durable::{Change, Durable};
-use crate::input::{AgentMessage, Extend, Hello, Input, SessionId};
+use crate::input::{AgentMessage, Extend, Hello, Input, PodName, SessionId};
 use crate::member::{Kept, Member, Profile};
 use crate::output::InstanceState;
 use crate::plane::Limits;
@@ -36,6 +36,7 @@ pub(crate) struct Session {
 pub(crate) struct Instance {
     pub(crate) boot: BootId,
     pub(crate) version: Arc<str>,
+    pub(crate) pod: PodName,
     pub(crate) state: InstanceState,
     pub(crate) since: Timestamp,
     pub(crate) session: Option<SessionId>,
@@ -126,6 +127,7 @@ impl Soft {
                 let unknown = || Instance {
                     boot: lease.boot.clone(),
                     version: Arc::from(""),
+                    pod: PodName::default(),
                     state: InstanceState::Unknown,
                     since: now,
                     session: None,
@@ -177,7 +179,8 @@ impl Soft {
     }
 
     fn hello(&mut self, durable: &Durable, hello: &Hello, now: Timestamp) {
-        let Hello { session, key, boot, version, region: _, cluster_labels: _, generals, keeps_ceilings, held } = hello;
+        let Hello { session, key, boot, version, pod, region: _, cluster_labels: _, generals, keeps_ceilings, held } =
+            hello;
         let replaced = self.instances.get(key).and_then(|instance| instance.session);
         if let Some(older) = replaced {
             self.closed(durable, older, now);
@@ -215,6 +218,7 @@ impl Soft {
         let instance = Instance {
             boot: boot.clone(),
             version: version.clone(),
+            pod: pod.clone(),
             state: InstanceState::Ready,
             since: now,
             session: Some(*session),

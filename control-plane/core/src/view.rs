@@ -171,6 +171,7 @@ impl Durable {
                 key: key.clone(),
                 boot: instance.boot.clone(),
                 version: instance.version.clone(),
+                pod: instance.pod.clone(),
                 state: instance.state,
                 since: instance.since,
                 holds: self.registry.instance_holds(key),

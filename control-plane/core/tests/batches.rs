@@ -22,6 +22,7 @@ fn hello(plane: &mut Plane, number: u64) {
         version: "0.1.0".into(),
         region: None,
         cluster_labels: Vec::new(),
+        pod: Default::default(),
         generals: vec![HelloGeneral {
             name: GeneralName::new(&format!("general-{number}")).unwrap(),
             ty: GeneralType::new("general-purpose-general").unwrap(),

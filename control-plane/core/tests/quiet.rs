@@ -55,6 +55,7 @@ impl World {
             version: "0.1.0".into(),
             region: None,
             cluster_labels: Vec::new(),
+            pod: Default::default(),
             generals: generals.iter().map(general).collect(),
             keeps_ceilings: false,
             held: Vec::new(),

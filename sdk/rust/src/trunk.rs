@@ -40,6 +40,8 @@ struct Shared {
     /// Held by who dials; when the last dial failed, and why.
     dialling: tokio::sync::Mutex<Option<(Instant, Status)>>,
     takeovers: Arc<AtomicU64>,
+    /// Until when streams may be opened; unset is for ever.
+    open_until: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Trunk {
             strands: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             takeovers: Arc::default(),
+            open_until: Mutex::default(),
         };
         Ok(Trunk { shared: Arc::new(shared) })
     }
@@ -106,12 +109,21 @@ impl Trunk {
         self.shared.takeovers.load(Ordering::Relaxed)
     }
 
+    /// Opens no stream after `until`, unless this is said again: for an agent that others may take the place of while it is halted.
+    pub fn open_until(&self, until: Instant) {
+        *self.shared.open_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
     pub(crate) fn signals(&self) -> Signals {
         self.shared.signals.clone()
     }
 
     /// A place for a stream on a connection that stands.
     pub(crate) async fn seat(&self) -> Result<Seat, Status> {
+        let until = *self.shared.open_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| until < Instant::now()) {
+            return Err(Status::unavailable("another agent may be at work"));
+        }
         if let Some(seat) = self.free() {
             return Ok(seat);
         }
@@ -200,6 +212,16 @@ mod tests {
         assert!(trunk.free().is_none());
         drop(seats);
         assert_eq!(trunk.load(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_opened_by_who_may_have_been_replaced() {
+        let trunk = trunk();
+        let _seat = trunk.enter(trunk.calls());
+        trunk.open_until(Instant::now() + Duration::from_secs(60));
+        assert!(trunk.seat().await.is_ok());
+        trunk.open_until(Instant::now() - Duration::from_millis(1));
+        assert!(trunk.seat().await.unwrap_err().message().contains("another agent"));
     }
 
     #[tokio::test]

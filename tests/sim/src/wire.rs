@@ -41,6 +41,7 @@ pub(crate) fn up(session: SessionId, key: &Arc<InstanceKey>, config: &Config, me
                 version: Arc::from(config.version.as_str()),
                 region: config.region.clone(),
                 cluster_labels: Vec::new(),
+                pod: Default::default(),
                 generals: generals.collect(),
                 // One of the clusters has generals of the simpler kind.
                 keeps_ceilings: config.cluster.as_str() == "c1",

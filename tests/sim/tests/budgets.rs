@@ -89,6 +89,7 @@ impl World {
             version: Arc::from("0.1.0"),
             region: None,
             cluster_labels: Vec::new(),
+            pod: Default::default(),
             generals: vec![general],
             keeps_ceilings: true,
             held: self.jobs.keys().copied().collect(),

@@ -34,6 +34,7 @@ pub(crate) fn connect(plane: &mut Plane, number: u64, ty: &str, slots: u32) {
         version: "0.1.0".into(),
         region: None,
         cluster_labels: Vec::new(),
+        pod: Default::default(),
         generals: vec![general],
         held: Vec::new(),
         keeps_ceilings: false,

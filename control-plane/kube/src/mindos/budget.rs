@@ -19,7 +19,12 @@ use serde::{Deserialize, Serialize};
     status = "BudgetStatus",
     derive = "PartialEq",
     doc = "A limit on what work may cost. The control plane takes it only where its settings grant budgets to this cluster.",
-    printcolumn(name = "Scope", type_ = "string", json_path = ".spec.scope.kind", description = "Whose work it is about."),
+    printcolumn(
+        name = "Scope",
+        type_ = "string",
+        json_path = ".spec.scope.kind",
+        description = "Whose work it is about."
+    ),
     printcolumn(name = "Of", type_ = "string", json_path = ".spec.scope.value", description = "Which one."),
     printcolumn(name = "Period", type_ = "string", json_path = ".spec.period", description = "When it begins anew."),
     printcolumn(

@@ -21,7 +21,12 @@ use serde::{Deserialize, Serialize};
     status = "RouteStatus",
     derive = "PartialEq",
     doc = "A rule of the routing table. The control plane takes it only where its settings grant routes to this cluster.",
-    printcolumn(name = "Kinds", type_ = "string", json_path = ".spec.match.kinds", description = "Events it concerns."),
+    printcolumn(
+        name = "Kinds",
+        type_ = "string",
+        json_path = ".spec.match.kinds",
+        description = "Events it concerns."
+    ),
     printcolumn(
         name = "Strategy",
         type_ = "string",

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mindos_core::access::{Access, Identity, IdentityHolder};
 use mindos_core::budget::Limit;
 use mindos_core::input::{
-    AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, ReportedLoad, ReportedOutcome, ResultReport,
-    SessionId,
+    AgentMessage, CeilingsWanted, Extend, Hello, HelloGeneral, Input, PodName, ReportedLoad, ReportedOutcome,
+    ResultReport, SessionId,
 };
 use mindos_core::record::{InstanceKey, Labels, Payload, Usage};
 use mindos_model::limits::{GENERALS_PER_AGENT_MAX, INLINE_MAX, SLOTS_MAX};
@@ -209,7 +209,7 @@ fn hello(session: SessionId, caller: &Principal, message: wire::Hello) -> Result
         region,
         cluster_labels,
         namespace,
-        pod: _,
+        pod,
         instance_id,
         boot_id,
         generals,
@@ -251,6 +251,7 @@ fn hello(session: SessionId, caller: &Principal, message: wire::Hello) -> Result
         key: Arc::new(key),
         boot: parsed(&boot_id, "hello.boot_id")?,
         version: Arc::from(clipped(&version, WORD_MAX)),
+        pod: PodName { namespace: Arc::from(clipped(&namespace, WORD_MAX)), name: Arc::from(clipped(&pod, WORD_MAX)) },
         region: if region.is_empty() { None } else { Some(parsed(&region, "hello.region")?) },
         cluster_labels: labels(cluster_labels, "hello.cluster_labels")?,
         generals: served,

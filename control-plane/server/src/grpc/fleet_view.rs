@@ -159,7 +159,7 @@ fn pressure(load: &ModelLoad) -> ModelPressure {
 }
 
 fn instance_of(view: &InstanceView) -> Instance {
-    let InstanceView { key, boot, version, state, since, holds, generals } = view;
+    let InstanceView { key, boot, version, pod, state, since, holds, generals } = view;
     let served = generals.iter().map(|(general, load, reported, health)| InstanceGeneral {
         name: general.name.to_string(),
         capacity: load.capacity,
@@ -187,8 +187,8 @@ fn instance_of(view: &InstanceView) -> Instance {
         liveness: words::liveness(*state).into(),
         session: String::new(),
         version: version.to_string(),
-        namespace: String::new(),
-        pod: String::new(),
+        namespace: pod.namespace.to_string(),
+        pod: pod.name.to_string(),
         connected_at: (*state != InstanceState::Unknown).then(|| time(*since)),
         heard_at: None,
         holds: words::holds(*holds),

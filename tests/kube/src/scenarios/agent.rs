@@ -574,9 +574,17 @@ async fn stands_by(bed: &mut Bed) -> Result<Value> {
 
 async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     let namespace = "agent-many";
+    bed.cluster().namespace(namespace, &[]).await?;
+    // It would make pods unready, and remove them, whose node is none.
+    bed.cluster_mut().kill(Part::ControllerManager)?;
+    let came = at_work(bed.cluster(), namespace, size).await;
+    bed.cluster_mut().revive(Part::ControllerManager).await?;
+    came
+}
+
+async fn at_work(cluster: &Cluster, namespace: &str, size: Size) -> Result<Value> {
     let (generals, each) = (size.of(50, 5000), 4);
     let plane = Plane::start("kube-many").await?;
-    let cluster = bed.cluster();
     prepare(cluster, namespace).await?;
     plane.trust(cluster, namespace).await?;
     let notes = general::Notes::new(1, 5);

@@ -260,6 +260,7 @@ impl Bench {
             version: Arc::from("0.1.0"),
             region: None,
             cluster_labels: Vec::new(),
+            pod: Default::default(),
             generals: vec![general],
             keeps_ceilings: false,
             held: Vec::new(),

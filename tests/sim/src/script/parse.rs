@@ -343,6 +343,7 @@ impl<'a> Words<'a> {
             version: Arc::from(self.take("version").unwrap_or("0.1.0")),
             region: self.take("region").map(Region::new).transpose().map_err(text)?,
             cluster_labels: super::siting::labels(self.take("cluster_labels"))?,
+            pod: Default::default(),
             generals: self.list("generals", general)?,
             held: self.list("held", claim)?,
             keeps_ceilings: self.flag("ceilings"),
