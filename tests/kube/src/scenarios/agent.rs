@@ -521,7 +521,7 @@ async fn pods_go(bed: &mut Bed) -> Result<Value> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), namespace);
     let holder = leases.get("mindos-cluster-agent").await?.spec.and_then(|spec| spec.holder_identity);
     ensure!(holder.as_deref().unwrap_or_default().is_empty(), "the lease is still {holder:?}'s");
-    Ok(json!({"drained_ms": left.as_millis() as u64}))
+    Ok(json!({"seen_to_leave_ms": left.as_millis() as u64}))
 }
 
 async fn stands_by(bed: &mut Bed) -> Result<Value> {
