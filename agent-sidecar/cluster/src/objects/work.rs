@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::api::{self, Seen, Source, WriteError};
-use super::known::{Held, Kind, Known, Ref, Refusal, Stand};
+use super::known::{Held, Known, Ref, Refusal, Stand};
 use super::plan::{self, Both, Step, Written};
 use super::plane::{self, Brought, Told};
 use super::{Place, Settings};
@@ -358,6 +358,8 @@ mod tests {
 
     #[test]
     fn clusters_are_looked_at_before_what_is_in_them() {
+        use super::super::known::Kind;
+
         assert!(Kind::Cluster < Kind::General);
     }
 }
