@@ -237,7 +237,9 @@ impl Admission {
         let connection = request.extensions().get::<Connection>().cloned();
         let peer = connection.as_ref().map(|connection| connection.peer.ip().to_canonical());
         if peer.is_some_and(|peer| this.config.admits(peer, this.is_open)) {
-            connection.iter().for_each(Connection::let_in);
+            if let Some(connection) = &connection {
+                connection.let_in().await;
+            }
             return next.run(request).await;
         }
         if this.turned.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
