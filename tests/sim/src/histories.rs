@@ -30,6 +30,7 @@ pub fn summary(durable: &Durable) -> String {
             Item::Header { seq, at, epoch } => writeln!(text, "state at {seq}, {at}, epoch {epoch}"),
             Item::Cluster(cluster) => writeln!(text, "cluster {}", cluster.cluster),
             Item::General(general) => writeln!(text, "general {} type {}", general.key, general.ty),
+            Item::Object(object) => writeln!(text, "object {} generation {}", object.key, object.generation),
             Item::Hold(held) => writeln!(text, "hold {:?} {:?}", held.target, held.holds),
             Item::Routes { tenant, at, table } => {
                 writeln!(text, "routes of {tenant} since {at}: {}", table.routes.len())

@@ -199,6 +199,7 @@ fn query(query: &Query) -> String {
             let names: Vec<_> = generals.iter().map(|(cluster, name)| format!("{cluster}/{name}")).collect();
             format!("query demand {}", names.join(","))
         }
+        Query::Objects { .. } => "query objects".to_owned(),
         Query::Routes => "query routes".to_owned(),
         Query::Budgets => "query budgets".to_owned(),
         Query::Totals => "query totals".to_owned(),
