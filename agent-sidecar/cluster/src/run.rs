@@ -151,8 +151,7 @@ fn parts(site: &Site, config: &Config, shutdown: &Shutdown) -> JoinSet<()> {
         parts.spawn(discovery::run(site.clone(), settings, shutdown.clone()));
     }
     if !config.no_objects {
-        let settings =
-            objects::Settings { finalizer_timeout: config.finalizer_timeout, resync: config.objects_resync };
+        let settings = objects::Settings { finalizer_timeout: config.finalizer_timeout, resync: config.objects_resync };
         parts.spawn(objects::run(site.clone(), settings, shutdown.clone()));
     }
     parts

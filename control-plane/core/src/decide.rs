@@ -62,9 +62,7 @@ impl Durable {
             Input::Budget { request, tenant, change, by, from } => {
                 self.change_budget(request, tenant, change, (by, from))
             }
-            Input::Object { request, change, by, from } => {
-                self.change_object(request, *change, (by, from), context)
-            }
+            Input::Object { request, change, by, from } => self.change_object(request, *change, (by, from), context),
             Input::FinalizeUpgrade { request, version, by, from } => {
                 self.finalize_upgrade(request, version, (by, from))
             }

@@ -72,10 +72,24 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Made {
     /// It says where its cluster is. What is unset or empty stays as agents say.
-    Cluster { region: Option<Region>, labels: Labels, holds: Holds },
-    General { name: GeneralName, ty: Option<GeneralType>, labels: Labels, holds: Holds },
-    Route { name: RouteName, holds: Holds },
-    Budget { name: BudgetName },
+    Cluster {
+        region: Option<Region>,
+        labels: Labels,
+        holds: Holds,
+    },
+    General {
+        name: GeneralName,
+        ty: Option<GeneralType>,
+        labels: Labels,
+        holds: Holds,
+    },
+    Route {
+        name: RouteName,
+        holds: Holds,
+    },
+    Budget {
+        name: BudgetName,
+    },
 }
 
 /// What an object is about.
@@ -176,6 +190,14 @@ impl ObjectRecord {
         }
     }
 
+    /// Bytes of what the object says.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            ObjectRecord::Applied { object, .. } => object.spec.len(),
+            ObjectRecord::Removed { .. } => 0,
+        }
+    }
+
     /// The object.
     #[must_use]
     pub fn key(&self) -> &ObjectKey {
@@ -260,7 +282,8 @@ impl Objects {
             Made::Route { name, .. } => Some((name, &object.key)),
             Made::Cluster { .. } | Made::General { .. } | Made::Budget { .. } => None,
         });
-        let find = |table: &RouteTable, name: &RouteName| table.routes.iter().find(|route| route.name == *name).cloned();
+        let find =
+            |table: &RouteTable, name: &RouteName| table.routes.iter().find(|route| route.name == *name).cloned();
         match owned.find(|(name, _)| find(before, name) != find(after, name)) {
             Some((name, key)) => {
                 Err(Rejection::Owned { what: Thing::Route(name.clone()).to_string(), owner: key.to_string() })

@@ -202,7 +202,12 @@ impl Durable {
         decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by, from })))
     }
 
-    pub(crate) fn current_holds(&self, tenant: &TenantName, target: &HoldTarget, context: Context<'_>) -> Option<Holds> {
+    pub(crate) fn current_holds(
+        &self,
+        tenant: &TenantName,
+        target: &HoldTarget,
+        context: Context<'_>,
+    ) -> Option<Holds> {
         match target {
             HoldTarget::Cluster(cluster) => {
                 self.registry.clusters.get(&(tenant.clone(), cluster.clone())).map(|cluster| cluster.holds)

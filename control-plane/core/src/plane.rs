@@ -493,7 +493,8 @@ impl Plane {
 
     fn record(&mut self, record: Record, now: Timestamp) {
         let payload = record.payload().map_or(0, |payload| payload.bytes.len());
-        self.open_bytes += RECORD_SIZE + payload;
+        let said = if let Record::Object(object) = &record { object.weight() } else { 0 };
+        self.open_bytes += RECORD_SIZE + payload + said;
         // Time never runs backwards in the journal.
         let entry = Entry { seq: self.durable.seq.next(), at: now.max(self.durable.at), record };
         let change = self.durable.fold(&entry);

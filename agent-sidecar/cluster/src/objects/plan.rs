@@ -118,13 +118,7 @@ fn is_refused(known: &Known, refusal: Option<&Refusal>) -> bool {
 }
 
 /// The status that the object should have, where it has another one.
-fn written(
-    kind: Kind,
-    known: &Known,
-    plane: &Plane<'_>,
-    refusal: Option<&Refusal>,
-    now: &Time,
-) -> Option<Written> {
+fn written(kind: Kind, known: &Known, plane: &Plane<'_>, refusal: Option<&Refusal>, now: &Time) -> Option<Written> {
     let refusal = refusal.filter(|_| is_refused(known, refusal));
     let stand = match plane {
         Plane::There { stand, .. } => stand.filter(|stand| stand.uid == known.uid),
@@ -176,7 +170,8 @@ fn written(
 fn told(before: &[Condition], after: &[Condition]) -> Option<(String, String, bool)> {
     let of = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == ACCEPTED).cloned();
     let after = of(after)?;
-    let is_new = of(before).is_none_or(|before| (before.status, before.reason) != (after.status.clone(), after.reason.clone()));
+    let is_new =
+        of(before).is_none_or(|before| (before.status, before.reason) != (after.status.clone(), after.reason.clone()));
     is_new.then(|| (after.reason, after.message, after.status == "True"))
 }
 
@@ -292,7 +287,10 @@ mod tests {
         let (before, stand) = (Held { generation: 1, ..held() }, Stand { generation: 1, ..stand() });
         let plane = there(Some(&before), Some(&stand));
         let Step::WriteStatus(written) = next(Some(&known), &plane, Some(&refusal(2))) else { panic!() };
-        assert_eq!((written.status["instances"].clone(), written.status["observedGeneration"].clone()), (json!(1), json!(2)));
+        assert_eq!(
+            (written.status["instances"].clone(), written.status["observedGeneration"].clone()),
+            (json!(1), json!(2))
+        );
         let conditions: Vec<Condition> = serde_json::from_value(written.status["conditions"].clone()).unwrap();
         assert!(!conditions::holds(&conditions, ACCEPTED));
     }

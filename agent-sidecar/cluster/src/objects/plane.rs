@@ -78,14 +78,14 @@ impl Caller {
         match within(self.client.clone().apply_object(request)).await {
             Ok(response) if response.get_ref().accepted => Ok(Brought::Accepted),
             Ok(response) => {
-                let no = response.into_inner().conditions.into_iter();
-                let no = no.into_iter().find(|one| one.status == i32::from(ConditionStatus::False));
+                let mut no = response.into_inner().conditions.into_iter();
+                let no = no.find(|one| one.status == i32::from(ConditionStatus::False));
                 Ok(no.map_or_else(|| refusal("Refused", ""), |no| refusal(&no.reason, &no.message)))
             }
             Err(status) => match status.code() {
-                Code::InvalidArgument => Ok(refusal("Invalid", status.message())),
+                // The latter for what is too large for a message.
+                Code::InvalidArgument | Code::OutOfRange => Ok(refusal("Invalid", status.message())),
                 Code::PermissionDenied => Ok(refusal("Denied", status.message())),
-                Code::ResourceExhausted => Ok(refusal("Full", status.message())),
                 _ => Err(status),
             },
         }

@@ -92,8 +92,8 @@ mod tests {
         Ref { kind: Kind::General, namespace: "a".to_owned(), name: name.to_owned() }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_stands_in_it_once_and_at_its_earliest_time() {
+    #[test]
+    fn each_stands_in_it_once_and_at_its_earliest_time() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let later = now + Duration::from_secs(5);
         queue.put(of("x"), later);
@@ -103,8 +103,8 @@ mod tests {
         assert_eq!((queue.take(later), queue.next()), (None, None));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_while_it_is_looked_at_is_looked_at_afterwards() {
+    #[test]
+    fn what_comes_while_it_is_looked_at_is_looked_at_afterwards() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(of("x"), now);
         queue.take(now);
@@ -116,8 +116,8 @@ mod tests {
         assert_eq!(queue.next(), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_the_longest_and_begin_anew() {
+    #[test]
+    fn waits_double_up_to_the_longest_and_begin_anew() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..9 {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::api::{self, Seen, Source, WriteError};
-use super::known::{Held, Kind, Known, Ref, Refusal, Stand};
+use super::known::{Held, Known, Ref, Refusal, Stand};
 use super::plan::{self, Both, Step, Written};
 use super::plane::{self, Brought, Told};
 use super::{Place, Settings};
@@ -214,9 +214,7 @@ impl Work {
     fn step(&self, of: &Ref) -> Step {
         let plane = match &self.held {
             None => plan::Plane::Away,
-            Some(held) => {
-                plan::Plane::There { held: held.get(of), stand: self.stands.get(of).map(AsRef::as_ref) }
-            }
+            Some(held) => plan::Plane::There { held: held.get(of), stand: self.stands.get(of).map(AsRef::as_ref) },
         };
         let known = self.objects.get(of).map(AsRef::as_ref);
         let refusal = self.refusals.get(of).map(AsRef::as_ref);
@@ -237,12 +235,7 @@ impl Work {
         match &step {
             Step::Nothing => return self.queue.done(of, Instant::now(), None),
             Step::Wait(left) => return self.queue.done(of, Instant::now(), Some(*left)),
-            Step::AddFinalizer
-            | Step::LetGo
-            | Step::Apply
-            | Step::Delete
-            | Step::Prune
-            | Step::WriteStatus(_) => {}
+            Step::AddFinalizer | Step::LetGo | Step::Apply | Step::Delete | Step::Prune | Step::WriteStatus(_) => {}
         }
         let known = self.objects.get(&of).cloned();
         let held = self.held.as_ref().and_then(|held| held.get(&of)).cloned();
@@ -317,7 +310,8 @@ async fn take(
         (Step::AddFinalizer, Some(known), _) => written(api.add_finalizer(of, &known.uid).await),
         (Step::LetGo, Some(known), _) => {
             warn!(object = %of, "object let go while the control plane is away");
-            let note = "the control plane does not answer: the object goes, and what it made is taken back when it does";
+            let note =
+                "the control plane does not answer: the object goes, and what it made is taken back when it does";
             api.tell(of, &known.uid, "CleanupPutOff", note, false).await;
             released(api.remove_finalizer(of, &known.uid).await)
         }
@@ -364,6 +358,8 @@ mod tests {
 
     #[test]
     fn clusters_are_looked_at_before_what_is_in_them() {
+        use super::super::known::Kind;
+
         assert!(Kind::Cluster < Kind::General);
     }
 }

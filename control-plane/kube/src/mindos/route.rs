@@ -56,7 +56,6 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("the name cannot change").field_path(".name"),
-    validation = Rule::new("has(self.targets)").message("targets are needed").field_path(".targets"),
     validation = Rule::new("self.strategy == 'Shadow' ? has(self.shadow) : !has(self.shadow)").message("shadow is needed with the strategy Shadow, and with no other").field_path(".shadow"),
     validation = Rule::new("self.coalesce == 'Debounce' ? has(self.debounceQuiet) && has(self.debounceLongest) : !has(self.debounceQuiet) && !has(self.debounceLongest)").message("debounceQuiet and debounceLongest are needed with the policy Debounce, and with no other").field_path(".coalesce"),
     validation = Rule::new("self.noGeneral == 'FallBack' ? has(self.fallBack) : !has(self.fallBack)").message("fallBack is needed with the policy FallBack, and with no other").field_path(".fallBack")
@@ -76,7 +75,7 @@ pub struct RouteSpec {
     /// Which events it concerns. Unset fits every event.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matches: Option<RouteMatch>,
-    /// Which generals it may send to; needed.
+    /// Which generals it may send to. The control plane takes no route without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<RouteTargets>,
     /// How generals are chosen.

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn routes_of_objects_stand_around_those_of_the_table() {
-        let table = RouteTable { routes: vec![route("a", Some("a")), route("b", Some("b")), route("all", None)], trust: None };
+        let table =
+            RouteTable { routes: vec![route("a", Some("a")), route("b", Some("b")), route("all", None)], trust: None };
         let placed = vec![
             placed_at("y", RoutePlacement::Last, 7),
             placed_at("z", RoutePlacement::First, 9),

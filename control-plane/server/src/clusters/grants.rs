@@ -124,7 +124,10 @@ mod tests {
         assert!(!grants.allow(&default, &eu, ObjectKind::Route, "other"));
         assert!(!grants.allow(&default, &eu, ObjectKind::Budget, "platform"));
         assert!(!grants.allow(&acme, &eu, ObjectKind::Route, "platform"));
-        assert!(grants.allow(&acme, &us, ObjectKind::Budget, "any") && !grants.allow(&default, &us, ObjectKind::Budget, "any"));
+        assert!(
+            grants.allow(&acme, &us, ObjectKind::Budget, "any")
+                && !grants.allow(&default, &us, ObjectKind::Budget, "any")
+        );
         assert!(Grants::default().allow(&default, &us, ObjectKind::General, "any"));
         assert!(!Grants::default().allow(&default, &us, ObjectKind::Route, "any"));
     }

@@ -89,7 +89,8 @@ fn general(key: &ObjectKey, spec: GeneralSpec) -> Result<Meant, Invalid> {
     }
     if let Some(scale) = scale {
         if scale.min > scale.max || scale.max == 0 {
-            let accepted = format_args!("is {} with max {}: expected 0 to max, and max 1 to 10000", scale.min, scale.max);
+            let accepted =
+                format_args!("is {} with max {}: expected 0 to max, and max 1 to 10000", scale.min, scale.max);
             return Err(Invalid::new("spec.scale.min", accepted));
         }
         duration::parse(&scale.idle).map_err(|error| Invalid::new("spec.scale.idle", error))?;
@@ -110,15 +111,28 @@ fn route(key: &ObjectKey, spec: RouteSpec) -> Result<Meant, Invalid> {
 }
 
 fn budget(key: &ObjectKey, spec: BudgetSpec) -> Result<Meant, Invalid> {
-    let BudgetSpec { name, scope, period, cost, tokens, time, warn_percent, act_percent, pause_percent, priority_kinds } =
-        spec;
+    let BudgetSpec {
+        name,
+        scope,
+        period,
+        cost,
+        tokens,
+        time,
+        warn_percent,
+        act_percent,
+        pause_percent,
+        priority_kinds,
+    } = spec;
     let name: mindos_model::BudgetName = named(name.as_deref(), key)?;
     let BudgetScope { kind, value } = scope;
     let value = value.filter(|value| !value.is_empty());
     let needed = || value.clone().ok_or_else(|| Invalid::new("spec.scope.value", "is required for this kind of scope"));
     let scope = match kind {
         BudgetScopeKind::Tenant | BudgetScopeKind::Run if value.is_some() => {
-            return Err(Invalid::new("spec.scope.value", "is accepted with Repository, GeneralType, Route and Replay only"));
+            return Err(Invalid::new(
+                "spec.scope.value",
+                "is accepted with Repository, GeneralType, Route and Replay only",
+            ));
         }
         BudgetScopeKind::Tenant => Scope::Tenant,
         BudgetScopeKind::Run => Scope::Run,
@@ -170,7 +184,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(named("{}"), ("security".to_owned(), None));
-        assert_eq!(named(r#"{"name":"sec","type":"security-general"}"#), ("sec".to_owned(), Some("security-general".to_owned())));
+        assert_eq!(
+            named(r#"{"name":"sec","type":"security-general"}"#),
+            ("sec".to_owned(), Some("security-general".to_owned()))
+        );
         assert!(refused(ObjectKind::General, r#"{"slots":0}"#).starts_with("spec.slots"));
         assert!(refused(ObjectKind::General, r#"{"scale":{"min":3,"max":2}}"#).starts_with("spec.scale.min"));
         assert!(refused(ObjectKind::General, "[").starts_with("spec"));

@@ -90,7 +90,9 @@ impl<'a> Seen<'a> {
                 let holds = self.fleet.holds.get(name).copied().unwrap_or(Holds::NONE);
                 let ready = match (held(holds), generals) {
                     (Some((reason, message)), _) => Said::new(READY, false, reason, message),
-                    (None, 0) => Said::new(READY, false, "NoGeneral", "no general that it names is known: its events wait"),
+                    (None, 0) => {
+                        Said::new(READY, false, "NoGeneral", "no general that it names is known: its events wait")
+                    }
                     (None, generals) => Said::new(READY, true, "Routing", format!("{generals} generals fit")),
                 };
                 let status = RouteStatus { name: Some(name.to_string()), place, generals, ..RouteStatus::default() };
@@ -178,7 +180,9 @@ fn budget(accepted: Said, name: String, view: Option<&BudgetView>) -> Standing {
         (Level::Paused, false) => {
             Said::new(READY, false, "Paused", "nothing begins until it is acknowledged or raised: mindos budgets ack")
         }
-        (Level::Degraded, _) => Said::new(READY, true, "Degraded", "only priority work begins, others go to cheaper generals"),
+        (Level::Degraded, _) => {
+            Said::new(READY, true, "Degraded", "only priority work begins, others go to cheaper generals")
+        }
         (Level::Free | Level::Warned | Level::Paused, _) => Said::new(READY, true, "Free", "work begins under it"),
     };
     // One for runs has its limit for each of them: there is no share of all.

@@ -76,7 +76,9 @@ impl Clusters {
             PrincipalKind::Agent(agent) => match agent.identity.holder {
                 IdentityHolder::ClusterAgent { .. } => agent.identity.cluster.clone(),
                 IdentityHolder::General { .. } => {
-                    return Err(Status::permission_denied("the certificate is that of a general: expected a cluster agent's"));
+                    return Err(Status::permission_denied(
+                        "the certificate is that of a general: expected a cluster agent's",
+                    ));
                 }
             },
             PrincipalKind::Local => {
@@ -146,13 +148,14 @@ impl Site {
         }
     }
 
+    fn is_granted(&self, key: &ObjectKey) -> bool {
+        let grants = self.context.clusters.get().map(|grants| grants.load_full()).unwrap_or_default();
+        grants.allow(&key.tenant, &key.cluster, key.kind, &key.namespace)
+    }
+
     async fn apply(&self, key: &ObjectKey, request: ApplyObjectRequest) -> Result<bool, Failed> {
         let ApplyObjectRequest { object: _, uid, generation, spec } = request;
-        let granted = self.context.clusters.get().is_some_and(|grants| {
-            grants.load().allow(&key.tenant, &key.cluster, key.kind, &key.namespace)
-        });
-        let is_granted = granted || matches!(key.kind, ObjectKind::Cluster | ObjectKind::General);
-        if !is_granted {
+        if !self.is_granted(key) {
             let message = format!(
                 "the settings of the control plane do not grant this to namespace {} of cluster {}: see `clusters`",
                 key.namespace, key.cluster
@@ -187,7 +190,10 @@ impl Site {
                     // It was made again under another uid while nobody looked: the old one goes first.
                     self.remove(key, None).await?;
                 }
-                CallError::Rejected(error @ Rejection::ObjectRenamed { .. }) => return Err(refused("Immutable", error)),
+                CallError::Rejected(error @ Rejection::ObjectRenamed { .. }) => {
+                    return Err(refused("Immutable", error));
+                }
+                CallError::Rejected(error @ Rejection::ObjectsFull { .. }) => return Err(refused("Full", error)),
                 CallError::Rejected(error @ Rejection::Owned { .. }) => return Err(refused("Conflict", error)),
                 CallError::Rejected(Rejection::Budget(error @ BudgetError { full: true, .. })) => {
                     return Err(refused("Full", error));
@@ -419,7 +425,8 @@ impl ClusterService for Clusters {
             object: Some(reference(&object.key)),
             uid: object.uid.to_string(),
             generation: object.generation,
-            spec_digest: digest(&object.spec),
+            // What is granted no more is to be brought again, to hear that.
+            spec_digest: if site.is_granted(&object.key) { digest(&object.spec) } else { String::new() },
         };
         let mut page: Vec<HeldObject> = objects.iter().filter(is_behind).take(size + 1).map(held).collect();
         let mut next_page_token = String::new();

@@ -51,8 +51,8 @@ mod words;
 use std::sync::{Arc, OnceLock};
 
 pub use authority::Authorities;
-pub use identity::{Identities, IdentityParts};
 pub(crate) use explain::fits;
+pub use identity::{Identities, IdentityParts};
 pub(crate) use route_table::{read as read_routes, route as read_route, write as write_routes};
 pub(crate) use task::TaskKey;
 

@@ -108,9 +108,7 @@ pub fn rejection(rejection: &Rejection) -> Status {
         Rejection::Owned { what, owner } => new(Code::FailedPrecondition, message)
             .with_reason("OWNED", [("target", what.clone()), ("owner", owner.clone())])
             .with(precondition("OWNER", what.clone(), "is changed where its owner stands, and nowhere else")),
-        Rejection::ObjectRenamed { .. } => {
-            new(Code::FailedPrecondition, message).with_reason("OBJECT_RENAMED", [])
-        }
+        Rejection::ObjectRenamed { .. } => new(Code::FailedPrecondition, message).with_reason("OBJECT_RENAMED", []),
         Rejection::ObjectsFull { cluster, max } => new(Code::ResourceExhausted, message)
             .with_reason("OBJECTS_FULL", [("cluster", cluster.to_string()), ("max", max.to_string())])
             .with(quota(format!("cluster:{cluster}"), "objects and generals")),

@@ -337,7 +337,11 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             ..Default::default()
         }),
         Record::EffectRevived(pb::EffectRevived { effect: 9, by: text("ada"), ..Default::default() }),
-        Record::ObjectApplied(pb::ObjectApplied { object: Some(object()), by: text("kubernetes:eu/a/x"), ..Default::default() }),
+        Record::ObjectApplied(pb::ObjectApplied {
+            object: Some(object()),
+            by: text("kubernetes:eu/a/x"),
+            ..Default::default()
+        }),
         Record::ObjectRemoved(pb::ObjectRemoved {
             cluster: text("eu"),
             object: object().object,

@@ -73,7 +73,8 @@ impl Site {
         let roots = mindos_e2e::access::copy_roots(&world, "roots.pem")?;
         let probes = free_address()?;
         let mut site = Site { world, roots, settings: file, agent: None, probes, arguments: Vec::new() };
-        let token = process::run(&site.with_site(&["tokens", "create", "--cluster", cluster.name(), "--cluster-agent"]))?;
+        let token =
+            process::run(&site.with_site(&["tokens", "create", "--cluster", cluster.name(), "--cluster-agent"]))?;
         ensure!(token.status.success(), "{}", String::from_utf8_lossy(&token.stderr));
         let join = site.world.folder().join("join-token");
         std::fs::write(&join, &token.stdout)?;
@@ -171,7 +172,11 @@ impl Site {
             let Some(Record::ObjectApplied(record)) = entry.entry.and_then(|entry| entry.record) else { continue };
             let object = record.object.context("a record has its object")?;
             ensure!(record.by.starts_with("kubernetes:eu/"), "it was changed by {:?}", record.by);
-            ensure!(record.from.contains("agent/agent-0") && record.from.contains("127.0.0.1"), "from {:?}", record.from);
+            ensure!(
+                record.from.contains("agent/agent-0") && record.from.contains("127.0.0.1"),
+                "from {:?}",
+                record.from
+            );
             *applied.entry((record.by, object.uid, object.generation)).or_default() += 1;
         }
         Ok(applied)
@@ -268,8 +273,16 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     let site = Site::start(cluster, namespace, "", &[]).await?;
 
     // Defaults, pruning, and what the schema does not take.
-    apply(cluster, &object("General", namespace, "security", &json!({"type": "security-general", "nonsense": 1, "scale": {"max": 3}})))
-        .await?;
+    apply(
+        cluster,
+        &object(
+            "General",
+            namespace,
+            "security",
+            &json!({"type": "security-general", "nonsense": 1, "scale": {"max": 3}}),
+        ),
+    )
+    .await?;
     let found = get(cluster, "general", namespace, "security").await?;
     let spec = json!({"type": "security-general", "slots": 1, "drained": false, "paused": false,
         "scale": {"min": 0, "max": 3, "idle": "5m"}});
@@ -279,7 +292,9 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     }
 
     // Taken, told about, known by name; with its finalizer, the generation and an event.
-    let taken = reason(cluster, "general", namespace, "security", (ACCEPTED, "Accepted")).await.with_context(|| site.log_end())?;
+    let taken = reason(cluster, "general", namespace, "security", (ACCEPTED, "Accepted"))
+        .await
+        .with_context(|| site.log_end())?;
     reason(cluster, "general", namespace, "security", (READY, "NoInstance")).await?;
     let found = get(cluster, "general", namespace, "security").await?;
     ensure!(found["status"]["observedGeneration"] == found["metadata"]["generation"], "{}", found["status"]);
@@ -287,10 +302,16 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     ensure!(site.generals()? == BTreeSet::from(["security".to_owned()]), "{:?}", site.generals()?);
     let listed = cluster.kubectl(&["get", "mindos", "-n", namespace], "").await?;
     ensure!(listed.contains("security-general"), "{listed}");
-    let managers = cluster.kubectl(&["get", "general", "security", "-n", namespace, "-o", "json", "--show-managed-fields"], "").await?;
+    let managers = cluster
+        .kubectl(&["get", "general", "security", "-n", namespace, "-o", "json", "--show-managed-fields"], "")
+        .await?;
     let managers: Value = serde_json::from_str(&managers)?;
-    let managers: BTreeSet<&str> =
-        managers["metadata"]["managedFields"].as_array().into_iter().flatten().filter_map(|one| one["manager"].as_str()).collect();
+    let managers: BTreeSet<&str> = managers["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["manager"].as_str())
+        .collect();
     ensure!(managers == BTreeSet::from(["kubectl", "mindos"]), "{managers:?}");
     let told = async || {
         let events = cluster.kubectl(&["get", "events", "-n", namespace], "").await?;
@@ -299,9 +320,14 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     eventually("an event about the object", SOON, told).await?;
 
     // A change is taken; a hold shows; the cluster's own object.
-    apply(cluster, &object("General", namespace, "security", &json!({"type": "security-general", "paused": true}))).await?;
+    apply(cluster, &object("General", namespace, "security", &json!({"type": "security-general", "paused": true})))
+        .await?;
     reason(cluster, "general", namespace, "security", (READY, "Paused")).await?;
-    apply(cluster, &object("Cluster", "", "eu", &json!({"region": "eu-west-1", "labels": {"tier": "gold"}, "drained": true}))).await?;
+    apply(
+        cluster,
+        &object("Cluster", "", "eu", &json!({"region": "eu-west-1", "labels": {"tier": "gold"}, "drained": true})),
+    )
+    .await?;
     reason(cluster, "clusters.mindos.io", "", "eu", (READY, "Drained")).await?;
     let clusters = site.mindos(&["clusters", "list"])?;
     ensure!(clusters["clusters"][0]["region"] == "eu-west-1", "{clusters}");
@@ -309,7 +335,8 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     reason(cluster, "clusters.mindos.io", "", "other", (ACCEPTED, "OtherCluster")).await?;
 
     // Denied by default, granted by the settings, taken back when they say so no more.
-    let route = json!({"match": {"kinds": ["pr_created"]}, "targets": {"types": ["security-general"]}, "placement": "First"});
+    let route =
+        json!({"match": {"kinds": ["pr_created"]}, "targets": {"types": ["security-general"]}, "placement": "First"});
     apply(cluster, &object("Route", namespace, "mine", &route)).await?;
     apply(cluster, &object("Budget", namespace, "mine", &json!({"tokens": 1000}))).await?;
     reason(cluster, "route", namespace, "mine", (ACCEPTED, "NotGranted")).await?;
@@ -321,9 +348,27 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     ensure!(site.routes()?.first().is_some_and(|name| name == "mine"), "{:?}", site.routes()?);
 
     // What it made is its own: another object, another name, and a person.
-    apply(cluster, &object("Route", namespace, "thief", &json!({"name": "mine", "match": {"kinds": ["x"]}, "targets": {"types": ["t"]}}))).await?;
+    apply(
+        cluster,
+        &object(
+            "Route",
+            namespace,
+            "thief",
+            &json!({"name": "mine", "match": {"kinds": ["x"]}, "targets": {"types": ["t"]}}),
+        ),
+    )
+    .await?;
     reason(cluster, "route", namespace, "thief", (ACCEPTED, "Conflict")).await?;
-    apply(cluster, &object("Route", namespace, "wrong", &json!({"match": {"kinds": ["x"], "expr": "1 +"}, "targets": {"types": ["t"]}}))).await?;
+    apply(
+        cluster,
+        &object(
+            "Route",
+            namespace,
+            "wrong",
+            &json!({"match": {"kinds": ["x"], "expr": "1 +"}, "targets": {"types": ["t"]}}),
+        ),
+    )
+    .await?;
     reason(cluster, "route", namespace, "wrong", (ACCEPTED, "Invalid")).await?;
     let refused = process::run(&site.with_site(&["budgets", "delete", "mine"]))?;
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -333,14 +378,18 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     ensure!(!site.routes()?.contains(&"mine".to_owned()), "{:?}", site.routes()?);
 
     // Deleted, and gone on both sides.
-    for (kind, name) in [("route", "mine"), ("route", "thief"), ("route", "wrong"), ("budget", "mine"), ("general", "security")] {
+    for (kind, name) in
+        [("route", "mine"), ("route", "thief"), ("route", "wrong"), ("budget", "mine"), ("general", "security")]
+    {
         cluster.kubectl(&["delete", kind, name, "-n", namespace, "--timeout=20s"], "").await?;
     }
     cluster.kubectl(&["delete", "clusters.mindos.io", "eu", "other", "--timeout=20s"], "").await?;
     ensure!(site.generals()?.is_empty(), "{:?}", site.generals()?);
     let applied = site.applied().await?;
     ensure!(applied.values().all(|count| *count == 1), "recorded more than once: {applied:?}");
-    Ok(json!({"taken_ms": taken.as_millis() as u64, "granted_ms": granted.as_millis() as u64, "records": applied.len()}))
+    Ok(
+        json!({"taken_ms": taken.as_millis() as u64, "granted_ms": granted.as_millis() as u64, "records": applied.len()}),
+    )
 }
 
 async fn absence(bed: &mut Bed) -> Result<Value> {
@@ -420,14 +469,20 @@ async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
 
     let wanted: BTreeSet<String> = (count / 4..count).map(|number| format!("g-{number}")).collect();
     let ((), settled) = eventually("both sides have the same generals", Duration::from_secs(120), async || {
-        let there: BTreeSet<String> =
-            generals.list(&ListParams::default()).await?.items.into_iter().filter_map(|one| one.metadata.name).collect();
+        let there: BTreeSet<String> = generals
+            .list(&ListParams::default())
+            .await?
+            .items
+            .into_iter()
+            .filter_map(|one| one.metadata.name)
+            .collect();
         ensure!(there == wanted, "the cluster has {} of {}", there.len(), wanted.len());
         let found = names(&site.mindos(&["generals", "list", "--limit", "1000"])?["generals"]);
         ensure!(found == wanted, "the control plane has {} of {}", found.len(), wanted.len());
-        let accepted = generals.list(&ListParams::default()).await?.items.into_iter().filter(|one| {
-            one.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, ACCEPTED))
-        });
+        let accepted =
+            generals.list(&ListParams::default()).await?.items.into_iter().filter(|one| {
+                one.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, ACCEPTED))
+            });
         ensure!(accepted.count() == wanted.len(), "not all say so");
         Ok(Some(()))
     })
@@ -464,9 +519,10 @@ async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     .with_context(|| site.log_end())?;
     let ((), told) = eventually("all say so", wait, async || {
         let list = generals.list(&ListParams::default()).await?;
-        let accepted = list.items.iter().filter(|one| {
-            one.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, ACCEPTED))
-        });
+        let accepted = list
+            .items
+            .iter()
+            .filter(|one| one.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, ACCEPTED)));
         Ok((accepted.count() == count).then_some(()))
     })
     .await?;
