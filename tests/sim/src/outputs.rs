@@ -65,7 +65,7 @@ impl Ledger {
             Reply::Deliveries(views) => {
                 views.iter().try_for_each(|view| self.has_token(view.delivery, view.token, "view"))
             }
-            Reply::Fleet(_) | Reply::Unjudged(_) => Ok(()),
+            Reply::Fleet(_) | Reply::Unjudged(_) | Reply::Objects(_) | Reply::Object { .. } => Ok(()),
             Reply::Budgets(views) => views.iter().try_for_each(|view| self.reached(view.since, "budget")),
             Reply::Routes { table: _, at } => self.reached(*at, "routes"),
             Reply::Totals(totals) => self.reached(totals.seq, "totals"),
