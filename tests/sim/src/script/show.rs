@@ -366,6 +366,11 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             let rows: String = views.iter().map(|view| format!("\n  {}", row(view, start))).collect();
             format!("{} deliveries{rows}", views.len())
         }
+        Reply::Objects(objects) => {
+            let rows: String = objects.iter().map(|object| format!("\n  {}", object.key)).collect();
+            format!("{} objects{rows}", objects.len())
+        }
+        Reply::Object { changed } => format!("object changed={changed}"),
         Reply::Fleet(fleet) => self::fleet(fleet, start),
         Reply::Demand(demands) => {
             let row = |demand: &Option<Demand>| match demand {
