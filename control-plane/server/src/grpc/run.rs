@@ -120,7 +120,7 @@ impl RunService for Runs {
             // The object's spec was changed since: the run is the one that was taken.
             Err(error) if error.code == tonic::Code::AlreadyExists as i32 => {
                 let seq = event::seq_of(&context, EVENT_SOURCE, &run.id).await?;
-                let delivery_id = DeliveryId { event: seq, index: 1 }.to_string();
+                let delivery_id = DeliveryId { event: seq, ordinal: 1 }.to_string();
                 return Ok(Response::new(SubmitRunResponse { seq: seq.0, delivery_id, duplicate: true }));
             }
             Err(error) => return Err(error.into()),
@@ -263,7 +263,7 @@ impl Scoped {
 
     /// One run as it stands, by its name, the uid of its object or the sequence of its event.
     pub(crate) async fn run(&self, key: &str, output: bool) -> Result<ShownRun, Status> {
-        let unknown = || Status::from(status::not_found("run", key.chars().take(128).collect()));
+        let unknown = || Status::from(status::not_found("run", key.chars().take(128).collect::<String>()));
         let missed = |status: Status| if status.code() == tonic::Code::NotFound { unknown() } else { status };
         let seq = match key.parse() {
             Ok(seq) => Seq(seq),
@@ -309,8 +309,11 @@ impl Scoped {
         let parsed = delivery_id(id).map_err(status::invalid)?;
         let unknown = || Status::from(status::not_found("run", parsed.to_string()));
         let found = self.delivery(parsed, false).await?;
-        let mut generals = found.attempts.iter().map(|attempt| &attempt.general).chain([&found.general]).flatten();
-        if generals.any(|general| general.cluster == cluster.as_str()) && is_run(&found) {
+        let is_here = {
+            let generals = found.attempts.iter().map(|attempt| &attempt.general).chain([&found.general]);
+            generals.flatten().any(|general| general.cluster == cluster.as_str())
+        };
+        if is_here && is_run(&found) {
             return Ok(found);
         }
         let event = event::event(self, parsed.event).await?;
