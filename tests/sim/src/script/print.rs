@@ -202,7 +202,6 @@ fn query(query: &Query) -> String {
         Query::Objects { .. } => "query objects".to_owned(),
         Query::Routes => "query routes".to_owned(),
         Query::Budgets => "query budgets".to_owned(),
-        Query::Objects { .. } => "query objects".to_owned(),
         Query::Totals => "query totals".to_owned(),
         Query::EffectsDue { .. } => "query due".to_owned(),
         Query::Effects { .. } => "query effects".to_owned(),

@@ -404,8 +404,6 @@ fn reply(reply: &Reply, start: Timestamp) -> String {
             format!("payloads{rows}")
         }
         Reply::Effects(views) => super::effects::show_views(views, start),
-        Reply::Objects(objects) => objects.iter().map(|object| object.key.to_string()).collect::<Vec<_>>().join("\n"),
-        Reply::Object { changed } => format!("object changed={changed}"),
         Reply::EffectsChanged { effects, at } => {
             let ids: String = effects.iter().map(|effect| format!(" {effect}")).collect();
             format!("changed{ids} at #{at}")
