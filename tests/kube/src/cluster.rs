@@ -38,12 +38,6 @@ pub enum Part {
     Kubelet,
 }
 
-impl std::fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
 impl Part {
     fn name(self) -> &'static str {
         match self {

@@ -73,7 +73,6 @@ pub fn summary(durable: &Durable) -> String {
                 seen = (seen.0 + 1, words::hash(&[&key, &at.0.to_le_bytes(), &event]) ^ u64::rotate_left(seen.1, 7));
                 Ok(())
             }
-            Item::Object(object) => writeln!(text, "object {} generation {}", object.key, object.generation),
             Item::Budget(budget) => {
                 writeln!(text, "budget {} {:?} level {:?}", budget.budget.name, budget.tally, budget.level)
             }
