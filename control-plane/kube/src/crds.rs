@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn the_files_are_what_the_types_say() {
         for (file, crd) in crds() {
-            let (path, text) = (folder().join(file), to_yaml(&crd));
+            let (path, text) = (folder().join(&file), to_yaml(&crd));
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::create_dir_all(folder()).unwrap();
                 std::fs::write(&path, &text).unwrap();
