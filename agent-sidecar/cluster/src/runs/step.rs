@@ -7,7 +7,7 @@ use mindos_kube::platform::{Phase, RunStatus};
 
 /// How a Job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobState {
+pub(super) enum JobState {
     /// There is none.
     Absent,
     Running,
@@ -19,7 +19,7 @@ pub enum JobState {
 impl JobState {
     /// Reads a Job.
     #[must_use]
-    pub fn of(job: Option<&Job>) -> JobState {
+    pub(super) fn of(job: Option<&Job>) -> JobState {
         let Some(job) = job else { return JobState::Absent };
         let status = job.status.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
@@ -40,35 +40,35 @@ impl JobState {
 
     /// Whether it has ended.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         !matches!(self, JobState::Running)
     }
 }
 
 /// The context and the attempts before it of the newest attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    pub context: u32,
-    pub retries: u32,
+pub(super) struct Attempt {
+    pub(super) context: u32,
+    pub(super) retries: u32,
 }
 
 impl Attempt {
     /// The newest attempt that a status knows, or the first.
     #[must_use]
-    pub fn newest(status: &RunStatus, first_context: u32) -> Attempt {
+    pub(super) fn newest(status: &RunStatus, first_context: u32) -> Attempt {
         Attempt { context: status.context_version.unwrap_or(first_context), retries: status.retry_count.unwrap_or(0) }
     }
 
     /// The one after it.
     #[must_use]
-    pub fn next(self) -> Attempt {
+    pub(super) fn next(self) -> Attempt {
         Attempt { context: self.context.saturating_add(1), retries: self.retries.saturating_add(1) }
     }
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// The run has ended well: its result is what its status and its Job say.
     Done(Attempt),
     /// It was cancelled before.
@@ -81,7 +81,7 @@ pub enum Step {
 
 /// Decides. `job` is the Job of the newest attempt, by its name.
 #[must_use]
-pub fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState) -> Step {
+pub(super) fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState) -> Step {
     let newest = Attempt::newest(status, first_context);
     match status.phase() {
         Phase::Succeeded => Step::Done(newest),
