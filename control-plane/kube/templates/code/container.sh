@@ -23,7 +23,7 @@ feature="feature/task-$TASK_ID-implementation"
 printf '%s\n' "$feature" >"$state/branch"
 
 # Of an earlier run of another repository, or unwanted.
-if [ -d "$target/.git" ] && [ "$(git -C "$target" remote get-url origin)" != "$REPOSITORY_URL" ]; then rm -rf "$target"; fi
+if [ -d "$target/.git" ] && [ "$(git -C "$target" config --get remote.origin.url)" != "$REPOSITORY_URL" ]; then rm -rf "$target"; fi
 if [ "$FRESH_WORKSPACE" = true ] && [ "$ATTEMPTS" = 0 ]; then rm -rf "$target"; fi
 if [ -d "$target/.git" ]; then
   say "reusing the clone"
