@@ -99,8 +99,9 @@ async fn who_shows_the_certificate_and_the_name_may_ask_and_nobody_else() {
     let mut fleet = mindos_proto::fleet::v1::fleet_service_client::FleetServiceClient::new(channel);
     let refused = fleet.list_generals(ListGeneralsRequest::default()).await.unwrap_err();
     assert!(matches!(refused.code(), Code::Unimplemented | Code::Unauthenticated), "{refused:?}");
-    let api = support::tls::channel(&server.api.replace("http://", "https://"), right("keda-operator.keda.svc"));
-    let refused = ExternalScalerClient::new(api.await.unwrap()).is_active(review()).await.unwrap_err();
+    let api = server.api.replace("http://", "https://");
+    let channel = support::tls::channel(&api, right("keda-operator.keda.svc")).await.unwrap();
+    let refused = ExternalScalerClient::new(channel).is_active(review()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
     server.stop().await;
 }

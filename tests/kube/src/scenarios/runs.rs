@@ -89,7 +89,7 @@ impl Stage {
             self.namespace,
             "--finalizer-timeout",
             "5",
-            "--lease-seconds",
+            "--lease-duration",
             "5",
             "--kubeconfig",
             &self.kubeconfig,
