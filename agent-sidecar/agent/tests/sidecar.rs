@@ -137,14 +137,48 @@ fn lines(text: &'static str) -> Response<Full<Bytes>> {
     Response::builder().header("content-type", "application/x-ndjson").body(Full::from(text)).unwrap()
 }
 
+/// A general that writes `lines` one after the other, each a moment after the one before.
+async fn slow_lines(lines: &'static [&'static str]) -> (tokio::sync::mpsc::Receiver<String>, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, asks) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let mut request = String::new();
+                while !request.ends_with('}') && !request.starts_with("GET") {
+                    let mut some = [0; 4096];
+                    let read = socket.read(&mut some).await.unwrap();
+                    request.push_str(std::str::from_utf8(&some[..read]).unwrap());
+                }
+                if request.starts_with("GET") {
+                    let _ =
+                        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                    return;
+                }
+                asked.send(request).await.unwrap();
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\n\r\n";
+                socket.write_all(head.as_bytes()).await.unwrap();
+                for line in lines {
+                    socket.write_all(line.as_bytes()).await.unwrap();
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            });
+        }
+    });
+    (asks, url)
+}
+
 #[tokio::test]
 async fn an_answer_in_lines_says_how_far_it_is_and_leaves_its_checkpoint() {
-    let (general, url) = fake().await;
-    general.ready.store(true, Ordering::SeqCst);
-    *general.answer.lock().unwrap() = Some(lines(
-        "{\"progress\":{\"note\":\"asking\",\"usage\":[{\"model\":\"m\",\"input_tokens\":7}],\"checkpoint\":\"aGk=\"}}\n\n\
-         {\"status\":200,\"body\":{\"status\":\"processed\",\"usage\":{\"model\":\"m\",\"input_tokens\":9}}}\n",
-    ));
+    let (mut asks, url) = slow_lines(&[
+        "{\"progress\":{\"note\":\"asking\",\"usage\":[{\"model\":\"m\",\"input_tokens\":7}],\"checkpoint\":\"aGk=\"}}\n\n",
+        "{\"status\":200,\"body\":{\"status\":\"processed\",\"usage\":{\"model\":\"m\",\"input_tokens\":9}}}\n",
+    ])
+    .await;
     let mut plane = Plane::start().await;
     let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
     session.granted().await;
@@ -154,37 +188,44 @@ async fn an_answer_in_lines_says_how_far_it_is_and_leaves_its_checkpoint() {
         assign.checkpoint = b"before".to_vec().into();
     }
     session.send(again);
-    let mut left = Vec::new();
-    let result = loop {
-        match session.next().await {
-            Some(Up::Extend(extend)) => left.push(extend),
-            Some(Up::Result(result)) => break result,
-            Some(_) => {}
-            None => panic!("the stream ended"),
-        }
-    };
+    let (left, result) = left(&mut session).await;
 
-    assert!(left.iter().any(|extend| extend.checkpoint == b"hi"[..]), "{left:?}");
+    assert_eq!(left, [b"hi"]);
     assert!(matches!(result.outcome, Some(Outcome::Succeeded(_))), "{result:?}");
     assert_eq!(serde_json::from_slice::<Value>(&result.output).unwrap()["status"], "processed");
     assert_eq!(result.usage[0].input_tokens, 9);
-    let (parts, body) = general.asked.lock().unwrap().remove(0);
-    assert!(parts.headers["accept"].to_str().unwrap().contains("application/x-ndjson"));
-    assert_eq!(body["checkpoint"], "YmVmb3Jl");
+    let asked = asks.recv().await.unwrap();
+    assert!(asked.contains("application/x-ndjson") && asked.contains("\"checkpoint\":\"YmVmb3Jl\""), "{asked}");
+}
+
+/// The checkpoints that come before the next result, and that.
+async fn left(session: &mut Session) -> (Vec<Bytes>, mindos_proto::agent::v1::Result) {
+    let mut left = Vec::new();
+    loop {
+        match session.next().await {
+            Some(Up::Extend(extend)) if !extend.checkpoint.is_empty() => left.push(extend.checkpoint),
+            Some(Up::Result(result)) => return (left, result),
+            Some(_) => {}
+            None => panic!("the stream ended"),
+        }
+    }
 }
 
 #[tokio::test]
 async fn lines_that_break_off_are_no_answer_but_what_was_used_counts() {
     let (general, url) = fake().await;
     general.ready.store(true, Ordering::SeqCst);
-    *general.answer.lock().unwrap() =
-        Some(lines("{\"progress\":{\"usage\":[{\"model\":\"m\",\"input_tokens\":7}]}}\n{\"status\":200,"));
+    *general.answer.lock().unwrap() = Some(lines(
+        "{\"progress\":{\"usage\":[{\"model\":\"m\",\"input_tokens\":7}],\"checkpoint\":\"aGk=\"}}\n{\"status\":200,",
+    ));
     let mut plane = Plane::start().await;
     let mut session = sidecar(&mut plane, &format!("name=sec,type=security-general,url={url}")).await;
     session.granted().await;
 
     session.send(assign("d42.1", 3, "sec", event()));
-    let result = session.result().await;
+    let (left, result) = left(&mut session).await;
+
+    assert_eq!(left, [b"hi"], "the next attempt has it");
 
     let Some(Outcome::Failure(failed)) = &result.outcome else { panic!("{result:?}") };
     assert_eq!(failed.kind(), FailureKind::Transient);

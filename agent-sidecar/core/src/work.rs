@@ -168,11 +168,19 @@ impl<W, O: Clone + Default> Agent<W, O> {
             self.regrant();
             return;
         }
+        let is_open = self.is_open();
         let Some(lease) = self.leases.get_mut(&delivery).filter(|lease| lease.token == token && lease.is_running())
         else {
             return;
         };
         let (general, took) = (lease.general, now.since(lease.started));
+        let left = lease.progress.take().filter(|progress| !lease.progress_sent && !progress.checkpoint.is_empty());
+        if finish.outcome != Outcome::Succeeded && left.is_some() && is_open {
+            // What was paid for is for the next attempt, also where the general said it with its last breath.
+            self.counts.extends += 1;
+            self.send(Up::Extend(Extend { delivery, token, progress: left }));
+        }
+        let Some(lease) = self.leases.get_mut(&delivery) else { return };
         let answer = match lease.phase {
             Phase::Stopping { answer, .. } => Some(answer),
             Phase::Taken | Phase::Working | Phase::Reported { .. } | Phase::Declined { .. } => None,

@@ -77,7 +77,7 @@ enum TaskCommand {
     /// Have a run's task done again, with something to be done differently, in the session that there is.
     Context(ContextArgs),
     /// Look at the templates that become the files of a run.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = task_templates::EXAMPLES)]
     Templates(TemplatesCommand),
 }
 

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Output, Table};
 
-const EXAMPLES: &str = "\
+pub(crate) const EXAMPLES: &str = "\
 Examples:
   mindos task templates list
   mindos task templates check --templates ./templates --config config.yaml

@@ -62,7 +62,11 @@ impl Plane {
     }
 
     async fn token(&self, uses: u32) -> String {
-        let holder = access::JoinHolder { holder: Some(access::join_holder::Holder::ClusterAgent(true)) };
+        self.token_for(access::join_holder::Holder::ClusterAgent(true), uses).await
+    }
+
+    async fn token_for(&self, holder: access::join_holder::Holder, uses: u32) -> String {
+        let holder = access::JoinHolder { holder: Some(holder) };
         let cluster = "c1".to_owned();
         let request = access::CreateJoinTokenRequest { cluster, holder: Some(holder), uses, ..Default::default() };
         self.access().create_join_token(request).await.unwrap().into_inner().text
@@ -379,13 +383,23 @@ async fn the_authority_is_rotated_while_agents_work() {
 }
 
 #[tokio::test]
-async fn a_certificate_speaks_for_its_own_cluster_and_instance_alone() {
+async fn a_certificate_speaks_for_its_own_instance_and_a_cluster_agents_for_each_of_its_cluster() {
     let plane = Plane::start().await;
     let (token, key) = (plane.token(1).await, KeyPair::generate().unwrap());
     let issued = plane.join(&token, &key, |request| request.instance = "i2".to_owned()).await.unwrap();
     let agent = Holder { key, issued };
     // `Hello` says i1.
-    let refused = plane.connect(&agent, &ders(&agent.issued.trust_bundle)).await.err().unwrap();
+    plane.connect(&agent, &ders(&agent.issued.trust_bundle)).await.unwrap();
+
+    let holder = access::join_holder::Holder::General("g".to_owned());
+    let (token, key) = (plane.token_for(holder, 1).await, KeyPair::generate().unwrap());
+    let of_general = |request: &mut identity::JoinRequest| {
+        (request.general, request.instance) = ("g".to_owned(), "i2".to_owned());
+        request.namespace = "default".to_owned();
+    };
+    let issued = plane.join(&token, &key, of_general).await.unwrap();
+    let general = Holder { key, issued };
+    let refused = plane.connect(&general, &ders(&general.issued.trust_bundle)).await.err().unwrap();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("hello.instance_id: is `i1`: the certificate is for `i2`"), "{refused}");
     plane.server.stop().await;

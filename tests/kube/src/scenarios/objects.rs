@@ -276,7 +276,7 @@ async fn life(bed: &mut Bed) -> Result<Value> {
     // A server-side apply would be refused for the field that nobody declared.
     let spec = json!({"type": "security-general", "nonsense": 1, "scale": {"max": 3}});
     let made = object("General", namespace, "security", &spec).to_string();
-    cluster.kubectl(&["create", "--validate=false", "-f", "-"], &made).await?;
+    cluster.kubectl(&["create", "--field-manager=kubectl", "--validate=false", "-f", "-"], &made).await?;
     let found = get(cluster, "general", namespace, "security").await?;
     let spec = json!({"type": "security-general", "slots": 1, "drained": false, "paused": false,
         "scale": {"min": 0, "max": 3, "idle": "5m"}});
@@ -471,7 +471,7 @@ async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
             .filter_map(|one| one.metadata.name)
             .collect();
         ensure!(there == wanted, "the cluster has {} of {}", there.len(), wanted.len());
-        let found = names(&site.mindos(&["generals", "list", "--limit", "1000"])?["generals"]);
+        let found = names(&site.mindos(&["generals", "list"])?["generals"]);
         ensure!(found == wanted, "the control plane has {} of {}", found.len(), wanted.len());
         let accepted =
             generals.list(&ListParams::default()).await?.items.into_iter().filter(|one| {
