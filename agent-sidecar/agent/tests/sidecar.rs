@@ -190,7 +190,7 @@ async fn an_answer_in_lines_says_how_far_it_is_and_leaves_its_checkpoint() {
     session.send(again);
     let (left, result) = left(&mut session).await;
 
-    assert_eq!(left, [b"hi"]);
+    assert_eq!(left, [&b"hi"[..]]);
     assert!(matches!(result.outcome, Some(Outcome::Succeeded(_))), "{result:?}");
     assert_eq!(serde_json::from_slice::<Value>(&result.output).unwrap()["status"], "processed");
     assert_eq!(result.usage[0].input_tokens, 9);
@@ -225,7 +225,7 @@ async fn lines_that_break_off_are_no_answer_but_what_was_used_counts() {
     session.send(assign("d42.1", 3, "sec", event()));
     let (left, result) = left(&mut session).await;
 
-    assert_eq!(left, [b"hi"], "the next attempt has it");
+    assert_eq!(left, [&b"hi"[..]], "the next attempt has it");
 
     let Some(Outcome::Failure(failed)) = &result.outcome else { panic!("{result:?}") };
     assert_eq!(failed.kind(), FailureKind::Transient);
