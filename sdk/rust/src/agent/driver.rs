@@ -75,7 +75,7 @@ pub struct Connection {
 #[derive(Debug)]
 enum Way {
     /// Each on a connection of its own.
-    Own(Dialer),
+    Own(Box<Dialer>),
     /// On one that others use as well.
     Shared(Trunk),
 }
@@ -122,7 +122,7 @@ impl Connection {
         Ok(Connection {
             agent,
             identity,
-            way: Way::Own(dialer),
+            way: Way::Own(Box::new(dialer)),
             handle: Handle::default(),
             clock: Clock::start(),
             signals: Signals::default(),
