@@ -201,7 +201,7 @@ fn a_pull_request_is_refined_as_asked() {
     let task = json!({
         "mode": "refine", "pr_number": "9", "pr_branch": "feature", "comment_id": "99", "refine_request": "call it newer"
     });
-    for field in ["pr_number", "pr_branch", "comment_id"] {
+    for field in ["pr_number", "comment_id"] {
         let mut less = task.clone();
         less.as_object_mut().unwrap().remove(field);
         ended(&stand.run(less, true, &[]), &format!("`{field}` is missing"));

@@ -67,14 +67,19 @@ enum TaskCommand {
     #[command(after_help = DOCS_EXAMPLES)]
     Docs(DocsArgs),
     /// List runs, the newest first.
+    #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
     /// Show one run.
+    #[command(after_help = ONE_EXAMPLES)]
     Get(OneArgs),
     /// Print the last part of a run's log.
+    #[command(after_help = ONE_EXAMPLES)]
     Logs(OneArgs),
     /// Cancel a run: its Job is deleted.
+    #[command(after_help = ONE_EXAMPLES)]
     Cancel(OneArgs),
     /// Have a run's task done again, with something to be done differently, in the session that there is.
+    #[command(after_help = ONE_EXAMPLES)]
     Context(ContextArgs),
     /// Look at the templates that become the files of a run.
     #[command(subcommand, after_help = task_templates::EXAMPLES)]
@@ -175,6 +180,18 @@ struct OneArgs {
     /// The run: its name, the uid of its object, or the sequence of its event.
     run: String,
 }
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  mindos task list
+  mindos task list --limit 200 --output json";
+
+const ONE_EXAMPLES: &str = "\
+Examples:
+  mindos task get code-5-1795176000
+  mindos task logs code-5-1795176000
+  mindos task cancel code-5-1795176000
+  mindos task context code-5-1795176000 'use the logger that is there'";
 
 #[derive(Debug, Args)]
 struct ContextArgs {

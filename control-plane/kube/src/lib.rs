@@ -2,6 +2,9 @@
 //!
 //! Pure functions from typed objects to typed objects; who calls the API server is elsewhere.
 
+// Each column of a definition is an attribute of one name.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod conditions;
 mod crds;
 pub mod duration;

@@ -271,7 +271,7 @@ impl SidecarConfig {
         }
         let bad = |flag, value: &str, expected| ConfigError::Value { flag, value: value.to_owned(), expected };
         for label in &cluster_labels {
-            if !label.split_once('=').is_some_and(|(key, _)| !key.is_empty()) {
+            if label.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
                 return Err(bad("cluster-label", label, "KEY=VALUE"));
             }
         }

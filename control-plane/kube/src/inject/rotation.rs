@@ -168,13 +168,12 @@ mod tests {
                 Ok(pair(made, now))
             });
             if let Some(next) = next.unwrap() {
-                if held.is_some() && next.current.chain != served {
+                if let Some(held) = &held
+                    && next.current.chain != served
+                {
                     switches += 1;
                     assert!(published.contains(next.current.root.trim_end()), "{now}: {published}");
-                    assert!(
-                        next.bundle().contains(&held.unwrap().current.root),
-                        "{now}: the former root is published on"
-                    );
+                    assert!(next.bundle().contains(&held.current.root), "{now}: the former root is published on");
                 }
                 served.clone_from(&next.current.chain);
                 held = Some(next);

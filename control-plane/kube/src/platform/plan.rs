@@ -44,6 +44,8 @@ impl Kind {
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq)]
+// Runs are held one by one.
+#[allow(clippy::large_enum_variant)]
 pub enum RunSpec {
     Code(CodeRunSpec),
     Docs(DocsRunSpec),

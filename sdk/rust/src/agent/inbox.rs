@@ -38,7 +38,10 @@ impl Handle {
     /// Work has ended. Exactly one call for each start that was not answered at once.
     pub fn finished(&self, delivery: DeliveryId, token: Token, finish: Finish) {
         let mut inbox = self.lock();
-        inbox.progress.remove(&(delivery, token));
+        // A checkpoint is for the next attempt, also where the work ends behind it.
+        if inbox.progress.get(&(delivery, token)).is_some_and(|progress| progress.checkpoint.is_empty()) {
+            inbox.progress.remove(&(delivery, token));
+        }
         inbox.finished.push((delivery, token, finish));
         drop(inbox);
         self.shared.arrived.notify_one();
@@ -46,7 +49,17 @@ impl Handle {
 
     /// How far work is. Travels with the next extension of its lease; a checkpoint at once.
     pub fn progress(&self, delivery: DeliveryId, token: Token, progress: Progress) {
-        self.lock().progress.insert((delivery, token), progress);
+        let mut inbox = self.lock();
+        let before = inbox.progress.insert((delivery, token), progress);
+        if let Some(before) = before
+            && let Some(progress) = inbox.progress.get_mut(&(delivery, token))
+        {
+            if progress.checkpoint.is_empty() {
+                progress.checkpoint = before.checkpoint;
+            }
+            progress.wanted = progress.wanted.or(before.wanted);
+        }
+        drop(inbox);
         self.shared.arrived.notify_one();
     }
 
