@@ -28,11 +28,14 @@ impl Case {
     }
 }
 
+/// What is accepted, and what is refused.
+pub type Cases = (Vec<Case>, Vec<Case>);
+
 /// The samples of each kind, those that are accepted and those that are refused.
 ///
 /// # Errors
 /// When the file is not as it should be.
-pub fn cases() -> Result<BTreeMap<String, (Vec<Case>, Vec<Case>)>> {
+pub fn cases() -> Result<BTreeMap<String, Cases>> {
     let all: Value = serde_norway::from_str(include_str!("../samples.yaml")).context("samples.yaml is YAML")?;
     let kinds = all.as_object().context("samples.yaml names kinds")?;
     let mut found = BTreeMap::new();

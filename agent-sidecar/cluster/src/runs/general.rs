@@ -249,7 +249,7 @@ impl Lease {
             return Ok(Lease::cancelled("its object was deleted"));
         }
         let object = match self.mark(object).await? {
-            Marked::Ours(object) => object,
+            Marked::Ours(object) => *object,
             Marked::Again => return Ok(Look::Wait(Duration::ZERO)),
             Marked::Not(failure) => return Ok(Look::Ended(Err(failure))),
         };
@@ -326,7 +326,7 @@ impl Lease {
         let own = finalizer(self.runner.kind);
         let is_kept = object.finalizers().iter().any(|name| name == own) || status_of(&object).is_final();
         if known == Some(self.token) && delivery.is_some() && is_kept {
-            return Ok(Marked::Ours(object));
+            return Ok(Marked::Ours(Box::new(object)));
         }
         let mut finalizers = object.finalizers().to_vec();
         if !is_kept {
@@ -334,7 +334,7 @@ impl Lease {
         }
         let metadata = json!({ "annotations": self.marks(), "finalizers": finalizers });
         match self.runner.place.write_metadata(self.runner.kind, &object, metadata).await {
-            Ok(object) => Ok(Marked::Ours(object)),
+            Ok(object) => Ok(Marked::Ours(Box::new(object))),
             Err(error) if matches!(code(&error), 404 | 409) => Ok(Marked::Again),
             Err(error) => Err(error),
         }
@@ -503,7 +503,7 @@ impl Lease {
 }
 
 enum Marked {
-    Ours(DynamicObject),
+    Ours(Box<DynamicObject>),
     /// It has changed in the meantime.
     Again,
     Not(Failure),
