@@ -274,12 +274,17 @@ async fn life(bed: &mut Bed) -> Result<Value> {
 
     // Defaults, pruning, and what the schema does not take.
     // A server-side apply would be refused for the field that nobody declared.
-    let spec = json!({"type": "security-general", "nonsense": 1, "scale": {"max": 3}});
-    let made = object("General", namespace, "security", &spec).to_string();
-    cluster.kubectl(&["create", "--field-manager=kubectl", "--validate=false", "-f", "-"], &made).await?;
-    let found = get(cluster, "general", namespace, "security").await?;
+    let said = json!({"type": "security-general", "nonsense": 1, "scale": {"max": 3}});
+    let made = object("General", namespace, "pruned", &said).to_string();
+    cluster.kubectl(&["create", "--validate=false", "-f", "-"], &made).await?;
+    let found = get(cluster, "general", namespace, "pruned").await?;
     let spec = json!({"type": "security-general", "slots": 1, "drained": false, "paused": false,
         "scale": {"min": 0, "max": 3, "idle": "5m"}});
+    ensure!(found["spec"] == spec, "the spec is {}", found["spec"]);
+    cluster.kubectl(&["delete", "general", "pruned", "-n", namespace, "--timeout=20s"], "").await?;
+    let said = json!({"type": "security-general", "scale": {"max": 3}});
+    apply(cluster, &object("General", namespace, "security", &said)).await?;
+    let found = get(cluster, "general", namespace, "security").await?;
     ensure!(found["spec"] == spec, "the spec is {}", found["spec"]);
     for bad in [json!({"slots": 0}), json!({"name": "BAD"}), json!({"scale": {"idle": "soon"}})] {
         ensure!(apply(cluster, &object("General", namespace, "bad", &bad)).await.is_err(), "{bad} was taken");
