@@ -139,9 +139,8 @@ fn event() -> mindos_proto::cloudevents::v1::CloudEvent {
 
 async fn draining(session: &mut Session) {
     loop {
-        match session.next().await.expect("the stream ended") {
-            Up::Draining(_) => return,
-            _ => {}
+        if let Up::Draining(_) = session.next().await.expect("the stream ended") {
+            return;
         }
     }
 }
