@@ -188,7 +188,7 @@ mod tests {
             deadline: 600s, ttl: 3600s, retry_first: 2s, no_general: fall_back, fall_back_type: u,
             guards: {forks: park, hops_max: 3}, residency: [eu], version_min: '1.4', priority: normal,
             affinity: {prefer: [{weight: 40, regions: [eu]}]}, degrade: [{to: cheap}]},
-            {name: rest, targets: {types: [t]}}]}";
+            {name: rest, targets: {types: [t]}, strategy: load_balanced}]}";
         let table = crate::routing::file::parse(file).unwrap();
         let (table, _) = crate::grpc::read_routes(table).unwrap();
         assert_eq!(route, table.routes[0]);
