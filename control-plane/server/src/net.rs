@@ -9,6 +9,7 @@
 //! Invariant: a connection that was accepted is counted until it is gone, and ends within the grace period once the server
 //! drains. Nothing is accepted slower because somebody shakes hands slowly.
 
+pub mod background;
 pub mod doorkeeper;
 pub mod frames;
 pub mod handshakes;
@@ -27,7 +28,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
+use axum::response::IntoResponse;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -38,14 +40,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
+use self::background::Background;
 use self::doorkeeper::{Doorkeeper, Ended, Visit};
 use self::handshakes::Handshakes;
 use self::inbound::{Form, Inbound};
 use self::outbound::Outbound;
-use self::porch::{Moves, Porch, Tasks};
+use self::porch::{Moves, Tasks};
 use self::stranger::Standing;
 pub(crate) use self::stranger::Undecided;
 use self::watched::{Seen, Watched};
@@ -61,6 +65,8 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_MAX: u32 = 256 << 10;
 /// What a stream may have written and not sent.
 const SEND_BUFFER: usize = 512 << 10;
+/// Bodies above this are answered where it costs nobody else time.
+const LARGE: u64 = 256 << 10;
 /// All headers of a request together.
 const HEADERS_MAX: u32 = 32 << 10;
 /// Streams of a connection at a time.
@@ -135,6 +141,11 @@ impl Connection {
         self.standing.set_back();
     }
 
+    /// Nobody on it takes more than they may: it is inside again when its moment on the porch is over.
+    pub fn come_forward(&self) {
+        self.standing.let_in();
+    }
+
     /// Somebody on it is not who they say they are. Who is so again and again is heard no more.
     pub fn refuse(&self) {
         if self.standing.refuse() {
@@ -165,7 +176,9 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub keeper: Arc<Doorkeeper>,
-    pub porch: Arc<Porch>,
+    pub porch: Arc<Background>,
+    /// Where requests with large bodies are answered: what it takes to read them is not taken from others.
+    pub large: Arc<Background>,
     pub handshakes: Arc<Handshakes>,
     /// In force, now and after every change.
     pub limits: Arc<ArcSwap<Limits>>,
@@ -219,6 +232,7 @@ impl Port {
                 limits,
                 answers: answers.clone(),
                 keeper: Arc::clone(&doors.keeper),
+                large: doors.large.handle().clone(),
                 tasks: tasks.clone(),
             };
             let connection = Connection { standing, ..Connection::from(peer) };
@@ -280,6 +294,28 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// Whether the body of a request is one whole and takes long to read, or may.
+fn is_large(is_grpc: bool, request: &Request<Body>) -> bool {
+    let size = request.body().size_hint();
+    !is_grpc && size.upper().is_none_or(|most| most > LARGE)
+}
+
+/// Runs what answers a request on another thread; it ends with the request.
+async fn answered_there(
+    there: &Handle,
+    answers: impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send + 'static,
+) -> Response<Body> {
+    let mut one = JoinSet::new();
+    one.spawn_on(answers, there);
+    match one.join_next().await {
+        Some(Ok(Ok(answer))) => answer,
+        broken => {
+            error!(?broken, "a request broke off");
+            http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
 fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(tasks);
     builder
@@ -327,6 +363,7 @@ struct Serving {
     limits: Arc<Limits>,
     answers: Answers,
     keeper: Arc<Doorkeeper>,
+    large: Handle,
     tasks: Tasks,
 }
 
@@ -362,7 +399,7 @@ impl Serving {
         mut drain: watch::Receiver<bool>,
         until: Option<tokio::time::Instant>,
     ) {
-        let Serving { visit, limits, answers, keeper, tasks } = self;
+        let Serving { visit, limits, answers, keeper, large, tasks } = self;
         let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
         let agent = connection.identity.as_ref().map(|agent| agent.key);
         if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
@@ -389,8 +426,12 @@ impl Serving {
             let (of_request, counts) = (Arc::clone(&visitor), Arc::clone(&counts));
             let request =
                 request.map(|body| Body::new(Inbound::new(body, form, of_request, counts, body_timeout, memory_max)));
+            let large = is_large(is_grpc, &request).then(|| large.clone());
             async move {
-                let answer: Result<Response<Body>, std::convert::Infallible> = router.oneshot(request).await;
+                let answer: Result<Response<Body>, std::convert::Infallible> = match large {
+                    None => router.oneshot(request).await,
+                    Some(large) => Ok(answered_there(&large, router.oneshot(request)).await),
+                };
                 answer.map(|answer| answer.map(|body| Outbound::new(body, entered.pass_on())))
             }
         });
@@ -544,9 +585,9 @@ mod tests {
         let answers = Answers { grpc: router.clone(), http: Some(router) };
         let (keeper, limits) = (Arc::new(Doorkeeper::new(16)), Arc::new(Limits::default()));
         let visit = keeper.admit(connection.peer.ip(), &limits, Instant::now()).unwrap();
-        let (porch, inside) = (Handle::current(), Handle::current());
-        let tasks = Tasks { standing: Arc::clone(&connection.standing), porch, inside };
-        let serving = Serving { visit, limits, answers, keeper, tasks };
+        let here = Handle::current();
+        let tasks = Tasks { standing: Arc::clone(&connection.standing), porch: here.clone(), inside: here.clone() };
+        let serving = Serving { visit, limits, answers, keeper, large: here, tasks };
         let (drain, draining) = watch::channel(false);
         let served = connection.clone();
         tokio::spawn(serving.serve(ours, served, draining, until));

@@ -33,7 +33,8 @@ use crate::limits::{Asker, FindAsker, OuterLayer, Rates, Remembers, WithinLayer}
 use crate::logging::Chain;
 use crate::net::doorkeeper::Doorkeeper;
 use crate::net::handshakes::Handshakes;
-use crate::net::porch::Porch;
+use crate::net::background::Background;
+use crate::net::porch;
 use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
@@ -300,7 +301,8 @@ impl Server {
         let doors = Doors {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
             handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
-            porch: Arc::new(Porch::start().map_err(RunError::Thread)?),
+            porch: Arc::new(porch::start().map_err(RunError::Thread)?),
+            large: Arc::new(Background::start("large-bodies", || {}).map_err(RunError::Thread)?),
             limits: upkeep.limits(),
         };
         let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));

@@ -95,7 +95,7 @@ impl AgentService for Agents {
         let down = Down::new(Arc::clone(&stream), Arc::clone(&self.context));
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {
-            let ending = read(&stream, &caller, &context, request.into_inner()).await;
+            let ending = read(&stream, &caller, &context, request.into_inner(), connection.as_ref()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
             stream.outbox.end(ending);
@@ -111,7 +111,13 @@ impl AgentService for Agents {
 }
 
 /// Reads a stream to its end and says why it ended.
-async fn read(stream: &Stream, caller: &Principal, context: &Context, mut frames: Streaming<ConnectRequest>) -> Ending {
+async fn read(
+    stream: &Stream,
+    caller: &Principal,
+    context: &Context,
+    mut frames: Streaming<ConnectRequest>,
+    connection: Option<&Connection>,
+) -> Ending {
     let (prices, limits) = (&context.prices, context.rates.limits());
     let mut inputs = Vec::new();
     let first = tokio::select! {
@@ -160,7 +166,15 @@ async fn read(stream: &Stream, caller: &Principal, context: &Context, mut frames
         };
         let assigned = stream.assigned.load(Ordering::Relaxed);
         let wait = pace.take(frame.messages.len(), frame.encoded_len(), assigned, Instant::now());
-        if !wait.is_zero() {
+        if wait.is_zero() {
+            if let Some(connection) = connection {
+                connection.come_forward();
+            }
+        } else {
+            // What it costs to take in what waits is not taken from others.
+            if let Some(connection) = connection {
+                connection.set_back();
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait.min(PACE_MAX)) => {}
                 ending = stream.outbox.ended() => return ending,

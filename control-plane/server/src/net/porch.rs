@@ -21,15 +21,12 @@ use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 use tokio_rustls::server::TlsStream;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::background::Background;
 use super::stranger::Standing;
-
-/// How far the thread stands back behind those that serve.
-const NICENESS: i32 = 10;
 
 thread_local! {
     static IS_HERE: Cell<bool> = const { Cell::new(false) };
@@ -40,38 +37,12 @@ pub(super) fn is_here() -> bool {
     IS_HERE.get()
 }
 
-/// The thread.
-#[derive(Debug)]
-pub struct Porch {
-    runtime: Handle,
-    /// Ends the thread when it is dropped.
-    _end: oneshot::Sender<()>,
-}
-
-impl Porch {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system has none to give.
-    pub fn start() -> io::Result<Porch> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel();
-        std::thread::Builder::new().name("porch".to_owned()).spawn(move || {
-            IS_HERE.set(true);
-            if let Err(error) = rustix::process::nice(NICENESS) {
-                warn!(%error, "the thread of strangers was not set back");
-            }
-            let _ = runtime.block_on(ended);
-        })?;
-        Ok(Porch { runtime: handle, _end: end })
-    }
-
-    /// Where its tasks run.
-    #[must_use]
-    pub fn handle(&self) -> &Handle {
-        &self.runtime
-    }
+/// Starts the thread.
+///
+/// # Errors
+/// When the system has none to give.
+pub fn start() -> io::Result<Background> {
+    Background::start("porch", || IS_HERE.set(true))
 }
 
 /// Starts the tasks of one connection where they belong.
@@ -160,7 +131,7 @@ mod tests {
     use super::*;
 
     /// Runs `task` on a porch, as the first of a connection.
-    fn begin(porch: &Porch, standing: &Arc<Standing>, task: impl Future<Output = ()> + Send + 'static) {
+    fn begin(porch: &Background, standing: &Arc<Standing>, task: impl Future<Output = ()> + Send + 'static) {
         let (standing, porch) = (Arc::clone(standing), porch.handle().clone());
         let tasks = Tasks { standing, porch: porch.clone(), inside: Handle::current() };
         porch.spawn(async move { tasks.execute(task) });
@@ -168,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_goes_inside_when_somebody_is_let_in_and_comes_back_when_they_are_set_back() {
-        let (porch, standing) = (Porch::start().unwrap(), Arc::new(Standing::default()));
+        let (porch, standing) = (start().unwrap(), Arc::new(Standing::default()));
         let (say, mut said) = mpsc::unbounded_channel();
         let of_task = Arc::clone(&standing);
         begin(&porch, &standing, async move {
@@ -194,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_known_from_the_start_is_inside_from_the_start() {
-        let (porch, standing) = (Porch::start().unwrap(), Arc::new(Standing::default()));
+        let (porch, standing) = (start().unwrap(), Arc::new(Standing::default()));
         standing.let_in();
         let (say, mut said) = mpsc::unbounded_channel();
         begin(&porch, &standing, async move { say.send(is_here()).unwrap() });
@@ -203,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_came_here_hears_what_comes_without_the_porch() {
-        let porch = Porch::start().unwrap();
+        let porch = start().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();

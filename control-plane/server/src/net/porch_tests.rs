@@ -5,8 +5,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::get;
-use http_body_util::{BodyExt, Empty};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -15,12 +15,16 @@ use tokio_stream::StreamExt as _;
 
 use super::doorkeeper::Doorkeeper;
 use super::handshakes::Handshakes;
-use super::porch::{self, Porch};
 use super::*;
 
 /// Says where it runs.
 fn place() -> &'static str {
     if porch::is_here() { "porch" } else { "inside" }
+}
+
+/// Takes a body and says in which thread.
+async fn takes(body: bytes::Bytes) -> String {
+    format!("{} bytes in {}", body.len(), std::thread::current().name().unwrap_or("none"))
 }
 
 /// Says where it is read, a part for each time it is asked to go on.
@@ -49,15 +53,17 @@ async fn serve(asks: bool) -> Served {
     let parts = Arc::new(std::sync::Mutex::new(Some(parts)));
     let router = Router::new()
         .route("/", get(async || place()))
+        .route("/takes", post(takes))
         .route("/places", get(move || std::future::ready(places(parts.lock().unwrap().take().unwrap()))))
         .layer(from_fn(lets_in));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let porch = Arc::new(Porch::start().unwrap());
+    let porch = Arc::new(porch::start().unwrap());
     let doors = Doors {
         keeper: Arc::new(Doorkeeper::new(16)),
         handshakes: Arc::new(Handshakes::start().unwrap()),
         porch: Arc::clone(&porch),
+        large: Arc::new(Background::start("large", || {}).unwrap()),
         limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
     };
     let (grpc, http) = (router.clone(), Some(router));
@@ -117,4 +123,21 @@ async fn where_nobody_is_asked_nobody_is_a_stranger() {
     let (mut one, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     assert_eq!(text(one.send_request(ask("/", false)).await.unwrap()).await, "inside");
+}
+
+#[tokio::test]
+async fn what_takes_long_to_read_is_read_in_a_thread_that_stands_back() {
+    let served = serve(true).await;
+    let here = std::thread::current().name().unwrap_or("none").to_owned();
+    for (length, expected) in [(1, &*here), (200 << 10, &here), (300 << 10, "large")] {
+        let stream = TcpStream::connect(served.at).await.unwrap();
+        let (mut one, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let known = ask("/", true).map(http_body_util::Either::Left);
+        assert_eq!(text(one.send_request(known).await.unwrap()).await, "inside");
+        let request = http::Request::post("/takes").header("host", "mindos");
+        let request = request.body(http_body_util::Either::Right(Full::new(bytes::Bytes::from(vec![0; length])))).unwrap();
+        let answer = text(one.send_request(request).await.unwrap()).await;
+        assert_eq!(answer, format!("{length} bytes in {expected}"));
+    }
 }

@@ -22,7 +22,7 @@ use super::tally::{Tally, add};
 pub struct Scale {
     /// Connections of the attacks that hold many.
     pub connections: usize,
-    /// Requests of those that count them.
+    /// Requests after which those are over that count them.
     pub requests: u64,
     /// Addresses that they come from.
     pub addresses: usize,
@@ -48,6 +48,8 @@ struct Under {
     victim: Arc<Victim>,
     scale: Scale,
     until: Instant,
+    /// Requests that are enough.
+    enough: Option<u64>,
     tally: Arc<Tally>,
 }
 
@@ -58,7 +60,9 @@ struct Under {
 pub(super) async fn run(name: &str, victim: Victim, scale: Scale) -> Result<Value> {
     let tally = Arc::new(Tally::default());
     let until = Instant::now() + scale.time;
-    let under = Under { victim: Arc::new(victim), scale, until, tally: Arc::clone(&tally) };
+    let counted = super::ATTACKS.iter().any(|attack| attack.counted && attack.name == name);
+    let enough = counted.then_some(scale.requests);
+    let under = Under { victim: Arc::new(victim), scale, until, enough, tally: Arc::clone(&tally) };
     let few = (scale.connections / 100).clamp(2, 32);
     let some = (scale.connections / 5).max(20);
     match name {
@@ -172,7 +176,7 @@ enum Knock {
 
 impl Under {
     fn is_over(&self) -> bool {
-        Instant::now() >= self.until
+        Instant::now() >= self.until || self.enough.is_some_and(|enough| self.tally.sent.load(Ordering::Relaxed) >= enough)
     }
 
     /// As many workers at once, each begun again when it ends, until the time is up.
@@ -309,7 +313,7 @@ impl Under {
         let mut buffer = vec![0; 64 << 10];
         let mut serial = u64::from(std::process::id()) << 32;
         let mut rest = Vec::new();
-        while !self.is_over() && self.tally.sent.load(Ordering::Relaxed) < self.scale.requests {
+        while !self.is_over() {
             let mut text = Vec::new();
             for _ in 0..50 {
                 serial += 1;
@@ -330,8 +334,6 @@ impl Under {
                 answered += self.codes(&mut rest);
             }
         }
-        // Enough was sent: the others go on until the end.
-        tokio::time::sleep_until(self.until.min(Instant::now() + Duration::from_secs(1))).await;
     }
 
     fn knock(&self, knock: Knock, number: usize, serial: u64) -> Vec<u8> {
@@ -375,7 +377,7 @@ impl Under {
         let (mut buffer, mut answers) = (vec![0; 64 << 10], Answers::default());
         let mut bytes = Frames::preface(&[]).0;
         let (mut next, mut serial) = (1, u64::from(std::process::id()) << 32);
-        while !self.is_over() && self.tally.sent.load(Ordering::Relaxed) < self.scale.requests {
+        while !self.is_over() {
             let mut frames = Frames::default();
             for _ in 0..100 {
                 serial += 1;
@@ -413,7 +415,6 @@ impl Under {
                 });
             }
         }
-        tokio::time::sleep_until(self.until.min(Instant::now() + Duration::from_secs(1))).await;
     }
 
     /// Sends each request on a connection of its own and reads its answer.

@@ -104,15 +104,18 @@ impl Steady {
         answered.map(drop).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
     }
 
-    /// Publishes for a time.
-    pub(super) async fn run(&self, time: Duration) -> Latencies {
+    /// Publishes until `end`.
+    pub(super) async fn run(&self, end: impl Future<Output = ()>) -> Latencies {
         let latencies = Arc::new(Mutex::new(Latencies::default()));
-        let until = Instant::now() + time;
+        tokio::pin!(end);
         let mut tasks = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(INTERVAL);
         let mut fresh_at = Instant::now();
-        while Instant::now() < until {
-            ticks.tick().await;
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                _ = ticks.tick() => {}
+            }
             let fresh = Instant::now() >= fresh_at;
             if fresh {
                 fresh_at = Instant::now() + FRESH_INTERVAL;

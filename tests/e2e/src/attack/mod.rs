@@ -30,10 +30,16 @@ pub struct Attack {
     pub what: &'static str,
     /// Against a server that asks nobody who they are; others ask everybody.
     pub open: bool,
+    /// Over when all its requests were sent; others last their time.
+    pub counted: bool,
 }
 
 const fn attack(name: &'static str, what: &'static str) -> Attack {
-    Attack { name, what, open: false }
+    Attack { name, what, open: false, counted: false }
+}
+
+const fn counted(name: &'static str, what: &'static str) -> Attack {
+    Attack { counted: true, ..attack(name, what) }
 }
 
 /// All attacks.
@@ -56,14 +62,14 @@ pub const ATTACKS: &[Attack] = &[
     attack("ping_flood", "sends PING as fast as it can and reads nothing more"),
     attack("settings_flood", "sends SETTINGS as fast as it can"),
     attack("small_frames", "sends empty DATA, PRIORITY and WINDOW_UPDATE as fast as it can"),
-    attack("bad_tokens", "asks with tokens that nobody gave out, over HTTP"),
-    attack("bad_tokens_grpc", "asks with tokens that nobody gave out, over gRPC"),
+    counted("bad_tokens", "asks with tokens that nobody gave out, over HTTP"),
+    counted("bad_tokens_grpc", "asks with tokens that nobody gave out, over gRPC"),
     attack("one_at_its_limit", "a principal publishes as fast as it can"),
     attack("oversize_bodies", "sends bodies that are too large, announced and not"),
     attack("nested_json", "sends JSON nested up to 1,500,000 deep to every path that reads JSON"),
     attack("compression_bombs", "sends 1 GiB of zeroes, compressed, by HTTP and gRPC"),
     attack("slow_expressions", "publishes events whose routes have patterns and expressions made to be slow"),
-    Attack { name: "agent_flood", what: "an agent sends heartbeats as fast as it can", open: true },
+    Attack { open: true, ..attack("agent_flood", "an agent sends heartbeats as fast as it can") },
 ];
 
 /// How attacks are run.
@@ -105,6 +111,8 @@ const ARGUMENTS: [&str; 7] = [
     "10000000",
     "--webhooks-unsigned",
 ];
+/// How long an attack may take that is over by its count.
+const COUNTED_TIMEOUT: Duration = Duration::from_secs(300);
 const ENFORCED: [&str; 4] = ["--access", "enforced", "--tls", "off"];
 /// How long the token of the first admin may take to be there.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -168,15 +176,22 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     apply(&world, admin.as_deref()).await?;
     let steady = Steady::new(&world.server(), tokens.client.as_deref())?;
     steady.publish(false).await.map_err(anyhow::Error::msg).context("before anything")?;
-    let mut before = steady.run(plan.before).await;
+    let mut before = steady.run(tokio::time::sleep(plan.before)).await;
     let memory_before = world.plane()?.memory()?;
     world.plane()?.forget_memory_peak()?;
 
     let child = start(attack, plan, &world, tokens.attacker, attacker)?;
     // What it takes to be under way.
     tokio::time::sleep(plan.scale.time / 10).await;
-    let mut during = steady.run(plan.scale.time * 8 / 10).await;
-    let attacked = child.wait_with_output().await.context("failed to wait for the attacker")?;
+    let attacked = tokio::spawn(child.wait_with_output());
+    let begun = std::time::Instant::now();
+    let under_way = async {
+        while !attacked.is_finished() && (attack.counted || begun.elapsed() < plan.scale.time * 8 / 10) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut during = steady.run(under_way).await;
+    let attacked = attacked.await?.context("failed to wait for the attacker")?;
     ensure!(attacked.status.success(), "the attacker failed: {}", String::from_utf8_lossy(&attacked.stderr));
     let attacker: Value = serde_json::from_slice(&attacked.stdout).context("the attacker reports JSON")?;
     let memory = world.plane()?.memory_peak()?;
@@ -191,6 +206,9 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     }
     if during.failed() > 0 {
         faults.push(format!("{} of the client's calls failed", during.failed()));
+    }
+    if attack.counted && attacker["sent"].as_u64().unwrap_or(0) < plan.scale.requests {
+        faults.push(format!("{} requests were sent: expected {}", attacker["sent"], plan.scale.requests));
     }
     if during.answered() == 0 {
         faults.push("the client got no answer at all".to_owned());
@@ -235,6 +253,7 @@ fn start(
     attacker: &std::path::Path,
 ) -> Result<tokio::process::Child> {
     let Scale { connections, requests, addresses, time } = plan.scale;
+    let time = if attack.counted { COUNTED_TIMEOUT } else { time };
     // It would have a machine of its own; here it gets what the server and its client leave of the processors.
     tokio::process::Command::new("chrt")
         .args(["--idle", "0"])
