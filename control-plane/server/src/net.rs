@@ -44,7 +44,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-use self::background::Background;
+use self::background::{Background, Yielding};
 use self::doorkeeper::{Doorkeeper, Ended, Visit};
 use self::handshakes::Handshakes;
 use self::inbound::{Form, Inbound};
@@ -214,6 +214,7 @@ impl Port {
                 accepted = accept(&listener, &connections, &doors.keeper) => accepted,
                 _ = drain.wait_for(|draining| *draining) => break,
             };
+            background::give_way();
             let Some((stream, peer, permit)) = accepted else { continue };
             let limits = doors.limits.load_full();
             // Whoever is not let in is closed without a word: that costs the least.
@@ -306,7 +307,7 @@ async fn answered_there(
     answers: impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send + 'static,
 ) -> Response<Body> {
     let mut one = JoinSet::new();
-    one.spawn_on(answers, there);
+    one.spawn_on(Yielding(Box::pin(answers)), there);
     match one.join_next().await {
         Some(Ok(Ok(answer))) => answer,
         broken => {

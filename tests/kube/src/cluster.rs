@@ -268,11 +268,12 @@ impl Cluster {
             "spec": {"containers": [{"name": "main", "image": "none"}]},
         }))?;
         let as_if = PostParams { dry_run: true, ..PostParams::default() };
-        let takes = eventually("a namespace that takes pods", START_MAX, async || match pods.create(&as_if, &pod).await {
-            // What else may be in its way, such as a webhook that is down, is for the scenario to say.
-            Err(kube::Error::Api(status)) if status.message.contains("service account") => Err(status.into()),
-            _ => Ok(Some(())),
-        });
+        let takes =
+            eventually("a namespace that takes pods", START_MAX, async || match pods.create(&as_if, &pod).await {
+                // What else may be in its way, such as a webhook that is down, is for the scenario to say.
+                Err(kube::Error::Api(status)) if status.message.contains("service account") => Err(status.into()),
+                _ => Ok(Some(())),
+            });
         takes.await.with_context(|| self.logs(Part::ControllerManager)).map(|_| ())
     }
 

@@ -1,6 +1,10 @@
 //! Threads of their own for what stands back behind those that serve: it gets what they leave of the processors.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -8,6 +12,30 @@ use tracing::warn;
 
 /// How far such a thread stands back.
 const NICENESS: i32 = 10;
+
+thread_local! {
+    static STANDS_BACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets those that serve go first, who have waited while this thread had a turn: the system would let it have several milliseconds
+/// more. Nothing on any other thread.
+pub(super) fn give_way() {
+    if STANDS_BACK.get() {
+        std::thread::yield_now();
+    }
+}
+
+/// Gives way before each of its turns.
+pub(super) struct Yielding<F>(pub(super) Pin<Box<F>>);
+
+impl<F: Future> Future for Yielding<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        give_way();
+        self.0.as_mut().poll(context)
+    }
+}
 
 /// One such thread. It ends when this is dropped.
 #[derive(Debug)]
@@ -26,6 +54,7 @@ impl Background {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            STANDS_BACK.set(true);
             first();
             if let Err(error) = rustix::process::nice(NICENESS) {
                 warn!(%error, name, "a thread was not set back");

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use super::background::Background;
+use super::background::{Background, give_way};
 use super::stranger::Standing;
 
 thread_local! {
@@ -81,6 +81,7 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Placed<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        give_way();
         let Placed { task, tasks } = &mut *self;
         if tasks.standing.is_known() == is_here()
             && let Some(task) = task.take()

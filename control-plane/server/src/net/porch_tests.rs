@@ -136,7 +136,8 @@ async fn what_takes_long_to_read_is_read_in_a_thread_that_stands_back() {
         let known = ask("/", true).map(http_body_util::Either::Left);
         assert_eq!(text(one.send_request(known).await.unwrap()).await, "inside");
         let request = http::Request::post("/takes").header("host", "mindos");
-        let request = request.body(http_body_util::Either::Right(Full::new(bytes::Bytes::from(vec![0; length])))).unwrap();
+        let request =
+            request.body(http_body_util::Either::Right(Full::new(bytes::Bytes::from(vec![0; length])))).unwrap();
         let answer = text(one.send_request(request).await.unwrap()).await;
         assert_eq!(answer, format!("{length} bytes in {expected}"));
     }

@@ -52,12 +52,14 @@ pub(super) struct Watched<S> {
     standing: Arc<Standing>,
     /// Whether the porch is told of what comes, or the inside.
     on_porch: bool,
+    /// Whether a part of a stranger was read at this turn: the next one is for the next, when it is known what was asked in this one.
+    has_read: bool,
 }
 
 impl<S: Moves> Watched<S> {
     /// A socket that was accepted on the porch.
     pub(super) fn new(inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
-        Watched { inner, seen, standing, on_porch: true }
+        Watched { inner, seen, standing, on_porch: true, has_read: false }
     }
 }
 
@@ -75,11 +77,16 @@ impl<S: Moves + Unpin> Watched<S> {
 impl<S: AsyncRead + Moves + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.standing.is_known() {
+            if std::mem::take(&mut self.has_read) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             std::task::ready!(self.standing.poll_read(context));
             let mut part = [0; PART];
             let mut part = ReadBuf::new(&mut part[..PART.min(into.remaining())]);
             std::task::ready!(self.inner().poll_read(context, &mut part))?;
             into.put_slice(part.filled());
+            self.has_read = true;
             return Poll::Ready(self.seen.see(part.filled()));
         }
         let before = into.filled().len();
@@ -111,5 +118,35 @@ impl<S: AsyncWrite + Moves + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_is_read_a_part_at_a_turn_and_who_was_let_in_at_once() {
+        let (mut peer, ours) = tokio::io::duplex(1 << 20);
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &[0; 5 * PART]).await.unwrap();
+        let standing = Arc::new(Standing::default());
+        let seen = Arc::new(Seen::new(100, 100));
+        let mut watched = Watched { on_porch: false, ..Watched::new(ours, seen, Arc::clone(&standing)) };
+        let mut buffer = vec![0; 5 * PART];
+        let mut turn = || {
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let (mut reads, mut into) = (0, ReadBuf::new(&mut buffer));
+            while reads < 5 && Pin::new(&mut watched).poll_read(&mut context, &mut into).is_ready() {
+                reads += 1;
+            }
+            (reads, into.filled().len())
+        };
+        assert_eq!([turn(), turn()], [(1, PART), (1, PART)]);
+        standing.let_in();
+        assert_eq!(turn().1, 3 * PART);
+        drop(peer);
+        assert_eq!(watched.read(&mut [0; 8]).await.unwrap(), 0);
     }
 }

@@ -176,7 +176,8 @@ enum Knock {
 
 impl Under {
     fn is_over(&self) -> bool {
-        Instant::now() >= self.until || self.enough.is_some_and(|enough| self.tally.sent.load(Ordering::Relaxed) >= enough)
+        Instant::now() >= self.until
+            || self.enough.is_some_and(|enough| self.tally.sent.load(Ordering::Relaxed) >= enough)
     }
 
     /// As many workers at once, each begun again when it ends, until the time is up.
