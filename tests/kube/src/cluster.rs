@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use mindos_e2e::process::Process;
 use mindos_e2e::world::free_address;
@@ -106,7 +106,7 @@ impl Cluster {
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         });
         cluster.kubectl(&["apply", "-f", "-"], &class.to_string()).await?;
-        cluster.has_account("default").await?;
+        cluster.takes_pods("default").await?;
         Ok(cluster)
     }
 
@@ -222,7 +222,7 @@ impl Cluster {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         let all: Api<Namespace> = Api::all(self.client());
         all.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
-        self.has_account(name).await
+        self.takes_pods(name).await
     }
 
     /// A token of a service account for `audience`, as a pod has it projected; bound to `pod` where one is named.
@@ -260,11 +260,21 @@ impl Cluster {
         client_of(&self.kubeconfig_of(namespace, account).await?).await
     }
 
-    async fn has_account(&self, namespace: &str) -> Result<()> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
-        let found =
-            eventually("the default service account", START_MAX, async || Ok(accounts.get_opt("default").await?));
-        found.await.with_context(|| self.logs(Part::ControllerManager)).map(|_| ())
+    /// Waits until pods can be made: they need the default service account, and on servers before 1.24 its token, which is made after it.
+    async fn takes_pods(&self, namespace: &str) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let pod = serde_json::from_value(json!({
+            "metadata": {"name": "takes-pods"},
+            "spec": {"containers": [{"name": "main", "image": "none"}]},
+        }))?;
+        let as_if = PostParams { dry_run: true, ..PostParams::default() };
+        let takes =
+            eventually("a namespace that takes pods", START_MAX, async || match pods.create(&as_if, &pod).await {
+                // What else may be in its way, such as a webhook that is down, is for the scenario to say.
+                Err(kube::Error::Api(status)) if status.message.contains("service account") => Err(status.into()),
+                _ => Ok(Some(())),
+            });
+        takes.await.with_context(|| self.logs(Part::ControllerManager)).map(|_| ())
     }
 
     async fn ready(&mut self) -> Result<()> {
