@@ -518,6 +518,8 @@ async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     .await
     .with_context(|| site.log_end())?;
     let ((), told) = eventually("all say so", wait, async || {
+        // A list of all is work for the API server too.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let list = generals.list(&ListParams::default()).await?;
         let accepted = list
             .items
