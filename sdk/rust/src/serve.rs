@@ -294,3 +294,26 @@ async fn probe<G: General>(general: Arc<G>, name: GeneralName, index: GeneralInd
         sleep(if ready { READY_INTERVAL } else { READY_WAIT }).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Failure, Output, Work};
+
+    struct Idle;
+
+    impl General for Idle {
+        async fn process(&self, _: Work) -> Result<Output, Failure> {
+            Ok(Output::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn one_instance_of_thousands_in_a_process_is_small() {
+        let trunk = Trunk::anonymous("http://127.0.0.1:1").unwrap();
+        let options = Options::new("http://127.0.0.1:1", "eu", "i-1").unwrap();
+        let served = serve_over(&trunk, vec![(general_config("worker", 2).unwrap(), Idle)], options).unwrap();
+        let size = std::mem::size_of_val(&served.run());
+        assert!(size <= 8192, "{size} bytes for as long as it is served");
+    }
+}

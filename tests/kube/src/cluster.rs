@@ -106,7 +106,7 @@ impl Cluster {
             "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         });
         cluster.kubectl(&["apply", "-f", "-"], &class.to_string()).await?;
-        cluster.has_account("default").await?;
+        cluster.takes_pods("default").await?;
         Ok(cluster)
     }
 

@@ -16,6 +16,7 @@ pub mod authority;
 pub mod bed;
 pub mod cluster;
 pub mod eventually;
+pub mod lend;
 pub mod python;
 pub mod rules;
 pub mod samples;

@@ -1,5 +1,6 @@
 //! Runs against a real API server, lease by lease, with the control plane's side played. `MINDOS_TEST_KUBECONFIG` names a cluster whose pods
-//! "run" as `.ci/kube/fake_kubelet.py` does; each test has a namespace of its own.
+//! "run" as `.ci/kube/fake_kubelet.py` does; each test has a namespace of its own. `kube -- cargo test -p mindos-cluster-agent --lib -- --ignored
+//! --test-threads 1` lends them one: one after the other, for one of them restarts the API server.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -174,8 +175,9 @@ impl Stage {
         self.objects().get_opt(name).await.ok().flatten().map(|object| status_of(&object))
     }
 
+    /// Waits for a status that says it: an object without one is no more than as it was made, though that reads as Pending too.
     async fn reaches(&self, name: &str, phase: Phase) -> RunStatus {
-        eventually(async || self.status(name).await.filter(|status| status.phase() == phase)).await
+        eventually(async || self.status(name).await.filter(|status| status.phase == Some(phase))).await
     }
 
     async fn apply(&self, name: &str, service: &str) {
@@ -354,6 +356,7 @@ async fn an_object_by_hand_is_submitted_once_and_let_go_with_or_without_a_contro
 
     stage.apply("alone", "trader").await;
     stage.reaches("alone", Phase::Pending).await;
+    assert_eq!(stage.objects().get("alone").await.unwrap().finalizers().len(), 1);
     *stage.played.is_away.lock().unwrap() = true;
     stage.objects().delete("alone", &DeleteParams::default()).await.unwrap();
     let begun = tokio::time::Instant::now();

@@ -4,8 +4,9 @@ use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Bytes reserved at a time; about one busy frame.
-const BUFFER: usize = 32 * 1024;
+/// Bytes that each direction of a stream has from its beginning and writes its way through: thousands of idle streams share a process. A busy
+/// frame makes room for itself.
+const BUFFER: usize = 1024;
 /// Bytes collected before they are handed to the connection.
 const YIELD: usize = 128 * 1024;
 

@@ -233,7 +233,7 @@ impl<A: Adapter> Driver<A> {
     async fn stream(&mut self, way: &Way) -> Next {
         let (sender, receiver) = mpsc::channel(OUTBOUND_MAX);
         self.seat = None;
-        let channel = match self.while_turning(way.channel()).await {
+        let channel = match self.while_turning(Box::pin(way.channel())).await {
             Ok(Ok((channel, seat))) => {
                 self.seat = seat;
                 channel
@@ -249,7 +249,8 @@ impl<A: Adapter> Driver<A> {
         if let Err(status) = self.flush(&sender) {
             return self.lost(&status);
         }
-        let open = open(channel, receiver);
+        // Boxed, as the dial is: what it takes to open a stream is not kept for as long as that stands.
+        let open = Box::pin(open(channel, receiver));
         let mut inbound = match self.while_turning(open).await {
             Ok(Ok(inbound)) => inbound,
             Ok(Err(status)) => return self.lost(&status),

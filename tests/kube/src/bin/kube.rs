@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 use mindos_kube_tests::bed::Bed;
+use mindos_kube_tests::lend::lend;
 use mindos_kube_tests::scenario::{Scenario, Size};
 use mindos_kube_tests::scenarios;
 use serde_json::{Value, json};
@@ -30,11 +31,14 @@ struct Options {
     /// File to write the figures to; what stands there of other scenarios stays.
     #[arg(long)]
     results: Option<PathBuf>,
+    /// After `--`: a command that is run with a cluster, in MINDOS_TEST_KUBECONFIG and MINDOS_TEST_RESTART, instead of scenarios.
+    #[arg(last = true, conflicts_with_all = ["scenarios", "quick", "list", "results", "keep"])]
+    command: Vec<String>,
 }
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Options { scenarios: named, quick, list, keep, results } = Options::parse();
+    let Options { scenarios: named, quick, list, keep, results, command } = Options::parse();
     let all = scenarios::all();
     if list {
         all.iter()
@@ -56,6 +60,11 @@ async fn main() -> Result<ExitCode> {
         println!("{}", bed.cluster().kubeconfig().display());
         tokio::signal::ctrl_c().await.context("failed to wait for an interruption")?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some((program, arguments)) = command.split_first() {
+        let ended = lend(bed.cluster_mut(), program, arguments).await?;
+        println!("kube: {program} ended with {ended} after {} s", begun.elapsed().as_secs());
+        return Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     println!("kube: a cluster of 1.{} in {} ms", bed.cluster().minor(), begun.elapsed().as_millis());
     let size = if quick { Size::Quick } else { Size::Full };

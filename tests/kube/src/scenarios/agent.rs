@@ -56,6 +56,8 @@ pub const SCENARIOS: &[Scenario] = &[
 
 const SOON: Duration = Duration::from_secs(40);
 const AUDIENCE: &str = "mindos";
+/// What the chart `mindos-agent` lets an agent have.
+const AGENT_MEMORY: u64 = 512 << 20;
 
 /// A control plane that asks everybody who he is.
 struct Plane {
@@ -606,6 +608,7 @@ async fn at_work(cluster: &Cluster, namespace: &str, size: Size) -> Result<Value
     eventually("all are served", Duration::from_secs(300), served).await.with_context(|| agent.process.log_end())?;
     let served = begun.elapsed();
     let (resident, peak) = (agent.process.memory()?, agent.process.memory_peak()?);
+    ensure!(peak <= AGENT_MEMORY, "the agent took {peak} bytes: its chart gives it {AGENT_MEMORY}");
     // They work.
     let channel = plane.world.channel()?;
     let route = Route {

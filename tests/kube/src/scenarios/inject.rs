@@ -15,6 +15,7 @@ use mindos_e2e::world::{World, free_address, http};
 use serde_json::{Value, json};
 
 use crate::assets::checkout;
+use crate::authority::Authority;
 use crate::bed::Bed;
 use crate::cluster::Cluster;
 use crate::eventually::eventually;
@@ -39,6 +40,12 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "two replicas rotate one certificate while pods are made all the time under Fail, and none is refused",
         quick: true,
         run: |bed, size| Box::pin(rotation(bed, size)),
+    },
+    Scenario {
+        name: "inject_files",
+        what: "a certificate in files that somebody replaces, as cert-manager does, is taken up; half of one changes nothing",
+        quick: true,
+        run: |bed, _| Box::pin(files(bed)),
     },
     Scenario {
         name: "inject_joins",
@@ -120,8 +127,19 @@ fn configuration(name: &str, target: &str, policy: &str) -> Value {
 }
 
 impl Installed {
-    /// Starts a replica that listens at `webhook`.
+    /// Starts a replica that listens at `webhook`, and waits until the API server has its roots.
     async fn start(&self, webhook: &str, control_plane: &str, more: &[&str]) -> Result<Injector> {
+        let injector = self.begin(webhook, control_plane, more).await?;
+        eventually("the API server has the roots", LONG, || async {
+            Ok((injector.metric("mindos_injector_ca_bundle_published").await? == 1.0).then_some(()))
+        })
+        .await
+        .with_context(|| injector.process.log_end())?;
+        Ok(injector)
+    }
+
+    /// Starts a replica that listens at `webhook`; the roots are somebody else's affair.
+    async fn begin(&self, webhook: &str, control_plane: &str, more: &[&str]) -> Result<Injector> {
         let probes = free_address()?;
         let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig.display());
         let mindos = process::mindos()?.display().to_string();
@@ -148,13 +166,7 @@ impl Installed {
         if let Err(error) = ready.await {
             bail!("{error:#}; {:?}; its log ends: {}", process.ended()?, process.log_end());
         }
-        let injector = Injector { process, webhook: webhook.to_owned(), probes };
-        eventually("the API server has the roots", LONG, || async {
-            Ok((injector.metric("mindos_injector_ca_bundle_published").await? == 1.0).then_some(()))
-        })
-        .await
-        .with_context(|| injector.process.log_end())?;
-        Ok(injector)
+        Ok(Injector { process, webhook: webhook.to_owned(), probes })
     }
 
     /// Takes what concerns the whole cluster away.
@@ -407,6 +419,81 @@ async fn rotation(bed: &mut Bed, size: Size) -> Result<Value> {
     replica.process.terminate(LONG)?;
     installed.remove(cluster).await?;
     Ok(json!({"rotations": rotations, "pods": pods, "refused": 0, "slowest_ms": slowest.as_millis() as u64}))
+}
+
+/// Files are put in place as a kubelet puts those of a Secret: all of them at once, by a link.
+async fn files(bed: &mut Bed) -> Result<Value> {
+    let folder = bed.folder_of("inject-files")?;
+    let cluster = bed.cluster();
+    let mut bundles = Vec::new();
+    for name in ["old", "new"] {
+        let at = folder.join(name);
+        std::fs::create_dir_all(&at).with_context(|| format!("failed to make {}", at.display()))?;
+        Authority::new(&at)?.server("tls", &[])?;
+        bundles.push(std::fs::read(at.join("ca.crt"))?);
+    }
+    std::fs::create_dir_all(folder.join("half"))?;
+    std::fs::copy(folder.join("new/tls.crt"), folder.join("half/tls.crt"))?;
+    std::fs::copy(folder.join("old/tls.key"), folder.join("half/tls.key"))?;
+    let put = |name: &str| {
+        std::os::unix::fs::symlink(folder.join(name), folder.join("next"))?;
+        std::fs::rename(folder.join("next"), folder.join("data")).context("failed to put files in place")
+    };
+    put("old")?;
+
+    let webhook = free_address()?;
+    let installed = install(cluster, &folder, "inject-files", &webhook, "Fail").await?;
+    cluster.namespace("inject-files-work", &[("scenario", "inject-files")]).await?;
+    // The API server keeps its connections for as long as a bundle is the same to the byte, so each is another.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let trusts = async |bundle: &[u8]| {
+        let number = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let bundle = [bundle, "\n".repeat(number).as_bytes()].concat();
+        let mut trusting = configuration("inject-files", &webhook, "Fail");
+        for webhook in trusting["webhooks"].as_array_mut().context("webhooks")? {
+            webhook["clientConfig"]["caBundle"] = json!(k8s_openapi::ByteString(bundle.clone()));
+        }
+        cluster.kubectl(&["apply", "-f", "-"], &trusting.to_string()).await?;
+        // Until the API server goes by it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        anyhow::Ok(())
+    };
+    trusts(&bundles.concat()).await?;
+    let file = |name: &str| folder.join("data").join(name).display().to_string();
+    let (certificate, key) = (file("tls.crt"), file("tls.key"));
+    let more = ["--ca-system", "--tls-cert", &certificate, "--tls-key", &key];
+    let injector = installed.begin(&webhook, "https://127.0.0.1:1", &more).await?;
+
+    let all: Api<Pod> = Api::namespaced(cluster.client(), "inject-files-work");
+    let made: Pod = serde_json::from_value(pod("again", &json!({})))?;
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let injects = async || anyhow::Ok(sidecars(&all.create(&params, &made).await?).len() == 1);
+    let injected = async || Ok(injects().await?.then_some(()));
+    let refused = async || Ok(injects().await.err().map(|error| format!("{error:#}")));
+    eventually("pods are injected", LONG, injected).await.with_context(|| injector.process.log_end())?;
+
+    // A certificate with another's key: what was there is shown on.
+    put("half")?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    trusts(&bundles[0]).await?;
+    ensure!(injects().await?, "half of a certificate was taken");
+
+    put("new")?;
+    let changed = Instant::now();
+    // Who trusts the old one alone finds another, and who trusts the new one finds that.
+    let (error, _) = eventually("the old certificate is shown no more", LONG, async || {
+        trusts(&bundles[0]).await?;
+        refused().await
+    })
+    .await
+    .with_context(|| injector.process.log_end())?;
+    ensure!(error.contains("certificate"), "it says {error}");
+    let took = changed.elapsed();
+    trusts(&bundles[1]).await?;
+    eventually("pods are injected under the new one", LONG, injected).await?;
+    injector.process.terminate(LONG)?;
+    installed.remove(cluster).await?;
+    Ok(json!({"taken_up_ms": took.as_millis() as u64}))
 }
 
 /// A general that ends, with its connections, when it is dropped.

@@ -49,6 +49,8 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 const SOON: Duration = Duration::from_secs(40);
+/// Objects are looked at again sooner than by default, where it is the look that is waited for.
+const QUICKLY: [&str; 2] = ["--objects-resync", "2"];
 
 /// A control plane with an agent for the cluster.
 struct Site {
@@ -106,8 +108,6 @@ impl Site {
             &site.probes.clone(),
             "--lease-duration",
             "5",
-            "--objects-resync",
-            "2",
         ]
         .map(str::to_owned);
         site.arguments = words.into_iter().chain(more.iter().map(|word| (*word).to_owned())).collect();
@@ -270,7 +270,7 @@ async fn get(cluster: &Cluster, kind: &str, namespace: &str, name: &str) -> Resu
 
 async fn life(bed: &mut Bed) -> Result<Value> {
     let (namespace, cluster) = ("objects-life", bed.cluster());
-    let site = Site::start(cluster, namespace, "", &[]).await?;
+    let site = Site::start(cluster, namespace, "", &QUICKLY).await?;
 
     // Defaults, pruning, and what the schema does not take.
     // A server-side apply would be refused for the field that nobody declared.
@@ -393,7 +393,7 @@ async fn life(bed: &mut Bed) -> Result<Value> {
 
 async fn absence(bed: &mut Bed) -> Result<Value> {
     let (namespace, cluster) = ("objects-absence", bed.cluster());
-    let mut site = Site::start(cluster, namespace, "", &["--finalizer-timeout", "3"]).await?;
+    let mut site = Site::start(cluster, namespace, "", &[&QUICKLY[..], &["--finalizer-timeout", "3"]].concat()).await?;
     for name in ["stays", "goes", "changes"] {
         apply(cluster, &object("General", namespace, name, &json!({}))).await?;
     }
@@ -440,7 +440,8 @@ async fn absence(bed: &mut Bed) -> Result<Value> {
 
 async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
     let (namespace, cluster) = ("objects-restarts", bed.cluster_mut());
-    let mut site = Site::start(cluster, namespace, "", &["--finalizer-timeout", "60"]).await?;
+    let mut site =
+        Site::start(cluster, namespace, "", &[&QUICKLY[..], &["--finalizer-timeout", "60"]].concat()).await?;
     let count = size.of(60, 500);
     let generals: Api<General> = Api::namespaced(cluster.client(), namespace);
     let make = |from: usize, until: usize| {
@@ -497,7 +498,7 @@ async fn restarts(bed: &mut Bed, size: Size) -> Result<Value> {
 async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     let (namespace, cluster) = ("objects-many", bed.cluster());
     let count = size.of(300, 5000);
-    let mut site = Site::start(cluster, namespace, "", &["--objects-resync", "60"]).await?;
+    let mut site = Site::start(cluster, namespace, "", &[]).await?;
     site.agent.take().context("an agent runs")?.kill()?;
     let generals: Api<General> = Api::namespaced(cluster.client(), namespace);
     let numbers: Vec<usize> = (0..count).collect();
@@ -517,6 +518,8 @@ async fn many(bed: &mut Bed, size: Size) -> Result<Value> {
     .await
     .with_context(|| site.log_end())?;
     let ((), told) = eventually("all say so", wait, async || {
+        // A list of all is work for the API server too.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let list = generals.list(&ListParams::default()).await?;
         let accepted = list
             .items
