@@ -107,9 +107,14 @@ impl Forge {
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, ForgeError> {
         let called = self.rest.call(&self.token, method, path, body).await;
+        self.heed(called).await
+    }
+
+    /// Takes in what an answer says of the limits.
+    async fn heed(&self, called: Result<Answer, ForgeError>) -> Result<Answer, ForgeError> {
         match &called {
-            Ok(answer) => self.lane.note(&answer.headers, self.rest.clock),
-            Err(ForgeError::Limited { until, message }) => self.lane.hold(*until, message, self.rest.clock),
+            Ok(answer) => self.lane.note(&answer.headers, self.rest.clock).await,
+            Err(ForgeError::Limited { until, message }) => self.lane.hold(*until, message, self.rest.clock).await,
             Err(_) => {}
         }
         called

@@ -31,6 +31,7 @@ mod review;
 mod service;
 pub mod settings;
 mod text;
+mod turns;
 mod wanted;
 
 pub use forge::Forge;
