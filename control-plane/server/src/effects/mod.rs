@@ -36,7 +36,7 @@ mod wanted;
 
 pub use forge::Forge;
 #[allow(unused_imports)]
-pub(crate) use forge::part;
+pub(crate) use forge::{News, Tag, part};
 pub use parameters::Invalid;
 pub use readers::{Access, AccessError, Asker, Asking, Readers};
 pub use rest::ForgeError;
