@@ -106,8 +106,8 @@ async fn main() -> Result<()> {
         figures["ceiling"] = money::ceiling(scale).await?;
     }
     if is_wanted("many") {
-        let team = Team::start(&Setup { name: "many", scale, settings: "" }).await?;
-        figures["many"] = many::run(&team, "many", scale).await?;
+        let mut team = Team::start(&Setup { name: "many", scale, settings: "" }).await?;
+        figures["many"] = many::run(&mut team, "many", scale).await?;
     }
     if is_wanted("kills") {
         figures["kills"] = kills(scale).await?;
