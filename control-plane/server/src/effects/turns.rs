@@ -12,7 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 /// Turns of one installation that are kept: those of a window, and some that may have been given and not used.
 const TURNS_MAX: u64 = 600;
-/// After so many turns those that are too many leave.
+/// How long they are kept: longer than a window at the slowest pace that may be set, which is 100 hours.
+const KEEP: Duration = Duration::from_secs(5 * 24 * 3600);
+/// After so many turns those that are too many or too old leave.
 const TRIM_EVERY: u64 = 64;
 
 const TABLES: &str = "
@@ -84,6 +86,8 @@ impl Turns {
                 let newest = "SELECT at FROM turns WHERE lane = ?1 ORDER BY at DESC LIMIT 1 OFFSET ?2";
                 let trim = format!("DELETE FROM turns WHERE lane = ?1 AND at < ({newest})");
                 connection.execute(&trim, params![lane, TURNS_MAX as i64])?;
+                connection.execute("DELETE FROM turns WHERE at < ?", [number(at - KEEP)])?;
+                connection.execute("DELETE FROM held WHERE until < ?", [number(at - KEEP)])?;
             }
             Ok(())
         })
@@ -144,6 +148,10 @@ mod tests {
         assert_eq!(past.turns.last(), Some(&Timestamp(TURNS_MAX + 2 * TRIM_EVERY - 1)));
         assert_eq!((past.turns.len() as u64, past.unknown), (TURNS_MAX, Timestamp(0)), "the file was there");
         let past = turns.of("8").unwrap();
+        for at in 0..TRIM_EVERY {
+            turns.give("9", Timestamp(at) + KEEP * 2).await.unwrap();
+        }
+        assert!(turns.of("7").unwrap().turns.is_empty(), "what is too old is gone");
         assert_eq!((past.turns, past.held), (vec![Timestamp(5)], Some((Timestamp(9), "told".to_owned()))));
         assert_eq!(Turns::default().of("7").unwrap(), Past::default());
     }
