@@ -101,12 +101,15 @@ pub struct Used {
     /// Millionths of the currency unit.
     pub cost_micros: u64,
     pub calls: u32,
+    /// By which price list the cost was counted; left out where that is told elsewhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub prices: String,
 }
 
 impl From<Usage> for Used {
     fn from(usage: Usage) -> Used {
         let Usage { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = usage;
-        Used { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls }
+        Used { model, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls, prices: String::new() }
     }
 }
 

@@ -24,7 +24,8 @@ CASES = [
     ("You are security-general, one", "Whole weeks (limited)"), ("You are security-general, one", "Whole weeks (limited)"),
     ("You are architecture-general, one", "Whole weeks (unfit)"), ("You are architecture-general, one", "does not fit the schema"),
     ("Your task: write a plan for the issue", "Sundays"), ("Your task: fix the issue", "Sundays"), ("You are nobody", "x"),
-    ("You are security-general, one", "Whole weeks (cut)"),
+    ("You are security-general, one", "Whole weeks (cut)"), ("You are architecture-general, one", "Whole weeks (cut)"),
+    ("You are security-general, one", "Whole weeks (limited for long)"), ("You are architecture-general, one", "Whole weeks (limited)"),
 ]
 
 

@@ -286,10 +286,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             before = None
-            while piece := answer.read1(1 << 16):
+            try:
+                while piece := answer.read1(1 << 16):
+                    if before is not None:
+                        self.chunk(before)
+                    before = piece
+            except (http.client.IncompleteRead, ConnectionError):
+                # Cut on the way: what came before that goes on.
                 if before is not None:
                     self.chunk(before)
-                before = piece
+                raise Dropped from None
             self.faults.after(fault, self.command, path)
             if before is not None:
                 self.chunk(before)

@@ -3,7 +3,8 @@
 //   NODE_PATH=<node_modules> node trim-openapi.js > trimmed.json
 //
 // What is mended: members that `nullable` stands beside without a `type` (the validator then refuses the schema, and Prism checks nothing
-// and says so nowhere); the media type that GitHub asks its callers to accept; vendor members, which only cost time.
+// and says so nowhere); the media type that GitHub asks its callers to accept; vendor members, which only cost time; 304, which GitHub answers to
+// any GET whose asker has the answer already, and describes of some.
 "use strict";
 const whole = require("@octokit/openapi/generated/api.github.com.json");
 
@@ -58,7 +59,9 @@ function collect(node) {
 
 const paths = {};
 for (const [path, operations] of Object.entries(whole.paths)) {
-  if (kept.some((rule) => rule.test(path))) paths[path] = mended(operations);
+  if (!kept.some((rule) => rule.test(path))) continue;
+  paths[path] = mended(operations);
+  if (paths[path].get) paths[path].get.responses["304"] ??= { description: "Not modified" };
 }
 collect(paths);
 process.stdout.write(JSON.stringify({ openapi: whole.openapi, info: whole.info, servers: whole.servers, paths, components }));

@@ -198,7 +198,7 @@ impl Server {
         let listeners = config.listeners();
         let tls = config.secure.tls_settings(&listeners, &config.data_dir, &config.keda);
         let tls = tls.map(|settings| Tls::start(settings, clock).map(Arc::new)).transpose()?;
-        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access())?;
+        let mut upkeep = Upkeep::start(&config, &handle, &reads, &payloads, durable.access(), newest)?;
         // Before the plane begins, so that nothing becomes durable unseen.
         let access = Arc::new(AccessView::new(durable.access(), durable.seq()));
         let access_follower = handle.subscribe();

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use mindos_core::access::Access;
 use mindos_core::journal::JournalError;
 use mindos_journal::keyring::KeyringError;
-use mindos_model::{Seq, TenantName};
+use mindos_model::{Seq, TenantName, Timestamp};
 use tokio::task::JoinSet;
 use tonic::service::RoutesBuilder;
 
@@ -71,6 +71,8 @@ pub enum UpkeepError {
     Settings(#[from] SettingsError),
     #[error("failed to open the index of feedback")]
     Feedback(#[from] rusqlite::Error),
+    #[error("failed to open the file of turns to write on GitHub, `pace.db`")]
+    Pace(#[source] rusqlite::Error),
     #[error("failed to open the keys of the ledger")]
     Keys(#[from] KeyringError),
     #[error("failed to open the ledger's checkpoints or redactions")]
@@ -126,6 +128,7 @@ impl Upkeep {
         reads: &Arc<Reads>,
         payloads: &Payloads,
         access: &Access,
+        newest: Timestamp,
     ) -> Result<Upkeep, UpkeepError> {
         let source: Arc<dyn Source> = Arc::clone(reads) as Arc<dyn Source>;
         let writer = DedupeWriter::open(&config.data_dir.join("dedupe"), Horizon::default())?;
@@ -250,7 +253,9 @@ impl Upkeep {
             dir: config.data_dir.join("anchors"),
         };
         let (states, noted, plane) = (anchoring.states.clone(), ledger.checkpoints.clone(), handle.clone());
-        let effects = Effects::new(&in_force.effects, sinks.client.clone(), handle);
+        let pace = config.data_dir.join("pace.db");
+        let effects = Effects::new(&in_force.effects, sinks.client.clone(), handle, &pace, newest);
+        let effects = effects.map_err(UpkeepError::Pace)?;
         let counts = effects.counts();
         let mut exposed = exposed;
         exposed.push(Exposed::new(move |into| counts.expose(into)));

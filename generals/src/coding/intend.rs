@@ -57,7 +57,7 @@ impl Job<'_> {
             statement: Cow::Owned(statement),
             job_id: run.event.job_id.clone(),
             answer: None,
-            usage: run.meter.used().into_iter().map(Into::into).collect(),
+            usage: run.used(),
             effects,
         })
     }
@@ -152,8 +152,13 @@ impl Job<'_> {
             ),
             (_, false) => {
                 let cost = sum(|usage| usage.cost_micros);
+                let mut lists: Vec<String> = used.iter().map(|usage| self.run.brain.prices_of(&usage.model)).collect();
+                lists.sort_unstable();
+                lists.dedup();
+                lists.retain(|list| !list.is_empty());
+                let by = if lists.is_empty() { String::new() } else { format!(", by {}", lists.join(" and ")) };
                 format!(
-                    "<sub>Asked for by {asked}. Model {}: {} tokens in, {} out, {}.{:06} in all.</sub>",
+                    "<sub>Asked for by {asked}. Model {}: {} tokens in, {} out, {}.{:06} in all{by}.</sub>",
                     safe::code(&self.talk.model, 100),
                     sum(|usage| usage.input_tokens),
                     sum(|usage| usage.output_tokens),

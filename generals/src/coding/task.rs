@@ -4,31 +4,7 @@
 
 use serde_json::Value;
 
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// A plan for an issue, as a draft pull request.
-    Plan,
-    /// A change for an issue without a plan.
-    Quickfix,
-    /// An approved plan becomes code.
-    Implement,
-    /// A pull request is changed as somebody asks.
-    Refine,
-}
-
-impl Mode {
-    /// The word in the message.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Plan => "plan",
-            Mode::Quickfix => "quickfix",
-            Mode::Implement => "implement",
-            Mode::Refine => "refine",
-        }
-    }
-}
+pub use mindos_model::TaskMode as Mode;
 
 /// One task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +52,10 @@ impl Task {
         if !data.is_object() {
             return Err(TaskError::NoObject);
         }
-        let mode = match text(data, "mode")?.as_deref() {
-            Some("plan") => Mode::Plan,
-            Some("quickfix") => Mode::Quickfix,
-            // The name that the first version's messages have.
-            Some("implement" | "plan_approval") => Mode::Implement,
-            Some("refine") => Mode::Refine,
-            Some(other) => return Err(wrong("mode", other, MODES)),
-            None => return Err(TaskError::Missing { field: "mode", mode: "unknown", accepted: MODES }),
+        let Some(mode) = text(data, "mode")? else {
+            return Err(TaskError::Missing { field: "mode", mode: "unknown", accepted: MODES });
         };
+        let mode = Mode::read(&mode).ok_or_else(|| wrong("mode", &mode, MODES))?;
         let task = Task {
             mode,
             repository: repository(data, mode)?,

@@ -97,6 +97,18 @@ impl Models {
         self.order.iter().filter(unpriced).map(|provider| provider.label())
     }
 
+    /// By which lists what was used of a model of this bare name is priced, as reports name them; empty where it is none of these models.
+    #[must_use]
+    pub fn prices_of(&self, name: &str) -> String {
+        let mut lists: Vec<&str> = Vec::new();
+        for setting in self.order.iter().map(|provider| provider.setting()).filter(|setting| setting.name == name) {
+            if !lists.contains(&&*setting.prices) {
+                lists.push(&setting.prices);
+            }
+        }
+        lists.join(" and ")
+    }
+
     /// What a person has to see to, such as a key that is not taken.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {

@@ -76,6 +76,24 @@ async fn an_answer_is_charged_as_it_was_counted() {
 }
 
 #[tokio::test]
+async fn reports_can_say_by_which_list_a_cost_was_counted() {
+    let server = Server::new([]).await;
+    let all = ["openai:priced", "openai:gpt-4o", "openai:unheard-of", "ollama:gpt-4o"];
+    let models = models(&all.map(|model| (&server, model)));
+    let own = models.prices_of("priced");
+    assert!(own.starts_with("the price list `mindos-models-") && own.contains("SHA-256"), "{own}");
+    let built_in = models.prices_of("gpt-4o");
+    assert!(
+        built_in.contains("built into Mind OS") && built_in.contains("which is unverified and no price"),
+        "{built_in}"
+    );
+    assert_eq!(
+        (models.prices_of("unheard-of").as_str(), models.prices_of("none").as_str()),
+        ("no price that is known here", "")
+    );
+}
+
+#[tokio::test]
 async fn failures_are_told_apart() {
     for (answer, kind) in [
         (status(401, "", &error("bad key")), "unauthorised"),

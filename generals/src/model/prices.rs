@@ -3,10 +3,15 @@
 //! Prices are in the currency of the budgets (US dollars), for a million tokens; costs are in millionths of it, rounded up for each call.
 //! A model is found by `provider:name`, then by `name`; a date or `-latest` at the end of a name is passed over. Models of Ollama and
 //! commands run on machines of one's own, so they are found by `provider:name` only, and cost nothing otherwise.
+//!
+//! The table that comes with the program is unverified: nobody has held it against what providers ask. So a report says by which table it counted.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::hearing::Tokens;
 
@@ -15,13 +20,25 @@ const STOCK: &str = include_str!("../../models.json");
 /// Prices above this are a slip of the pen.
 const PRICE_MAX: f64 = 1_000_000.0;
 
+/// How reports name the table that comes with the program.
+pub const BUILT_IN: &str =
+    concat!("the price list built into Mind OS ", env!("CARGO_PKG_VERSION"), ", which is unverified");
+/// How they name that there is none.
+pub const NO_PRICE: &str = "no price that is known here";
+
 /// The table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prices(BTreeMap<String, Known>);
+pub struct Prices {
+    rows: BTreeMap<String, Known>,
+    /// How reports name the file that rows of one's own are from.
+    own: Arc<str>,
+}
 
 /// What is known of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
+    /// Whether it stands in a file of one's own.
+    pub own: bool,
     /// Tokens that it can read and write together.
     pub context: Option<u64>,
     /// Unset where the table has none.
@@ -121,23 +138,42 @@ impl Prices {
                     Some(Price { rates, long })
                 }
             };
-            Ok((name, Known { context, price }))
+            Ok((name, Known { own: false, context, price }))
         };
-        Ok(Prices(file.models.into_iter().map(read).collect::<Result<_, PricesError>>()?))
+        let rows = file.models.into_iter().map(read).collect::<Result<_, PricesError>>()?;
+        Ok(Prices { rows, own: Arc::from("") })
     }
 
-    /// This table with the rows of another in the place of those of the same name.
+    /// This table with the rows of a file of one's own in the place of those of the same name.
+    ///
+    /// # Errors
+    /// When the file's text is no table.
+    pub fn with(mut self, path: &Path, text: &str) -> Result<Prices, PricesError> {
+        let own = Prices::parse(text)?.rows.into_iter().map(|(name, known)| (name, Known { own: true, ..known }));
+        self.rows.extend(own);
+        let file = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+        let file: String = file.chars().filter(|letter| letter.is_ascii_graphic() && *letter != '`').take(64).collect();
+        let digest: String = Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        self.own = format!("the price list `{file}` (SHA-256 {digest}..)").into();
+        Ok(self)
+    }
+
+    /// How reports name the table that prices this model.
     #[must_use]
-    pub fn with(mut self, other: Prices) -> Prices {
-        self.0.extend(other.0);
-        self
+    pub fn name_of(&self, known: &Known) -> Arc<str> {
+        match (known.price, known.own) {
+            (None, _) => NO_PRICE.into(),
+            (Some(_), true) => Arc::clone(&self.own),
+            (Some(_), false) => BUILT_IN.into(),
+        }
     }
 
     /// What is known of a model of a provider; `hosted` ones are found by their name alone.
     #[must_use]
     pub fn of(&self, provider: &str, name: &str, hosted: bool) -> Known {
         let bare = undated(name);
-        let found = |name: &str| self.0.get(&format!("{provider}:{name}")).or(self.0.get(name).filter(|_| hosted));
+        let found =
+            |name: &str| self.rows.get(&format!("{provider}:{name}")).or(self.rows.get(name).filter(|_| hosted));
         found(name).or_else(|| found(bare)).copied().unwrap_or_default()
     }
 }
@@ -247,8 +283,12 @@ mod tests {
 
     #[test]
     fn a_table_of_ones_own_comes_first_and_is_checked() {
-        let own = Prices::parse(r#"{"models": [{"name": "gpt-4o-mini", "input": 1, "output": 1}]}"#).unwrap();
-        let both = Prices::stock().with(own);
+        let own = r#"{"models": [{"name": "gpt-4o-mini", "input": 1, "output": 1}]}"#;
+        let both = Prices::stock().with(Path::new("/etc/prices.json"), own).unwrap();
+        let named = |name: &str| both.name_of(&both.of("openai", name, true)).to_string();
+        assert_eq!(named("gpt-4o-mini"), "the price list `prices.json` (SHA-256 8a625076c445..)");
+        assert!(named("gpt-4o").contains("built into Mind OS") && named("gpt-4o").contains("unverified"));
+        assert_eq!(named("nobody-knows"), NO_PRICE);
         assert_eq!(both.of("openai", "gpt-4o-mini", true).price.unwrap().cost_micros(&tokens(5, 0, 0, 5)), 10);
         let refused = |text: &str| Prices::parse(text).unwrap_err().to_string();
         assert!(refused(r#"{"models": [{"name": "m", "input": -1}]}"#).contains("`input` of model `m`"));

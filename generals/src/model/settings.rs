@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_outgoing::{Target, TargetError};
@@ -49,7 +50,8 @@ pub struct ModelOptions {
     #[arg(long, env = "MINDOS_MODEL_TIMEOUT", value_name = "SECONDS", default_value_t = 300)]
     pub model_timeout: u32,
 
-    /// Prices and context windows of your own (JSON as in generals/models.json), before those that are built in
+    /// Prices and context windows of your own (JSON as in generals/models.json), before those that are built in. The built-in prices are
+    /// unverified: nobody has held them against what providers ask. Reports say by which list a cost was counted
     #[arg(long, env = "MINDOS_MODEL_PRICES", value_name = "FILE")]
     pub model_prices: Option<PathBuf>,
 
@@ -76,6 +78,8 @@ pub struct ModelSetting {
     pub name: String,
     pub reached: Reached,
     pub known: Known,
+    /// How reports name the list that prices it.
+    pub prices: Arc<str>,
     pub concurrency: usize,
 }
 
@@ -167,7 +171,7 @@ impl ModelSettings {
         let concurrency = concurrency(&model_concurrency.to_string(), "--model-concurrency")?;
         let mut prices = Prices::stock();
         if let Some(file) = model_prices {
-            prices = prices.with(read_prices(file)?);
+            prices = with_own(prices, file)?;
         }
         let mut texts: Vec<String> =
             models.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect();
@@ -232,13 +236,13 @@ fn from_environment(variable: Lookup<'_>) -> Result<Option<String>, ModelSetting
     Ok(Some(format!("{provider}:{}", model.as_deref().map_or(usual, str::trim))))
 }
 
-fn read_prices(file: &std::path::Path) -> Result<Prices, ModelSettingsError> {
+fn with_own(prices: Prices, file: &std::path::Path) -> Result<Prices, ModelSettingsError> {
     use std::io::Read;
     let path = file.display().to_string();
     let mut text = String::new();
     let read = std::fs::File::open(file).and_then(|file| file.take(PRICES_MAX).read_to_string(&mut text));
     read.map_err(|error| ModelSettingsError::ReadPrices { path: path.clone(), error })?;
-    Prices::parse(&text).map_err(|error| ModelSettingsError::Prices { path, error })
+    prices.with(file, &text).map_err(|error| ModelSettingsError::Prices { path, error })
 }
 
 fn concurrency(text: &str, place: &str) -> Result<usize, ModelSettingsError> {
@@ -296,7 +300,8 @@ impl Reader<'_> {
         let (base, key) = self.address(dialect, url, key_env)?;
         let mut known = self.prices.of(dialect.as_str(), &name, dialect != Dialect::Ollama);
         known.context = context.or(known.context);
-        Ok(ModelSetting { name, reached: Reached::Http { dialect, base, key }, known, concurrency })
+        let prices = self.prices.name_of(&known);
+        Ok(ModelSetting { name, reached: Reached::Http { dialect, base, key }, known, prices, concurrency })
     }
 
     /// Where a provider is, and the key for it. The provider's own key goes only where the provider's own variable points to.
@@ -370,8 +375,9 @@ impl Reader<'_> {
             .filter_map(|name| Some((name.to_owned(), Secret::new((self.variable)(name)?))))
             .collect::<BTreeMap<_, _>>();
         let known = self.prices.of("command", &name, false);
-        let reached = Reached::Command { program, arguments, environment };
-        (!name.is_empty()).then_some(ModelSetting { name, reached, known, concurrency: self.concurrency.min(8) })
+        let (reached, prices) = (Reached::Command { program, arguments, environment }, self.prices.name_of(&known));
+        let concurrency = self.concurrency.min(8);
+        (!name.is_empty()).then_some(ModelSetting { name, reached, known, prices, concurrency })
     }
 }
 
@@ -423,6 +429,7 @@ mod tests {
         let settings = read(&[], &other).unwrap();
         assert_eq!(reached(&settings.models[0]), ("https://api.anthropic.com".to_owned(), Some("k")));
         assert_eq!(settings.models[0].known.context, Some(200_000));
+        assert!(settings.models[0].prices.contains("unverified"), "{}", settings.models[0].prices);
         assert_eq!(labels(&[], &[("LLM_PROVIDER", "command"), ("LLM_MODEL", "claude")]), ["command:claude"]);
     }
 

@@ -52,6 +52,16 @@ impl Brain {
         }
     }
 
+    /// By which lists what was used of a model is priced, as reports name them.
+    #[must_use]
+    pub fn prices_of(&self, model: &str) -> String {
+        match self {
+            Brain::Models(models) => models.prices_of(model),
+            #[cfg(test)]
+            Brain::Fake(_) => "a list of the test".to_owned(),
+        }
+    }
+
     /// How busy the models are.
     #[must_use]
     pub fn loads(&self) -> Vec<ModelLoad> {

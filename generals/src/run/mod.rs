@@ -31,6 +31,7 @@ use crate::forge::Forge;
 use crate::intent::Intent;
 use crate::model::Meter;
 use crate::profile::Workflow;
+use crate::report::Used;
 use crate::{Event, Profile, Report};
 
 /// Everything that one run has.
@@ -99,9 +100,16 @@ impl Run {
             statement: Cow::Owned(statement),
             job_id: self.event.job_id.clone(),
             answer: None,
-            usage: self.meter.used().into_iter().map(Into::into).collect(),
+            usage: self.used(),
             effects,
         }
+    }
+
+    /// What models were used for in this attempt, and by which lists that is priced.
+    #[must_use]
+    pub fn used(&self) -> Vec<Used> {
+        let used = self.meter.used().into_iter();
+        used.map(|usage| Used { prices: self.brain.prices_of(&usage.model), ..Used::from(usage) }).collect()
     }
 
     /// Whether a model is to be asked: there is one, and the profile says what for.

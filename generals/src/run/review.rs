@@ -173,7 +173,7 @@ fn reported(
 ) -> Report {
     let Run { profile, event, steps, .. } = run;
     let about = format!("{}: {}", profile.title, summary::of(event));
-    let statement = statement(context, thought, &steps.used_in_all());
+    let statement = statement(context, thought, &steps.used_in_all(), |model| run.brain.prices_of(model));
     let advice = recommendations(profile, &findings);
     let items = render::items(&findings, answer);
     let past = render::compared(context.past.clone(), &items, answer);
@@ -218,7 +218,7 @@ fn remarks(items: &[Item]) -> impl Iterator<Item = Finding> {
 }
 
 /// Who was asked, and what it took.
-fn statement(context: &Context, thought: &Thought, used: &[Usage]) -> String {
+fn statement(context: &Context, thought: &Thought, used: &[Usage], prices_of: impl Fn(&str) -> String) -> String {
     let computed = match (&context.change, &context.tree) {
         (None, None) => NO_MODEL.split(';').next().unwrap_or(NO_MODEL).to_owned(),
         _ => "Computed from the event and the repository".to_owned(),
@@ -232,8 +232,10 @@ fn statement(context: &Context, thought: &Thought, used: &[Usage]) -> String {
     }
     let told = |usage: &Usage| {
         let Usage { model, input_tokens, output_tokens, cost_micros, calls, .. } = usage;
+        let prices = prices_of(model);
+        let by = if prices.is_empty() { String::new() } else { format!(" by {prices}") };
         format!(
-            "{} asked {calls} times: {input_tokens} tokens read, {output_tokens} written, cost {}.{:06}",
+            "{} asked {calls} times: {input_tokens} tokens read, {output_tokens} written, cost {}.{:06}{by}",
             crate::text::clipped(model, 100),
             cost_micros / 1_000_000,
             cost_micros % 1_000_000

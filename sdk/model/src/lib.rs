@@ -8,6 +8,7 @@ pub mod limits;
 mod name;
 mod role;
 mod secret;
+mod task;
 mod time;
 
 pub use delivery::{EffectStatus, FailureKind, ParkReason, Priority, Status, Strategy};
@@ -17,4 +18,5 @@ pub use name::{
 };
 pub use role::Role;
 pub use secret::Secret;
+pub use task::TaskMode;
 pub use time::{ParseTimeError, Timestamp};

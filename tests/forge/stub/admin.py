@@ -12,7 +12,7 @@
 | POST hook {url, secret, events?} | where webhooks go |
 | POST limits {primary?, scale?} | other limits, counted from now |
 | POST fault {..}, GET held, POST release {id, drop}, POST clear | see `faults` |
-| GET log ?after=n | requests; GET deliveries: webhooks; GET peaks: the most within each window of the limits |
+| GET log ?after=n | requests; GET deliveries: webhooks; GET peaks: the most within each window of the limits; GET used: requests of this hour by who asks |
 | POST redeliver | sends webhooks that failed once more |
 | GET settled | waits until all webhooks are out |
 """
@@ -135,6 +135,9 @@ class Admin:
 
     def get_peaks(self):
         return self.stub.limits.peaks
+
+    def get_used(self):
+        return {key: used for key, (_, used) in dict(self.stub.limits.used).items()}
 
     def post_redeliver(self):
         hooks = self.stub.hooks

@@ -1,7 +1,7 @@
 """GitHub's limits, as it documents them.
 
-Primary: requests an hour. Secondary: 80 content writes a minute, 500 an hour, and 900 points a minute, where a read takes one and a write
-five. `scale` makes all of these windows so many times shorter.
+Primary: requests an hour; what is answered 304 is given back. Secondary: 80 content writes a minute, 500 an hour, and 900 points a minute,
+where a read takes one and a write five. `scale` makes all of these windows so many times shorter.
 """
 
 import time
@@ -27,6 +27,12 @@ class Limits:
             begun, used = time.time(), 0
         self.used[key] = (begun, used + 1)
         return self.primary, used + 1, int(begun + hour) + 1
+
+    def give_back(self, key):
+        """Takes back one request that does not count; returns how many do."""
+        begun, used = self.used[key]
+        self.used[key] = (begun, max(used - 1, 0))
+        return self.used[key][1]
 
     def secondary(self, key, content, points):
         """Seconds to stay away for, or None where the request may pass."""

@@ -247,7 +247,13 @@ class Handler(BaseHTTPRequestHandler):
                 request = Request(stub, principal, method, raw, dict(parse_qsl(query)), self.headers, body)
                 answer, entry["template"] = stub.carry_out(request, method, raw)
             stub.faults.after(fault, method, raw)
-            return self.fresh(answer, limit)
+            status, data, headers = self.fresh(answer, limit)
+            if status == 304 and principal is not None:
+                # Who had it already has spent nothing.
+                with stub.store.lock:
+                    used = stub.limits.give_back(key)
+                headers |= {"X-RateLimit-Remaining": str(max(most - used, 0)), "X-RateLimit-Used": str(min(used, most))}
+            return status, data, headers
         except ApiError as error:
             return error.status, error.body, limit | error.headers
         except (Dropped, ConnectionError):

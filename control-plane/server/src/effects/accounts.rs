@@ -85,9 +85,9 @@ impl std::fmt::Debug for Accounts {
 }
 
 impl Accounts {
-    pub(super) fn new(configured: Configured, client: Outgoing, clock: Clock) -> Accounts {
+    pub(super) fn new(configured: Configured, client: Outgoing, clock: Clock, lanes: Lanes) -> Accounts {
         let authors = watch::Sender::new(None);
-        Accounts { configured, client, lanes: Lanes::default(), clock, current: Arc::default(), authors }
+        Accounts { configured, client, lanes, clock, current: Arc::default(), authors }
     }
 
     /// The settings in force.
@@ -190,7 +190,7 @@ impl Account {
             }
             None => return Err(ForgeError::refused(0, "there are no credentials that write")),
         };
-        let lane = self.lanes.of(&lane);
+        let lane = self.lanes.of(&lane, self.rest.clock);
         Ok(Forge::new(self.rest.clone(), token, lane, author, &self.github, dry_run))
     }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header};
 use mindos_model::Secret;
 use mindos_outgoing::Answer;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,23 @@ use super::settings::Github;
 
 /// Entries of one page: the most that GitHub gives.
 const PER_PAGE: usize = 100;
+/// Bytes of the tag of a page that is kept.
+const TAG_MAX: usize = 256;
+
+/// What the end of a list said last.
+#[derive(Clone, Debug)]
+pub(crate) struct Tag {
+    page: usize,
+    value: HeaderValue,
+}
+
+/// A list, where it is not as it was.
+#[derive(Debug)]
+pub(crate) enum News<T> {
+    Same,
+    /// Its entries, and what tells next time whether it is as it was. Of a page that is as it was, behind others that are full, none are among them.
+    Read(Vec<T>, Option<Tag>),
+}
 
 /// GitHub's API.
 #[derive(Clone, Debug)]
@@ -86,6 +103,39 @@ impl Forge {
         Err(ForgeError::refused(0, format!("GitHub lists more than {max} entries where one of ours is looked for")))
     }
 
+    /// Reads at most so many pages of a list, unless it is as it was.
+    ///
+    /// Full pages are read anew each time, since one that is as it was says nothing of what came behind it.
+    pub(crate) async fn news<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pages_max: usize,
+        known: Option<&Tag>,
+    ) -> Result<News<T>, ForgeError> {
+        let mut entries = Vec::new();
+        for page in 1..=pages_max {
+            self.lane.ask(self.per_second, self.rest.clock).await?;
+            let path = format!("{path}?per_page={PER_PAGE}&page={page}");
+            let known = known.filter(|tag| tag.page == page);
+            let called = match known {
+                Some(tag) => self.rest.read_unless(&self.token, &path, &tag.value).await,
+                None => self.rest.call(&self.token, Method::GET, &path, None).await,
+            };
+            let answer = self.heed(called).await?;
+            if answer.status == StatusCode::NOT_MODIFIED {
+                return Ok(if page == 1 { News::Same } else { News::Read(entries, known.cloned()) });
+            }
+            let read: Vec<T> = read(&answer, true)?;
+            let is_full = read.len() >= PER_PAGE;
+            entries.extend(read);
+            if !is_full {
+                let value = answer.headers.get(header::ETAG).filter(|value| value.len() <= TAG_MAX).cloned();
+                return Ok(News::Read(entries, value.map(|value| Tag { page, value })));
+            }
+        }
+        Ok(News::Read(entries, None))
+    }
+
     /// Writes something, at the pace of the installation.
     pub(super) async fn write<T: DeserializeOwned>(
         &self,
@@ -107,9 +157,14 @@ impl Forge {
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, ForgeError> {
         let called = self.rest.call(&self.token, method, path, body).await;
+        self.heed(called).await
+    }
+
+    /// Takes in what an answer says of the limits.
+    async fn heed(&self, called: Result<Answer, ForgeError>) -> Result<Answer, ForgeError> {
         match &called {
-            Ok(answer) => self.lane.note(&answer.headers, self.rest.clock),
-            Err(ForgeError::Limited { until, message }) => self.lane.hold(*until, message, self.rest.clock),
+            Ok(answer) => self.lane.note(&answer.headers, self.rest.clock).await,
+            Err(ForgeError::Limited { until, message }) => self.lane.hold(*until, message, self.rest.clock).await,
             Err(_) => {}
         }
         called

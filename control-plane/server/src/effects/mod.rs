@@ -31,11 +31,12 @@ mod review;
 mod service;
 pub mod settings;
 mod text;
+mod turns;
 mod wanted;
 
 pub use forge::Forge;
 #[allow(unused_imports)]
-pub(crate) use forge::part;
+pub(crate) use forge::{News, Tag, part};
 pub use parameters::Invalid;
 pub use readers::{Access, AccessError, Asker, Asking, Readers};
 pub use rest::ForgeError;

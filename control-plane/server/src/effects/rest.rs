@@ -88,6 +88,27 @@ impl Rest {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, ForgeError> {
+        self.send(bearer, method, path, body, None).await
+    }
+
+    /// Reads what is not as it was when it had this tag; 304 where it is, which GitHub does not count.
+    pub(super) async fn read_unless(
+        &self,
+        bearer: &Secret,
+        path: &str,
+        tag: &HeaderValue,
+    ) -> Result<Answer, ForgeError> {
+        self.send(bearer, Method::GET, path, None, Some(tag)).await
+    }
+
+    async fn send(
+        &self,
+        bearer: &Secret,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        unless: Option<&HeaderValue>,
+    ) -> Result<Answer, ForgeError> {
         let is_read = method == Method::GET;
         let target = self.api.join(path).map_err(|error| ForgeError::refused(0, format!("`{path}` {error}")))?;
         let mut request = Request::new(method, target);
@@ -99,12 +120,16 @@ impl Rest {
         request.headers.insert(header::AUTHORIZATION, value);
         request.headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         request.headers.insert("x-github-api-version", HeaderValue::from_static(VERSION));
+        if let Some(tag) = unless {
+            request.headers.insert(header::IF_NONE_MATCH, tag.clone());
+        }
         if let Some(body) = body {
             request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             request.body = Bytes::from(body.to_string());
         }
         match self.client.send(request).await {
             Ok(answer) if answer.status.is_success() => Ok(answer),
+            Ok(answer) if unless.is_some() && answer.status == StatusCode::NOT_MODIFIED => Ok(answer),
             Ok(answer) => Err(refusal(&answer, self.clock.now())),
             Err(error) => {
                 // Whoever was reached may have done it before the connection broke.

@@ -1,17 +1,20 @@
 //! What carries effects out and gives generals access to repositories, as the server holds it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mindos_model::TenantName;
+use mindos_model::{TenantName, Timestamp};
 use mindos_outgoing::Outgoing;
 use tokio::sync::watch;
 
 use super::accounts::{Accounts, Need};
 use super::forge::Forge;
+use super::pace::Lanes;
 use super::readers::Readers;
 use super::rest::ForgeError;
 use super::settings::Configured;
+use super::turns::Turns;
 use super::wanted::Repository;
 use crate::driver::Handle;
 use crate::metrics::{Exposition, Kind as Metric};
@@ -56,11 +59,21 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Nothing is carried out before it runs.
-    #[must_use]
-    pub fn new(configured: &Configured, client: Outgoing, handle: &Handle) -> Effects {
-        let accounts = Accounts::new(Arc::clone(configured), client, handle.clock());
-        Effects { accounts, handle: handle.clone(), counts: Arc::default() }
+    /// Nothing is carried out before it runs. What was written when is kept at `pace`; `newest` is when the journal's newest record was made before
+    /// this start, 0 where it had none.
+    ///
+    /// # Errors
+    /// When that file cannot be opened or made.
+    pub fn new(
+        configured: &Configured,
+        client: Outgoing,
+        handle: &Handle,
+        pace: &Path,
+        newest: Timestamp,
+    ) -> Result<Effects, rusqlite::Error> {
+        let lanes = Lanes::kept(Turns::open(pace, newest)?, newest > Timestamp(0));
+        let accounts = Accounts::new(Arc::clone(configured), client, handle.clock(), lanes);
+        Ok(Effects { accounts, handle: handle.clone(), counts: Arc::default() })
     }
 
     /// Where its counts are read.

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::signal::{Signal, Wrote};
 
 /// Raised with every change of the tables: a file of another version is begun anew.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// How long it is known whose work something is.
 pub const KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Rows of each table.
@@ -30,7 +30,7 @@ CREATE TABLE mark (seq INTEGER NOT NULL, at INTEGER NOT NULL) STRICT;
 CREATE TABLE intended (effect INTEGER PRIMARY KEY, tenant TEXT NOT NULL, delivery TEXT NOT NULL, kind TEXT NOT NULL,
     target TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
 CREATE TABLE wrote (tenant TEXT NOT NULL, name TEXT NOT NULL, delivery TEXT NOT NULL, repository TEXT NOT NULL,
-    at INTEGER NOT NULL, PRIMARY KEY (tenant, name)) STRICT, WITHOUT ROWID;
+    pull INTEGER, at INTEGER NOT NULL, PRIMARY KEY (tenant, name)) STRICT, WITHOUT ROWID;
 CREATE INDEX wrote_by_age ON wrote (at);
 CREATE TABLE pending (tenant TEXT NOT NULL, id TEXT NOT NULL, delivery TEXT NOT NULL, verdict TEXT NOT NULL, actor TEXT,
     PRIMARY KEY (tenant, id)) STRICT, WITHOUT ROWID;
@@ -55,13 +55,22 @@ pub struct Pending {
     pub actor: Option<String>,
 }
 
-/// A comment that reactions are looked for at.
+/// Something that reactions are looked for at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     pub tenant: TenantName,
     pub repository: String,
-    pub comment: u64,
+    pub at: At,
     pub delivery: DeliveryId,
+}
+
+/// Where somebody may react.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At a comment on an issue or pull request.
+    Comment { id: u64 },
+    /// At the comments on lines of a review.
+    Review { pull: u64, id: u64 },
 }
 
 /// The file, open for writing.
@@ -173,8 +182,14 @@ impl Index {
         repository: &str,
         at: Timestamp,
     ) -> Result<()> {
-        let row = params![tenant.as_str(), wrote.to_string(), delivery.to_string(), repository, number(at.0)];
-        self.0.prepare_cached("INSERT OR REPLACE INTO wrote VALUES (?, ?, ?, ?, ?)")?.execute(row).map(drop)
+        let pull = match wrote {
+            Wrote::Review { pull, .. } => pull.map(number),
+            Wrote::Comment { .. } | Wrote::PullRequest { .. } | Wrote::Commit { .. } => None,
+        };
+        let row = params![tenant.as_str(), wrote.to_string(), delivery.to_string(), repository, pull, number(at.0)];
+        let sql =
+            "INSERT OR REPLACE INTO wrote (tenant, name, delivery, repository, pull, at) VALUES (?, ?, ?, ?, ?, ?)";
+        self.0.prepare_cached(sql)?.execute(row).map(drop)
     }
 
     /// Whose work something is, and in which repository.
@@ -231,21 +246,28 @@ impl Index {
         statement.execute(params![tenant.as_str(), id]).map(drop)
     }
 
-    /// Comments written since, the newest first.
+    /// Comments and reviews written since, the newest first.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn comments(&self, since: Timestamp, limit: usize) -> Result<Vec<Watched>> {
-        let sql = "SELECT tenant, name, delivery, repository FROM wrote WHERE at >= ? AND name LIKE 'comment/%' ORDER BY at DESC LIMIT ?";
+    pub fn watched(&self, since: Timestamp, limit: usize) -> Result<Vec<Watched>> {
+        let sql = "SELECT tenant, name, delivery, repository, pull FROM wrote WHERE at >= ? AND
+            (name LIKE 'comment/%' OR name LIKE 'review/%' AND pull IS NOT NULL) ORDER BY at DESC LIMIT ?";
         let mut statement = self.0.prepare_cached(sql)?;
-        let row = |row: &rusqlite::Row<'_>| -> Result<(String, String, String, String)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        let row = |row: &rusqlite::Row<'_>| -> Result<(String, String, String, String, Option<i64>)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         };
         let rows = statement.query_map(params![number(since.0), number(limit as u64)], row)?;
         let rows = rows.collect::<Result<Vec<_>>>()?;
-        let read = |(tenant, name, delivery, repository): (String, String, String, String)| {
-            let comment = name.strip_prefix("comment/")?.parse().ok()?;
-            Some(Watched { tenant: tenant.parse().ok()?, repository, comment, delivery: delivery.parse().ok()? })
+        let read = |(tenant, name, delivery, repository, pull): (String, String, String, String, Option<i64>)| {
+            let (kind, id) = name.split_once('/')?;
+            let id = id.parse().ok()?;
+            let at = match (kind, pull) {
+                ("comment", _) => At::Comment { id },
+                ("review", Some(pull)) => At::Review { pull: unsigned(pull), id },
+                _ => return None,
+            };
+            Some(Watched { tenant: tenant.parse().ok()?, repository, at, delivery: delivery.parse().ok()? })
         };
         Ok(rows.into_iter().filter_map(read).collect())
     }
@@ -352,10 +374,13 @@ mod tests {
         let now = Timestamp(KEEP.as_millis() as u64 + 10);
         index.wrote(&tenant(), &about, delivery(3), "o/n", Timestamp(5)).unwrap();
         index.wrote(&tenant(), &Wrote::Comment { id: 18 }, delivery(4), "o/n", now).unwrap();
-        index.wrote(&tenant(), &Wrote::Review { id: 19 }, delivery(4), "o/n", now).unwrap();
-        let watched = index.comments(Timestamp(0), 10).unwrap();
-        assert_eq!(watched.iter().map(|it| it.comment).collect::<Vec<_>>(), [18, 17]);
+        let review = |id, pull| Wrote::Review { id, pull };
+        index.wrote(&tenant(), &review(19, Some(7)), delivery(4), "o/n", now - Duration::from_millis(1)).unwrap();
+        index.wrote(&tenant(), &review(20, None), delivery(4), "o/n", now).unwrap();
+        let watched = index.watched(Timestamp(0), 10).unwrap();
+        let at: Vec<At> = watched.iter().map(|it| it.at).collect();
+        assert_eq!(at, [At::Comment { id: 18 }, At::Review { pull: 7, id: 19 }, At::Comment { id: 17 }]);
         index.expire(now).unwrap();
-        assert_eq!(index.comments(Timestamp(0), 10).unwrap().len(), 1);
+        assert_eq!(index.watched(Timestamp(0), 10).unwrap().len(), 2);
     }
 }

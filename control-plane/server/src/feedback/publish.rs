@@ -32,6 +32,7 @@ pub struct Counts {
     published: AtomicU64,
     dropped: AtomicU64,
     pub(super) polls: AtomicU64,
+    pub(super) polls_same: AtomicU64,
     pub(super) polls_failed: AtomicU64,
 }
 
@@ -46,6 +47,7 @@ impl Counts {
         let help = "Requests for reactions to comments, by what became of them.";
         let mut family = into.family("mindos_github_reaction_polls_total", Kind::Counter, help);
         family.series(&[("outcome", "done")], read(&self.polls));
+        family.series(&[("outcome", "unchanged")], read(&self.polls_same));
         family.series(&[("outcome", "failed")], read(&self.polls_failed));
     }
 }

@@ -4,7 +4,8 @@
 //!  pull_request.closed, of ours                  merged: accepted; not: dismissed
 //!  pull_request_review_thread, of ours           resolved: accepted; unresolved: reverted
 //!  push to the default branch                    "This reverts commit <sha>", a commit of ours: reverted
-//!  a reaction to a comment of ours (polled)      +1 heart rocket hooray: accepted; -1 confused: dismissed
+//!  a reaction to a comment of ours, those on
+//!    lines too (polled)                          +1 heart rocket hooray: accepted; -1 confused: dismissed
 //! ```
 //! Pure. Whether something is ours is not known here: a signal names it ([`Wrote`]), and the index of what effects observed knows whose
 //! it is. Invariant: what we do ourselves is no signal, and the same thing said twice is the same signal.
@@ -29,9 +30,10 @@ pub enum Wrote {
     Comment {
         id: u64,
     },
-    /// A review of a pull request, by its id.
+    /// A review of a pull request, by its id; the number of the pull request where it is known.
     Review {
         id: u64,
+        pull: Option<u64>,
     },
     PullRequest {
         repository: String,
@@ -46,7 +48,7 @@ impl fmt::Display for Wrote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrote::Comment { id } => write!(f, "comment/{id}"),
-            Wrote::Review { id } => write!(f, "review/{id}"),
+            Wrote::Review { id, pull: _ } => write!(f, "review/{id}"),
             Wrote::PullRequest { repository, number } => {
                 write!(f, "pull/{}#{number}", repository.to_ascii_lowercase())
             }
@@ -138,7 +140,7 @@ fn threads(payload: &Value) -> Vec<Signal> {
     let when = text(payload, "thread.updated_at").or_else(|| text(payload, "updated_at"));
     let when = when.or_else(|| text(payload, "pull_request.updated_at")).filter(|at| at.len() <= 64);
     let id = format!("thread/{comment}/{action}/{}", when.unwrap_or_default());
-    vec![Signal { about: Wrote::Review { id: review }, verdict, id, actor: text(payload, "sender.login") }]
+    vec![Signal { about: Wrote::Review { id: review, pull: None }, verdict, id, actor: text(payload, "sender.login") }]
 }
 
 fn pushed(payload: &Value) -> Vec<Signal> {
@@ -260,8 +262,8 @@ mod tests {
             let said = read(&format!("com.github.pull_request_review_thread.{action}"), &thread(action), &own());
             said.signals.into_iter().map(|signal| (signal.about, signal.verdict)).next()
         };
-        assert_eq!(of("resolved"), Some((Wrote::Review { id: 77 }, FeedbackVerdict::Accepted)));
-        assert_eq!(of("unresolved"), Some((Wrote::Review { id: 77 }, FeedbackVerdict::Reverted)));
+        assert_eq!(of("resolved"), Some((Wrote::Review { id: 77, pull: None }, FeedbackVerdict::Accepted)));
+        assert_eq!(of("unresolved"), Some((Wrote::Review { id: 77, pull: None }, FeedbackVerdict::Reverted)));
         assert_eq!(of("edited"), None);
     }
 

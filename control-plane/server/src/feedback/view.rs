@@ -97,7 +97,7 @@ impl FeedbackView {
         let Intended { tenant, delivery, kind, target } = intended;
         let Ok(observed) = serde_json::from_str::<Value>(observed) else { return Ok(()) };
         let repository = repository_of(&target);
-        for wrote in written(&kind, repository, &observed) {
+        for wrote in written(&kind, &target, &observed) {
             self.index.wrote(&tenant, &wrote, delivery, repository, at)?;
         }
         Ok(())
@@ -160,14 +160,15 @@ fn repository_of(target: &str) -> &str {
 }
 
 /// What an effect of this kind left behind, by what was observed of it.
-fn written(kind: &str, repository: &str, observed: &Value) -> Vec<Wrote> {
+fn written(kind: &str, target: &str, observed: &Value) -> Vec<Wrote> {
+    let pull = || target.split_once('#').and_then(|(_, number)| number.parse().ok());
     let number = |name: &str| observed.get(name).and_then(Value::as_u64);
     let sha = || observed.get("sha").and_then(Value::as_str).filter(|sha| sha.len() == 40).map(str::to_owned);
     let found = match kind {
         "comment" => number("id").map(|id| Wrote::Comment { id }),
-        "review" => number("id").map(|id| Wrote::Review { id }),
+        "review" => number("id").map(|id| Wrote::Review { id, pull: pull() }),
         "pull_request" => {
-            number("number").map(|number| Wrote::PullRequest { repository: repository.to_owned(), number })
+            number("number").map(|number| Wrote::PullRequest { repository: repository_of(target).to_owned(), number })
         }
         "branch" => sha().map(|sha| Wrote::Commit { sha }),
         _ => None,

@@ -9,7 +9,6 @@
 //! comes in and however often; what is refused is refused by the name of its field.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -33,47 +32,7 @@ const LOGIN_MAX: usize = 256;
 /// The longest word that tells one wish from an earlier one, in bytes.
 const REPEAT_MAX: usize = 64;
 
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// A plan, as a draft pull request.
-    Plan,
-    /// A change without a plan before it.
-    Quickfix,
-    /// What an approved plan says.
-    Implement,
-    /// A pull request is to be made better.
-    Refine,
-}
-
-impl Mode {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::Plan => "plan",
-            Mode::Quickfix => "quickfix",
-            Mode::Implement => "implement",
-            Mode::Refine => "refine",
-        }
-    }
-}
-
-impl FromStr for Mode {
-    type Err = ();
-
-    fn from_str(word: &str) -> Result<Mode, ()> {
-        match word {
-            "plan" => Ok(Mode::Plan),
-            "quickfix" => Ok(Mode::Quickfix),
-            // As the first version of the contract has it.
-            "implement" | "plan_approval" => Ok(Mode::Implement),
-            "refine" => Ok(Mode::Refine),
-            _ => Err(()),
-        }
-    }
-}
+pub use mindos_model::TaskMode as Mode;
 
 /// What a comment stands under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,11 +76,16 @@ pub struct Task {
     pub repo_url: String,
     /// The same as `owner/name`.
     pub repository: String,
+    #[serde(serialize_with = "mode_word")]
     pub mode: Mode,
     #[serde(flatten)]
     pub about: About,
     /// Who asked.
     pub trigger_user: String,
+}
+
+fn mode_word<S: serde::Serializer>(mode: &Mode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(mode.as_str())
 }
 
 /// What a task is about; what is unset was not said.
@@ -176,7 +140,7 @@ impl Task {
         let repo_url = repo_url.ok_or_else(|| TaskError::new("repo_url", "is missing: expected an http(s) address"))?;
         let mode = "expected plan, quickfix, implement or refine";
         let word = text("mode", 32)?.ok_or_else(|| TaskError::new("mode", format!("is missing: {mode}")))?;
-        let Ok(mode) = word.parse() else {
+        let Some(mode) = Mode::read(&word) else {
             return Err(TaskError::new("mode", format!("`{}` is not known: {mode}", clip(&word))));
         };
         let trigger_user = text("trigger_user", LOGIN_MAX)?.or_else(|| asked_by.map(str::to_owned));

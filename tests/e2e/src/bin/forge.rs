@@ -7,17 +7,18 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use mindos_e2e::forge::injured::{Came, Stop, Victim, Ward};
 use mindos_e2e::forge::team::{General, Setup, Team};
-use mindos_e2e::forge::{many, money, plan, reviews};
+use mindos_e2e::forge::{heard, many, money, plan, reviews, trouble};
 use serde_json::{Value, json};
 
-/// Runs the flows of reviews and of the coding agent, kills at every step of plan mode, and five hundred intents under GitHub's limits.
+/// Runs the flows of reviews, of issues and of the coding agent, models that limit and cut, what people make of it all, kills at every step of
+/// plan mode, and five hundred intents under GitHub's limits.
 #[derive(Debug, Parser)]
 struct Options {
     /// How many times faster than GitHub's the limits pass, and the control plane writes.
     #[arg(long, default_value_t = 60)]
     scale: u32,
-    /// Only these: flows, ceiling, many, kills.
-    #[arg(long, value_delimiter = ',', default_value = "flows,ceiling,many,kills")]
+    /// Only these: flows, trouble, heard, ceiling, many, kills.
+    #[arg(long, value_delimiter = ',', default_value = "flows,trouble,heard,ceiling,many,kills")]
     only: Vec<String>,
     /// File to write the figures to, besides printing them.
     #[arg(long)]
@@ -95,12 +96,18 @@ async fn main() -> Result<()> {
     if is_wanted("flows") {
         figures["flows"] = flows(scale).await?;
     }
+    if is_wanted("trouble") {
+        figures["trouble"] = trouble::run(scale).await?;
+    }
+    if is_wanted("heard") {
+        figures["heard"] = heard::run(scale).await?;
+    }
     if is_wanted("ceiling") {
         figures["ceiling"] = money::ceiling(scale).await?;
     }
     if is_wanted("many") {
-        let team = Team::start(&Setup { name: "many", scale, settings: "" }).await?;
-        figures["many"] = many::run(&team, "many", scale).await?;
+        let mut team = Team::start(&Setup { name: "many", scale, settings: "" }).await?;
+        figures["many"] = many::run(&mut team, "many", scale).await?;
     }
     if is_wanted("kills") {
         figures["kills"] = kills(scale).await?;

@@ -238,7 +238,11 @@ impl Ward {
                 *came.kills.entry(*victim).or_default() += 1;
                 gone += 1;
                 let (used, counted) = self.money().await?;
-                let now = Counted { calls: 0, input: counted.input - used.input, output: counted.output - used.output };
+                let now = Counted {
+                    input: counted.input - used.input,
+                    output: counted.output - used.output,
+                    ..Counted::default()
+                };
                 if now != missing {
                     ensure!(*victim != Victim::ControlPlane, "{what}: a call was lost, though its run went on");
                     came.lost.push(what);
@@ -275,9 +279,7 @@ impl Came {
         self.lost.extend(lost);
         self.left_behind += left_behind;
         self.used.add(used);
-        self.counted.calls += counted.calls;
-        self.counted.input += counted.input;
-        self.counted.output += counted.output;
+        self.counted.add(counted);
         self
     }
 

@@ -1,4 +1,5 @@
-//! Five hundred intents at once: all are carried out, once, at a pace that the forge never refuses.
+//! Five hundred intents at once: all are carried out, once, at a pace that the forge never refuses. Then the control plane is killed, and fifty more
+//! come within the same hour of the forge: what was written before the restart counts.
 
 use std::time::{Duration, Instant};
 
@@ -40,11 +41,54 @@ impl General for Wishes {
     }
 }
 
+/// Asks for the wishes of these results.
+async fn wish(team: &Team, full: &str, results: std::ops::Range<u64>) -> Result<()> {
+    for number in results {
+        let mut event = client::event("/wishes", &number.to_string(), "wish", &format!("wish-{number}"));
+        let text =
+            mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(full.to_owned());
+        let value = mindos_proto::cloudevents::v1::cloud_event::CloudEventAttributeValue { attr: Some(text) };
+        event.attributes.insert("repository".to_owned(), value);
+        client::publish(&team.world.channel()?, event, Duration::from_secs(20)).await?;
+    }
+    Ok(())
+}
+
+/// Starts the general that wishes.
+fn wisher(team: &Team, full: &str) -> Result<tokio::task::JoinHandle<()>> {
+    let options = Options::new(format!("http://{}", team.world.agents()), "east", "wishes-0")?;
+    let (wishes, config) = (Wishes { repository: full.to_owned() }, general_config("wishes", 10)?);
+    Ok(tokio::spawn(async move {
+        let _ = serve(wishes, config, options, std::future::pending::<()>()).await;
+    }))
+}
+
+/// That this many wishes were carried out, each once.
+async fn carried_out(team: &Team, name: &str, wanted: u64) -> Result<()> {
+    let mut wishes = std::collections::BTreeMap::<String, u64>::new();
+    for number in 1..=ISSUES {
+        for comment in team.forge.list(&format!("{}/issues/{number}/comments", repository(name))).await? {
+            let body = comment["body"].as_str().unwrap_or_default();
+            let wish = body.lines().find(|line| line.starts_with("Wish "));
+            if let Some(wish) = wish.filter(|_| comment["user"]["login"] == BOT) {
+                *wishes.entry(wish.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    let twice = wishes.values().filter(|count| **count > 1).count();
+    ensure!(
+        wishes.len() == usize::try_from(wanted)? && twice == 0,
+        "{} of {wanted} were carried out, {twice} twice",
+        wishes.len()
+    );
+    team.nothing_refused().await
+}
+
 /// Runs it; `scale` is how many times faster than GitHub's the limits pass.
 ///
 /// # Errors
 /// When an intent is missing, there twice, or was refused on its way.
-pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
+pub async fn run(team: &mut Team, name: &str, scale: u32) -> Result<Value> {
     let (full, channel) = (format!("{OWNER}/{name}"), team.world.channel()?);
     team.forge.repository(&full).await?;
     for number in 0..ISSUES {
@@ -61,43 +105,32 @@ pub async fn run(team: &Team, name: &str, scale: u32) -> Result<Value> {
         ..Route::default()
     };
     client::apply(&channel, super::team::routes(&[route])).await?;
-    let options = Options::new(format!("http://{}", team.world.agents()), "east", "wishes-0")?;
-    let wishes = Wishes { repository: full.clone() };
-    let general = tokio::spawn(serve(wishes, general_config("wishes", 10)?, options, std::future::pending::<()>()));
+    let general = wisher(team, &full)?;
     let begun = Instant::now();
     let before = super::reviews::events(team).await?;
-    for number in 0..RESULTS {
-        let mut event = client::event("/wishes", &number.to_string(), "wish", &format!("wish-{number}"));
-        let text =
-            mindos_proto::cloudevents::v1::cloud_event::cloud_event_attribute_value::Attr::CeString(full.clone());
-        let value = mindos_proto::cloudevents::v1::cloud_event::CloudEventAttributeValue { attr: Some(text) };
-        event.attributes.insert("repository".to_owned(), value);
-        client::publish(&channel, event, Duration::from_secs(20)).await?;
-    }
+    wish(team, &full, 0..RESULTS).await?;
     team.rest(before + usize::try_from(RESULTS)?).await?;
     let took = begun.elapsed();
     general.abort();
-    let mut wishes = std::collections::BTreeMap::<String, u64>::new();
-    for number in 1..=ISSUES {
-        for comment in team.forge.list(&format!("{}/issues/{number}/comments", repository(name))).await? {
-            let body = comment["body"].as_str().unwrap_or_default();
-            let wish = body.lines().find(|line| line.starts_with("Wish "));
-            if let Some(wish) = wish.filter(|_| comment["user"]["login"] == BOT) {
-                *wishes.entry(wish.to_owned()).or_default() += 1;
-            }
-        }
-    }
-    let twice = wishes.values().filter(|count| **count > 1).count();
-    ensure!(
-        wishes.len() == usize::try_from(INTENTS)? && twice == 0,
-        "{} of {INTENTS} were carried out, {twice} twice",
-        wishes.len()
-    );
-    team.nothing_refused().await?;
+    carried_out(team, name, INTENTS).await?;
+    let written = team.forge.log().await?.iter().filter(|one| one["content"] == true).count();
+
+    // As much as may be written in an hour is; who forgot that would be refused.
+    team.world.take_plane()?.kill()?;
+    team.world.start_plane().await?;
+    let general = wisher(team, &full)?;
+    wish(team, &full, RESULTS..RESULTS + 1).await?;
+    team.rest(before + usize::try_from(RESULTS)? + 1).await?;
+    general.abort();
+    let all = INTENTS + INTENTS / RESULTS;
+    carried_out(team, name, all).await?;
+    let window = Duration::from_secs(3600) / scale;
+    ensure!(begun.elapsed() >= window, "more than may be written in {window:?} were in {:?}", begun.elapsed());
     let peaks = team.forge.look("peaks").await?;
     let content = team.forge.log().await?.iter().filter(|one| one["content"] == true).count();
     Ok(json!({
-        "intents": INTENTS, "executed": wishes.len(), "twice": twice, "refusals": 0, "scale": scale, "seconds": took.as_secs_f64(),
+        "intents": INTENTS, "executed": INTENTS, "twice": 0, "refusals": 0, "scale": scale, "seconds": took.as_secs_f64(),
+        "content_writes_before_the_restart": written, "executed_after_it": all - INTENTS, "seconds_in_all": begun.elapsed().as_secs_f64(),
         "content_writes": content, "most_in_a_scaled_minute": peaks["content_minute"], "most_in_a_scaled_hour": peaks["content_hour"],
     }))
 }

@@ -7,13 +7,17 @@
 //! Prism and aimock need Node: with `MINDOS_FORGE_NODE` naming a folder with `node_modules` they stand in between, else the stub is asked itself and
 //! `models.py` answers from the same fixtures. Invariant: what is judged is what the stub, the repositories and the model server hold in the end.
 
+pub mod heard;
 pub mod injured;
 pub mod many;
 pub mod money;
 pub mod plan;
 pub mod reviews;
 pub mod team;
+pub mod triage;
+pub mod trouble;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,12 +44,33 @@ pub enum Place {
 /// What a model server counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Calls that were answered.
+    /// Calls that were answered as a whole.
     pub calls: u64,
-    /// Tokens that were asked.
+    /// Tokens that were asked in them.
     pub input: u64,
-    /// Tokens that were answered.
+    /// Tokens that were answered in them.
     pub output: u64,
+    /// Calls whose answer was cut, and the tokens that were asked in them.
+    pub cut: u64,
+    pub cut_input: u64,
+    /// Most tokens that may have arrived of those.
+    pub cut_output: u64,
+    /// Calls that were refused for a limit.
+    pub limited: u64,
+}
+
+impl Counted {
+    /// Adds another's.
+    pub fn add(&mut self, other: Counted) {
+        let Counted { calls, input, output, cut, cut_input, cut_output, limited } = other;
+        self.calls += calls;
+        self.input += input;
+        self.output += output;
+        self.cut += cut;
+        self.cut_input += cut_input;
+        self.cut_output += cut_output;
+        self.limited += limited;
+    }
 }
 
 /// The processes. They go when this is dropped.
@@ -348,20 +373,52 @@ impl Forge {
         journal.as_array().cloned().context("a journal is a list")
     }
 
-    /// What the model server counted for what it answered, by model.
+    /// What the model server counted for what it answered.
     ///
     /// # Errors
     /// When it does not answer, or an answer was not counted.
     pub async fn counted(&self) -> Result<Counted> {
-        let mut counted = Counted::default();
-        for call in self.journal().await?.iter().filter(|call| call["response"]["status"] == 200) {
-            let usage = &call["response"]["fixture"]["response"]["usage"];
-            counted.calls += 1;
-            counted.input +=
-                usage["input_tokens"].as_u64().with_context(|| format!("an answer that is not counted: {call}"))?;
-            counted.output += usage["output_tokens"].as_u64().context("an answer that is not counted")?;
+        let mut sum = Counted::default();
+        self.counted_by_model().await?.into_values().for_each(|counted| sum.add(counted));
+        Ok(sum)
+    }
+
+    /// The same by model.
+    ///
+    /// # Errors
+    /// When it does not answer, or an answer was not counted.
+    pub async fn counted_by_model(&self) -> Result<BTreeMap<String, Counted>> {
+        let mut by_model: BTreeMap<String, Counted> = BTreeMap::new();
+        for call in self.journal().await? {
+            let model = call["body"]["model"].as_str().context("a call names its model")?;
+            let counted = by_model.entry(model.to_owned()).or_default();
+            match call["response"]["status"].as_u64() {
+                Some(200) => {}
+                Some(429) => {
+                    counted.limited += 1;
+                    continue;
+                }
+                _ => continue,
+            }
+            let fixture = &call["response"]["fixture"];
+            let usage = &fixture["response"]["usage"];
+            let number =
+                |name: &str| usage[name].as_u64().with_context(|| format!("an answer that is not counted: {call}"));
+            let (mut input, mut output) = (number("input_tokens")?, number("output_tokens")?);
+            // Of Ollama's dialect aimock says that everything took no token.
+            if self.checked && call["path"] == "/api/chat" {
+                (input, output) = (0, 0);
+            }
+            if fixture["truncateAfterChunks"].is_null() {
+                (counted.calls, counted.input, counted.output) =
+                    (counted.calls + 1, counted.input + input, counted.output + output);
+            } else {
+                counted.cut += 1;
+                counted.cut_input += input;
+                counted.cut_output += output;
+            }
         }
-        Ok(counted)
+        Ok(by_model)
     }
 }
 

@@ -9,11 +9,20 @@ use super::team::{General, Setup, Team};
 use super::{Counted, OWNER, reviews};
 use crate::process;
 
-/// What one lease used.
+/// What one lease used, by model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Lease {
-    extended: Used,
-    ended: Option<Used>,
+    extended: ByModel,
+    ended: Option<ByModel>,
+}
+
+/// What was used of each model.
+pub type ByModel = BTreeMap<String, Used>;
+
+fn sum(by_model: &ByModel) -> Used {
+    let mut sum = Used::default();
+    by_model.values().for_each(|used| sum.add(*used));
+    sum
 }
 
 /// Calls, tokens and money.
@@ -30,16 +39,22 @@ pub struct Used {
 }
 
 impl Used {
-    fn of(usage: &Value) -> Used {
-        let mut used = Used::default();
-        for one in usage.as_array().into_iter().flatten() {
-            let number = |name: &str| one[name].as_u64().or_else(|| one[name].as_str()?.parse().ok()).unwrap_or(0);
-            used.calls += number("calls");
-            used.input += number("input_tokens");
-            used.output += number("output_tokens");
-            used.cost += number("cost_micros");
+    fn of(one: &Value) -> Used {
+        let number = |name: &str| one[name].as_u64().or_else(|| one[name].as_str()?.parse().ok()).unwrap_or(0);
+        Used {
+            calls: number("calls"),
+            input: number("input_tokens"),
+            output: number("output_tokens"),
+            cost: number("cost_micros"),
         }
-        used
+    }
+
+    fn by_model(usage: &Value) -> ByModel {
+        let mut by_model = ByModel::new();
+        for one in usage.as_array().into_iter().flatten() {
+            by_model.entry(one["model"].as_str().unwrap_or_default().to_owned()).or_default().add(Used::of(one));
+        }
+        by_model
     }
 
     /// Adds another's.
@@ -56,6 +71,14 @@ impl Used {
 /// # Errors
 /// When the export is not one.
 pub fn used(export: &str) -> Result<Used> {
+    Ok(sum(&used_by_model(export)?))
+}
+
+/// The same by model.
+///
+/// # Errors
+/// When the export is not one.
+pub fn used_by_model(export: &str) -> Result<ByModel> {
     let mut leases: BTreeMap<String, Lease> = BTreeMap::new();
     for line in export.lines() {
         let record: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
@@ -65,26 +88,29 @@ pub fn used(export: &str) -> Result<Used> {
             match kind.as_str() {
                 "lease_extended" if !fields["usage"].is_null() => {
                     let lease = leases.entry(job()).or_default();
-                    let said = Used::of(&fields["usage"]);
-                    if said.calls >= lease.extended.calls {
+                    let said = Used::by_model(&fields["usage"]);
+                    if sum(&said).calls >= sum(&lease.extended).calls {
                         lease.extended = said;
                     }
                 }
                 "delivery_settled" | "attempt_ended" => {
                     let lease = leases.entry(job()).or_default();
                     ensure!(lease.ended.is_none(), "a lease ended twice: {line}");
-                    let said = Used::of(&fields["usage"]);
-                    lease.ended = Some(if said.output >= lease.extended.output { said } else { lease.extended });
+                    let said = Used::by_model(&fields["usage"]);
+                    let is_later = sum(&said).output >= sum(&lease.extended).output;
+                    lease.ended = Some(if is_later { said } else { lease.extended.clone() });
                 }
                 _ => {}
             }
         }
     }
-    let mut sum = Used::default();
-    for lease in leases.values() {
-        sum.add(lease.ended.unwrap_or(lease.extended));
+    let mut all = ByModel::new();
+    for Lease { extended, ended } in leases.into_values() {
+        for (model, used) in ended.unwrap_or(extended) {
+            all.entry(model).or_default().add(used);
+        }
     }
-    Ok(sum)
+    Ok(all)
 }
 
 /// That the ledger has exactly what the model server counted, less `lost` calls of which nobody heard the end.

@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod change;
 mod http_in;
 mod journal;
 mod models;
@@ -135,6 +136,27 @@ pub const TARGETS: &[Target] = &[
         seeds: http_in::general_seeds,
         shape: Shape::JsonRequest,
         words: &["event_type", "pr_created", "job_id", "timestamp", "general_info", "data", "commits", "ce-type: "],
+    },
+    // Diffs of git, and patches as forges give them.
+    Target {
+        name: "diff",
+        run: change::diff,
+        seeds: change::diff_seeds,
+        shape: Shape::Bytes,
+        words: &[
+            "diff --git a/x b/x\n",
+            "--- ",
+            "+++ ",
+            "/dev/null",
+            "@@ -1,2 +3,4 @@",
+            "@@ -4294967295,4294967295 +0,0 @@",
+            "\\ No newline",
+            "rename from ",
+            "\"",
+            "\\303",
+            "\r",
+            "\n",
+        ],
     },
     // What a model provider sends.
     Target {
