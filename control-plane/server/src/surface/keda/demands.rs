@@ -168,7 +168,7 @@ impl Demands {
         if found.ready + found.running > 0 {
             asked.busy_at = Some(Instant::now());
         }
-        let waits = found.instances == 0 && found.ready > 0;
+        let waits = waits_in_vain(&found, asked.gave_up);
         asked.empty_since = if waits { asked.empty_since.or_else(|| Some(Instant::now())) } else { None };
         let gives_up = asked.empty_since.is_some_and(|since| since.elapsed() >= self.warm_up);
         if gives_up != asked.gave_up {
@@ -264,6 +264,12 @@ impl Demands {
     }
 }
 
+/// Whether work waits for a pool in which nobody is. One that was given up stays so as long as anything waits that it could do, although
+/// others have its share of it by then: else it would take that back at once, and nobody would ever begin.
+fn waits_in_vain(found: &Demand, gave_up: bool) -> bool {
+    found.instances == 0 && (found.ready > 0 || gave_up && found.waiting > 0)
+}
+
 async fn next(follower: Option<&mut Follower>) -> Followed {
     match follower {
         Some(follower) => follower.next().await,
@@ -278,4 +284,24 @@ fn kept(pool: &Pool, asked: &Asked) -> KeptPool {
 
 fn keep_pools(tenant: &TenantName, pools: Vec<KeptPool>) -> Input {
     Input::KeepPools { tenant: tenant.clone(), pools }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_was_given_up_stays_so_until_it_comes_or_nothing_waits() {
+        let demand = |ready, waiting, instances| Demand { ready, waiting, instances, ..Demand::default() };
+        for (found, gave_up, waits) in [
+            (demand(1, 1, 0), false, true),
+            (demand(0, 1, 0), false, false),
+            // Its share is that of others.
+            (demand(0, 1, 0), true, true),
+            (demand(0, 0, 0), true, false),
+            (demand(1, 1, 1), true, false),
+        ] {
+            assert_eq!(waits_in_vain(&found, gave_up), waits, "{found:?} {gave_up}");
+        }
+    }
 }
