@@ -215,7 +215,7 @@ async fn work_that_two_clusters_may_do_wakes_pools_for_it_once() -> Result<()> {
     let address = free_address()?;
     let world = World::started("keda-shared", &["--surface", &format!("keda={address}")]).await?;
     let channel = world.channel()?;
-    client::apply(&channel, vec![route()]).await?;
+    client::apply(&channel, vec![Route { strategy: Strategy::RoundRobin.into(), ..route() }]).await?;
     let mut east = Keda::begin(&address, "east").await?;
     let mut west = Keda::begin(&address, "west").await?;
     publish(&channel, 0..1).await?;
