@@ -19,6 +19,7 @@ pub mod logs;
 mod model_metrics;
 pub mod ready;
 mod run;
+mod signals;
 mod streamed;
 
 pub use config::{Config, ConfigError, GeneralSpec, MetricsUrl, Target};
@@ -26,3 +27,4 @@ pub use general::About;
 pub use http_adapter::{Http, HttpClient};
 pub use joining::{JoiningConfig, JoiningError, Pin, Surroundings};
 pub use run::{RunError, run};
+pub use signals::told_to_end;

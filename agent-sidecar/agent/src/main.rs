@@ -2,8 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use mindos_agent_sidecar::{Config, logs, run};
-use tokio::signal::unix::{SignalKind, signal};
+use mindos_agent_sidecar::{Config, logs, run, told_to_end};
 
 /// Brings work from the Mind OS control plane to the generals beside it.
 #[derive(Debug, Parser)]
@@ -44,14 +43,7 @@ fn main() -> anyhow::Result<()> {
     logs::start(&logs).context("--log is not a filter")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
     runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let shutdown = async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
-        run(config, shutdown).await?;
-        anyhow::Ok(())
+        run(config, told_to_end()?).await?;
+        Ok(())
     })
 }

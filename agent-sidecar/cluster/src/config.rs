@@ -80,7 +80,7 @@ pub struct Config {
     pub lease: String,
 
     /// How long an agent that is not heard of keeps the Lease, in seconds, from 5
-    #[arg(long, env = "MINDOS_LEASE_SECONDS", value_name = "SECONDS", default_value = "15", value_parser = lease_seconds)]
+    #[arg(long, env = "MINDOS_LEASE_DURATION", value_name = "SECONDS", default_value = "15", value_parser = lease_seconds)]
     pub lease_duration: Duration,
 
     /// How long work may go on after SIGTERM before it is handed back, in seconds

@@ -2,9 +2,8 @@
 
 use anyhow::Context;
 use clap::Parser;
-use mindos_agent_sidecar::logs;
+use mindos_agent_sidecar::{logs, told_to_end};
 use mindos_cluster_agent::{Config, config, run};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Works for a whole cluster: finds its generals and brings them their work, watches its objects and runs its Jobs.
 #[derive(Debug, Parser)]
@@ -21,14 +20,7 @@ fn main() -> anyhow::Result<()> {
     logs::start(&logs).context("--log is not a filter")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("failed to start")?;
     runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let shutdown = async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        };
-        run(config, shutdown).await?;
-        anyhow::Ok(())
+        run(config, told_to_end()?).await?;
+        Ok(())
     })
 }

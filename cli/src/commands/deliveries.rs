@@ -9,8 +9,9 @@ use mindos_proto::effect::v1::EffectFilter;
 use serde_json::json;
 
 use super::effects;
-use super::events::{print_one, short_reason};
+use super::events::short_reason;
 use super::filter::{DeliveryFilterArgs, PageArgs, ago, span};
+use super::watch::{self, Printed};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -251,31 +252,12 @@ async fn get(args: GetArgs, global: &Global, client: &Client) -> Result<(), Fail
 async fn watch(args: WatchArgs, global: &Global, client: &Client) -> Result<(), Failure> {
     let WatchArgs { filter, from, results, limit } = args;
     let filter = DeliveryFilter::from(filter);
-    let mut from_seq = from;
-    let mut seen = 0_u64;
-    let mut headed = false;
-    loop {
+    let open = async |from_seq| {
         let request = delivery::WatchRequest { filter: Some(filter.clone()), from_seq, include_output: results };
-        let mut stream = client.deliveries().watch(request).await.map_err(client.failed())?.into_inner();
-        loop {
-            let message = match stream.message().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(status) if Client::is_passing(&status) && from_seq > 0 => break,
-                Err(status) => return Err(client.failed()(status)),
-            };
-            if message.seq > 0 {
-                from_seq = message.seq + 1;
-            }
-            let Some(delivery) = message.delivery else { continue };
-            print_one(&delivery, global, &mut headed, table, row);
-            seen += 1;
-            if limit > 0 && seen >= limit {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(super::REDIAL_AFTER).await;
-    }
+        Ok(client.deliveries().watch(request).await?.into_inner())
+    };
+    let printed = Printed::new(global, table, row);
+    watch::follow(client, (from, limit), open, |message| (message.seq, message.delivery), printed).await
 }
 
 /// The one named or all that fit; a filter in which nothing is set is a slip of the fingers.

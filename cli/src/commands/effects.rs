@@ -5,8 +5,8 @@ use mindos_model::EffectStatus;
 use mindos_proto::effect::v1::{self as effect, Effect, EffectFilter};
 use serde_json::json;
 
-use super::events::print_one;
 use super::filter::{PageArgs, ago};
+use super::watch::{self, Printed};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -244,31 +244,12 @@ async fn cancel(args: ChangeArgs, global: &Global, client: &Client) -> Result<()
 async fn watch(args: WatchArgs, global: &Global, client: &Client) -> Result<(), Failure> {
     let WatchArgs { filter, from, limit } = args;
     let filter = EffectFilter::from(filter);
-    let mut from_seq = from;
-    let mut seen = 0_u64;
-    let mut headed = false;
-    loop {
+    let open = async |from_seq| {
         let request = effect::WatchEffectsRequest { filter: Some(filter.clone()), from_seq };
-        let mut stream = client.effects().watch_effects(request).await.map_err(client.failed())?.into_inner();
-        loop {
-            let message = match stream.message().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(status) if Client::is_passing(&status) && from_seq > 0 => break,
-                Err(status) => return Err(client.failed()(status)),
-            };
-            if message.seq > 0 {
-                from_seq = message.seq + 1;
-            }
-            let Some(effect) = message.effect else { continue };
-            print_one(&effect, global, &mut headed, table, row);
-            seen += 1;
-            if limit > 0 && seen >= limit {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(super::REDIAL_AFTER).await;
-    }
+        Ok(client.effects().watch_effects(request).await?.into_inner())
+    };
+    let printed = Printed::new(global, table, row);
+    watch::follow(client, (from, limit), open, |message| (message.seq, message.effect), printed).await
 }
 
 pub(super) fn status_word(effect: &Effect) -> String {

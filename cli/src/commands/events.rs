@@ -5,10 +5,11 @@ use mindos_proto::event::v1::{self as event, Event, EventFilter, get_request};
 use serde_json::json;
 
 use super::filter::{EventFilterArgs, PageArgs, ago};
+use super::watch::{self, Printed};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
-use crate::render::{self, Named, Table, clip};
+use crate::render::{self, Table, clip};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -164,57 +165,13 @@ async fn get(args: GetArgs, global: &Global, client: &Client) -> Result<(), Fail
 async fn watch(args: WatchArgs, global: &Global, client: &Client) -> Result<(), Failure> {
     let WatchArgs { filter, from, data, limit } = args;
     let filter = EventFilter::from(filter);
-    let mut from_seq = from;
-    let mut seen = 0_u64;
-    let mut headed = false;
-    loop {
+    let open = async |from_seq| {
         let request = event::WatchRequest { filter: Some(filter.clone()), from_seq, include_data: data };
-        let mut stream = client.events().watch(request).await.map_err(client.failed())?.into_inner();
-        loop {
-            let message = match stream.message().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(status) if Client::is_passing(&status) && from_seq > 0 => break,
-                Err(status) => return Err(client.failed()(status)),
-            };
-            if message.seq > 0 {
-                from_seq = message.seq + 1;
-            }
-            let Some(event) = message.event else { continue };
-            print_one(&event, global, &mut headed, table, row);
-            seen += 1;
-            if limit > 0 && seen >= limit {
-                return Ok(());
-            }
-        }
-        tokio::time::sleep(super::REDIAL_AFTER).await;
-    }
+        Ok(client.events().watch(request).await?.into_inner())
+    };
+    let printed = Printed::new(global, table, row);
+    watch::follow(client, (from, limit), open, |message| (message.seq, message.event), printed).await
 }
-
-/// Prints one of a row of things that come one by one; the heading stands above the first.
-pub(super) fn print_one<M: Named>(
-    item: &M,
-    global: &Global,
-    headed: &mut bool,
-    table: fn() -> Table,
-    row: fn(&M) -> Vec<String>,
-) {
-    if global.output.is_json() {
-        return render::print_json_line(&render::json(item));
-    }
-    let mut one = table();
-    one.row(row(item).iter().map(|cell| format!("{cell:<WATCH_CELL$}")).collect());
-    let text = one.text();
-    let (heading, line) = text.split_once('\n').unwrap_or(("", &text));
-    if !*headed {
-        *headed = true;
-        render::print(heading);
-    }
-    render::print(line);
-}
-
-/// Cells of a watch are at least this wide, so that rows printed one by one mostly line up.
-const WATCH_CELL: usize = 14;
 
 fn table() -> Table {
     Table::new(&[">seq", "accepted", "kind", "subject", "repository", "route", ">deliveries", "lane"])

@@ -203,7 +203,7 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
                 }
             }
         }
-        tokio::time::sleep(super::REDIAL_AFTER).await;
+        tokio::time::sleep(super::watch::REDIAL_AFTER).await;
     }
 }
 

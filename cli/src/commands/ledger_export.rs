@@ -86,7 +86,7 @@ async fn online(file: &mut File, mut request: ledger::ExportRequest, global: &Gl
             }
         }
         breaks += 1;
-        tokio::time::sleep(super::REDIAL_AFTER).await;
+        tokio::time::sleep(super::watch::REDIAL_AFTER).await;
     }
 }
 

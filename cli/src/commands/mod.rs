@@ -33,8 +33,6 @@ mod task_here;
 mod task_templates;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
+mod watch;
 mod words;
 mod write_once;
-
-/// How long a watch that broke waits before it goes on where it was.
-const REDIAL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);

@@ -1,9 +1,9 @@
 //! `mindos control-plane`, `sidecar`, `cluster-agent` and `injector`: the same as the binaries of their own, in the one that people have.
 
 use clap::Args;
+use mindos_agent_sidecar::told_to_end;
 use mindos_control_plane::injector::{self, InjectorArgs};
 use mindos_control_plane::run::RunError;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 
@@ -21,7 +21,7 @@ pub(crate) fn sidecar(args: SidecarArgs) -> Result<(), Failure> {
     let SidecarArgs { config, logs } = args;
     mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
     wait(async {
-        let shutdown = signalled()?;
+        let shutdown = told_to_end()?;
         mindos_agent_sidecar::run(config, shutdown).await.map_err(|error| Failure::usage(error.to_string()))?;
         Ok(())
     })
@@ -41,7 +41,7 @@ pub(crate) fn cluster_agent(args: ClusterAgentArgs) -> Result<(), Failure> {
     let ClusterAgentArgs { config, logs } = args;
     mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
     wait(async {
-        let shutdown = signalled()?;
+        let shutdown = told_to_end()?;
         let chain = |error| mindos_control_plane::logging::Chain(&error).to_string();
         mindos_cluster_agent::run(config, shutdown).await.map_err(|error| Failure::usage(chain(error)))
     })
@@ -50,17 +50,6 @@ pub(crate) fn cluster_agent(args: ClusterAgentArgs) -> Result<(), Failure> {
 fn wait(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run)
-}
-
-/// Returns once SIGTERM or SIGINT has come.
-fn signalled() -> Result<impl Future<Output = ()> + Send, Failure> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 /// Settings of `mindos control-plane`.

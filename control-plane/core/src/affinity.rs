@@ -304,6 +304,14 @@ impl Durable {
     }
 
     /// The factor of an instance, or of a general by the labels it was registered with.
+    /// The factor on a general's load by the route's preferences, in thousandths: less is sooner.
+    pub(crate) fn preference_of(&self, rule: &Rule, general: GeneralIdx) -> u32 {
+        match rule.route.prefers() {
+            [] => NEUTRAL,
+            prefer => self.preference(prefer, general, None),
+        }
+    }
+
     fn preference(&self, prefer: &[Preference], general: GeneralIdx, profile: Option<&Profile>) -> u32 {
         let general = self.registry.general(general);
         let cluster = self.registry.cluster_of(&general.key);

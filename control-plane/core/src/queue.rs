@@ -72,6 +72,8 @@ pub(crate) struct Queue {
 pub(crate) struct Lane {
     name: Arc<str>,
     pub(crate) entries: VecDeque<DeliveryId>,
+    /// How many of them are at the head, kept so that nobody counts them again.
+    at_head: u32,
     pub(crate) waiting: u32,
     /// Its deliveries in the queue's overflow.
     pub(crate) overflow: u32,
@@ -89,7 +91,37 @@ impl Lane {
     /// Waiting deliveries that order lets begin. Leased ones are all at the head.
     fn startable(&self) -> u32 {
         let leased = self.entries.len() - self.waiting as usize;
-        u32::try_from(self.head().count().saturating_sub(leased)).unwrap_or(u32::MAX)
+        (self.at_head as usize).saturating_sub(leased) as u32
+    }
+
+    fn push(&mut self, delivery: DeliveryId) {
+        let is_all_head = self.at_head as usize == self.entries.len();
+        let is_of_head = self.entries.front().is_none_or(|front| front.event == delivery.event);
+        self.at_head += u32::from(is_all_head && is_of_head);
+        self.entries.push_back(delivery);
+    }
+
+    /// Whether it was there.
+    fn take(&mut self, delivery: DeliveryId) -> bool {
+        // The deliveries that end are those of the lane's head, but for cancelled and parked ones.
+        let Some(at) = self.entries.iter().position(|id| *id == delivery) else { return false };
+        self.entries.remove(at);
+        match self.at_head {
+            // What stood between may have parted those of one event.
+            head if at as u32 >= head => {
+                if at as u32 == head {
+                    self.count_head();
+                }
+            }
+            1 => self.count_head(),
+            _ => self.at_head -= 1,
+        }
+        true
+    }
+
+    /// Each is counted once as the head comes to it.
+    fn count_head(&mut self) {
+        self.at_head = u32::try_from(self.head().count()).unwrap_or(u32::MAX);
     }
 
     /// Whether another event waits behind the oldest one.
@@ -136,7 +168,7 @@ impl Queue {
         let idx = self.lane_for(name, flow);
         self.changed(idx, |lane| {
             lane.waiting += 1;
-            lane.entries.push_back(delivery);
+            lane.push(delivery);
         });
         let lane = self.lane(idx);
         let (flow, is_head) = (lane.flow, lane.entries.front().is_some_and(|front| front.event == delivery.event));
@@ -160,7 +192,15 @@ impl Queue {
                 let idx = LaneIdx(u32::try_from(self.lanes.len()).expect("open deliveries are bounded far below"));
                 // Most lanes hold one delivery.
                 let entries = VecDeque::with_capacity(1);
-                self.lanes.push(Lane { name: name.clone(), entries, waiting: 0, overflow: 0, flow, queued: false });
+                self.lanes.push(Lane {
+                    name: name.clone(),
+                    entries,
+                    at_head: 0,
+                    waiting: 0,
+                    overflow: 0,
+                    flow,
+                    queued: false,
+                });
                 idx
             }
         };
@@ -186,9 +226,7 @@ impl Queue {
     pub(crate) fn remove(&mut self, idx: LaneIdx, delivery: DeliveryId, was_waiting: bool) {
         self.waiting -= u32::from(was_waiting);
         self.changed(idx, |lane| {
-            // The deliveries that end are those of the lane's head, but for cancelled and parked ones.
-            let at = lane.entries.iter().position(|id| *id == delivery);
-            lane.entries.remove(at.unwrap_or_else(|| panic!("delivery {delivery} is not in its lane")));
+            assert!(lane.take(delivery), "delivery {delivery} is not in its lane");
             lane.waiting -= u32::from(was_waiting);
         });
         if was_waiting {
@@ -399,6 +437,29 @@ mod tests {
         assert_eq!((queue.waiting, queue.startable), (1, 1));
         queue.remove(first, id(2, 1), true);
         assert_eq!((queue.waiting, queue.startable), (0, 0));
+    }
+
+    #[test]
+    fn what_is_at_the_head_is_counted_as_it_changes() {
+        let mut queue = Queue::new(FixedState::default());
+        let lane: Arc<str> = "l".into();
+        // The first event comes again behind the second, as a redrive does.
+        let all = [id(1, 1), id(1, 2), id(2, 1), id(1, 3), id(3, 1), id(3, 2)];
+        let [idx, ..] = all.map(|delivery| queue.push(&lane, &flow(), delivery).0);
+        assert_eq!(queue.startable, 2);
+        queue.remove(idx, id(2, 1), true);
+        assert_eq!(queue.startable, 3, "nothing parts them any more");
+        queue.remove(idx, id(3, 2), true);
+        queue.remove(idx, id(1, 2), true);
+        assert_eq!(queue.startable, 2);
+        queue.remove(idx, id(1, 1), true);
+        queue.remove(idx, id(1, 3), true);
+        assert_eq!(queue.startable, 1, "the next event is at the head");
+        queue.push(&lane, &flow(), id(3, 3));
+        assert_eq!(queue.startable, 2);
+        queue.remove(idx, id(3, 1), true);
+        queue.remove(idx, id(3, 3), true);
+        assert_eq!((queue.startable, queue.len()), (0, 0));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Soft {
     pub(crate) members: Vec<Option<Member>>,
     pub(crate) vacant: Vec<MemberIdx>,
     pub(crate) pools: Pools,
+    /// Generals whose pools somebody scales, or did: [`Soft::keeps_pool`] knows.
+    pub(crate) kept_pools: BTreeSet<GeneralIdx>,
     /// Generals with a free slot that may begin work.
     pub(crate) free: BTreeSet<GeneralIdx>,
     /// The same by the routes that could choose them.
@@ -105,6 +107,7 @@ impl Soft {
             members: Vec::new(),
             vacant: Vec::new(),
             pools: Pools::default(),
+            kept_pools: BTreeSet::new(),
             free: BTreeSet::new(),
             free_of: BTreeMap::new(),
             comebacks: BTreeSet::new(),

@@ -53,7 +53,7 @@ impl Durable {
                 Ok(Reply::Deliveries(views.take((limit as usize).min(ROWS_MAX)).collect()))
             }
             Query::Fleet => Ok(Reply::Fleet(Box::new(self.fleet(tenant, context)))),
-            Query::Demand { generals } => Ok(Reply::Demand(self.demands(tenant, generals, context.soft))),
+            Query::Demand { generals } => Ok(Reply::Demand(self.demands(tenant, generals, context.soft, context.now))),
             Query::Routes => {
                 let in_force = self.routing.tenants.get(tenant);
                 let in_force = in_force.expect("every tenant that asks has a table");

@@ -338,6 +338,7 @@ impl Upkeep {
     pub fn spawn(&mut self, context: &Arc<Context>, tasks: &mut JoinSet<()>) {
         let _ = context.effects.set(Arc::clone(&self.in_force.effects));
         let _ = context.clusters.set(Arc::clone(&self.in_force.clusters));
+        let _ = context.platform.set(Arc::clone(&self.in_force.platform));
         if let Some(settings) = self.settings.take() {
             tasks.spawn(settings.watch(context.draining.clone()));
         }

@@ -341,6 +341,51 @@ async fn an_agent_that_is_denied_is_off_at_once_and_stays_off() {
 }
 
 #[tokio::test]
+async fn whom_a_cluster_agent_speaks_for_is_off_within_five_seconds_although_it_says_nothing() {
+    let plane = Plane::start().await;
+    let (token, key) = (plane.token(1).await, KeyPair::generate().unwrap());
+    let issued = plane.join(&token, &key, |request| request.instance = "agent-0".to_owned()).await.unwrap();
+    let agent = Holder { key, issued };
+    let roots = ders(&agent.issued.trust_bundle);
+    let pattern = |namespace: &str, general: &str, instance: &str| access::AgentPattern {
+        cluster: "c1".to_owned(),
+        namespace: namespace.to_owned(),
+        general: general.to_owned(),
+        instance_id: instance.to_owned(),
+        ..Default::default()
+    };
+    let deny = async |pattern| {
+        let target = access::deny_agent_request::Target::Agent(pattern);
+        let request = access::DenyAgentRequest { target: Some(target), reason: "stolen".to_owned() };
+        plane.access().deny_agent(request).await.unwrap().into_inner().denial.unwrap().id
+    };
+    for denied in [
+        pattern("default", "", ""),
+        pattern("", "general-purpose-general", ""),
+        pattern("", "", "i1"),
+        pattern("default", "general-purpose-general", "i1"),
+    ] {
+        let mut live = plane.connect(&agent, &roots).await.unwrap();
+        let other = deny(pattern("elsewhere", "", "")).await;
+        // Nobody of this stream: it goes on.
+        let quiet = tokio::time::timeout(Duration::from_millis(300), live.down.message()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        let began = std::time::Instant::now();
+        let denial = deny(denied).await;
+        let status = live.next().await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().ends_with("is turned away"), "{status}");
+        assert_eq!(plane.connect(&agent, &roots).await.err().unwrap().code(), Code::PermissionDenied);
+        for id in [denial, other] {
+            plane.access().allow_agent(access::AllowAgentRequest { id }).await.unwrap();
+        }
+    }
+    plane.connect(&agent, &roots).await.unwrap();
+    plane.server.stop().await;
+}
+
+#[tokio::test]
 async fn the_authority_is_rotated_while_agents_work() {
     let plane = Plane::start().await;
     let old = plane.joined().await;

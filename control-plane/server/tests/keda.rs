@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use mindos_proto::cluster::v1::cluster_service_client::ClusterServiceClient;
+use mindos_proto::cluster::v1::{ApplyObjectRequest, ObjectKind, ObjectRef};
 use mindos_proto::externalscaler::external_scaler_client::ExternalScalerClient;
 use mindos_proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
 use mindos_proto::fleet::v1::ListGeneralsRequest;
@@ -159,4 +161,73 @@ async fn what_is_asked_for_is_known_and_a_metric_has_its_name() {
     assert_eq!(stream.message().await.unwrap().unwrap().metric_specs, spec);
     server.stop().await;
     assert!(!matches!(stream.message().await, Ok(Some(_))), "streams end with the server");
+}
+
+/// Applies the object of the general `review` in the cluster `east`.
+async fn general(server: &Running, generation: i64, spec: &str) {
+    let channel = Channel::from_shared(server.agents.clone()).unwrap().connect().await.unwrap();
+    let (kind, namespace) = (ObjectKind::General.into(), "agents".to_owned());
+    let object = Some(ObjectRef { kind, namespace, name: "review".to_owned() });
+    let (uid, spec) = ("u1".to_owned(), spec.to_owned());
+    let mut request = tonic::Request::new(ApplyObjectRequest { object, uid, generation, spec });
+    request.metadata_mut().insert("mindos-cluster", "east".parse().unwrap());
+    assert!(ClusterServiceClient::new(channel).apply_object(request).await.unwrap().into_inner().accepted);
+}
+
+#[tokio::test]
+async fn the_object_of_a_general_says_what_the_trigger_does_not() {
+    let server = Running::alone(&["--surface", "keda=127.0.0.1:0"]).await;
+    let at = format!("http://{}", server.keda.unwrap());
+    let mut keda = ExternalScalerClient::new(Channel::from_shared(at).unwrap().connect().await.unwrap());
+    async fn told(keda: &mut ExternalScalerClient<Channel>, object: ScaledObjectRef) -> (i64, i64, bool) {
+        let spec = keda.get_metric_spec(object.clone()).await.unwrap().into_inner().metric_specs.remove(0);
+        let scaled_object_ref = Some(object.clone());
+        let asked = GetMetricsRequest { scaled_object_ref, metric_name: spec.metric_name.clone() };
+        let value = keda.get_metrics(asked).await.unwrap().into_inner().metric_values[0].metric_value;
+        (spec.target_size, value, keda.is_active(object).await.unwrap().into_inner().result)
+    }
+    assert_eq!(told(&mut keda, review()).await, (1, 0, false), "no object, no bounds");
+    let mut pushed = keda.stream_is_active(review()).await.unwrap().into_inner();
+    assert!(!pushed.message().await.unwrap().unwrap().result);
+
+    general(&server, 1, r#"{"slots":3,"scale":{"min":2,"max":4,"idle":"1m"}}"#).await;
+    assert_eq!(told(&mut keda, review()).await, (3, 6, true), "two that stand, with three slots each");
+    let says = object(&[("general", "review"), ("cluster", "east"), ("slots", "2"), ("min", "0")]);
+    assert_eq!(told(&mut keda, says).await, (2, 0, false), "what the trigger says goes before");
+
+    // More than the most is nobody's to want, and after the work the pool is wanted for a while.
+    general(&server, 2, r#"{"slots":3,"scale":{"min":0,"max":1,"idle":"2s"}}"#).await;
+    let route = mindos_proto::route::v1::Route {
+        name: "all".to_owned(),
+        targets: Some(mindos_proto::route::v1::RouteTargets { types: vec!["review".to_owned()], ..Default::default() }),
+        strategy: mindos_proto::route::v1::Strategy::LoadBalanced.into(),
+        ..Default::default()
+    };
+    let table = mindos_proto::route::v1::RouteTable { routes: vec![route], ..Default::default() };
+    let apply = mindos_proto::route::v1::ApplyRequest { table: Some(table), ..Default::default() };
+    server.routes().await.apply(apply).await.unwrap();
+    let mut deliveries = Vec::new();
+    for number in 0..5 {
+        let mut event = support::event(&number.to_string(), "x");
+        event.source = format!("/lane/{number}");
+        let accepted = server.publish(event).await.unwrap();
+        deliveries.push(accepted.deliveries[0].delivery_id.clone());
+    }
+    assert_eq!(told(&mut keda, review()).await, (3, 3, true), "five wait, and one pod is the most");
+    for id in deliveries {
+        let target = Some(mindos_proto::delivery::v1::cancel_request::Target::DeliveryId(id));
+        let cancel = mindos_proto::delivery::v1::CancelRequest { target, ..Default::default() };
+        server.deliveries().await.cancel(cancel).await.unwrap();
+    }
+    let ended = std::time::Instant::now();
+    assert_eq!(told(&mut keda, review()).await, (3, 0, true), "wanted still");
+    while keda.is_active(review()).await.unwrap().into_inner().result {
+        assert!(ended.elapsed() < support::PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(ended.elapsed() >= std::time::Duration::from_millis(1500), "{:?}", ended.elapsed());
+    // The stream said the same: that it is wanted, and that it is no more.
+    assert!(pushed.message().await.unwrap().unwrap().result);
+    assert!(!pushed.message().await.unwrap().unwrap().result);
+    server.stop().await;
 }

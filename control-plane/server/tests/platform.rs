@@ -11,9 +11,10 @@ use hmac::{KeyInit, Mac};
 use mindos_proto::agent::v1 as agent;
 use mindos_proto::agent::v1::agent_message::Message as Up;
 use mindos_proto::agent::v1::control_message::Message as Down;
+use mindos_proto::cloudevents::v1::cloud_event::Data;
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::run::v1::run_service_client::RunServiceClient;
-use mindos_proto::run::v1::{CancelRunRequest, GetRunRequest, RunKind, SubmitRunRequest};
+use mindos_proto::run::v1::{CancelRunRequest, GetRunRequest, RunKind, SubmitRunRequest, TellLogRequest};
 use serde_json::{Value, json};
 use support::{Agent, Directory, Running, http};
 use tonic::Code;
@@ -322,5 +323,72 @@ async fn an_object_becomes_one_run_of_its_own_cluster() {
     server.publish(support::event("e1", "x")).await.unwrap();
     let other = GetRunRequest { delivery_id: "d3.1".to_owned(), cluster: "c1".to_owned() };
     assert_eq!(runs.get_run(other).await.unwrap_err().code(), Code::NotFound);
+    server.stop().await;
+}
+
+/// The Jobs that an assignment lets its run have.
+fn attempts(assign: &agent::Assign) -> Value {
+    let order: Value = match assign.event.as_ref().unwrap().data.as_ref().unwrap() {
+        Data::BinaryData(data) => serde_json::from_slice(data).unwrap(),
+        Data::TextData(text) => serde_json::from_str(text).unwrap(),
+        Data::ProtoData(_) => panic!("an order is JSON"),
+    };
+    order["attempts"].clone()
+}
+
+#[tokio::test]
+async fn a_run_has_as_many_attempts_as_it_says_and_its_last_lines_are_shown_while_it_runs() {
+    let directory = Directory::new();
+    let server = server(&directory, "platform: {attempts: 5}").await;
+    let at = server.platform.unwrap();
+    let mut agent = runner(&server, "b1").await;
+    let channel = Channel::from_shared(server.agents.clone()).unwrap().connect().await.unwrap();
+    let mut runs = RunServiceClient::new(channel);
+    let mut says = submit("uid-1", "c1");
+    says.spec_json = says.spec_json.replace("\"model\"", "\"maxRetries\":1,\"model\"");
+    runs.submit_run(says).await.unwrap();
+    let assign = agent.assignment().await;
+    assert_eq!(attempts(&assign), 2, "one, and the one retry that its object allows");
+    let mut other = submit("uid-2", "c1");
+    other.spec_json = other.spec_json.replace("\"trader\"", "\"other\"");
+    runs.submit_run(other).await.unwrap();
+    assert_eq!(attempts(&agent.assignment().await), 5, "as the settings say");
+    let mut too_many = submit("uid-3", "c1");
+    too_many.spec_json = too_many.spec_json.replace("\"model\"", "\"maxRetries\":10,\"model\"");
+    let refused = runs.submit_run(too_many).await.unwrap_err();
+    assert!(refused.message().contains("maxRetries: is 10: expected 0 to 9"), "{refused}");
+
+    let tell = |lines: &str| TellLogRequest {
+        delivery_id: assign.delivery_id.clone(),
+        cluster: "c1".to_owned(),
+        token: assign.token,
+        lines: lines.to_owned(),
+    };
+    let logs = format!("{TASKS}/uid-1/logs");
+    runs.tell_log(tell("one\ntwo\n")).await.unwrap();
+    runs.tell_log(tell("two\n\u{1b}[2Jthree\n")).await.unwrap();
+    let (code, text) = ask(at, "GET", &logs, "", "").await;
+    assert_eq!((code, text.as_str()), (200, "two\n[2Jthree\n"), "what moves a terminal is left out");
+    for (wrong, code) in [
+        (TellLogRequest { cluster: "c2".to_owned(), ..tell("x") }, Code::NotFound),
+        (TellLogRequest { delivery_id: "d99.1".to_owned(), ..tell("x") }, Code::NotFound),
+        (TellLogRequest { token: None, ..tell("x") }, Code::InvalidArgument),
+        (TellLogRequest { token: Some(delivery::Token { epoch: 1, term: 9 }), ..tell("x") }, Code::FailedPrecondition),
+        (tell(&"x".repeat(50_000)), Code::InvalidArgument),
+    ] {
+        assert_eq!(runs.tell_log(wrong).await.unwrap_err().code(), code);
+    }
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(agent::result::Outcome::Succeeded(delivery::Succeeded {})),
+        output: json!({ "log": "all of it\n" }).to_string().into(),
+        output_content_type: "application/json".to_owned(),
+        ..Default::default()
+    };
+    agent.say(Up::Result(result)).await;
+    agent.settled().await;
+    let (_, text) = ask(at, "GET", &logs, "", "").await;
+    assert_eq!(text, "all of it\n", "what its result says goes before");
     server.stop().await;
 }

@@ -211,6 +211,24 @@ async fn work_of_one_lane_wakes_one_replica_and_each_cluster_is_asked_for_its_ow
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_that_two_clusters_may_do_wakes_pools_for_it_once() -> Result<()> {
+    let address = free_address()?;
+    let world = World::started("keda-shared", &["--surface", &format!("keda={address}")]).await?;
+    let channel = world.channel()?;
+    client::apply(&channel, vec![Route { strategy: Strategy::RoundRobin.into(), ..route() }]).await?;
+    let mut east = Keda::begin(&address, "east").await?;
+    let mut west = Keda::begin(&address, "west").await?;
+    publish(&channel, 0..1).await?;
+    east.pushed(true).await?;
+    ensure!(east.metric().await? == 1 && west.metric().await? == 0 && !west.is_active().await?, "one event wakes one");
+    publish(&channel, 1..5).await?;
+    west.pushed(true).await?;
+    let (one, other) = (east.metric().await?, west.metric().await?);
+    ensure!(one + other == 5 && one - other == 1, "five events are {one} and {other}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_watchers_are_told_at_once_and_let_go_when_the_plane_ends() -> Result<()> {
     let address = free_address()?;
     let mut world = World::started("keda-many", &["--surface", &format!("keda={address}")]).await?;

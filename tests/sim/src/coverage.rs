@@ -90,7 +90,7 @@ const STEPS: [&str; 43] = [
     "cancel_redacted",
 ];
 
-const OTHERS: [&str; 53] = [
+const OTHERS: [&str; 68] = [
     "epoch_started",
     "upgrade_finalized",
     "cluster none",
@@ -144,6 +144,21 @@ const OTHERS: [&str; 53] = [
     "effect looked at",
     "effect failed",
     "effect cancelled",
+    "ObjectApplied",
+    "ObjectRemoved",
+    "cluster object applied",
+    "general object applied",
+    "route object applied",
+    "budget object applied",
+    "cluster object removed",
+    "general object removed",
+    "route object removed",
+    "budget object removed",
+    "object under another uid",
+    "object as it was",
+    "object refused: another's",
+    "object refused: another table",
+    "general of a kept pool",
 ];
 
 /// Hits of each (phase, step).

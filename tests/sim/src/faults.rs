@@ -66,11 +66,26 @@ faults! {
     GeneralHung = "general_hung",
     GeneralIgnoresStop = "general_ignores_stop",
     GeneralNotReady = "general_not_ready",
+    /// An object was told of again.
+    ObjectRepeated = "object_repeated",
+    /// That an object went was told when it had been made again.
+    ObjectStale = "object_stale",
+    /// An object changed and nobody told.
+    ObjectUntold = "object_untold",
+    /// What stands no more was found when both sides were compared.
+    ObjectPruned = "object_pruned",
+    ClusterAgentAway = "cluster_agent_away",
 }
 
 /// How often each kind happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts([u64; Fault::ALL.len()]);
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts([0; Fault::ALL.len()])
+    }
+}
 
 impl Counts {
     /// One more.

@@ -15,7 +15,7 @@ use crate::ledger::Broken;
 use crate::words;
 
 /// Kinds of records there are.
-pub const KINDS: usize = 46;
+pub const KINDS: usize = 48;
 /// The file that says what the journal leads to.
 pub const STATE: &str = "state.txt";
 

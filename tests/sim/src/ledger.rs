@@ -19,6 +19,7 @@ use crate::budgets::Budgets;
 use crate::clocks::{Clocks, Timeline};
 use crate::coverage::{Coverage, Phase};
 use crate::effects::Effects;
+use crate::objects::ObjectFacts;
 use crate::placed::Limited;
 use crate::policies::{Plan, Policies};
 
@@ -104,6 +105,7 @@ pub struct Ledger {
     pub policies: Policies,
     pub access: AccessFacts,
     pub effects: Effects,
+    pub objects: ObjectFacts,
     pub coverage: Coverage,
     /// Kinds of records that came.
     pub kinds: BTreeSet<&'static str>,
@@ -132,6 +134,7 @@ impl Ledger {
         self.kinds.insert(record.kind());
         self.budgets.fold(entry)?;
         self.access.fold(entry)?;
+        self.objects.fold(entry, &mut self.coverage)?;
         self.judge(*seq, *at, phase, record)?;
         self.fold_effects(*seq, *at, record)
     }

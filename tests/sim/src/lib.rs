@@ -15,6 +15,7 @@ pub mod faults;
 pub mod histories;
 pub mod home;
 pub mod ledger;
+pub mod objects;
 mod outputs;
 mod placed;
 pub mod placement;

@@ -27,7 +27,7 @@ use mindos_sdk::{Failure, General, Output, Progress, Usage, Work};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::place::{Place, Workspace, annotation, code, finalizer, post, resource, spec_of, status_of};
 use super::plane::{Plane, Stands};
@@ -37,8 +37,8 @@ use super::step::{self, Attempt, JobState, Step};
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at an API server that does not answer, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// Between two reports of the last line of a log.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(20);
+/// Between two reports of the last lines of a log.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two looks whether a workspace is free.
 const WORKSPACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Of a failure's message: what the control plane keeps is 4 KiB.
@@ -172,8 +172,10 @@ pub(super) struct Lease {
 struct Seen {
     /// The object was there.
     object: bool,
-    /// When the last line of the log was last told.
+    /// When the end of the log was last told.
     told: Option<tokio::time::Instant>,
+    /// What was told then.
+    lines: String,
 }
 
 /// How one look at a run ended.
@@ -428,10 +430,9 @@ impl Lease {
                 self.write(&before, &status).await?;
                 if seen.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL) {
                     seen.told = Some(tokio::time::Instant::now());
-                    let line = place.last_line(&run.namespace, &job_name).await;
-                    (self.tell)(&line.unwrap_or_else(|| format!("{job_name} runs")));
+                    self.tell_lines(&run.namespace, &job_name, seen).await;
                 }
-                return Ok(Look::Wait(LOOK_INTERVAL));
+                return Ok(Look::Wait(PROGRESS_INTERVAL));
             }
             JobState::Complete => (true, String::new()),
             JobState::Failed(said) => (false, said.clone()),
@@ -464,6 +465,21 @@ impl Lease {
         let text = format!("attempt {tried} of {} failed: {message}\n{log}", self.attempts);
         let message = head_and_tail(&text, MESSAGE_MAX);
         Ok(Look::Ended(Err(Failure { kind, message, usage })))
+    }
+
+    /// Tells the control plane the end of the log of a Job that runs, where it has changed.
+    async fn tell_lines(&self, namespace: &str, job: &str, seen: &mut Seen) {
+        let lines = self.runner.place.last_lines(namespace, job).await.unwrap_or_default();
+        let last = lines.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        (self.tell)(&last.map_or_else(|| format!("{job} runs"), str::to_owned));
+        if lines == seen.lines {
+            return;
+        }
+        match self.runner.plane.tell_log(&self.delivery, self.token, lines.clone()).await {
+            Ok(()) => seen.lines = lines,
+            // For people alone: the next look tells it again.
+            Err(status) => debug!(error = %status, run = %self.order.name, "the log of a run was not told"),
+        }
     }
 
     /// What a run that had ended before came to.

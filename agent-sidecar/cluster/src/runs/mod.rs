@@ -25,7 +25,7 @@ use crate::site::Site;
 use general::{Desk, Runner};
 use objects::Keeper;
 use place::Place;
-use plane::Plane;
+use plane::{Dialled, Plane};
 
 pub use settings::{RunsConfig, RunsSettings};
 
@@ -33,7 +33,7 @@ pub use settings::{RunsConfig, RunsSettings};
 pub async fn run(site: Site, settings: RunsSettings, shutdown: Shutdown) {
     let settings = Arc::new(settings);
     let place = Place { kube: site.kube.clone(), settings: Arc::clone(&settings) };
-    let plane = Plane::new(site.plane.clone(), site.cluster.clone());
+    let plane: Plane = Arc::new(Dialled::new(site.plane.clone(), site.cluster.clone()));
     let desk = Arc::new(Desk::default());
     let mut keepers = JoinSet::new();
     for namespace in &settings.namespaces {

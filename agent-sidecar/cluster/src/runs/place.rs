@@ -25,8 +25,9 @@ use super::settings::RunsSettings;
 
 /// The field manager of every write.
 pub(super) const MANAGER: &str = "mindos";
-/// Lines of a log that are read.
+/// Lines of a log that are read at its end, and while its Job runs.
 const LINES: i64 = 2000;
+const LINES_RUNNING: i64 = 500;
 
 /// The cluster.
 #[derive(Clone)]
@@ -372,20 +373,19 @@ impl Place {
         Ok((outcome, tail(&log, LOG_MAX)))
     }
 
-    /// The last line of a log while its Job runs.
-    pub(super) async fn last_line(&self, namespace: &str, job: &str) -> Option<String> {
+    /// The last lines of a log while its Job runs, at most [`LOG_MAX`] bytes.
+    pub(super) async fn last_lines(&self, namespace: &str, job: &str) -> Option<String> {
         let pods = self.pods(namespace, job).await.ok()?;
         let pod = pods.iter().max_by_key(|pod| pod.creation_timestamp().map(|at| at.0))?;
         let how = LogParams {
             container: Some(job::CONTAINER.to_owned()),
-            tail_lines: Some(20),
-            limit_bytes: Some(64 << 10),
+            tail_lines: Some(LINES_RUNNING),
+            limit_bytes: Some(1 << 20),
             ..LogParams::default()
         };
         let logs: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
         let log = logs.logs(&pod.name_any(), &how).await.ok()?;
-        let line = tail(&log, 1024).lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-        line.map(|line| line.chars().take(200).collect())
+        Some(tail(&log, LOG_MAX))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The control plane as runs see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mindos_kube::platform::plan::Kind;
-use mindos_model::{ClusterName, Status};
+use mindos_model::{ClusterName, Status, Token};
 use mindos_proto::delivery::v1::DeliveryStatus;
 use mindos_proto::run::v1::run_service_client::RunServiceClient;
 use mindos_proto::run::v1::{
-    CancelRunRequest, GetRunRequest, GetRunResponse, RunKind, SubmitRunRequest, SubmitRunResponse,
+    CancelRunRequest, GetRunRequest, GetRunResponse, RunKind, SubmitRunRequest, SubmitRunResponse, TellLogRequest,
 };
 use mindos_sdk::Channel;
 use tonic::Request;
@@ -15,14 +16,35 @@ use tonic::Request;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The control plane.
+/// The control plane, or who plays it.
+pub(super) type Plane = Arc<dyn ControlPlane>;
+
+/// What runs ask of the control plane.
+#[tonic::async_trait]
+pub(super) trait ControlPlane: Send + Sync {
+    /// Takes the run of an object; again it is the same run.
+    async fn submit(
+        &self,
+        kind: Kind,
+        object: (&str, &str, &str),
+        spec: &serde_json::Value,
+    ) -> Result<SubmitRunResponse, tonic::Status>;
+
+    /// How a run stands.
+    async fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status>;
+
+    /// Cancels a run. One that is not known needs it no more.
+    async fn cancel(&self, delivery: &str) -> Result<(), tonic::Status>;
+
+    /// Tells the last lines of a run's log.
+    async fn tell_log(&self, delivery: &str, token: Token, lines: String) -> Result<(), tonic::Status>;
+}
+
+/// The control plane that is dialled.
 #[derive(Clone, Debug)]
-pub(super) struct Plane {
+pub(super) struct Dialled {
     client: RunServiceClient<Channel>,
     cluster: ClusterName,
-    /// Answers in its place.
-    #[cfg(test)]
-    pub(super) played: Option<std::sync::Arc<super::tests::Played>>,
 }
 
 /// How a run stands there.
@@ -39,27 +61,20 @@ pub(super) enum Stands {
     Unknown,
 }
 
-impl Plane {
-    pub(super) fn new(channel: Channel, cluster: ClusterName) -> Plane {
-        Plane {
-            client: RunServiceClient::new(channel),
-            cluster,
-            #[cfg(test)]
-            played: None,
-        }
+impl Dialled {
+    pub(super) fn new(channel: Channel, cluster: ClusterName) -> Dialled {
+        Dialled { client: RunServiceClient::new(channel), cluster }
     }
+}
 
-    /// Takes the run of an object; again it is the same run.
-    pub(super) async fn submit(
+#[tonic::async_trait]
+impl ControlPlane for Dialled {
+    async fn submit(
         &self,
         kind: Kind,
         (namespace, name, uid): (&str, &str, &str),
         spec: &serde_json::Value,
     ) -> Result<SubmitRunResponse, tonic::Status> {
-        #[cfg(test)]
-        if let Some(played) = &self.played {
-            return played.submit(uid);
-        }
         let kind = match kind {
             Kind::Code => RunKind::Code,
             Kind::Docs => RunKind::Docs,
@@ -75,12 +90,7 @@ impl Plane {
         Ok(self.client.clone().submit_run(bounded(request)).await?.into_inner())
     }
 
-    /// How a run stands.
-    pub(super) async fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status> {
-        #[cfg(test)]
-        if let Some(played) = &self.played {
-            return played.stands(delivery);
-        }
+    async fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status> {
         let request = GetRunRequest { delivery_id: delivery.to_owned(), cluster: self.cluster.to_string() };
         let answer = match self.client.clone().get_run(bounded(request)).await {
             Ok(answer) => answer.into_inner(),
@@ -100,18 +110,19 @@ impl Plane {
         })
     }
 
-    /// Cancels a run. One that is not known needs it no more.
-    pub(super) async fn cancel(&self, delivery: &str) -> Result<(), tonic::Status> {
-        #[cfg(test)]
-        if let Some(played) = &self.played {
-            return played.cancel(delivery);
-        }
+    async fn cancel(&self, delivery: &str) -> Result<(), tonic::Status> {
         let request = CancelRunRequest { delivery_id: delivery.to_owned(), cluster: self.cluster.to_string() };
         match self.client.clone().cancel_run(bounded(request)).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
             Err(status) => Err(status),
         }
+    }
+
+    async fn tell_log(&self, delivery: &str, token: Token, lines: String) -> Result<(), tonic::Status> {
+        let (delivery_id, cluster) = (delivery.to_owned(), self.cluster.to_string());
+        let request = TellLogRequest { delivery_id, cluster, token: Some(token.into()), lines };
+        self.client.clone().tell_log(bounded(request)).await.map(drop)
     }
 }
 

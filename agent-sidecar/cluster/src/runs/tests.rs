@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use super::general::{Desk, Lease, Runner};
 use super::objects::Keeper;
 use super::place::{Place, annotation, resource, status_of};
-use super::plane::{Plane, Stands};
+use super::plane::{ControlPlane, Plane, Stands};
 use super::settings::RunsSettings;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -31,18 +31,27 @@ const OUTCOME: &str = r#"{"exitCode":0,"pullRequestUrl":"https://github.com/acme
 
 /// The control plane, played: deliveries by name.
 #[derive(Debug, Default)]
-pub(super) struct Played {
-    pub(super) submitted: Mutex<Vec<String>>,
-    pub(super) cancelled: Mutex<Vec<String>>,
-    pub(super) is_away: Mutex<bool>,
+struct Played {
+    submitted: Mutex<Vec<String>>,
+    cancelled: Mutex<Vec<String>>,
+    told: Mutex<Vec<String>>,
+    is_away: Mutex<bool>,
 }
 
 impl Played {
     fn here(&self) -> Result<(), tonic::Status> {
         if *self.is_away.lock().unwrap() { Err(tonic::Status::unavailable("away")) } else { Ok(()) }
     }
+}
 
-    pub(super) fn submit(&self, uid: &str) -> Result<SubmitRunResponse, tonic::Status> {
+#[tonic::async_trait]
+impl ControlPlane for Played {
+    async fn submit(
+        &self,
+        _: Kind,
+        (_, _, uid): (&str, &str, &str),
+        _: &Value,
+    ) -> Result<SubmitRunResponse, tonic::Status> {
         self.here()?;
         let mut submitted = self.submitted.lock().unwrap();
         let duplicate = submitted.iter().any(|known| known == uid);
@@ -50,15 +59,21 @@ impl Played {
         Ok(SubmitRunResponse { seq: 1, delivery_id: format!("of-{uid}"), duplicate })
     }
 
-    pub(super) fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status> {
+    async fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status> {
         self.here()?;
         let is_cancelled = self.cancelled.lock().unwrap().iter().any(|known| known == delivery);
         Ok(if is_cancelled { Stands::Cancelled } else { Stands::Open })
     }
 
-    pub(super) fn cancel(&self, delivery: &str) -> Result<(), tonic::Status> {
+    async fn cancel(&self, delivery: &str) -> Result<(), tonic::Status> {
         self.here()?;
         self.cancelled.lock().unwrap().push(delivery.to_owned());
+        Ok(())
+    }
+
+    async fn tell_log(&self, _: &str, _: Token, lines: String) -> Result<(), tonic::Status> {
+        self.here()?;
+        self.told.lock().unwrap().push(lines);
         Ok(())
     }
 }
@@ -95,9 +110,7 @@ impl Stage {
             finalizer_timeout: Duration::from_secs(3),
         };
         let played = Arc::new(Played::default());
-        let channel = mindos_sdk::Dialer::new("http://127.0.0.1:1").unwrap().channel().unwrap();
-        let mut plane = Plane::new(channel, "eu".parse().unwrap());
-        plane.played = Some(Arc::clone(&played));
+        let plane: Plane = played.clone();
         let place = Place { kube: client.clone(), settings: Arc::new(settings) };
         let runner = Runner { kind: Kind::Code, place, plane, desk: Arc::new(Desk::default()) };
         let stage = Stage { client, namespace: namespace.to_owned(), runner, played };
@@ -309,10 +322,13 @@ async fn whoever_comes_next_finds_the_job_and_one_service_has_one_job_at_a_time(
 async fn a_deleted_object_ends_its_run_and_a_cancelled_run_is_cleared() {
     let stage = Stage::start("lease-ends").await;
     let keepers = stage.keep();
-    stage.pods_do(json!({ "fake/phase": "Running" })).await;
+    stage.pods_do(json!({ "fake/phase": "Running", "fake/log": "one\ntwo\nthree\n" })).await;
     let lease = stage.lease("code-5-1", "trader", 1);
     stage.reaches("code-5-1", Phase::Running).await;
     eventually(async || (stage.count().await == 1).then_some(())).await;
+    // What it says is told while it runs: its last lines, and not the last alone.
+    let said = |lines: &String| lines == "one\ntwo\nthree\n";
+    eventually(async || stage.played.told.lock().unwrap().iter().any(said).then_some(())).await;
     stage.objects().delete("code-5-1", &DeleteParams::default()).await.unwrap();
     let failure = lease.await.unwrap().unwrap_err();
     assert_eq!(failure.kind, FailureKind::Cancelled, "{failure}");
@@ -324,7 +340,7 @@ async fn a_deleted_object_ends_its_run_and_a_cancelled_run_is_cleared() {
     stage.reaches("code-5-2", Phase::Running).await;
     eventually(async || (stage.count().await == 1).then_some(())).await;
     lease.abort();
-    stage.played.cancel("d-code-5-2").unwrap();
+    stage.played.cancel("d-code-5-2").await.unwrap();
     let note = json!({ "metadata": { "labels": { "looked": "at" } } });
     stage.objects().patch("code-5-2", &PatchParams::default(), &Patch::Merge(note)).await.unwrap();
     stage.reaches("code-5-2", Phase::Cancelled).await;

@@ -101,6 +101,11 @@ pub struct CodeRunSpec {
     /// The set of tools that those are added to.
     #[serde(default)]
     pub tool_config: ToolConfig,
+    /// How often a Job that fails is tried again, as `retryCount` of the status counts it. What the control plane says (`platform.attempts`,
+    /// less one) when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9))]
+    pub max_retries: Option<u32>,
     /// Service account of the Job's pod. That of the namespace when unset; no token of it is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,

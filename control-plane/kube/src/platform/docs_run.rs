@@ -42,6 +42,11 @@ pub struct DocsRunSpec {
     /// The model that works. That of the cluster agent's settings when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// How often a Job that fails is tried again, as `retryCount` of the status counts it. What the control plane says (`platform.attempts`,
+    /// less one) when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9))]
+    pub max_retries: Option<u32>,
     /// Service account of the Job's pod; no token of it is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,

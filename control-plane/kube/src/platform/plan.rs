@@ -84,6 +84,15 @@ impl RunSpec {
         }
     }
 
+    /// How often it may be tried again, where it says so.
+    #[must_use]
+    pub fn max_retries(&self) -> Option<u32> {
+        match self {
+            RunSpec::Code(spec) => spec.max_retries,
+            RunSpec::Docs(spec) => spec.max_retries,
+        }
+    }
+
     /// All addresses that are cloned.
     #[must_use]
     pub fn addresses(&self) -> Vec<&str> {

@@ -18,6 +18,8 @@ const LINE_MAX: usize = 1024;
 pub const TEXT_MAX: usize = 64 << 10;
 /// Variables of a run.
 const ENV_MAX: usize = 128;
+/// How often a run may ask to be tried again.
+pub const RETRIES_MAX: u32 = 9;
 /// Tools that a run names.
 const TOOLS_MAX: usize = 256;
 /// The model of code runs where none is named.
@@ -107,6 +109,7 @@ impl CodeRequest {
             tools: None,
             tool_config,
             prompt_mode,
+            max_retries: fields.number("max_retries")?,
             service_account_name: None,
             task_requirements: fields.text("task_requirements")?,
             acceptance_criteria: fields.text("acceptance_criteria")?,
@@ -130,6 +133,7 @@ impl DocsRequest {
             source_branch: fields.needed("source_branch")?,
             github_user: fields.needed("github_user")?,
             model: Some(fields.text("model")?.unwrap_or_else(|| model.to_owned())),
+            max_retries: fields.number("max_retries")?,
             service_account_name: None,
             others: BTreeMap::new(),
         };
@@ -187,6 +191,7 @@ pub fn check_code(spec: &CodeRunSpec) -> Result<(), RequestError> {
         local_tools,
         remote_tools,
         tool_config: _,
+        max_retries,
         service_account_name,
         task_requirements,
         acceptance_criteria,
@@ -204,6 +209,7 @@ pub fn check_code(spec: &CodeRunSpec) -> Result<(), RequestError> {
     if *context_version == 0 || *context_version > 1_000_000 {
         return Err(RequestError::new("contextVersion", "expected 1 to 1000000"));
     }
+    retries(*max_retries)?;
     for (field, text) in [
         ("promptModification", prompt_modification),
         ("taskRequirements", task_requirements),
@@ -246,6 +252,7 @@ pub fn check_docs(spec: &DocsRunSpec) -> Result<(), RequestError> {
         source_branch,
         github_user,
         model,
+        max_retries,
         service_account_name,
         others: _,
     } = spec;
@@ -254,6 +261,7 @@ pub fn check_docs(spec: &DocsRunSpec) -> Result<(), RequestError> {
     git_branch("sourceBranch", source_branch)?;
     login("githubUser", github_user)?;
     model.as_deref().map_or(Ok(()), |model| word("model", model))?;
+    retries(*max_retries)?;
     service_account_name.as_deref().map_or(Ok(()), |name| secret("serviceAccountName", name))
 }
 
@@ -277,6 +285,15 @@ impl Reach {
         } else {
             None
         }
+    }
+}
+
+fn retries(count: Option<u32>) -> Result<(), RequestError> {
+    match count {
+        Some(count) if count > RETRIES_MAX => {
+            Err(RequestError::new("maxRetries", format!("is {count}: expected 0 to {RETRIES_MAX}")))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -509,6 +526,8 @@ pub(super) mod tests {
             ("docs_branch", json!("-x")),
             ("branch", json!("a..b")),
             ("context_version", json!(0)),
+            ("max_retries", json!(10)),
+            ("max_retries", json!("2")),
             ("continue_session", json!("yes")),
             ("env", json!({"A-B": "x"})),
             ("env", json!({"A": 1})),

@@ -239,6 +239,26 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn known_hosts_are_those_that_github_publishes() {
+        use base64::Engine;
+        use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+        use sha2::{Digest, Sha256};
+        // docs.github.com, "GitHub's SSH key fingerprints".
+        let published = [
+            ("ssh-ed25519", "+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"),
+            ("ecdsa-sha2-nistp256", "p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM"),
+        ];
+        let lines: Vec<&str> = include_str!("../../templates/known-hosts").lines().collect();
+        assert_eq!(lines.len(), published.len());
+        for (line, (kind, fingerprint)) in lines.into_iter().zip(published) {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(words[..2], ["github.com", kind]);
+            let key = STANDARD.decode(words[2]).unwrap();
+            assert_eq!(STANDARD_NO_PAD.encode(Sha256::digest(key)), fingerprint);
+        }
+    }
+
+    #[test]
     fn keys_name_files_as_the_contract_has_it() {
         for (key, kind, file) in [
             ("code_container.sh.hbs", Kind::Code, "container.sh"),

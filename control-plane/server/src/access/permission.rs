@@ -246,6 +246,7 @@ pub static RPCS: &[(&str, Permission)] = &[
     ("mindos.run.v1.RunService/SubmitRun", Agent),
     ("mindos.run.v1.RunService/GetRun", Agent),
     ("mindos.run.v1.RunService/CancelRun", Agent),
+    ("mindos.run.v1.RunService/TellLog", Agent),
     ("mindos.route.v1.RouteService/Get", Needs(&ROUTES_READ)),
     ("mindos.route.v1.RouteService/Apply", Needs(&ROUTES_APPLY)),
     ("mindos.route.v1.RouteService/Explain", Needs(&ROUTES_READ)),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use mindos_core::access::{Access, ApiToken, Binding, Subject, TokenHash};
+use mindos_core::access::{Access, ApiToken, Binding, DenialId, Subject, TokenHash};
 use mindos_core::record::{Entry, Record};
 use mindos_model::{Seq, Timestamp};
 use tokio::sync::watch;
@@ -94,12 +94,26 @@ impl Known {
     }
 }
 
+/// Which denials hold. They have ever higher ids, so their number and the last one tell every change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Denials {
+    count: usize,
+    last: Option<DenialId>,
+}
+
+impl Denials {
+    fn of(access: &Access) -> Denials {
+        Denials { count: access.denials().count(), last: access.denials().map(|denial| denial.id).max() }
+    }
+}
+
 /// Access as it is. Cheap to read.
 #[derive(Debug)]
 pub struct AccessView {
     known: ArcSwap<Known>,
     seen: AtomicU64,
     changed: watch::Sender<u64>,
+    denials: watch::Sender<Denials>,
 }
 
 impl AccessView {
@@ -107,7 +121,8 @@ impl AccessView {
     #[must_use]
     pub fn new(access: &Access, seq: Seq) -> AccessView {
         let known = ArcSwap::from_pointee(Known::new(access.clone()));
-        AccessView { known, seen: AtomicU64::new(seq.0), changed: watch::Sender::new(0) }
+        let denials = watch::Sender::new(Denials::of(access));
+        AccessView { known, seen: AtomicU64::new(seq.0), changed: watch::Sender::new(0), denials }
     }
 
     /// Access as it is.
@@ -120,6 +135,12 @@ impl AccessView {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Hears when somebody comes to be denied or no longer is, and of nothing else.
+    #[must_use]
+    pub fn denials(&self) -> watch::Receiver<Denials> {
+        self.denials.subscribe()
     }
 
     /// Waits until a record is here, for two seconds at most.
@@ -192,8 +213,10 @@ impl AccessView {
         });
         match next.await {
             Ok(next) => {
+                let denials = Denials::of(&next.access);
                 self.known.store(Arc::new(next));
                 self.changed.send_modify(|changes| *changes += 1);
+                self.denials.send_if_modified(|before| std::mem::replace(before, denials) != denials);
             }
             // A record that does not fit the state: the plane, which folds the same, has ended too.
             Err(error) => error!(error = %Chain(&error), "changes of access were not folded: older ones are in force"),

@@ -14,6 +14,7 @@ use mindos_core::input::SessionId;
 use mindos_proto::agent::v1::ConnectRequest;
 use mindos_proto::wire::agent_service_server::AgentService;
 use prost::Message;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
@@ -21,6 +22,7 @@ use super::Context;
 use super::agent_down::Down;
 use super::agent_pace::Pace;
 use super::agent_up::{HelloError, Noted, PROTOCOL_MAX, PROTOCOL_MIN, Up};
+use crate::access::view::{AccessView, Denials};
 use crate::access::{Caller, Principal};
 use crate::driver::{Ending, Handle, Outbox};
 use crate::net::Connection;
@@ -31,6 +33,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const PACE_MAX: Duration = Duration::from_secs(10);
 /// How long a stream that was ended may take to hear of it before its connection is cut.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for one that is turned away, which is to be gone 5 s after its denial.
+const END_TIMEOUT_DENIED: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -98,9 +102,10 @@ impl AgentService for Agents {
             let ending = read(&stream, &caller, &context, request.into_inner(), connection.as_ref()).await;
             debug!(session = session.0, ?ending, "stream ends");
             stream.handle.close_session(session);
+            let timeout = if matches!(ending, Ending::Identity(_)) { END_TIMEOUT_DENIED } else { END_TIMEOUT };
             stream.outbox.end(ending);
             // Somebody who does not read does not hear that the stream has ended either.
-            let heard = tokio::time::timeout(END_TIMEOUT, stream.gone.notified()).await.is_ok();
+            let heard = tokio::time::timeout(timeout, stream.gone.notified()).await.is_ok();
             if let Some(connection) = connection.filter(|_| !heard) {
                 info!(session = session.0, peer = %connection.peer, "connection of a stream that does not read was cut");
                 connection.cut();
@@ -144,20 +149,22 @@ async fn read(
         }
     };
     let mut pace = Pace::new(&limits, Instant::now());
+    let mut denials = context.access.denials();
     loop {
-        if let Some(identity) = up.kept_out(&context.access.load().access) {
-            return Ending::Identity(format!("{identity} is turned away"));
+        denials.mark_unchanged();
+        if let Some(ending) = turned_away(&up, &context.access) {
+            return ending;
         }
         prices.load().price(&mut inputs);
         tokio::select! {
             sent = stream.handle.send(&mut inputs) => if sent.is_err() {
                 return Ending::Shutdown;
             },
-            ending = stream.outbox.ended() => return ending,
+            ending = ended(stream, &up, &context.access, &mut denials) => return ending,
         }
         let frame = tokio::select! {
             frame = frames.message() => frame,
-            ending = stream.outbox.ended() => return ending,
+            ending = ended(stream, &up, &context.access, &mut denials) => return ending,
         };
         let frame = match frame {
             Ok(Some(frame)) => frame,
@@ -177,7 +184,7 @@ async fn read(
             }
             tokio::select! {
                 () = tokio::time::sleep(wait.min(PACE_MAX)) => {}
-                ending = stream.outbox.ended() => return ending,
+                ending = ended(stream, &up, &context.access, &mut denials) => return ending,
             }
         }
         let noted = match up.frame(frame, stream.handle.now(), &mut inputs) {
@@ -187,6 +194,30 @@ async fn read(
         if let Err(ending) = stream.note(noted) {
             return ending;
         }
+    }
+}
+
+/// How a stream ends that speaks for somebody who is kept out.
+fn turned_away(up: &Up, access: &AccessView) -> Option<Ending> {
+    let known = access.load();
+    let identity = up.kept_out(&known.access)?;
+    Some(Ending::Identity(format!("{identity} is turned away")))
+}
+
+/// Waits until the plane ends the stream, or somebody that it speaks for comes to be denied: a quiet one may say nothing for long.
+/// Who is denied by a certificate of its own is cut off elsewhere.
+async fn ended(stream: &Stream, up: &Up, access: &AccessView, denials: &mut watch::Receiver<Denials>) -> Ending {
+    let denied = async {
+        while up.speaks_for_others() && denials.changed().await.is_ok() {
+            if let Some(ending) = turned_away(up, access) {
+                return ending;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        ending = stream.outbox.ended() => ending,
+        ending = denied => ending,
     }
 }
 

@@ -104,6 +104,11 @@ impl Up {
         Ok((up, Noted { shares_events, ..noted }))
     }
 
+    /// Whether the stream is of a cluster agent, which speaks for others than itself.
+    pub(super) fn speaks_for_others(&self) -> bool {
+        !self.stands_for.is_empty()
+    }
+
     /// Who of those that a cluster agent speaks for on this stream is kept out.
     pub(super) fn kept_out(&self, access: &Access) -> Option<&Identity> {
         // The key is the agent's own, which was asked about when its connection was made.

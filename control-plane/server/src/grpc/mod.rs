@@ -43,6 +43,7 @@ mod route;
 mod route_policy;
 mod route_table;
 pub(crate) mod run;
+mod run_log;
 mod scorecards;
 pub mod status;
 mod task;
@@ -100,6 +101,7 @@ use crate::payloads::Payloads;
 use crate::prices::Prices;
 use crate::routing::Judges;
 use crate::secure::AccessMode;
+use crate::surface::platform::PlatformSettings;
 use crate::tls::server_config::Tls;
 use crate::views::dedupe::DedupeIndex;
 use crate::views::follow::Source;
@@ -144,6 +146,10 @@ pub struct Context {
     pub effects: OnceLock<effects::settings::Configured>,
     /// What clusters may bring.
     pub clusters: OnceLock<grants::Configured>,
+    /// What runs say while their Jobs run.
+    pub(crate) run_logs: run_log::RunLogs,
+    /// What is said of the platform's runs.
+    pub platform: OnceLock<Arc<ArcSwap<PlatformSettings>>>,
     reads: Arc<Semaphore>,
     /// Reads of data for conditions.
     pub(crate) data_reads: Arc<Semaphore>,
@@ -222,6 +228,8 @@ impl Context {
             tls: OnceLock::new(),
             effects: OnceLock::new(),
             clusters: OnceLock::new(),
+            run_logs: run_log::RunLogs::default(),
+            platform: OnceLock::new(),
         }
     }
 

@@ -14,9 +14,11 @@ use mindos_kube::platform::plan::{Kind, RunSpec};
 use mindos_kube::platform::request::{Order, check_code, check_docs};
 use mindos_kube::platform::{
     CODE_EVENT, CODE_GENERAL, CodeRunSpec, DOCS_EVENT, DOCS_GENERAL, DocsRunSpec, EVENT_KIND, EVENT_SOURCE, Phase,
-    names, status::usd,
+    names,
+    outcome::{LOG_MAX, tail},
+    status::usd,
 };
-use mindos_model::{ClusterName, DeliveryId, GeneralType, RouteName, Seq, Status as Stands, Strategy};
+use mindos_model::{ClusterName, DeliveryId, GeneralType, RouteName, Seq, Status as Stands, Strategy, Token};
 use mindos_proto::cloudevents::v1::cloud_event::Data;
 use mindos_proto::convert::{Invalid, delivery_id};
 use mindos_proto::delivery::v1::{Delivery, DeliveryFilter, DeliveryStatus, ParkReason};
@@ -25,6 +27,7 @@ use mindos_proto::rpc;
 use mindos_proto::run::v1::run_service_server::RunService;
 use mindos_proto::run::v1::{
     CancelRunRequest, CancelRunResponse, GetRunRequest, GetRunResponse, RunKind, SubmitRunRequest, SubmitRunResponse,
+    TellLogRequest, TellLogResponse,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -35,6 +38,7 @@ use super::{Context, delivery, delivery_list, event, status};
 use crate::access::{PrincipalKind, Scoped};
 use crate::ingest::cloudevents::{ExtensionValue, IncomingEvent};
 use crate::ingest::event::accept_incoming;
+use crate::surface::platform::ATTEMPTS;
 
 /// The longest spec of an object.
 const SPEC_MAX: usize = 200 << 10;
@@ -42,8 +46,6 @@ const SPEC_MAX: usize = 200 << 10;
 const LEASES_MAX: u32 = 20;
 /// How long a run may go on without progress, and wait for others of its lane.
 const DAY: Duration = Duration::from_secs(86_400);
-/// Jobs before the run of an object is given up.
-const ATTEMPTS: u32 = 3;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ pub(crate) struct NewRun {
     pub(crate) spec: RunSpec,
     /// Where it has to be done.
     pub(crate) cluster: Option<ClusterName>,
-    /// Jobs before it is given up.
+    /// Jobs before it is given up, where its spec does not say.
     pub(crate) attempts: u32,
 }
 
@@ -78,6 +80,8 @@ pub(crate) struct ShownRun {
     pub(crate) spec: RunSpec,
     accepted_at: String,
     delivery: Option<Delivery>,
+    /// The last lines of its log, while its Job runs.
+    told: Option<Arc<str>>,
 }
 
 #[tonic::async_trait]
@@ -113,7 +117,7 @@ impl RunService for Runs {
             uid: Some(uid),
             spec,
             cluster: Some(cluster),
-            attempts: ATTEMPTS,
+            attempts: context.run_attempts(),
         };
         let Published { event, duplicate, deliveries, .. } = match context.take_run(run.clone()).await {
             Ok(published) => published,
@@ -148,6 +152,24 @@ impl RunService for Runs {
         let id = self::delivery_id(&found.delivery_id).map_err(status::invalid)?;
         let cancelled = context.cancel_run_delivery(id).await?;
         Ok(Response::new(CancelRunResponse { cancelled }))
+    }
+
+    async fn tell_log(&self, request: Request<TellLogRequest>) -> Result<Response<TellLogResponse>, Status> {
+        let context = self.context.of(&request)?;
+        let TellLogRequest { delivery_id, cluster, token, lines } = request.into_inner();
+        if lines.len() > LOG_MAX {
+            let accepted = format!("has {} bytes: expected at most {LOG_MAX}", lines.len());
+            return Err(status::invalid(Invalid::new("lines", accepted)).into());
+        }
+        let (id, token) = mindos_proto::convert::lease(&delivery_id, token).map_err(status::invalid)?;
+        let found = context.own_run(&delivery_id, &cluster).await?;
+        if lease_of(&found) != Some(token) {
+            let message = format!("run {id} is not worked on under token {token}");
+            return Err(Status::failed_precondition(message));
+        }
+        // Whoever looks has a terminal.
+        context.run_logs.put(id, token, tail(&lines, LOG_MAX).into());
+        Ok(Response::new(TellLogResponse {}))
     }
 }
 
@@ -217,7 +239,7 @@ impl NewRun {
             RunSpec::Docs(spec) => (DOCS_EVENT, serde_json::to_value(spec)),
         };
         let mut data = serde_json::to_value(order(spec.expect("a spec is JSON"))).expect("an order is JSON");
-        data["attempts"] = json!(attempts);
+        data["attempts"] = json!(self.spec.max_retries().map_or(*attempts, |retries| retries + 1));
         IncomingEvent {
             id: id.clone(),
             source: EVENT_SOURCE.to_owned(),
@@ -274,7 +296,11 @@ impl Scoped {
             Some(Ok(id)) => Some(self.delivery(id, output).await?),
             Some(Err(_)) | None => None,
         };
-        ShownRun::of(&event, found).ok_or_else(unknown)
+        let told = found.as_ref().and_then(|delivery| {
+            let id = delivery_id(&delivery.delivery_id).ok()?;
+            self.run_logs.get(id, lease_of(delivery)?)
+        });
+        ShownRun::of(&event, found).map(|run| ShownRun { told, ..run }).ok_or_else(unknown)
     }
 
     /// Cancels a run; whether there was something to cancel.
@@ -292,6 +318,11 @@ impl Scoped {
             return Ok(false);
         };
         Ok(delivery::cancel_one(self, view).await? != delivery::Cancelled::Unchanged)
+    }
+
+    /// Jobs before a run is given up that does not say it itself.
+    fn run_attempts(&self) -> u32 {
+        self.platform.get().map_or(ATTEMPTS, |settings| settings.load().attempts)
     }
 
     /// The cluster that an agent speaks for.
@@ -327,6 +358,12 @@ impl Scoped {
     }
 }
 
+/// The token under which a delivery is worked on.
+fn lease_of(delivery: &Delivery) -> Option<Token> {
+    let token = delivery.lease.as_ref()?.token;
+    mindos_proto::convert::lease(&delivery.delivery_id, token).ok().map(|(_, token)| token)
+}
+
 fn is_run(delivery: &Delivery) -> bool {
     delivery.event.as_ref().is_some_and(|event| event.source == EVENT_SOURCE && event.kind == EVENT_KIND)
 }
@@ -358,6 +395,7 @@ impl ShownRun {
             spec,
             accepted_at: at.map(|at| at.to_string()).unwrap_or_default(),
             delivery,
+            told: None,
         })
     }
 
@@ -383,11 +421,14 @@ impl ShownRun {
         output.and_then(|output| serde_json::from_slice(&output.data).ok()).unwrap_or(Value::Null)
     }
 
-    /// The last part of its log: that of its result, else what is known of it.
+    /// The last part of its log: that of its result, that which its agent told, else what is known of it.
     pub(crate) fn log(&self) -> String {
         let output = self.output();
         if let Some(log) = output["log"].as_str() {
             return log.to_owned();
+        }
+        if let Some(told) = &self.told {
+            return told.to_string();
         }
         let Some(delivery) = &self.delivery else { return String::new() };
         let mut text = String::new();
@@ -405,7 +446,7 @@ impl ShownRun {
 
     /// The run as JSON.
     pub(crate) fn to_json(&self) -> Value {
-        let ShownRun { seq, id, name, namespace, spec, accepted_at, delivery } = self;
+        let ShownRun { seq, id, name, namespace, spec, accepted_at, delivery, told: _ } = self;
         let output = self.output();
         let text = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
         let mut shown = json!({

@@ -79,27 +79,17 @@ impl Live {
 
 /// Cuts off agents that come to be denied, until `drain` turns true.
 pub async fn keep_out(tls: Arc<Tls>, access: Arc<AccessView>, mut drain: watch::Receiver<bool>) {
-    let mut changes = access.changes();
-    // Denials have ever higher ids, so their number and the last one tell every change that adds one.
-    let denials = || {
-        let known = access.load();
-        (known.access.denials().count(), known.access.denials().map(|denial| denial.id).max())
-    };
-    let mut before = denials();
+    let mut denials = access.denials();
     tls.sweep();
     loop {
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
+            changed = denials.changed() => if changed.is_err() {
                 return;
             },
             _ = drain.wait_for(|draining| *draining) => return,
         }
-        let now = denials();
-        if now != before {
-            before = now;
-            tls.sweep();
-        }
-        // Many agents that join are many changes.
+        tls.sweep();
+        // Who denies many does so one by one.
         tokio::time::sleep(SWEEP_PAUSE).await;
     }
 }

@@ -6,6 +6,7 @@
 mod about;
 pub mod access;
 mod effects;
+mod objects;
 pub mod parse;
 mod parse_budget;
 mod policy;

@@ -138,6 +138,7 @@ impl<'a> Words<'a> {
             }
             "hold" => self.hold()?,
             "budget" => self.budget()?,
+            "object" => self.object()?,
             "remove" => {
                 let key = split(self.next("a general")?)?;
                 let key = words::general(key.0, key.1).ok_or("not a general's name")?;
@@ -516,6 +517,7 @@ impl<'a> Words<'a> {
     fn query(&mut self) -> Parsed<Query> {
         Ok(match self.next("a question")? {
             "totals" => Query::Totals,
+            "objects" => Query::Objects { cluster: None, general: None },
             "fleet" => Query::Fleet,
             "demand" => {
                 let key = |name: &str| {

@@ -8,7 +8,6 @@ use mindos_core::input::{
     AgentMessage, BudgetChange, CeilingsWanted, DeliveryFilter, Extend, Input, KeptPool, ModelLoad, Query,
     ReportedOutcome, Selector,
 };
-use mindos_core::object::ObjectChange;
 use mindos_core::record::{Holds, Payload, Usage};
 use mindos_core::route::{Coalesce, Route};
 use mindos_model::{DeliveryId, FailureKind, GeneralName, Priority, Timestamp, Token};
@@ -106,10 +105,7 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             BudgetChange::Remove(name) => format!("budget remove {name}{}", by_text(by)),
             BudgetChange::Acknowledge(name) => format!("budget ack {name}{}", by_text(by)),
         },
-        Input::Object { change, .. } => match change.as_ref() {
-            ObjectChange::Apply { object, .. } => format!("object apply {}", object.key),
-            ObjectChange::Remove { key, .. } => format!("object remove {key}"),
-        },
+        Input::Object { change, .. } => super::objects::print(change),
         Input::RemoveGeneral { key, by, .. } => format!("remove {key}{}", by_text(by)),
         Input::FinalizeUpgrade { version, by, .. } => format!("finalize {version}{}", by_text(by)),
         Input::Access { within, change, by, .. } => {
@@ -209,7 +205,8 @@ fn query(query: &Query) -> String {
     }
 }
 
-fn budget(budget: &Budget) -> String {
+/// One line of a budget, which begins with its name.
+pub(super) fn budget(budget: &Budget) -> String {
     let Budget { name, scope, period, limit, thresholds, priority } = budget;
     let scope = match scope {
         Scope::Tenant => "scope=tenant".to_owned(),

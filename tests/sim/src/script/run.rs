@@ -133,7 +133,10 @@ impl Runner {
                 let (request, tenant) = (RequestId(0), words::tenant());
                 self.input(Input::ApplyRoutes { request, tenant, table, expected, by, from: "".into() })?;
             }
-            Step::Input(input) => self.input(*input)?,
+            Step::Input(mut input) => {
+                super::objects::bring(&mut input, &mut self.routes);
+                self.input(*input)?;
+            }
             Step::Advance(span) => self.advance(span)?,
             Step::Stall(span) => self.now = self.now + span,
             Step::Crash { keep } => {

@@ -24,7 +24,7 @@ impl World {
         self.change_budget(change);
     }
 
-    fn change_budget(&mut self, change: BudgetChange) {
+    pub(super) fn change_budget(&mut self, change: BudgetChange) {
         let request = self.request(Asked::Other);
         self.input(Input::Budget {
             request,
@@ -41,6 +41,12 @@ impl World {
         for name in names {
             self.change_budget(BudgetChange::Remove(name));
         }
+    }
+
+    /// One of any kind.
+    pub(super) fn some_budget(&mut self, name: BudgetName) -> Arc<Budget> {
+        let at = self.chance.below(NAMES.len() as u64) as usize;
+        self.budget(at, name)
     }
 
     fn budget(&mut self, at: usize, name: BudgetName) -> Arc<Budget> {

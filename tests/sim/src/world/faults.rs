@@ -178,8 +178,9 @@ impl World {
         (self.home.full, self.home.sync_fails) = (false, false);
         self.acked_events_are_kept()?;
         if self.plane.is_some() {
-            // In the first round in which somebody is there to hear it.
-            if !std::mem::replace(&mut self.routes_healed, true) {
+            // In the first round in which somebody is there to hear it, and no object has a word in it.
+            let without_objects = self.heal_objects()?;
+            if without_objects && !std::mem::replace(&mut self.routes_healed, true) {
                 self.apply_routes(true);
             }
             self.remove_budgets();
@@ -193,7 +194,8 @@ impl World {
             }
             self.heal_effects();
             let settled = self.ledger.open.is_empty() && self.ledger.effects.open.is_empty();
-            if settled && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2 {
+            if settled && without_objects && self.in_flight.is_empty() && self.inbox.is_empty() && self.heal_rounds > 2
+            {
                 self.ended = true;
                 self.done_effects_are_there()?;
                 return self.last_checks();

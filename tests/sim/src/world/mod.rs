@@ -14,6 +14,7 @@ mod budgets;
 mod effects;
 mod faults;
 mod net;
+mod objects;
 mod people;
 mod plane;
 
@@ -184,6 +185,7 @@ struct World {
     next_request: u64,
     asked: HashMap<RequestId, people::Asked>,
     publications: Vec<people::Publication>,
+    sites: objects::Sites,
     /// What is there outside, by key, with the effect that made it.
     outside: BTreeMap<Arc<str>, EffectId>,
     /// Tokens that agents held once, for late results.
@@ -294,6 +296,7 @@ impl World {
             next_request: 1,
             asked: HashMap::new(),
             publications: Vec::new(),
+            sites: objects::Sites::default(),
             outside: BTreeMap::new(),
             stale: Vec::new(),
             mood,

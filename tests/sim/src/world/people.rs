@@ -16,6 +16,7 @@ use mindos_model::{
     limits,
 };
 
+use super::objects::Told;
 use super::{Event, World};
 use crate::faults::Fault;
 use crate::ledger::Broken;
@@ -24,8 +25,10 @@ use crate::words;
 pub(super) const PUBLISHERS: usize = 3;
 const LANES: u64 = 8;
 /// Routes and lanes of which one is slow show here.
-const KINDS: [&str; 14] =
-    ["bc", "rr", "lb", "lat", "latrr", "misc", "quiet", "stk", "fo", "race", "split", "shd", "deb", "debrr"];
+const KINDS: [&str; 16] = [
+    "bc", "rr", "lb", "lat", "latrr", "misc", "quiet", "stk", "fo", "race", "split", "shd", "deb", "debrr", "own1",
+    "own2",
+];
 /// Those that have a route of their own.
 const ROUTES: [&str; 12] = ["bc", "rr", "lb", "lat", "latrr", "stk", "fo", "race", "split", "shd", "deb", "debrr"];
 
@@ -64,6 +67,9 @@ pub(super) enum Asked {
     },
     /// Effects that may be carried out.
     Due,
+    /// The table that the route of an object goes into.
+    ObjectTable(Box<Told>),
+    Object(Box<Told>),
     Other,
 }
 
@@ -180,6 +186,13 @@ impl World {
                 Ok(Reply::Effects(views)) => self.carry_out_effects(&views),
                 _ => Ok(()),
             },
+            Asked::ObjectTable(told) => {
+                if let Ok(Reply::Routes { table, at }) = reply {
+                    self.tell_with_table(*told, &table, at);
+                }
+                Ok(())
+            }
+            Asked::Object(told) => self.told(*told, reply),
             Asked::Other => Ok(()),
         }
     }
@@ -271,7 +284,7 @@ impl World {
         self.at(after, Event::Act);
         let by: Arc<str> = Arc::from("ann");
         let tenant = words::tenant();
-        match self.chance.below(40) {
+        match self.chance.below(50) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
@@ -315,7 +328,12 @@ impl World {
             }
             21..=24 => self.change_budgets(),
             28..34 => self.meddle_with_access(),
-            34.. => self.meddle_with_effects(),
+            34..40 => self.meddle_with_effects(),
+            40.. => {
+                for _ in 0..self.chance.within(1, 4) {
+                    self.meddle_with_objects();
+                }
+            }
             _ => self.query(),
         }
     }
@@ -483,6 +501,12 @@ impl World {
                 route.guards = self.chance.permille(150).then(|| Box::new(Guards { bots, ..Guards::default() }));
             }
             routes.push(route);
+        }
+        // Who writes a table leaves what objects made where it is, as the server does; some do not.
+        if self.chance.permille(900) {
+            for (at, route) in self.ledger.objects.owned_routes() {
+                routes.insert(at.min(routes.len()), route.clone());
+            }
         }
         let bots = self.chance.pick(&[GuardAction::Park, GuardAction::Drop]).copied();
         let guards = Guards { bots, ..Guards::default() };

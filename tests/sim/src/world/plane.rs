@@ -314,6 +314,7 @@ impl World {
         entries.chunks(1 + (self.life as usize * 331) % 2000).for_each(|some| durable.apply_all(some.iter().copied()));
         let name = if from_snapshot { "snapshot_equals_replay" } else { "replay_equals_live_state" };
         same_state(name, &durable, &self.follower)?;
+        self.ledger.objects.compare(&durable)?;
         durable.check().map_err(|error| format!("agenda_equals_scan: after a start: {error}"))?;
         let (now, end) = (self.plane_time(), durable.seq());
         let word = if from_snapshot { " snapshot" } else { "" };
@@ -342,6 +343,7 @@ impl World {
         let imported = Durable::import(self.follower.export());
         same_state("snapshot_equals_replay", &imported, &self.follower)?;
         imported.check().map_err(|error| format!("agenda_equals_scan: of a snapshot: {error}"))?;
+        self.ledger.objects.compare(&imported)?;
         if !self.home.is_real() && self.home.dropped == Seq::ZERO {
             let mut replayed = Durable::new();
             self.home.entries_after(Seq::ZERO).for_each(|entry| replayed.apply(entry));

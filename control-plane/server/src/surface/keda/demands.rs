@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mindos_core::demand::{Demand, KeptPool};
 use mindos_core::input::{Input, Query};
 use mindos_core::output::Reply;
+use mindos_kube::mindos::GeneralSpec;
 use mindos_model::{ClusterName, GeneralName, GeneralType, TenantName};
 use tokio::sync::{Notify, watch};
 use tonic::Status;
@@ -49,6 +50,8 @@ struct Asked {
     empty_since: Option<Instant>,
     /// Nobody came in time.
     gave_up: bool,
+    /// When it had something to do last.
+    busy_at: Option<Instant>,
 }
 
 impl Asked {
@@ -92,7 +95,8 @@ impl Demands {
                 return Err(Status::resource_exhausted(message));
             }
             let (demand, _) = watch::channel(Demand::default());
-            let asked = Asked { ty: ty.clone(), demand, at: now, told: None, empty_since: None, gave_up: false };
+            let ty = ty.clone();
+            let asked = Asked { ty, demand, at: now, told: None, empty_since: None, gave_up: false, busy_at: None };
             pools.insert(pool.clone(), asked);
         }
         let asked = pools.get_mut(pool).expect("it is there or was put there");
@@ -113,7 +117,26 @@ impl Demands {
         drop(self.ask(pool, ty)?);
         self.wake.notify_one();
         let found = self.query(&pool.tenant, vec![(pool.cluster.clone(), pool.general.clone())]).await?;
-        Ok(found.into_iter().next().flatten().unwrap_or_default())
+        let found = found.into_iter().next().flatten().unwrap_or_default();
+        self.tell(pool, found);
+        Ok(found)
+    }
+
+    /// What the object of the cluster says of the general, where one made it.
+    pub(super) async fn object(&self, pool: &Pool) -> Result<Option<GeneralSpec>, Status> {
+        let Pool { tenant, cluster, general } = pool.clone();
+        let query = Query::Objects { cluster: Some(cluster), general: Some(general) };
+        let ask = |request| Input::Query { request, tenant, query };
+        match self.handle.call(ask).await.map_err(|error| status::call(&error))? {
+            // What was taken is a spec; one of a later release may say more.
+            Reply::Objects(found) => Ok(found.first().and_then(|object| serde_json::from_str(&object.spec).ok())),
+            _ => Err(status::internal("the plane gave an answer of another kind").into()),
+        }
+    }
+
+    /// When a pool had something to do last.
+    pub(super) fn busy_at(&self, pool: &Pool) -> Option<Instant> {
+        self.lock().get(pool).and_then(|asked| asked.busy_at)
     }
 
     /// As it is and whenever it changes.
@@ -142,7 +165,10 @@ impl Demands {
     fn tell(&self, pool: &Pool, found: Demand) {
         let mut pools = self.lock();
         let Some(asked) = pools.get_mut(pool) else { return };
-        let waits = found.instances == 0 && found.ready > 0;
+        if found.ready + found.running > 0 {
+            asked.busy_at = Some(Instant::now());
+        }
+        let waits = waits_in_vain(&found, asked.gave_up);
         asked.empty_since = if waits { asked.empty_since.or_else(|| Some(Instant::now())) } else { None };
         let gives_up = asked.empty_since.is_some_and(|since| since.elapsed() >= self.warm_up);
         if gives_up != asked.gave_up {
@@ -238,6 +264,12 @@ impl Demands {
     }
 }
 
+/// Whether work waits for a pool in which nobody is. One that was given up stays so as long as anything waits that it could do, although
+/// others have its share of it by then: else it would take that back at once, and nobody would ever begin.
+fn waits_in_vain(found: &Demand, gave_up: bool) -> bool {
+    found.instances == 0 && (found.ready > 0 || gave_up && found.waiting > 0)
+}
+
 async fn next(follower: Option<&mut Follower>) -> Followed {
     match follower {
         Some(follower) => follower.next().await,
@@ -252,4 +284,24 @@ fn kept(pool: &Pool, asked: &Asked) -> KeptPool {
 
 fn keep_pools(tenant: &TenantName, pools: Vec<KeptPool>) -> Input {
     Input::KeepPools { tenant: tenant.clone(), pools }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_was_given_up_stays_so_until_it_comes_or_nothing_waits() {
+        let demand = |ready, waiting, instances| Demand { ready, waiting, instances, ..Demand::default() };
+        for (found, gave_up, waits) in [
+            (demand(1, 1, 0), false, true),
+            (demand(0, 1, 0), false, false),
+            // Its share is that of others.
+            (demand(0, 1, 0), true, true),
+            (demand(0, 0, 0), true, false),
+            (demand(1, 1, 1), true, false),
+        ] {
+            assert_eq!(waits_in_vain(&found, gave_up), waits, "{found:?} {gave_up}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 
 mod config;
 mod demands;
+mod scale;
 mod service;
 mod verify;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -25,13 +26,14 @@ use tracing::warn;
 
 use super::config::KedaConfig;
 use super::demands::{Demands, Pool};
+use super::scale::{Said, Scale};
 use crate::metrics::{Exposition, Kind};
 use crate::net::Connection;
 
 /// The one metric: deliveries that could be begun and those that are in work.
 const METRIC: &str = "mindos-work";
-/// Slots that one replica may be said to have.
-const SLOTS_MAX: i64 = 1000;
+/// How often a stream looks again, where nothing changes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Messages that may lie for KEDA.
 const MESSAGES_MAX: usize = 4;
 
@@ -57,8 +59,7 @@ pub fn service(
 struct Scaled {
     pool: Pool,
     ty: GeneralType,
-    /// Work that one replica takes.
-    slots: i64,
+    said: Said,
 }
 
 impl Scaled {
@@ -68,11 +69,6 @@ impl Scaled {
         let cluster = required(scaler_metadata, "cluster")?;
         let tenant = scaler_metadata.get("tenant").map_or("default", String::as_str);
         let ty = scaler_metadata.get("type").map_or(general, String::as_str);
-        let slots = match scaler_metadata.get("slots").map(|slots| slots.parse()) {
-            None => 1,
-            Some(Ok(slots @ 1..=SLOTS_MAX)) => slots,
-            Some(_) => return Err(invalid("slots", "expected a number, 1 to 1000")),
-        };
         let unfit = |field| move |_| invalid(field, "expected a name of a-z, 0-9 and -, such as code-review");
         let scaled = Scaled {
             pool: Pool {
@@ -81,7 +77,7 @@ impl Scaled {
                 general: general.parse().map_err(|_| invalid("general", "expected the name of a general"))?,
             },
             ty: ty.parse().map_err(|_| invalid("type", "expected the type of the general"))?,
-            slots,
+            said: Said::read(scaler_metadata)?,
         };
         let Pool { tenant, cluster, general: _ } = &scaled.pool;
         if !config.keda_tenants.contains(tenant) {
@@ -101,7 +97,7 @@ fn required<'a>(metadata: &'a BTreeMap<String, String>, field: &str) -> Result<&
     metadata.get(field).map(String::as_str).ok_or_else(|| invalid(field, "is required in the metadata of the trigger"))
 }
 
-fn invalid(field: &str, expected: &str) -> Status {
+pub(super) fn invalid(field: &str, expected: &str) -> Status {
     Status::invalid_argument(format!("scalerMetadata.{field}: {expected}"))
 }
 
@@ -110,18 +106,30 @@ fn work(demand: Demand) -> u64 {
     demand.ready + demand.running
 }
 
+/// How a pool is scaled at this time.
+async fn scale(demands: &Demands, scaled: &Scaled) -> Result<Scale, Status> {
+    Ok(scaled.said.over(demands.object(&scaled.pool).await?.as_ref()))
+}
+
+/// Whether a pool is wanted; where it is so without work, until when.
+fn active(demands: &Demands, scaled: &Scaled, scale: &Scale, demand: Demand) -> (bool, Option<Instant>) {
+    if work(demand) > 0 || scale.is_standing() {
+        return (true, None);
+    }
+    let until = demands.busy_at(&scaled.pool).map(|at| at + scale.idle).filter(|until| *until > Instant::now());
+    (until.is_some(), until)
+}
+
 impl Scaler {
     fn read(&self, object: &ScaledObjectRef) -> Result<Scaled, Status> {
         Scaled::read(object, &self.config)
     }
 
-    fn spec(scaled: &Scaled) -> GetMetricSpecResponse {
-        let spec = MetricSpec {
-            metric_name: METRIC.to_owned(),
-            target_size: scaled.slots,
-            target_size_float: scaled.slots as f64,
-        };
-        GetMetricSpecResponse { metric_specs: vec![spec] }
+    async fn spec(&self, scaled: &Scaled) -> Result<GetMetricSpecResponse, Status> {
+        let Scale { slots, .. } = scale(&self.demands, scaled).await?;
+        let spec =
+            MetricSpec { metric_name: METRIC.to_owned(), target_size: slots.into(), target_size_float: slots.into() };
+        Ok(GetMetricSpecResponse { metric_specs: vec![spec] })
     }
 }
 
@@ -132,7 +140,9 @@ impl ExternalScaler for Scaler {
     async fn is_active(&self, request: Request<ScaledObjectRef>) -> Result<Answer<IsActiveResponse>, Status> {
         let scaled = self.read(request.get_ref())?;
         let demand = self.demands.now(&scaled.pool, &scaled.ty).await?;
-        Ok(Answer::new(IsActiveResponse { result: work(demand) > 0 }))
+        let scale = scale(&self.demands, &scaled).await?;
+        let (result, _) = active(&self.demands, &scaled, &scale, demand);
+        Ok(Answer::new(IsActiveResponse { result }))
     }
 
     type StreamIsActiveStream = Answers<IsActiveResponse>;
@@ -145,10 +155,17 @@ impl ExternalScaler for Scaler {
         let mut demand = self.demands.watch(&scaled.pool, &scaled.ty).await?;
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         let mut draining = self.draining.clone();
+        let demands = Arc::clone(&self.demands);
+        let mut bounds = scale(&demands, &scaled).await?;
         tokio::spawn(async move {
             let mut told = None;
             loop {
-                let result = work(*demand.borrow_and_update()) > 0;
+                let found = *demand.borrow_and_update();
+                // Where the plane does not answer, what it said before holds.
+                if let Ok(newer) = scale(&demands, &scaled).await {
+                    bounds = newer;
+                }
+                let (result, until) = active(&demands, &scaled, &bounds, found);
                 if told != Some(result) {
                     told = Some(result);
                     // Who does not take it is waited for, and then told how it is by then.
@@ -156,8 +173,11 @@ impl ExternalScaler for Scaler {
                         return;
                     }
                 }
+                // The object of a pool may change while nothing else does.
+                let look = until.map_or(LOOK_INTERVAL, |until| until.duration_since(Instant::now()).min(LOOK_INTERVAL));
                 tokio::select! {
                     changed = demand.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(look) => {}
                     () = sender.closed() => return,
                     _ = draining.wait_for(|draining| *draining) => {
                         let _ = sender.try_send(Err(Status::unavailable("the control plane is stopping")));
@@ -173,7 +193,7 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Answer<GetMetricSpecResponse>, Status> {
-        Ok(Answer::new(Scaler::spec(&self.read(request.get_ref())?)))
+        Ok(Answer::new(self.spec(&self.read(request.get_ref())?).await?))
     }
 
     async fn get_metrics(&self, request: Request<GetMetricsRequest>) -> Result<Answer<GetMetricsResponse>, Status> {
@@ -185,6 +205,7 @@ impl ExternalScaler for Scaler {
             return Err(Status::invalid_argument(format!("metricName: expected {METRIC}")));
         }
         let work = work(self.demands.now(&scaled.pool, &scaled.ty).await?);
+        let work = scale(&self.demands, &scaled).await?.bounded(work);
         let value = MetricValue {
             metric_name: METRIC.to_owned(),
             metric_value: i64::try_from(work).unwrap_or(i64::MAX),
@@ -199,10 +220,10 @@ impl ExternalScaler for Scaler {
         &self,
         request: Request<ScaledObjectRef>,
     ) -> Result<Answer<Self::StreamMetricSpecStream>, Status> {
-        let spec = Scaler::spec(&self.read(request.get_ref())?);
+        let spec = self.spec(&self.read(request.get_ref())?).await?;
         let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
         let mut draining = self.draining.clone();
-        // It follows from the metadata alone, so nothing changes as long as the stream stands.
+        // Who wants to know whether the object of the general says something else asks again.
         tokio::spawn(async move {
             let _ = sender.try_send(Ok(spec));
             tokio::select! {
@@ -278,13 +299,13 @@ mod tests {
     #[test]
     fn metadata_is_read_and_what_is_wrong_is_named() {
         let scaled = read(&[("general", "review"), ("cluster", "eu"), ("scalerAddress", "x:1")], &[]).unwrap();
-        assert_eq!((scaled.ty.as_str(), scaled.slots, scaled.pool.tenant.as_str()), ("review", 1, "default"));
+        assert_eq!((scaled.ty.as_str(), scaled.pool.tenant.as_str()), ("review", "default"));
+        assert_eq!(scaled.said.over(None).slots, 1);
         let eu = [("general", "review"), ("cluster", "eu")];
         let with = |key, value| [&eu[..], &[(key, value)]].concat();
         for (metadata, named) in [
             (vec![("cluster", "eu")], "scalerMetadata.general: is required"),
             (vec![("general", "review")], "scalerMetadata.cluster: is required"),
-            (with("slots", "0"), "scalerMetadata.slots: expected a number, 1 to 1000"),
             (with("slots", "x"), "scalerMetadata.slots: expected a number, 1 to 1000"),
             (with("tenant", "other"), "KEDA may not ask for tenant other"),
             (with("tenant", "Not A Name"), "scalerMetadata.tenant"),

@@ -37,6 +37,7 @@ use crate::secure::AccessMode;
 pub use config::PlatformConfig;
 pub use guard::Turned;
 pub use paths::router;
+pub(crate) use settings::ATTEMPTS;
 pub use settings::{PlatformSection, PlatformSettings};
 
 /// How long a body may take to arrive.

@@ -20,7 +20,7 @@ use crate::network::Network;
 /// Ranges that are named.
 const RANGES_MAX: usize = 256;
 /// Jobs before a run is given up, where nothing is said.
-const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 
 /// What the settings file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
