@@ -31,6 +31,7 @@ pub mod notify;
 pub mod own_logins;
 pub mod payloads;
 pub mod prices;
+mod priority;
 pub mod reload;
 pub mod routing;
 pub mod run;

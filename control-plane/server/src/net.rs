@@ -67,6 +67,8 @@ const FRAME_MAX: u32 = 256 << 10;
 const SEND_BUFFER: usize = 512 << 10;
 /// Bodies above this are answered where it costs nobody else time.
 const LARGE: u64 = 256 << 10;
+/// How far the thread stands back that answers them.
+pub const LARGE_NICENESS: i32 = 10;
 /// All headers of a request together.
 const HEADERS_MAX: u32 = 32 << 10;
 /// Streams of a connection at a time.

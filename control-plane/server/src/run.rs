@@ -302,7 +302,9 @@ impl Server {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
             handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
             porch: Arc::new(porch::start().map_err(RunError::Thread)?),
-            large: Arc::new(Background::start("large-bodies", || {}).map_err(RunError::Thread)?),
+            large: Arc::new(
+                Background::start("large-bodies", crate::net::LARGE_NICENESS, || {}).map_err(RunError::Thread)?,
+            ),
             limits: upkeep.limits(),
         };
         let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));

@@ -8,10 +8,8 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tracing::warn;
 
-/// How far such a thread stands back.
-const NICENESS: i32 = 10;
+use crate::priority;
 
 thread_local! {
     static STANDS_BACK: Cell<bool> = const { Cell::new(false) };
@@ -45,20 +43,18 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts it under `name`, with `first` before anything else.
+    /// Starts it under `name`, with `first` before anything else; it stands back by `niceness`, of 19.
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(name: &'static str, first: impl FnOnce() + Send + 'static) -> io::Result<Background> {
+    pub fn start(name: &'static str, niceness: i32, first: impl FnOnce() + Send + 'static) -> io::Result<Background> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             STANDS_BACK.set(true);
             first();
-            if let Err(error) = rustix::process::nice(NICENESS) {
-                warn!(%error, name, "a thread was not set back");
-            }
+            priority::stand_back(niceness);
             let _ = runtime.block_on(ended);
         })?;
         Ok(Background { runtime: handle, _end: end })

@@ -9,11 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
-use tracing::warn;
 
+use super::background::Background;
 use crate::limits::AddressKey;
 use crate::tls::accept::PortTls;
 use crate::tls::identity::AgentIdentity;
@@ -29,9 +28,7 @@ pub(super) type Shaken = (TlsStream<TcpStream>, Option<Arc<AgentIdentity>>);
 /// The thread, and who waits for it.
 #[derive(Debug)]
 pub struct Handshakes {
-    runtime: Handle,
-    /// Ends the thread when it is dropped.
-    _end: oneshot::Sender<()>,
+    thread: Background,
     shares: Mutex<HashMap<AddressKey, Weak<Semaphore>>>,
 }
 
@@ -41,16 +38,7 @@ impl Handshakes {
     /// # Errors
     /// When the system has none to give.
     pub fn start() -> io::Result<Handshakes> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel();
-        std::thread::Builder::new().name("handshakes".to_owned()).spawn(move || {
-            if let Err(error) = rustix::process::nice(NICENESS) {
-                warn!(%error, "the thread of handshakes was not set back");
-            }
-            let _ = runtime.block_on(ended);
-        })?;
-        Ok(Handshakes { runtime: handle, _end: end, shares: Mutex::default() })
+        Ok(Handshakes { thread: Background::start("handshakes", NICENESS, || {})?, shares: Mutex::default() })
     }
 
     fn share(&self, from: IpAddr, most: u32) -> Arc<Semaphore> {
@@ -89,7 +77,7 @@ impl Handshakes {
             drop(turn);
             shaken
         };
-        Ok(self.runtime.spawn(shaking).await.ok().flatten())
+        Ok(self.thread.handle().spawn(shaking).await.ok().flatten())
     }
 }
 

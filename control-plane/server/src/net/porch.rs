@@ -28,6 +28,9 @@ use tracing::debug;
 use super::background::{Background, give_way};
 use super::stranger::Standing;
 
+/// How far the thread stands back.
+const NICENESS: i32 = 10;
+
 thread_local! {
     static IS_HERE: Cell<bool> = const { Cell::new(false) };
 }
@@ -42,7 +45,7 @@ pub(super) fn is_here() -> bool {
 /// # Errors
 /// When the system has none to give.
 pub fn start() -> io::Result<Background> {
-    Background::start("porch", || IS_HERE.set(true))
+    Background::start("porch", NICENESS, || IS_HERE.set(true))
 }
 
 /// Starts the tasks of one connection where they belong.

@@ -63,7 +63,7 @@ async fn serve(asks: bool) -> Served {
         keeper: Arc::new(Doorkeeper::new(16)),
         handshakes: Arc::new(Handshakes::start().unwrap()),
         porch: Arc::clone(&porch),
-        large: Arc::new(Background::start("large", || {}).unwrap()),
+        large: Arc::new(Background::start("large", 10, || {}).unwrap()),
         limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
     };
     let (grpc, http) = (router.clone(), Some(router));

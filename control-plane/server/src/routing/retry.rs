@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::judge::More;
 use crate::driver::{Answer, CallError, Stopped};
 use crate::grpc::Context;
+use crate::priority;
 
 /// How long an event waits for its conditions to be evaluated, where they take long.
 const TURN_MAX: std::time::Duration = std::time::Duration::from_secs(2);
@@ -59,8 +60,7 @@ impl Context {
         let (done, judged) = oneshot::channel();
         let thread = std::thread::Builder::new().name("slow-judge".to_owned()).spawn(move || {
             let _turn = turn;
-            // Where it cannot stand back it is one thread all the same.
-            let _ = rustix::process::nice(NICENESS);
+            priority::make_room(NICENESS);
             context.judges.judge_slowly(&mut its);
             let _ = done.send(its);
         });
