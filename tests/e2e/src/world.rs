@@ -17,6 +17,9 @@ use crate::account::Account;
 use crate::client;
 use crate::process::{self, Process};
 
+/// Below the ports that systems give those who dial.
+const PORTS: std::ops::Range<usize> = 20_000..32_000;
+
 /// How long a control plane or sidecar may take to be there.
 pub const START_MAX: Duration = Duration::from_secs(30);
 
@@ -356,13 +359,22 @@ impl Drop for World {
     }
 }
 
-/// A port of loopback that nobody has at this moment.
+/// A port of loopback that nobody has at this moment, and that the system gives nobody who dials: it lies below those, so that it is free
+/// when it is listened on a moment later.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_address() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("failed to find a free port")?;
-    Ok(listener.local_addr().context("a bound socket has an address")?.to_string())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(2_654_435_761) >> 16;
+    for _ in 0..PORTS.len() {
+        let place = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) as usize % PORTS.len();
+        let address = format!("127.0.0.1:{}", PORTS.start + place);
+        if TcpListener::bind(&address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 /// One HTTP/1.1 request by hand; returns status and body.
