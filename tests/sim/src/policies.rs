@@ -1,6 +1,6 @@
 //! What strategies and policies promise, judged by the ledger: races, shadows, debounce, split, time to live.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Policies {
     races: HashMap<Seq, Option<DeliveryId>>,
     /// The last event of a debounced lane that began, and when.
     starts: HashMap<Burst, (Seq, Timestamp)>,
+    /// Deliveries that took the place of one in another queue.
+    taken_over: HashSet<DeliveryId>,
     /// Clusters as they were registered last.
     pub(crate) clusters: HashMap<ClusterName, ClusterRegistered>,
     /// Where lanes of split routes went, by what the routes said.
@@ -92,7 +94,9 @@ impl Ledger {
         if let Some(quiet) = quiet.filter(|_| is_first) {
             let key = (facts.queue.clone(), facts.lane.clone(), kind.clone());
             let last = self.policies.starts.insert(key, (id.event, at));
-            let other = last.filter(|(event, last)| *event != id.event && *last > self.clock_moved);
+            // A burst that came over from another general's queue, in whose stead this one works, may be older than what began here.
+            let is_older = |at: Timestamp| self.policies.taken_over.contains(&id) && terms.burst_since < at;
+            let other = last.filter(|(event, last)| *event != id.event && *last > self.clock_moved && !is_older(*last));
             if other.is_some_and(|(_, last)| at < last + quiet) {
                 return Err(format!("debounced_starts_are_apart: {id} at {at}, the one before at {other:?}"));
             }
@@ -151,7 +155,7 @@ impl Ledger {
     }
 
     pub(crate) fn policies_of_cancel(
-        &self,
+        &mut self,
         at: Timestamp,
         phase: Phase,
         record: &DeliveryCancelled,
@@ -175,6 +179,12 @@ impl Ledger {
                 }
                 Err(format!("only_what_waits_too_long_expires: {id} {phase:?} at {at}, expires {}", terms.expires))
             }
+            CancelReason::Superseded { by } => {
+                if self.deliveries.get(&by).is_some_and(|other| other.queue != facts.queue) {
+                    self.policies.taken_over.insert(by);
+                }
+                Ok(())
+            }
             CancelReason::ShadowFailed if !terms.shadow || facts.plan.replay => {
                 Err(format!("what_counts_is_not_dropped: {id} ended as a shadow"))
             }
@@ -184,7 +194,6 @@ impl Ledger {
             CancelReason::ReplayFailed
             | CancelReason::ReplayOverBudget
             | CancelReason::ShadowFailed
-            | CancelReason::Superseded { .. }
             | CancelReason::Redacted
             | CancelReason::Requested => Ok(()),
         }
