@@ -12,9 +12,6 @@ use super::frames::{Flood, Frames};
 use super::porch::{self, Moves};
 use super::stranger::{PART, Standing};
 
-/// Bytes of who was let in that are read at a turn.
-const TURN: usize = 64 << 10;
-
 /// What was seen on a connection.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -55,15 +52,14 @@ pub(super) struct Watched<S> {
     standing: Arc<Standing>,
     /// Whether the porch is told of what comes, or the inside.
     on_porch: bool,
-    /// What may still be read at this turn. The rest is for the next: of strangers, when it is known what was asked in this one; of
-    /// others, so that who sends without end takes turns with everybody.
-    left: usize,
+    /// Whether a part of a stranger was read at this turn: the next one is for the next, when it is known what was asked in this one.
+    has_read: bool,
 }
 
 impl<S: Moves> Watched<S> {
     /// A socket that was accepted on the porch.
     pub(super) fn new(inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
-        Watched { inner, seen, standing, on_porch: true, left: TURN }
+        Watched { inner, seen, standing, on_porch: true, has_read: false }
     }
 }
 
@@ -80,31 +76,22 @@ impl<S: Moves + Unpin> Watched<S> {
 
 impl<S: AsyncRead + Moves + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.left == 0 {
-            self.left = TURN;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         if !self.standing.is_known() {
+            if std::mem::take(&mut self.has_read) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             std::task::ready!(self.standing.poll_read(context));
             let mut part = [0; PART];
             let mut part = ReadBuf::new(&mut part[..PART.min(into.remaining())]);
             std::task::ready!(self.inner().poll_read(context, &mut part))?;
             into.put_slice(part.filled());
-            self.left = 0;
+            self.has_read = true;
             return Poll::Ready(self.seen.see(part.filled()));
         }
         let before = into.filled().len();
-        match self.inner().poll_read(context, into) {
-            Poll::Pending => {
-                self.left = TURN;
-                return Poll::Pending;
-            }
-            Poll::Ready(read) => read?,
-        }
-        let came = into.filled().get(before..).unwrap_or_default();
-        self.left = self.left.saturating_sub(came.len());
-        Poll::Ready(self.seen.see(came))
+        std::task::ready!(self.inner().poll_read(context, into))?;
+        Poll::Ready(self.seen.see(into.filled().get(before..).unwrap_or_default()))
     }
 }
 
@@ -141,13 +128,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stranger_is_read_a_part_at_a_turn_and_who_was_let_in_more() {
+    async fn a_stranger_is_read_a_part_at_a_turn_and_who_was_let_in_at_once() {
         let (mut peer, ours) = tokio::io::duplex(1 << 20);
-        tokio::io::AsyncWriteExt::write_all(&mut peer, &[0; 2 * PART + 3 * TURN]).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &[0; 5 * PART]).await.unwrap();
         let standing = Arc::new(Standing::default());
         let seen = Arc::new(Seen::new(100, 100));
         let mut watched = Watched { on_porch: false, ..Watched::new(ours, seen, Arc::clone(&standing)) };
-        let mut buffer = vec![0; 4 * TURN];
+        let mut buffer = vec![0; 6 * PART];
         let mut turn = || {
             let mut context = Context::from_waker(std::task::Waker::noop());
             let (mut reads, mut into) = (0, ReadBuf::new(&mut buffer));
@@ -158,7 +145,7 @@ mod tests {
         };
         assert_eq!([turn(), turn()], [(1, PART), (1, PART)]);
         standing.let_in();
-        assert_eq!([turn(), turn()], [(1, 3 * TURN), (0, 0)]);
+        assert_eq!(turn(), (1, 3 * PART));
         drop(peer);
         assert_eq!(watched.read(&mut [0; 8]).await.unwrap(), 0);
     }
