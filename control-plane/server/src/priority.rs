@@ -14,7 +14,7 @@ pub(crate) fn stand_back(niceness: i32) -> Option<i32> {
 }
 
 /// As [`stand_back`], and whoever wakes goes first at once. Only for threads that hold no lock which others take while they work: one that
-/// is made to wait keeps its locks for as long, which is why a thread with a runtime of its own gives way where it holds none instead.
+/// is made to wait would keep its locks for as long, so a thread with a runtime of its own gives way where it holds none instead.
 pub(crate) fn make_room(niceness: i32) {
     #[cfg(target_os = "linux")]
     if let Some(niceness) = stand_back(niceness) {
