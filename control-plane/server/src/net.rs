@@ -21,6 +21,7 @@ mod porch_tests;
 mod stranger;
 mod watched;
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::response::IntoResponse;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -40,16 +40,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-use self::background::{Background, Yielding};
 use self::doorkeeper::{Doorkeeper, Ended, Visit};
+use self::frames::Flood;
 use self::handshakes::Handshakes;
 use self::inbound::{Form, Inbound};
 use self::outbound::Outbound;
-use self::porch::{Moves, Tasks};
+use self::porch::{Moves, Outside, Tasks};
 use self::stranger::Standing;
 pub(crate) use self::stranger::Undecided;
 use self::watched::{Seen, Watched};
@@ -65,10 +64,8 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME_MAX: u32 = 256 << 10;
 /// What a stream may have written and not sent.
 const SEND_BUFFER: usize = 512 << 10;
-/// Bodies above this are answered where it costs nobody else time.
-const LARGE: u64 = 256 << 10;
-/// How far the thread stands back that answers them.
-pub const LARGE_NICENESS: i32 = 10;
+/// Bodies above this are read and answered where it costs nobody else time.
+const LARGE: u64 = 32 << 10;
 /// All headers of a request together.
 const HEADERS_MAX: u32 = 32 << 10;
 /// Streams of a connection at a time.
@@ -127,8 +124,8 @@ impl Connection {
     /// Somebody on it was let in: from here on it is read as fast as it comes, and served inside.
     pub async fn let_in(&self) {
         self.standing.let_in();
-        if porch::is_here() && self.standing.is_known() {
-            // The next turn is inside.
+        if porch::here() != self.standing.place() {
+            // The next turn is there.
             tokio::task::yield_now().await;
         }
     }
@@ -178,9 +175,7 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub keeper: Arc<Doorkeeper>,
-    pub porch: Arc<Background>,
-    /// Where requests with large bodies are answered: what it takes to read them is not taken from others.
-    pub large: Arc<Background>,
+    pub outside: Outside,
     pub handshakes: Arc<Handshakes>,
     /// In force, now and after every change.
     pub limits: Arc<ArcSwap<Limits>>,
@@ -228,14 +223,13 @@ impl Port {
             if !asks {
                 standing.let_in();
             }
-            let porch = doors.porch.handle().clone();
-            let tasks = Tasks { standing: Arc::clone(&standing), porch, inside: inside.clone() };
+            let tasks =
+                Tasks { standing: Arc::clone(&standing), outside: doors.outside.clone(), inside: inside.clone() };
             let serving = Serving {
                 visit,
                 limits,
                 answers: answers.clone(),
                 keeper: Arc::clone(&doors.keeper),
-                large: doors.large.handle().clone(),
                 tasks: tasks.clone(),
             };
             let connection = Connection { standing, ..Connection::from(peer) };
@@ -303,22 +297,6 @@ fn is_large(is_grpc: bool, request: &Request<Body>) -> bool {
     !is_grpc && size.upper().is_none_or(|most| most > LARGE)
 }
 
-/// Runs what answers a request on another thread; it ends with the request.
-async fn answered_there(
-    there: &Handle,
-    answers: impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send + 'static,
-) -> Response<Body> {
-    let mut one = JoinSet::new();
-    one.spawn_on(Yielding(Box::pin(answers)), there);
-    match one.join_next().await {
-        Some(Ok(Ok(answer))) => answer,
-        broken => {
-            error!(?broken, "a request broke off");
-            http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
 fn builder(limits: &Limits, tasks: Tasks) -> auto::Builder<Tasks> {
     let mut builder = auto::Builder::new(tasks);
     builder
@@ -366,7 +344,6 @@ struct Serving {
     limits: Arc<Limits>,
     answers: Answers,
     keeper: Arc<Doorkeeper>,
-    large: Handle,
     tasks: Tasks,
 }
 
@@ -402,7 +379,7 @@ impl Serving {
         mut drain: watch::Receiver<bool>,
         until: Option<tokio::time::Instant>,
     ) {
-        let Serving { visit, limits, answers, keeper, large, tasks } = self;
+        let Serving { visit, limits, answers, keeper, tasks } = self;
         let (peer, ends) = (connection.peer, Arc::clone(&connection.ends));
         let agent = connection.identity.as_ref().map(|agent| agent.key);
         if agent.is_some_and(|agent| keeper.is_punished(&agent, Instant::now())) {
@@ -429,12 +406,14 @@ impl Serving {
             let (of_request, counts) = (Arc::clone(&visitor), Arc::clone(&counts));
             let request =
                 request.map(|body| Body::new(Inbound::new(body, form, of_request, counts, body_timeout, memory_max)));
-            let large = is_large(is_grpc, &request).then(|| large.clone());
+            let large = is_large(is_grpc, &request).then(|| of_stranger.begin_large());
             async move {
-                let answer: Result<Response<Body>, std::convert::Infallible> = match large {
-                    None => router.oneshot(request).await,
-                    Some(large) => Ok(answered_there(&large, router.oneshot(request)).await),
-                };
+                if large.is_some() {
+                    // The next turn is where large bodies are read.
+                    tokio::task::yield_now().await;
+                }
+                let answer: Result<Response<Body>, std::convert::Infallible> = router.oneshot(request).await;
+                drop(large);
                 answer.map(|answer| answer.map(|body| Outbound::new(body, entered.pass_on())))
             }
         });
@@ -456,7 +435,8 @@ impl Serving {
         loop {
             tokio::select! {
                 ended = served.as_mut() => {
-                    if let Some(flood) = seen.flood() {
+                    let of_error = |error: &Box<dyn Error + Send + Sync>| Flood::of(&**error);
+                    if let Some(flood) = seen.flood().or_else(|| ended.as_ref().err().and_then(of_error)) {
                         keeper.punish(peer.ip(), agent, flood, limits.penalty, Instant::now());
                         debug!(%peer, %flood, "connection was ended");
                     } else if let Err(error) = ended {
@@ -589,8 +569,9 @@ mod tests {
         let (keeper, limits) = (Arc::new(Doorkeeper::new(16)), Arc::new(Limits::default()));
         let visit = keeper.admit(connection.peer.ip(), &limits, Instant::now()).unwrap();
         let here = Handle::current();
-        let tasks = Tasks { standing: Arc::clone(&connection.standing), porch: here.clone(), inside: here.clone() };
-        let serving = Serving { visit, limits, answers, keeper, large: here, tasks };
+        let outside = Outside::start().unwrap();
+        let tasks = Tasks { standing: Arc::clone(&connection.standing), outside, inside: here };
+        let serving = Serving { visit, limits, answers, keeper, tasks };
         let (drain, draining) = watch::channel(false);
         let served = connection.clone();
         tokio::spawn(serving.serve(ours, served, draining, until));

@@ -31,10 +31,9 @@ use crate::grpc::{self, Context};
 use crate::http::Exposed;
 use crate::limits::{Asker, FindAsker, OuterLayer, Rates, Remembers, WithinLayer};
 use crate::logging::Chain;
-use crate::net::background::Background;
 use crate::net::doorkeeper::Doorkeeper;
 use crate::net::handshakes::Handshakes;
-use crate::net::porch;
+use crate::net::porch::Outside;
 use crate::net::{Doors, Port};
 use crate::payloads::{Payloads, ReadPayload};
 use crate::secure::{AccessMode, TlsMode};
@@ -301,10 +300,7 @@ impl Server {
         let doors = Doors {
             keeper: Arc::new(Doorkeeper::new(connections_max(config.connections_max))),
             handshakes: Arc::new(Handshakes::start().map_err(RunError::Thread)?),
-            porch: Arc::new(porch::start().map_err(RunError::Thread)?),
-            large: Arc::new(
-                Background::start("large-bodies", crate::net::LARGE_NICENESS, || {}).map_err(RunError::Thread)?,
-            ),
+            outside: Outside::start().map_err(RunError::Thread)?,
             limits: upkeep.limits(),
         };
         let (keeper, shown) = (Arc::clone(&doors.keeper), Arc::clone(&rates));
@@ -345,7 +341,7 @@ impl Server {
         }
         announce(&config, tls.as_deref(), aggregator_at);
         crate::surface::platform::announce(&upkeep.platform_settings(), platform_at, listeners.platform_is_encrypted());
-        let porch = doors.porch.handle().clone();
+        let porch = doors.outside.porch().clone();
         let (asks, inside) = (mode == AccessMode::Enforced, tokio::runtime::Handle::current());
         let on = |port| tls.as_ref().map(|tls| PortTls::new(tls, port));
         ports.spawn(serves_once_begun(health.clone(), handle.clone(), draining.clone()));

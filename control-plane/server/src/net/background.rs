@@ -1,10 +1,7 @@
 //! Threads of their own for what stands back behind those that serve: it gets what they leave of the processors.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -20,18 +17,6 @@ thread_local! {
 pub(super) fn give_way() {
     if STANDS_BACK.get() {
         std::thread::yield_now();
-    }
-}
-
-/// Gives way before each of its turns.
-pub(super) struct Yielding<F>(pub(super) Pin<Box<F>>);
-
-impl<F: Future> Future for Yielding<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        give_way();
-        self.0.as_mut().poll(context)
     }
 }
 

@@ -4,6 +4,7 @@
 //! and a block of headers has bounds of size, parts and time. Invariant: bytes pass as they are, and a look at a frame is a few
 //! additions; a connection of HTTP/1 is not looked at.
 
+use std::error::Error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -30,18 +31,29 @@ pub enum Flood {
     Windows,
     Empty,
     Headers,
+    Beyond,
 }
 
 impl Flood {
     /// All, in the order of [`Flood`] as a number.
-    pub const ALL: [(Flood, &'static str); 6] = [
+    pub const ALL: [(Flood, &'static str); 7] = [
         (Flood::Streams, "streams"),
         (Flood::Resets, "resets"),
         (Flood::Control, "control"),
         (Flood::Windows, "windows"),
         (Flood::Empty, "empty"),
         (Flood::Headers, "headers"),
+        (Flood::Beyond, "beyond"),
     ];
+
+    /// What HTTP ended a connection for, where that is a flood: none sends more than it may by mistake.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Option<Flood> {
+        let mut sources = std::iter::successors(Some(error), |error| (**error).source());
+        let error = sources.find_map(|error| error.downcast_ref::<h2::Error>())?;
+        let is_flood = error.is_library() && error.reason() == Some(h2::Reason::FLOW_CONTROL_ERROR);
+        is_flood.then_some(Flood::Beyond)
+    }
 }
 
 impl fmt::Display for Flood {
@@ -53,6 +65,7 @@ impl fmt::Display for Flood {
             Flood::Windows => "more window updates came than may in a second",
             Flood::Empty => "too many frames of data were empty",
             Flood::Headers => "a block of headers is too large, in too many parts, or takes too long",
+            Flood::Beyond => "more came than there was a window for",
         })
     }
 }
@@ -333,5 +346,28 @@ mod tests {
         let mut frames = Frames::new(1, 1, now);
         frames.see(b"PRI / HTTP/1.1\r\n\r\n", || now).unwrap();
         assert_eq!(passed(&mut frames, &frame(3, 0, 1, &[0; 4]), 1000, now), (1000, None));
+    }
+
+    #[tokio::test]
+    async fn more_than_there_is_a_window_for_is_a_flood_and_what_else_is_wrong_is_not() {
+        let begin = [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 4, 1, &[0x82, 0x86, 0x84])].concat();
+        for (more, flood) in [
+            (frame(0, 0, 1, &[0; 16 << 10]).repeat(5), Some(Flood::Beyond)),
+            (frame(0, 0, 3, b"a stream that nobody began"), None),
+        ] {
+            let (mut peer, ours) = tokio::io::duplex(1 << 20);
+            tokio::io::AsyncWriteExt::write_all(&mut peer, &[&begin[..], &more].concat()).await.unwrap();
+            let mut connection = h2::server::handshake(ours).await.unwrap();
+            let mut error = None;
+            let mut streams = Vec::new();
+            while error.is_none() {
+                match connection.accept().await.expect("it ends with an error") {
+                    Ok(stream) => streams.push(stream),
+                    Err(ended) => error = Some(ended),
+                }
+            }
+            assert_eq!(Flood::of(&error.unwrap()), flood);
+        }
+        assert_eq!(Flood::of(&std::io::Error::other("broken")), None);
     }
 }

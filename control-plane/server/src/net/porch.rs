@@ -1,14 +1,17 @@
-//! The porch: a thread of its own for connections on which nobody was let in yet, or somebody takes more than they may. It stands
-//! back behind those that serve.
+//! Where a connection is served. The porch is a thread of its own for those on which nobody was let in yet, or somebody takes more than
+//! they may; another one is for those that send a large body, for as long as it takes to read and answer it. Both stand back behind those
+//! that serve.
 //!
 //! ```text
 //!                  let in
 //!   accept --> Porch ----> Inside: where the server runs
-//!                ^            |
+//!                ^  |         |  ^
+//!                |  |         |  |   a large body, from its headers to its answer
+//!                |  +--> Large <-+
 //!                +------------+  refused at a limit of their own
 //! ```
 //! So whoever has no credential takes turns with others who have none, and gets what those leave who have one; and so does, for a
-//! moment, who has used up what they may take. Invariant: a connection and what was begun for it on the porch go where they belong
+//! moment, who has used up what they may take. Invariant: a connection and what was begun for it outside go where they belong
 //! at their next turn; what was begun inside ends there.
 
 use std::cell::Cell;
@@ -28,40 +31,65 @@ use tracing::debug;
 use super::background::{Background, give_way};
 use super::stranger::Standing;
 
-/// How far the thread stands back.
+/// How far the threads stand back.
 const NICENESS: i32 = 10;
 
+/// Where a connection is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    Porch,
+    Large,
+    #[default]
+    Inside,
+}
+
 thread_local! {
-    static IS_HERE: Cell<bool> = const { Cell::new(false) };
+    static HERE: Cell<Place> = const { Cell::new(Place::Inside) };
 }
 
-/// Whether this is the thread of a porch.
-pub(super) fn is_here() -> bool {
-    IS_HERE.get()
+/// Where this thread serves.
+pub(super) fn here() -> Place {
+    HERE.get()
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// When the system has none to give.
-pub fn start() -> io::Result<Background> {
-    Background::start("porch", NICENESS, || IS_HERE.set(true))
+/// The two threads.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    porch: Arc<Background>,
+    large: Arc<Background>,
+}
+
+impl Outside {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    pub fn start() -> io::Result<Outside> {
+        let start = |name, place| Background::start(name, NICENESS, move || HERE.set(place)).map(Arc::new);
+        Ok(Outside { porch: start("porch", Place::Porch)?, large: start("large-bodies", Place::Large)? })
+    }
+
+    /// Where the porch's tasks run.
+    #[must_use]
+    pub fn porch(&self) -> &Handle {
+        self.porch.handle()
+    }
 }
 
 /// Starts the tasks of one connection where they belong.
 #[derive(Clone, Debug)]
 pub(super) struct Tasks {
     pub(super) standing: Arc<Standing>,
-    pub(super) porch: Handle,
+    pub(super) outside: Outside,
     pub(super) inside: Handle,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        if is_here() {
-            self.place(Placed { task: Some(Box::pin(task)), tasks: self.clone() });
-        } else {
+        if here() == Place::Inside && self.standing.place() == Place::Inside {
             drop(self.inside.spawn(task));
+        } else {
+            self.place(Placed { task: Some(Box::pin(task)), tasks: self.clone() });
         }
     }
 }
@@ -69,7 +97,11 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tasks {
 impl Tasks {
     /// Starts a task where the connection stands now.
     fn place(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let place = if self.standing.is_known() { &self.inside } else { &self.porch };
+        let place = match self.standing.place() {
+            Place::Porch => self.outside.porch.handle(),
+            Place::Large => self.outside.large.handle(),
+            Place::Inside => &self.inside,
+        };
         drop(place.spawn(task));
     }
 }
@@ -86,7 +118,7 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Placed<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         give_way();
         let Placed { task, tasks } = &mut *self;
-        if tasks.standing.is_known() == is_here()
+        if tasks.standing.place() != here()
             && let Some(task) = task.take()
         {
             tasks.place(Placed { task: Some(task), tasks: tasks.clone() });
@@ -135,25 +167,31 @@ mod tests {
     use super::*;
 
     /// Runs `task` on a porch, as the first of a connection.
-    fn begin(porch: &Background, standing: &Arc<Standing>, task: impl Future<Output = ()> + Send + 'static) {
-        let (standing, porch) = (Arc::clone(standing), porch.handle().clone());
-        let tasks = Tasks { standing, porch: porch.clone(), inside: Handle::current() };
-        porch.spawn(async move { tasks.execute(task) });
+    fn begin(outside: &Outside, standing: &Arc<Standing>, task: impl Future<Output = ()> + Send + 'static) {
+        let tasks = Tasks { standing: Arc::clone(standing), outside: outside.clone(), inside: Handle::current() };
+        outside.porch().spawn(async move { tasks.execute(task) });
     }
 
     #[tokio::test]
-    async fn a_task_goes_inside_when_somebody_is_let_in_and_comes_back_when_they_are_set_back() {
-        let (porch, standing) = (start().unwrap(), Arc::new(Standing::default()));
+    async fn a_task_goes_where_its_connection_stands() {
+        let (outside, standing) = (Outside::start().unwrap(), Arc::new(Standing::default()));
         let (say, mut said) = mpsc::unbounded_channel();
         let of_task = Arc::clone(&standing);
-        begin(&porch, &standing, async move {
+        begin(&outside, &standing, async move {
             let say = async || {
-                say.send(is_here()).unwrap();
+                say.send(here()).unwrap();
                 tokio::task::yield_now().await;
             };
             say().await;
             say().await;
             of_task.let_in();
+            tokio::task::yield_now().await;
+            say().await;
+            let (large, larger) = (of_task.begin_large(), of_task.begin_large());
+            tokio::task::yield_now().await;
+            drop(larger);
+            say().await;
+            drop(large);
             tokio::task::yield_now().await;
             say().await;
             of_task.set_back();
@@ -164,26 +202,27 @@ mod tests {
         while let Some(place) = said.recv().await {
             places.push(place);
         }
-        assert_eq!(places, [true, true, false, true], "it goes on to its end once");
+        let expected = [Place::Porch, Place::Porch, Place::Inside, Place::Large, Place::Inside, Place::Porch];
+        assert_eq!(places, expected, "it goes on to its end once");
     }
 
     #[tokio::test]
     async fn who_is_known_from_the_start_is_inside_from_the_start() {
-        let (porch, standing) = (start().unwrap(), Arc::new(Standing::default()));
+        let (outside, standing) = (Outside::start().unwrap(), Arc::new(Standing::default()));
         standing.let_in();
         let (say, mut said) = mpsc::unbounded_channel();
-        begin(&porch, &standing, async move { say.send(is_here()).unwrap() });
-        assert_eq!(said.recv().await, Some(false));
+        begin(&outside, &standing, async move { say.send(here()).unwrap() });
+        assert_eq!(said.recv().await, Some(Place::Inside));
     }
 
     #[tokio::test]
     async fn a_socket_that_came_here_hears_what_comes_without_the_porch() {
-        let porch = start().unwrap();
+        let outside = Outside::start().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         let accepted = accepted.into_std().unwrap();
-        let registered = porch.handle().spawn(async move {
+        let registered = outside.porch().spawn(async move {
             let mut stream = TcpStream::from_std(accepted).unwrap();
             stream.read_u8().await.unwrap();
             stream
@@ -191,7 +230,7 @@ mod tests {
         peer.write_u8(1).await.unwrap();
         let mut stream = registered.await.unwrap();
         stream.come_here();
-        drop(porch);
+        drop(outside);
         // Time for the thread to be gone, and with it all that it passed on.
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         peer.write_u8(2).await.unwrap();

@@ -19,7 +19,11 @@ use super::*;
 
 /// Says where it runs.
 fn place() -> &'static str {
-    if porch::is_here() { "porch" } else { "inside" }
+    match porch::here() {
+        porch::Place::Porch => "porch",
+        porch::Place::Large => "large",
+        porch::Place::Inside => "inside",
+    }
 }
 
 /// Takes a body and says in which thread.
@@ -58,18 +62,18 @@ async fn serve(asks: bool) -> Served {
         .layer(from_fn(lets_in));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let porch = Arc::new(porch::start().unwrap());
+    let outside = Outside::start().unwrap();
+    let porch = outside.porch().clone();
     let doors = Doors {
         keeper: Arc::new(Doorkeeper::new(16)),
         handshakes: Arc::new(Handshakes::start().unwrap()),
-        porch: Arc::clone(&porch),
-        large: Arc::new(Background::start("large", 10, || {}).unwrap()),
+        outside,
         limits: Arc::new(ArcSwap::from_pointee(Limits::default())),
     };
     let (grpc, http) = (router.clone(), Some(router));
     let port = Port { listener, grpc, http, connections_max: 16, tls: None, doors, asks, inside: Handle::current() };
     let (drain, draining) = watch::channel(false);
-    porch.handle().spawn(port.serve(draining));
+    porch.spawn(port.serve(draining));
     Served { at, go_on, _drain: drain }
 }
 
@@ -126,19 +130,29 @@ async fn where_nobody_is_asked_nobody_is_a_stranger() {
 }
 
 #[tokio::test]
-async fn what_takes_long_to_read_is_read_in_a_thread_that_stands_back() {
+async fn a_large_body_is_read_in_a_thread_that_stands_back_and_what_comes_after_it_inside() {
+    type Either = http_body_util::Either<Empty<bytes::Bytes>, Full<bytes::Bytes>>;
     let served = serve(true).await;
     let here = std::thread::current().name().unwrap_or("none").to_owned();
-    for (length, expected) in [(1, &*here), (200 << 10, &here), (300 << 10, "large")] {
+    let whole = |length: usize| {
+        let request = http::Request::post("http://mindos/takes").header("host", "mindos");
+        request.body(Either::Right(Full::new(bytes::Bytes::from(vec![0; length])))).unwrap()
+    };
+    for (length, expected) in [(1, &*here), (32 << 10, &here), (40 << 10, "large-bodies"), (1, &here)] {
+        let expected = format!("{length} bytes in {expected}");
         let stream = TcpStream::connect(served.at).await.unwrap();
         let (mut one, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let known = ask("/", true).map(http_body_util::Either::Left);
-        assert_eq!(text(one.send_request(known).await.unwrap()).await, "inside");
-        let request = http::Request::post("/takes").header("host", "mindos");
-        let request =
-            request.body(http_body_util::Either::Right(Full::new(bytes::Bytes::from(vec![0; length])))).unwrap();
-        let answer = text(one.send_request(request).await.unwrap()).await;
-        assert_eq!(answer, format!("{length} bytes in {expected}"));
+        let stream = TcpStream::connect(served.at).await.unwrap();
+        let (mut two, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let known = || ask("/", true).map(Either::Left);
+        for _ in 0..2 {
+            assert_eq!(text(one.send_request(known()).await.unwrap()).await, "inside", "HTTP/1.1");
+            assert_eq!(text(one.send_request(whole(length)).await.unwrap()).await, expected, "HTTP/1.1");
+            assert_eq!(text(two.send_request(known()).await.unwrap()).await, "inside", "HTTP/2");
+            assert_eq!(text(two.send_request(whole(length)).await.unwrap()).await, expected, "HTTP/2");
+        }
     }
 }

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::porch::Place;
+
 /// Bytes of a stranger that are read at a time: a few requests of usual size.
 pub(super) const PART: usize = 2048;
 /// Refusals on one connection after which it is cut.
@@ -31,13 +33,40 @@ pub(super) struct Standing {
     /// Requests of a stranger that are not decided.
     undecided: AtomicU32,
     refused: AtomicU32,
+    /// Requests under way whose bodies are large.
+    large: AtomicU32,
     reader: Mutex<Option<Waker>>,
     back: Mutex<Option<Instant>>,
+}
+
+/// A request with a large body, until it is answered.
+#[derive(Debug)]
+pub(super) struct Large(Arc<Standing>);
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        self.0.large.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Standing {
     pub(super) fn is_known(&self) -> bool {
         self.known.load(Ordering::Acquire)
+    }
+
+    /// Where the connection is to be served.
+    pub(super) fn place(&self) -> Place {
+        match self.large.load(Ordering::Acquire) {
+            0 if self.is_known() => Place::Inside,
+            0 => Place::Porch,
+            1.. => Place::Large,
+        }
+    }
+
+    /// Has it served where large bodies are, until what this returns is dropped.
+    pub(super) fn begin_large(self: &Arc<Standing>) -> Large {
+        self.large.fetch_add(1, Ordering::AcqRel);
+        Large(Arc::clone(self))
     }
 
     /// Somebody on it was let in.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Flood, Frames};
-use super::porch::{self, Moves};
+use super::porch::{Moves, Place, here};
 use super::stranger::{PART, Standing};
 
 /// What was seen on a connection.
@@ -50,8 +50,8 @@ pub(super) struct Watched<S> {
     inner: S,
     seen: Arc<Seen>,
     standing: Arc<Standing>,
-    /// Whether the porch is told of what comes, or the inside.
-    on_porch: bool,
+    /// Who is told of what comes.
+    told: Place,
     /// Whether a part of a stranger was read at this turn: the next one is for the next, when it is known what was asked in this one.
     has_read: bool,
 }
@@ -59,16 +59,16 @@ pub(super) struct Watched<S> {
 impl<S: Moves> Watched<S> {
     /// A socket that was accepted on the porch.
     pub(super) fn new(inner: S, seen: Arc<Seen>, standing: Arc<Standing>) -> Watched<S> {
-        Watched { inner, seen, standing, on_porch: true, has_read: false }
+        Watched { inner, seen, standing, told: Place::Porch, has_read: false }
     }
 }
 
 impl<S: Moves + Unpin> Watched<S> {
     /// For every use: nobody waits for a thread that serves the connection no longer.
     fn inner(&mut self) -> Pin<&mut S> {
-        if self.on_porch != porch::is_here() {
+        if self.told != here() {
             self.inner.come_here();
-            self.on_porch = !self.on_porch;
+            self.told = here();
         }
         Pin::new(&mut self.inner)
     }
@@ -76,11 +76,15 @@ impl<S: Moves + Unpin> Watched<S> {
 
 impl<S: AsyncRead + Moves + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.standing.is_known() {
-            if std::mem::take(&mut self.has_read) {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+        let is_known = self.standing.is_known();
+        if (std::mem::take(&mut self.has_read) && !is_known)
+            || (here() == Place::Inside && self.standing.place() == Place::Large)
+        {
+            // At the next turn, and where that belongs.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !is_known {
             std::task::ready!(self.standing.poll_read(context));
             let mut part = [0; PART];
             let mut part = ReadBuf::new(&mut part[..PART.min(into.remaining())]);
@@ -133,7 +137,7 @@ mod tests {
         tokio::io::AsyncWriteExt::write_all(&mut peer, &[0; 5 * PART]).await.unwrap();
         let standing = Arc::new(Standing::default());
         let seen = Arc::new(Seen::new(100, 100));
-        let mut watched = Watched { on_porch: false, ..Watched::new(ours, seen, Arc::clone(&standing)) };
+        let mut watched = Watched { told: here(), ..Watched::new(ours, seen, Arc::clone(&standing)) };
         let mut buffer = vec![0; 6 * PART];
         let mut turn = || {
             let mut context = Context::from_waker(std::task::Waker::noop());

@@ -15,6 +15,7 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
+use super::stills::{self, Stills};
 use crate::client::event;
 
 /// Between two publications.
@@ -27,15 +28,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How the answers came.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latencies {
-    micros: Vec<u64>,
-    fresh_micros: Vec<u64>,
+    answers: Vec<Answer>,
+    fresh: Vec<Answer>,
     errors: Vec<String>,
     failed: u64,
+    /// Since when the client is at it, and until when.
+    span: (u64, u64),
+    /// Answers during which the machine stood still.
+    aside: Vec<Answer>,
+    stood_still: Option<(usize, u64)>,
 }
 
+/// When it was asked for, and how long it took, in microseconds.
+type Answer = (u64, u64);
+
 impl Latencies {
-    pub(super) fn p99(&mut self) -> Duration {
-        Duration::from_micros(quantile(&mut self.micros, 0.99))
+    /// Sets those answers aside during which the machine stood still: what is left tells of the server.
+    pub(super) fn set_aside(&mut self, stills: &Stills) {
+        self.stood_still = Some(stills.within(self.span.0, self.span.1));
+        let hit = |answer: &Answer| stills.hit(answer.0, answer.0 + answer.1);
+        self.fresh.retain(|answer| !hit(answer));
+        (self.aside, self.answers) = self.answers.drain(..).partition(hit);
+    }
+
+    pub(super) fn p99(&self) -> Duration {
+        Duration::from_micros(quantile(&self.answers, 0.99))
     }
 
     pub(super) fn failed(&self) -> u64 {
@@ -43,28 +60,39 @@ impl Latencies {
     }
 
     pub(super) fn answered(&self) -> usize {
-        self.micros.len()
+        self.answers.len()
     }
 
-    pub(super) fn report(&mut self) -> Value {
+    pub(super) fn report(&self) -> Value {
         let millis = |micros: u64| (micros as f64 / 10.0).round() / 100.0;
+        let stood_still = self.stood_still.map(|(times, micros)| {
+            let all = [&self.answers[..], &self.aside].concat();
+            json!({
+                "times": times,
+                "ms": micros / 1000,
+                "answers_set_aside": self.aside.len(),
+                "p99_ms_with_them": millis(quantile(&all, 0.99)),
+            })
+        });
         json!({
-            "answered": self.micros.len(),
+            "answered": self.answers.len(),
             "failed": self.failed,
-            "p50_ms": millis(quantile(&mut self.micros, 0.5)),
-            "p99_ms": millis(quantile(&mut self.micros, 0.99)),
-            "max_ms": millis(quantile(&mut self.micros, 1.0)),
+            "p50_ms": millis(quantile(&self.answers, 0.5)),
+            "p99_ms": millis(quantile(&self.answers, 0.99)),
+            "max_ms": millis(quantile(&self.answers, 1.0)),
             "on_a_fresh_connection": {
-                "answered": self.fresh_micros.len(),
-                "p50_ms": millis(quantile(&mut self.fresh_micros, 0.5)),
-                "max_ms": millis(quantile(&mut self.fresh_micros, 1.0)),
+                "answered": self.fresh.len(),
+                "p50_ms": millis(quantile(&self.fresh, 0.5)),
+                "max_ms": millis(quantile(&self.fresh, 1.0)),
             },
+            "machine_stood_still": stood_still,
             "errors": self.errors,
         })
     }
 }
 
-fn quantile(micros: &mut [u64], quantile: f64) -> u64 {
+fn quantile(answers: &[Answer], quantile: f64) -> u64 {
+    let mut micros: Vec<u64> = answers.iter().map(|(_, took)| *took).collect();
     micros.sort_unstable();
     let rank = (micros.len() as f64 * quantile).ceil() as usize;
     micros.get(rank.saturating_sub(1)).copied().unwrap_or(0)
@@ -106,7 +134,7 @@ impl Steady {
 
     /// Publishes until `end`.
     pub(super) async fn run(&self, end: impl Future<Output = ()>) -> Latencies {
-        let latencies = Arc::new(Mutex::new(Latencies::default()));
+        let latencies = Arc::new(Mutex::new(Latencies { span: (stills::now(), 0), ..Latencies::default() }));
         tokio::pin!(end);
         let mut tasks = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(INTERVAL);
@@ -123,13 +151,13 @@ impl Steady {
             for fresh in if fresh { &[false, true][..] } else { &[false] } {
                 let (steady, latencies, fresh) = (self.clone(), Arc::clone(&latencies), *fresh);
                 tasks.spawn(async move {
-                    let began = Instant::now();
+                    let (began, at) = (Instant::now(), stills::now());
                     let answer = steady.publish(fresh).await;
                     let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                     let mut latencies = latencies.lock().expect("nobody panics with it");
                     match answer {
-                        Ok(()) if fresh => latencies.fresh_micros.push(took),
-                        Ok(()) => latencies.micros.push(took),
+                        Ok(()) if fresh => latencies.fresh.push((at, took)),
+                        Ok(()) => latencies.answers.push((at, took)),
                         Err(error) => {
                             latencies.failed += 1;
                             if latencies.errors.len() < 3 && !latencies.errors.contains(&error) {
@@ -142,8 +170,9 @@ impl Steady {
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}
-        let latencies = latencies.lock().expect("nobody panics with it");
-        latencies.clone()
+        let mut latencies = latencies.lock().expect("nobody panics with it").clone();
+        latencies.span.1 = stills::now();
+        latencies
     }
 }
 
@@ -181,11 +210,8 @@ mod tests {
 
     #[test]
     fn the_hundredth_of_a_hundred_is_their_p99_from_below() {
-        let mut micros: Vec<u64> = (1..=100).rev().collect();
-        assert_eq!(
-            (quantile(&mut micros, 0.99), quantile(&mut micros, 0.5), quantile(&mut micros, 1.0)),
-            (99, 50, 100)
-        );
-        assert_eq!(quantile(&mut [], 0.5), 0);
+        let answers: Vec<Answer> = (1..=100).rev().map(|took| (0, took)).collect();
+        assert_eq!((quantile(&answers, 0.99), quantile(&answers, 0.5), quantile(&answers, 1.0)), (99, 50, 100));
+        assert_eq!(quantile(&[], 0.5), 0);
     }
 }

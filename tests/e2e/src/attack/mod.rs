@@ -5,11 +5,15 @@
 //!         |                                        |
 //!         +--- p50, p99 before and during ---------+--- most memory resident
 //! ```
+//! What the machine itself keeps waiting is told apart: answers during which all of it stood still are set aside, and counted. A disk
+//! does so too; the journal is in the folder for temporary files, so `TMPDIR=/dev/shm` keeps it out of the figures.
+//!
 //! Invariant: an attack is judged by what the client measured, by the server's memory, and by the server being alive after it.
 
 mod attackers;
 mod client;
 mod raw;
+pub mod stills;
 mod tally;
 
 use std::process::Stdio;
@@ -21,6 +25,7 @@ use serde_json::{Value, json};
 use crate::world::World;
 pub use attackers::{Scale, Victim};
 use client::Steady;
+use stills::Watch;
 
 /// An attack that is known.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +181,7 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     apply(&world, admin.as_deref()).await?;
     let steady = Steady::new(&world.server(), tokens.client.as_deref())?;
     steady.publish(false).await.map_err(anyhow::Error::msg).context("before anything")?;
+    let watch = Watch::start(attacker)?;
     let mut before = steady.run(tokio::time::sleep(plan.before)).await;
     let memory_before = world.plane()?.memory()?;
     world.plane()?.forget_memory_peak()?;
@@ -191,6 +197,9 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
         }
     };
     let mut during = steady.run(under_way).await;
+    if let Some(stills) = watch.end().await? {
+        [&mut before, &mut during].into_iter().for_each(|latencies| latencies.set_aside(&stills));
+    }
     let attacked = attacked.await?.context("failed to wait for the attacker")?;
     ensure!(attacked.status.success(), "the attacker failed: {}", String::from_utf8_lossy(&attacked.stderr));
     let attacker: Value = serde_json::from_slice(&attacked.stdout).context("the attacker reports JSON")?;

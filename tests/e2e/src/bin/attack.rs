@@ -23,6 +23,9 @@ struct Options {
     /// File to write the figures to; what stands there of other attacks stays.
     #[arg(long)]
     results: Option<PathBuf>,
+    /// How this program starts itself as a watcher.
+    #[arg(long, hide = true)]
+    watch_stills: bool,
     #[command(flatten)]
     attacker: Attacker,
 }
@@ -50,7 +53,11 @@ struct Attacker {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Options { attacks, quick, list, results, attacker } = Options::parse();
+    let Options { attacks, quick, list, results, watch_stills, attacker } = Options::parse();
+    if watch_stills {
+        attack::stills::watch()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Attacker { attacker: Some(name), api, agents, token, connections, requests, addresses, millis } = attacker {
         let scale = Scale { connections, requests, addresses, time: Duration::from_millis(millis) };
         println!("{}", attack::attack_now(&name, &api, &agents, token, scale).await?);
