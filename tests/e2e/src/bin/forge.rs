@@ -48,7 +48,7 @@ async fn flows(scale: u32) -> Result<Value> {
         "reviews": reviews, "plan": planned, "quickfix": quick, "requests_of_the_forge": requests, "refused_or_wrong": 0,
         "held_against_githubs_description": team.forge.is_checked(),
         "tokens_of_the_ledger": used.input + used.output, "tokens_counted_by_the_model_server": counted.input + counted.output,
-        "cost_micros": used.cost, "calls": counted.calls, "ledger_records_verified": records,
+        "cost_micros": used.cost, "cost_micros_of_what_the_model_server_counted": counted.cost, "calls": counted.calls, "ledger_records_verified": records,
     }))
 }
 
