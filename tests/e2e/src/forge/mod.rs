@@ -7,6 +7,7 @@
 //! Prism and aimock need Node: with `MINDOS_FORGE_NODE` naming a folder with `node_modules` they stand in between, else the stub is asked itself and
 //! `models.py` answers from the same fixtures. Invariant: what is judged is what the stub, the repositories and the model server hold in the end.
 
+pub mod cold;
 pub mod heard;
 pub mod injured;
 pub mod many;
