@@ -10,9 +10,9 @@ use crate::world::{World, free_address, http};
 
 /// Types that are started; each of them several times.
 const TYPES: [&str; 4] = ["code-review-general", "security-general", "triage-general", "coding-general"];
-const TIMES: usize = 5;
+const TIMES: usize = 3;
 /// How long it rests before its memory is looked at.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(1);
 /// How long it may take at most, so that a broken one is told from a slow one.
 const READY_MAX: Duration = Duration::from_secs(10);
 
