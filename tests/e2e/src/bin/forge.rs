@@ -7,18 +7,18 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use mindos_e2e::forge::injured::{Came, Stop, Victim, Ward};
 use mindos_e2e::forge::team::{General, Setup, Team};
-use mindos_e2e::forge::{heard, many, money, plan, reviews, trouble};
+use mindos_e2e::forge::{cold, heard, many, money, plan, reviews, trouble};
 use serde_json::{Value, json};
 
-/// Runs the flows of reviews, of issues and of the coding agent, models that limit and cut, what people make of it all, kills at every step of
+/// Runs generals from cold, the flows of reviews, of issues and of the coding agent, models that limit and cut, what people make of it all, kills at every step of
 /// plan mode, and five hundred intents under GitHub's limits.
 #[derive(Debug, Parser)]
 struct Options {
     /// How many times faster than GitHub's the limits pass, and the control plane writes.
     #[arg(long, default_value_t = 60)]
     scale: u32,
-    /// Only these: flows, trouble, heard, ceiling, many, kills.
-    #[arg(long, value_delimiter = ',', default_value = "flows,trouble,heard,ceiling,many,kills")]
+    /// Only these: cold, flows, trouble, heard, ceiling, many, kills.
+    #[arg(long, value_delimiter = ',', default_value = "cold,flows,trouble,heard,ceiling,many,kills")]
     only: Vec<String>,
     /// File to write the figures to, besides printing them.
     #[arg(long)]
@@ -48,7 +48,7 @@ async fn flows(scale: u32) -> Result<Value> {
         "reviews": reviews, "plan": planned, "quickfix": quick, "requests_of_the_forge": requests, "refused_or_wrong": 0,
         "held_against_githubs_description": team.forge.is_checked(),
         "tokens_of_the_ledger": used.input + used.output, "tokens_counted_by_the_model_server": counted.input + counted.output,
-        "cost_micros": used.cost, "calls": counted.calls, "ledger_records_verified": records,
+        "cost_micros": used.cost, "cost_micros_of_what_the_model_server_counted": counted.cost, "calls": counted.calls, "ledger_records_verified": records,
     }))
 }
 
@@ -93,6 +93,9 @@ async fn main() -> Result<()> {
     let begun = Instant::now();
     let is_wanted = |name: &str| only.iter().any(|one| one == name);
     let mut figures = json!({});
+    if is_wanted("cold") {
+        figures["cold"] = cold::run().await?;
+    }
     if is_wanted("flows") {
         figures["flows"] = flows(scale).await?;
     }

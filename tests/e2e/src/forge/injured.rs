@@ -241,8 +241,15 @@ impl Ward {
                 let now = Counted {
                     input: counted.input - used.input,
                     output: counted.output - used.output,
+                    cost: counted.cost - used.cost,
                     ..Counted::default()
                 };
+                let tokens = now.input + now.output;
+                ensure!(
+                    (tokens > 0) == (now.cost > 0),
+                    "{what}: {tokens} tokens were lost, and a cost of {}",
+                    now.cost
+                );
                 if now != missing {
                     ensure!(*victim != Victim::ControlPlane, "{what}: a call was lost, though its run went on");
                     came.lost.push(what);
@@ -261,7 +268,7 @@ impl Ward {
     async fn money(&self) -> Result<(money::Used, Counted)> {
         let (used, counted) = (money::used(&self.team.export()?)?, self.team.forge.counted().await?);
         ensure!(
-            used.input <= counted.input && used.output <= counted.output,
+            used.input <= counted.input && used.output <= counted.output && used.cost <= counted.cost,
             "the ledger counts twice: {used:?} of {counted:?}"
         );
         Ok((used, counted))
@@ -290,7 +297,8 @@ impl Came {
             self.kills.iter().map(|(who, count)| (format!("{who:?}"), json!(count))).collect();
         json!({
             "steps": self.steps.len(), "kills": kills, "tokens_of_the_ledger": self.used.input + self.used.output,
-            "tokens_counted_by_the_model_server": self.counted.input + self.counted.output, "calls_lost_with_their_run": self.lost,
+            "tokens_counted_by_the_model_server": self.counted.input + self.counted.output, "cost_micros": self.used.cost,
+            "cost_micros_of_what_the_model_server_counted": self.counted.cost, "calls_lost_with_their_run": self.lost,
             "folders_left_behind": self.left_behind,
         })
     }

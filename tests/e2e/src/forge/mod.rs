@@ -7,6 +7,7 @@
 //! Prism and aimock need Node: with `MINDOS_FORGE_NODE` naming a folder with `node_modules` they stand in between, else the stub is asked itself and
 //! `models.py` answers from the same fixtures. Invariant: what is judged is what the stub, the repositories and the model server hold in the end.
 
+pub mod cold;
 pub mod heard;
 pub mod injured;
 pub mod many;
@@ -50,6 +51,8 @@ pub struct Counted {
     pub input: u64,
     /// Tokens that were answered in them.
     pub output: u64,
+    /// What these cost by [`team::PRICES`], in millionths, each call rounded up.
+    pub cost: u64,
     /// Calls whose answer was cut, and the tokens that were asked in them.
     pub cut: u64,
     pub cut_input: u64,
@@ -62,10 +65,11 @@ pub struct Counted {
 impl Counted {
     /// Adds another's.
     pub fn add(&mut self, other: Counted) {
-        let Counted { calls, input, output, cut, cut_input, cut_output, limited } = other;
+        let Counted { calls, input, output, cost, cut, cut_input, cut_output, limited } = other;
         self.calls += calls;
         self.input += input;
         self.output += output;
+        self.cost += cost;
         self.cut += cut;
         self.cut_input += cut_input;
         self.cut_output += cut_output;
@@ -412,6 +416,7 @@ impl Forge {
             if fixture["truncateAfterChunks"].is_null() {
                 (counted.calls, counted.input, counted.output) =
                     (counted.calls + 1, counted.input + input, counted.output + output);
+                counted.cost += team::cost_micros(model, input, output);
             } else {
                 counted.cut += 1;
                 counted.cut_input += input;

@@ -25,11 +25,9 @@ fn sum(by_model: &ByModel) -> Used {
     sum
 }
 
-/// Calls, tokens and money.
+/// Tokens and money.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Calls of models.
-    pub calls: u64,
     /// Tokens asked.
     pub input: u64,
     /// Tokens answered.
@@ -41,12 +39,7 @@ pub struct Used {
 impl Used {
     fn of(one: &Value) -> Used {
         let number = |name: &str| one[name].as_u64().or_else(|| one[name].as_str()?.parse().ok()).unwrap_or(0);
-        Used {
-            calls: number("calls"),
-            input: number("input_tokens"),
-            output: number("output_tokens"),
-            cost: number("cost_micros"),
-        }
+        Used { input: number("input_tokens"), output: number("output_tokens"), cost: number("cost_micros") }
     }
 
     fn by_model(usage: &Value) -> ByModel {
@@ -59,7 +52,6 @@ impl Used {
 
     /// Adds another's.
     pub fn add(&mut self, other: Used) {
-        self.calls += other.calls;
         self.input += other.input;
         self.output += other.output;
         self.cost += other.cost;
@@ -89,7 +81,7 @@ pub fn used_by_model(export: &str) -> Result<ByModel> {
                 "lease_extended" if !fields["usage"].is_null() => {
                     let lease = leases.entry(job()).or_default();
                     let said = Used::by_model(&fields["usage"]);
-                    if sum(&said).calls >= sum(&lease.extended).calls {
+                    if sum(&said).output >= sum(&lease.extended).output {
                         lease.extended = said;
                     }
                 }
@@ -113,15 +105,15 @@ pub fn used_by_model(export: &str) -> Result<ByModel> {
     Ok(all)
 }
 
-/// That the ledger has exactly what the model server counted, less `lost` calls of which nobody heard the end.
+/// That the ledger has exactly the tokens that the model server counted, and what they cost.
 ///
 /// # Errors
 /// With both sides.
 pub fn agrees(used: Used, counted: Counted) -> Result<()> {
-    let Used { calls, input, output, cost: _ } = used;
+    let Used { input, output, cost } = used;
     ensure!(
-        (input, output) == (counted.input, counted.output),
-        "the ledger has {input} and {output} tokens in {calls} calls, the model server counted {counted:?}"
+        (input, output, cost) == (counted.input, counted.output, counted.cost),
+        "the ledger has {used:?}, the model server counted {counted:?}"
     );
     Ok(())
 }
@@ -143,10 +135,9 @@ pub async fn ceiling(scale: u32) -> Result<Value> {
     let begun = std::time::Instant::now();
     let (parked, used) = loop {
         let account = team.account().await?;
-        let used = used(&team.export()?)?;
         // Two more generals are asked for that are not there; one delivery is the review's.
-        if !account.parked.is_empty() || used.calls > 1 {
-            break (account.parked.len(), used);
+        if !account.parked.is_empty() || team.forge.counted().await?.calls > 1 {
+            break (account.parked.len(), used(&team.export()?)?);
         }
         ensure!(
             begun.elapsed() < super::team::REST_MAX,
@@ -161,6 +152,6 @@ pub async fn ceiling(scale: u32) -> Result<Value> {
     agrees(used, counted)?;
     ensure!(used.cost > 0 && used.cost <= ceiling, "{} spent under a ceiling of {ceiling}", used.cost);
     Ok(
-        json!({"ceiling_micros": ceiling, "spent_micros": used.cost, "calls": counted.calls, "calls_over_the_ceiling": 0}),
+        json!({"ceiling_micros": ceiling, "spent_micros": used.cost, "calls": counted.calls, "calls_over_the_ceiling": counted.calls - 1}),
     )
 }

@@ -18,8 +18,18 @@ use crate::world::{World, free_address};
 
 /// Secret of the webhooks.
 const SECRET: &str = "a secret of the webhook";
+/// Models that cost money, and what a million tokens cost, asked and answered, in millionths of a dollar. The generals' own list has the
+/// same for the first; the second is priced by the control plane, whose settings have both.
+pub const PRICES: [(&str, u64, u64); 2] = [("gpt-4o-mini", 150_000, 600_000), ("claude-haiku", 1_000_000, 5_000_000)];
 /// How long a flow may take to come to rest.
 pub const REST_MAX: Duration = Duration::from_secs(60);
+
+/// What a call costs by [`PRICES`], in millionths, rounded up; nothing where a model has no price.
+#[must_use]
+pub fn cost_micros(model: &str, input: u64, output: u64) -> u64 {
+    let price = PRICES.iter().find(|(name, _, _)| *name == model);
+    price.map_or(0, |(_, asked, answered)| (input * asked + output * answered).div_ceil(1_000_000))
+}
 
 /// How a team is set up.
 #[derive(Clone, Copy, Debug)]
@@ -109,13 +119,20 @@ impl Team {
         let forge = Forge::start(world.folder(), *scale).await?;
         let file = world.folder().join("settings.yaml");
         let (api, key) = (forge.api(), app_key());
+        let prices: String = PRICES
+            .iter()
+            .map(|(model, input, output)| {
+                let [input, output] = [input, output].map(|price| *price as f64 / 1e6);
+                format!("  {model}: {{input: {input}, output: {output}}}\n")
+            })
+            .collect();
         let text = format!(
             "github_secret: \"{SECRET}\"\n\
              github_app: {{id: {APP}, private_key_file: \"{}\", api: \"{api}\", every: 1s, look_back: 10m}}\n\
              github: {{writes_per_second: {scale}}}\n\
              effects: {{mode: live}}\n\
              tasks: {{}}\n\
-             prices:\n  gpt-4o-mini: {{input: 0.15, output: 0.6}}\n  claude-haiku: {{input: 1, output: 5}}\n\
+             prices:\n{prices}\
              {settings}",
             key.display()
         );

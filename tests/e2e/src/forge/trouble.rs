@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::money;
 use super::reviews::{REVIEWERS, events, open, sticky};
 use super::team::{General, Setup, Team};
-use super::{Counted, OWNER, triage};
+use super::{Counted, OWNER, money, team, triage};
 
 /// The model of Ollama that generals ask.
 const OLLAMA: &str = "qwen3";
@@ -81,6 +80,10 @@ async fn accounted(team: &Team) -> Result<(money::ByModel, Counted)> {
         let (input, output) = (input.with_context(told)?, output.with_context(told)?);
         let is_cut = counted.cut > 0;
         ensure!((input > 0) == is_cut && (output > 0) == is_cut && output <= counted.cut_output, "{}", told());
+        // Of cut answers it costs what is known of them, each rounded up.
+        let least = counted.cost + team::cost_micros(&model, input, output);
+        let most = least + counted.cut.saturating_sub(1);
+        ensure!((least..=most).contains(&used.cost), "{}: expected a cost of {least} to {most}", told());
         // Anthropic counts what was asked before it answers; elsewhere it is estimated.
         ensure!(!model.starts_with("claude") || input == counted.cut_input, "{}", told());
     }
@@ -165,6 +168,7 @@ pub async fn run(scale: u32) -> Result<Value> {
     figures["tokens_counted_by_the_model_server"] = json!(whole);
     figures["tokens_of_cut_answers"] = json!(ledger - whole);
     figures["cost_micros"] = json!(all.cost);
+    figures["cost_micros_of_what_the_model_server_counted"] = json!(counted.cost);
     figures["ledger_records_verified"] = json!(records);
     Ok(figures)
 }
