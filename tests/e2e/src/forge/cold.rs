@@ -47,6 +47,5 @@ pub async fn run() -> Result<Value> {
     Ok(json!({
         "starts": starts.len(), "ready_ms": {"least": least.map(|ms| tenths(*ms)), "median": tenths(*middle), "most": most.map(|ms| tenths(*ms))},
         "resident_idle_mb": {"least": megabytes(idle.iter().min()), "most": megabytes(idle.iter().max())},
-        "optimised": !cfg!(debug_assertions),
     }))
 }
