@@ -21,7 +21,6 @@ mod porch_tests;
 mod stranger;
 mod watched;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -435,8 +434,8 @@ impl Serving {
         loop {
             tokio::select! {
                 ended = served.as_mut() => {
-                    let of_error = |error: &Box<dyn Error + Send + Sync>| Flood::of(&**error);
-                    if let Some(flood) = seen.flood().or_else(|| ended.as_ref().err().and_then(of_error)) {
+                    let of_http = || ended.as_ref().err().and_then(|error| Flood::of(&**error));
+                    if let Some(flood) = seen.flood().or_else(of_http) {
                         keeper.punish(peer.ip(), agent, flood, limits.penalty, Instant::now());
                         debug!(%peer, %flood, "connection was ended");
                     } else if let Err(error) = ended {
