@@ -116,7 +116,7 @@ async fn answers(address: &str, process: &mut Process) -> Result<()> {
         if let Some(status) = process.ended()? {
             bail!("a part of the forge ended with {status}; its log ends: {}", process.log_end());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(60), "a part of the forge is not there: {}", process.log_end());
+        ensure!(begun.elapsed() < Duration::from_secs(180), "a part of the forge is not there: {}", process.log_end());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
