@@ -11,8 +11,8 @@ use mindos_model::{DeliveryId, Status as Phase};
 use mindos_proto::convert::delivery_id;
 use mindos_proto::delivery::v1::delivery_service_server::DeliveryService;
 use mindos_proto::delivery::v1::{
-    CancelRequest, CancelResponse, Delivery, GetRequest, GetResponse, ListRequest, ListResponse, RedriveRequest,
-    RedriveResponse, WatchRequest, WatchResponse, cancel_request, redrive_request,
+    CancelRequest, CancelResponse, Delivery, DeliveryStatus, GetRequest, GetResponse, ListRequest, ListResponse,
+    RedriveRequest, RedriveResponse, WatchRequest, WatchResponse, cancel_request, redrive_request,
 };
 use tonic::{Request, Response, Status};
 
@@ -57,7 +57,10 @@ impl DeliveryService for Deliveries {
         let before = delivery_list::token(&page_token)?;
         let (mut deliveries, next) = delivery_list::page(&context, filter, before, limit).await?;
         if include_output {
-            for delivery in deliveries.iter_mut().filter(|delivery| delivery.output.is_some()) {
+            // One that has just ended is listed before the history knows of its output.
+            let may_have =
+                |delivery: &&mut Delivery| delivery.output.is_some() || delivery.status() == DeliveryStatus::Succeeded;
+            for delivery in deliveries.iter_mut().filter(may_have) {
                 if let Ok(id) = delivery_id(&delivery.delivery_id) {
                     *delivery = context.delivery(id, true).await?;
                 }
