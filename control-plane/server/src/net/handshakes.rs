@@ -77,7 +77,15 @@ impl Handshakes {
             drop(turn);
             shaken
         };
-        Ok(self.thread.handle().spawn(shaking).await.ok().flatten())
+        match self.thread.handle().spawn(shaking).await {
+            Ok(Ok(shaken)) => Ok(Some(shaken)),
+            Ok(Err(refused)) => {
+                // Nobody waits for it but its own connection.
+                refused.linger().await;
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A handshake: from a connection that was accepted to one whose peer is known.
 //!
-//! Invariant: it ends within its time, whatever the peer does or leaves undone, and what is not TLS is answered and closed.
+//! Invariant: it ends within its time, whatever the peer does or leaves undone, and whoever is refused can hear why.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -23,6 +23,10 @@ use crate::net::Connection;
 
 /// How long a handshake may take, from the first byte on.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long whoever was refused has to read why: some ways there and back.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is taken meanwhile of what they go on to send, in reads of at most 4 KiB.
+const LINGER_READS: usize = 16;
 /// What a connection may hold that is encrypted and not sent. As large as what HTTP/2 hands over at once for most frames; empty
 /// when idle.
 const BUFFER_MAX: usize = 64 << 10;
@@ -57,38 +61,46 @@ impl PortTls {
         PortTls { timeout, ..self }
     }
 
-    /// Shakes hands. `None` when that failed: it is counted and logged, and the connection is closed.
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// The connection, when that failed: it is counted and logged, and has to be closed.
     pub async fn accept(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-    ) -> Option<(TlsStream<TcpStream>, Option<Arc<AgentIdentity>>)> {
+    ) -> Result<(TlsStream<TcpStream>, Option<Arc<AgentIdentity>>), Refused> {
         let shaken = tokio::time::timeout(self.timeout, async {
-            if !speaks_tls(&stream).await? {
-                turn_away(&mut stream).await;
-                return Ok(None);
+            match speaks_tls(&stream).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let _ = stream.write_all(PLAIN.as_bytes()).await;
+                    return Err((None, stream));
+                }
+                Err(error) => return Err((Some(error), stream)),
             }
             let config = self.tls.config(self.name);
             let acceptor = TlsAcceptor::from(config);
             let limit = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(BUFFER_MAX));
-            acceptor.accept_with(stream, limit).await.map(Some)
+            let shaken = acceptor.accept_with(stream, limit).into_fallible().await;
+            shaken.map_err(|(error, stream)| (Some(error), stream))
         });
-        let (outcome, stream) = match shaken.await {
-            Ok(Ok(Some(stream))) => (Outcome::Done, Some(stream)),
-            Ok(Ok(None)) => (Outcome::Plain, None),
-            Ok(Err(error)) => {
+        let (outcome, shaken) = match shaken.await {
+            Ok(Ok(stream)) => (Outcome::Done, Ok(stream)),
+            Ok(Err((None, stream))) => (Outcome::Plain, Err(Refused(Some(stream)))),
+            Ok(Err((Some(error), stream))) => {
                 debug!(%error, %peer, port = self.name.as_str(), "handshake failed");
-                (Outcome::of(&error), None)
+                (Outcome::of(&error), Err(Refused(Some(stream))))
             }
-            Err(_) => (Outcome::Late, None),
+            Err(_) => (Outcome::Late, Err(Refused(None))),
         };
-        // Nobody on another port is an agent: there none is asked for a certificate, or it is KEDA's.
-        let is_agents = self.name == PortName::Agents;
-        let agent = stream.as_ref().filter(|_| is_agents);
-        let agent = agent.and_then(|stream| self.tls.agent_of(stream.get_ref().1));
         self.tls.handshakes().count(self.name, outcome);
         self.log(peer, outcome);
-        stream.map(|stream| (stream, agent.map(Arc::new)))
+        let stream = shaken?;
+        // Nobody on another port is an agent: there none is asked for a certificate, or it is KEDA's.
+        let is_agents = self.name == PortName::Agents;
+        let agent = is_agents.then(|| self.tls.agent_of(stream.get_ref().1)).flatten();
+        Ok((stream, agent.map(Arc::new)))
     }
 
     /// Enters a connection of an agent among those that stand, with the time until which it may; `None` for any other.
@@ -120,6 +132,29 @@ impl PortTls {
     }
 }
 
+/// A connection without a handshake. `None` where it is closed already.
+#[derive(Debug)]
+pub struct Refused(Option<TcpStream>);
+
+impl Refused {
+    /// Closes it when its peer has, or when it has had the time to read what was said last. Closed at once it would be reset by what its
+    /// peer goes on to send, and writing would fail there before the reason is read.
+    pub async fn linger(self) {
+        let Some(mut stream) = self.0 else { return };
+        let read = async {
+            stream.shutdown().await?;
+            let mut taken = [0; 4096];
+            for _ in 0..LINGER_READS {
+                if stream.read(&mut taken).await? == 0 {
+                    break;
+                }
+            }
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(LINGER, read).await;
+    }
+}
+
 /// Whether the first byte is that of a handshake. It stays where it is.
 async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
@@ -127,19 +162,6 @@ async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(first[0] == HANDSHAKE),
     }
-}
-
-/// Tells whoever speaks in the clear what is spoken here.
-async fn turn_away(stream: &mut TcpStream) {
-    // What was sent is taken first, or closing would reset the connection before the answer is read.
-    let mut taken = [0; 4096];
-    for _ in 0..16 {
-        if !matches!(stream.try_read(&mut taken), Ok(1..)) {
-            break;
-        }
-    }
-    let _ = stream.write_all(PLAIN.as_bytes()).await;
-    let _ = stream.shutdown().await;
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ async fn port(tls: &Arc<Tls>, name: PortName) -> (SocketAddr, Arc<Mutex<Vec<Opti
         while let Ok((stream, peer)) = listener.accept().await {
             let (port, into) = (port.clone(), Arc::clone(&into));
             tokio::spawn(async move {
-                let Some((mut stream, agent)) = port.accept(stream, peer).await else { return };
+                let (mut stream, agent) = match port.accept(stream, peer).await {
+                    Ok(shaken) => shaken,
+                    Err(refused) => return refused.linger().await,
+                };
                 into.lock().unwrap().push(agent);
                 let mut bytes = [0; 5];
                 let _ = stream.read_exact(&mut bytes).await;
@@ -92,6 +95,25 @@ async fn whoever_is_kept_out_is_so_at_the_next_handshake() {
     assert!(error.contains("CertificateRevoked"), "{error}");
     assert_eq!(echo(at, client(&authority.roots(), Some(&two))).await.as_deref(), Ok("hello"));
     assert_eq!(tls.handshakes().of(PortName::Agents, Outcome::Denied), 1);
+}
+
+#[tokio::test]
+async fn whoever_goes_on_writing_hears_why_they_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let tls = tls(dir.path());
+    let authority = tls.authority().unwrap();
+    let (at, _) = port(&tls, PortName::Agents).await;
+    let one = Holder::of(authority, AGENT, tls.now(), HOUR);
+    tls.denied().ask(|_| true);
+
+    // To the client its handshake is over before it is refused.
+    let mut stream = super::super::testing::dial(at, client(&authority.roots(), Some(&one))).await.unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.get_mut().0.write_all(b"as much as it wants").await.expect("the connection was reset");
+    }
+    let error = stream.read(&mut [0; 5]).await.unwrap_err().to_string();
+    assert!(error.contains("CertificateRevoked"), "{error}");
 }
 
 #[tokio::test]
