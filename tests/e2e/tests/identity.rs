@@ -88,6 +88,7 @@ async fn who_is_denied_is_off_within_five_seconds_and_back_when_allowed() -> Res
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let off_after = begun.elapsed();
+    said(&world, "one", "refused this agent").await?;
     let left = sessions(&channel, 1, START_MAX).await?;
     assert_eq!(left.get("two"), before.get("two"), "nobody else is disturbed");
     assert!(!left.contains_key("one"));
