@@ -8,6 +8,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -56,7 +57,7 @@ async fn serve(asks: bool) -> Served {
     let (go_on, parts) = mpsc::unbounded_channel();
     let parts = Arc::new(std::sync::Mutex::new(Some(parts)));
     let router = Router::new()
-        .route("/", get(async || place()))
+        .route("/", get(async || place()).post(std::future::pending::<&str>))
         .route("/takes", post(takes))
         .route("/places", get(move || std::future::ready(places(parts.lock().unwrap().take().unwrap()))))
         .layer(from_fn(lets_in));
@@ -155,4 +156,33 @@ async fn a_large_body_is_read_in_a_thread_that_stands_back_and_what_comes_after_
             assert_eq!(text(two.send_request(whole(length)).await.unwrap()).await, expected, "HTTP/2");
         }
     }
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[tokio::test]
+async fn whoever_sends_more_than_there_is_a_window_for_is_kept_out() {
+    let served = serve(false).await;
+    let mut stream = TcpStream::connect(served.at).await.unwrap();
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(4, 0, 0, &[]));
+    // POST / of mindos, by the static table.
+    sent.extend(frame(1, 4, 1, b"\x83\x86\x84\x41\x06mindos"));
+    // A stream begins with a window of 64 KiB, until it is agreed on another: that is never acknowledged here.
+    for _ in 0..5 {
+        sent.extend(frame(0, 0, 1, &[0; 16 << 10]));
+    }
+    stream.write_all(&sent).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await.expect("it stands");
+
+    let mut next = TcpStream::connect(served.at).await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), next.read(&mut [0; 1])).await.expect("it was let in");
+    assert!(matches!(answer, Ok(0) | Err(_)), "{answer:?}");
 }
