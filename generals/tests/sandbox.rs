@@ -256,3 +256,21 @@ async fn without_namespaces_time_output_and_variables_are_bounded_all_the_same()
     gone("sleep 654321").await;
     assert_eq!(bed.sh("yes", Limits { output: 1 << 20, ..short() }, &[]).await.how, How::Output);
 }
+
+#[tokio::test]
+async fn without_namespaces_a_command_that_has_ended_is_not_held_up_by_what_it_started() {
+    let mut bed = Bed::new();
+    bed.sandbox.isolation = Isolation::None;
+    let ended = bed.sh("echo on; sleep 543216 & exit 3", short(), &[]).await;
+    assert_eq!((ended.how, ended.output.as_str()), (How::Exited(3), "on\n"));
+    gone("sleep 543216").await;
+}
+
+#[tokio::test]
+async fn without_namespaces_what_a_command_leaves_behind_ends_with_it() {
+    let mut bed = Bed::new();
+    bed.sandbox.isolation = Isolation::None;
+    let ended = bed.sh("sleep 432165 > /dev/null 2>&1 & echo on", short(), &[]).await;
+    assert_eq!((ended.how, ended.output.as_str()), (How::Exited(0), "on\n"));
+    gone("sleep 432165").await;
+}

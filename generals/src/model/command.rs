@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use super::{Ask, Message};
 
 /// The argument that stands for the file with the prompt.
 const PROMPT_FILE: &str = "{prompt_file}";
+/// How long the rest of its output is waited for when a program has ended; what it started may hold that open for much longer.
+const DRAINING: Duration = Duration::from_secs(1);
 /// What any program gets of the environment.
 const BASE: [&str; 13] = [
     "PATH",
@@ -73,6 +76,8 @@ pub(crate) struct Printed {
     pub(crate) tokens: Tokens,
     /// What it says that it cost, in millionths.
     pub(crate) cost_micros: Option<u64>,
+    /// Why it is no answer, where the program failed; it may have cost something all the same.
+    pub(crate) fault: Option<Fault>,
 }
 
 /// The arguments of a program that is known, around those that were given.
@@ -189,24 +194,36 @@ impl Program<'_> {
             drop(stdin);
             Ok(())
         };
-        let said = async {
-            let mut bytes = Vec::new();
-            stdout
-                .take(HEARD_MAX as u64 + 1)
-                .read_to_end(&mut bytes)
-                .await
-                .map_err(|error| failed("not read", error))?;
-            match bytes.len() > HEARD_MAX {
+        let (mut said, mut complained) = (Vec::new(), Vec::new());
+        let hear = async {
+            let read = stdout.take(HEARD_MAX as u64 + 1).read_to_end(&mut said).await;
+            match read.map_err(|error| failed("not read", error))? > HEARD_MAX {
                 true => Err(Fault::protocol(format!("the answer has more than {HEARD_MAX} bytes"))),
-                false => Ok(bytes),
+                false => Ok(()),
             }
         };
-        let whole = async {
-            let ((), said, complained) = tokio::try_join!(feed, said, async { Ok(tail(stderr).await) })?;
-            let status = child.wait().await.map_err(|error| failed("not waited for", error))?;
-            Ok::<_, Fault>((status, said, complained))
+        let complain = async {
+            tail(stderr, &mut complained).await;
+            Ok(())
         };
-        let (status, said, complained) = match tokio::time::timeout(self.timeout, whole).await {
+        let whole = async {
+            let mut talk = pin!(async { tokio::try_join!(feed, hear, complain) });
+            let status = tokio::select! {
+                heard = &mut talk => {
+                    heard?;
+                    child.wait().await
+                }
+                status = child.wait() => {
+                    // What was read until then counts.
+                    if let Ok(heard) = tokio::time::timeout(DRAINING, &mut talk).await {
+                        heard?;
+                    }
+                    status
+                }
+            };
+            status.map_err(|error| failed("not waited for", error))
+        };
+        let status = match tokio::time::timeout(self.timeout, whole).await {
             Ok(whole) => whole?,
             Err(_) => {
                 let waited = self.timeout.as_secs();
@@ -218,11 +235,12 @@ impl Program<'_> {
         let words = brief(&String::from_utf8_lossy(&words[words.len().saturating_sub(2 * WORDS_MAX)..]));
         match (status.code(), status.signal()) {
             (Some(0), _) => printed(self.name, &said),
-            // Some say in their JSON why they failed.
-            (Some(code), _) => match printed(self.name, &said) {
-                Err(fault) if fault.kind != Kind::Invalid => Err(fault),
-                _ => Err(Fault::new(Kind::of(None, "", &words), format!("ended with {code}: {words}"))),
-            },
+            // Some say in their JSON why they failed, and what that cost.
+            (Some(code), _) => {
+                let told = printed(self.name, &said).unwrap_or_default();
+                let ended = || Fault::new(Kind::of(None, "", &words), format!("ended with {code}: {words}"));
+                Ok(Printed { fault: Some(told.fault.unwrap_or_else(ended)), ..told })
+            }
             (None, signal) => {
                 let signal = signal.unwrap_or_default();
                 Err(Fault::new(Kind::Unreachable, format!("was ended by signal {signal}: {words}")))
@@ -238,9 +256,8 @@ pub(crate) fn printed(program: &str, said: &[u8]) -> Result<Printed, Fault> {
         "claude" => {
             let value: Value = serde_json::from_slice(said.trim_ascii()).map_err(|_| not_json())?;
             let words = text(&value, "/result");
-            if value.get("is_error") == Some(&Value::Bool(true)) {
-                return Err(Fault::new(Kind::of(None, text(&value, "/subtype"), words), brief(words)));
-            }
+            let failed = value.get("is_error") == Some(&Value::Bool(true));
+            let fault = failed.then(|| Fault::new(Kind::of(None, text(&value, "/subtype"), words), brief(words)));
             let of = |name: &str| number(&value, &format!("/usage/{name}"));
             let (cached, stored) = (of("cache_read_input_tokens"), of("cache_creation_input_tokens"));
             let (cached, stored) = (cached.unwrap_or(0), stored.unwrap_or(0));
@@ -249,16 +266,15 @@ pub(crate) fn printed(program: &str, said: &[u8]) -> Result<Printed, Fault> {
             let cost = value.get("total_cost_usd").and_then(Value::as_f64).filter(|cost| (0.0..1e9).contains(cost));
             // What is paid in millionths may be written with more digits than it has.
             let cost_micros = cost.map(|cost| (cost * 1e6 - 1e-6).ceil().max(0.0) as u64);
-            Ok(Printed { text: words.to_owned(), tokens, cost_micros })
+            Ok(Printed { text: words.to_owned(), tokens, cost_micros, fault })
         }
         "gemini" => {
             // It may greet before it prints.
             let begin = said.iter().position(|byte| *byte == b'{').ok_or_else(not_json)?;
             let value: Value = serde_json::from_slice(said[begin..].trim_ascii()).map_err(|_| not_json())?;
             let words = text(&value, "/error/message");
-            if !words.is_empty() {
-                return Err(Fault::new(Kind::of(None, text(&value, "/error/type"), words), brief(words)));
-            }
+            let failed = !words.is_empty();
+            let fault = failed.then(|| Fault::new(Kind::of(None, text(&value, "/error/type"), words), brief(words)));
             let mut tokens = Tokens::default();
             let models = value.pointer("/stats/models").and_then(Value::as_object);
             for model in models.into_iter().flat_map(|models| models.values()) {
@@ -268,22 +284,20 @@ pub(crate) fn printed(program: &str, said: &[u8]) -> Result<Printed, Fault> {
                 tokens.cached = tokens.cached.saturating_add(of("cached"));
                 tokens.output = add(tokens.output, of("candidates").saturating_add(of("thoughts")));
             }
-            Ok(Printed { text: text(&value, "/response").to_owned(), tokens, cost_micros: None })
+            Ok(Printed { text: text(&value, "/response").to_owned(), tokens, cost_micros: None, fault })
         }
         _ => Ok(Printed { text: String::from_utf8_lossy(said).trim().to_owned(), ..Printed::default() }),
     }
 }
 
-/// The last bytes of it.
-async fn tail(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
+/// Keeps the last bytes of it.
+async fn tail(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
     const KEPT: usize = 4096;
-    let mut kept = Vec::new();
     let mut buffer = [0; KEPT];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..read]);
         kept.drain(..kept.len().saturating_sub(KEPT));
     }
-    kept
 }
 
 /// A folder that nobody else can read, removed with all that is in it.

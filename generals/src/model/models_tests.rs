@@ -366,7 +366,7 @@ async fn the_coding_agent_s_completion_is_read_from_ollama() {
     assert_eq!(server.requests(), [("POST /api/generate".to_owned(), want)]);
 }
 
-/// A model that is `sh` with a script.
+/// A model that is `sh` with a script, or a program of that name that is the script.
 fn command(name: &str, script: &str) -> (Models, std::path::PathBuf) {
     let folder = tempfile();
     std::fs::create_dir(&folder).unwrap();
@@ -374,7 +374,9 @@ fn command(name: &str, script: &str) -> (Models, std::path::PathBuf) {
     std::fs::write(&file, script).unwrap();
     let program = if name == "sh" { "/bin/sh".to_owned() } else { folder.join(name).display().to_string() };
     if name != "sh" {
-        std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+        // By another process: a program that this one has open for writing cannot be started by the tests beside it.
+        let installed = std::process::Command::new("install").args(["-m", "755"]).arg(&file).arg(&program).status();
+        assert!(installed.unwrap().success());
     }
     let options = ModelOptions {
         models: vec![format!("command:{program} {}", file.display())],
@@ -429,17 +431,52 @@ async fn a_command_ends_with_all_it_started_when_its_future_is_dropped() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     asked.abort();
-    // A zombie has no command line.
-    let alive = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     for pid in text.split_whitespace() {
-        while alive(pid) {
-            assert!(tokio::time::Instant::now() < deadline, "{pid} lives on");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        gone(pid).await;
     }
     for folder in [folder, scripts] {
         std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+async fn gone(pid: &str) {
+    // A zombie has no command line.
+    let alive = || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while alive() {
+        assert!(tokio::time::Instant::now() < deadline, "{pid} lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_has_ended_is_not_held_up_by_what_it_started() {
+    let (models, folder) = command("sh", "sleep 600 & echo $!");
+    let said = models.ask(&unlimited(), &ask()).await.unwrap();
+    assert!(said.text.parse::<u32>().is_ok(), "{said:?}");
+    gone(&said.text).await;
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_charged_what_it_says_that_it_used() {
+    for (words, tokens, cost, kind) in [
+        ("oops", 9, 0.25, "unreachable"),
+        ("Claude AI usage limit reached", 9, 0.25, "rate_limited"),
+        ("Claude AI usage limit reached", 0, 0.0, "rate_limited"),
+    ] {
+        let claude = json!({"type": "result", "is_error": true, "result": words, "total_cost_usd": cost,
+            "usage": {"input_tokens": tokens, "output_tokens": tokens}});
+        for code in [0, 1] {
+            let (models, folder) = command("claude", &format!("#!/bin/sh\necho '{claude}'\nexit {code}\n"));
+            let meter = unlimited();
+            let failure = models.ask(&meter, &ask()).await.unwrap_err();
+            assert_eq!(failure.kind(), kind, "{failure}");
+            let used = Usage { cost_micros: 250_000, ..used("command:claude", 9, 9, 1) };
+            let charged = if tokens > 0 { vec![used] } else { Vec::new() };
+            assert_eq!(meter.used(), charged, "{words}, ended with {code}");
+            std::fs::remove_dir_all(folder).unwrap();
+        }
     }
 }
 
@@ -462,8 +499,12 @@ fn what_known_programs_print_is_read() {
     let printed = command::printed("claude", claude.to_string().as_bytes()).unwrap();
     assert_eq!((printed.text.as_str(), printed.cost_micros), ("Hi", Some(12_345)));
     assert_eq!((printed.tokens.input, printed.tokens.cached, printed.tokens.output), (Some(100), 90, Some(7)));
+    let fault = |program: &str, said: &Value| {
+        command::printed(program, said.to_string().as_bytes()).unwrap().fault.map(|fault| fault.kind)
+    };
+    assert_eq!(fault("claude", &claude), None);
     let limited = json!({"type": "result", "is_error": true, "result": "Claude AI usage limit reached|1795176000"});
-    assert_eq!(command::printed("claude", limited.to_string().as_bytes()).unwrap_err().kind, Kind::RateLimited);
+    assert_eq!(fault("claude", &limited), Some(Kind::RateLimited));
     assert_eq!(command::printed("claude", b"oops").unwrap_err().kind, Kind::Invalid);
     let gemini = json!({"response": "Hi", "stats": {"models": {
         "a": {"tokens": {"prompt": 10, "candidates": 2, "cached": 4, "thoughts": 3}},
@@ -472,5 +513,5 @@ fn what_known_programs_print_is_read() {
     assert_eq!((printed.tokens.input, printed.tokens.cached, printed.tokens.output), (Some(11), 4, Some(6)));
     assert_eq!(command::printed("any", b" Hi\n").unwrap().text, "Hi");
     let value: Value = json!({"error": {"type": "AuthError", "message": "Invalid API key"}});
-    assert_eq!(command::printed("gemini", value.to_string().as_bytes()).unwrap_err().kind, Kind::Unauthorised);
+    assert_eq!(fault("gemini", &value), Some(Kind::Unauthorised));
 }

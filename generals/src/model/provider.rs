@@ -301,17 +301,19 @@ impl Provider {
     async fn command(&self, program: &Program<'_>, ask: &Ask, hold: &mut Hold) -> Result<(Answer, Usage), Fault> {
         let expected = estimate::input(ask);
         hold.known(self.usage(&Tokens { input: Some(expected), ..Tokens::default() }, None));
-        let Printed { text, tokens, cost_micros } = match program.ask(ask).await {
-            Ok(printed) => printed,
-            Err(fault) => {
+        let failed = |fault| Printed { fault: Some(fault), ..Printed::default() };
+        let Printed { text, tokens, cost_micros, fault } = program.ask(ask).await.unwrap_or_else(failed);
+        if let Some(fault) = fault {
+            let told = self.usage(&tokens, cost_micros);
+            if told.input_tokens.max(told.output_tokens).max(told.cost_micros) > 0 {
+                hold.known(told);
+            } else if matches!(fault.kind, Kind::Rejected | Kind::Unauthorised | Kind::RateLimited) {
                 // What was not run, or not let in, has used nothing.
-                if matches!(fault.kind, Kind::Rejected | Kind::Unauthorised | Kind::RateLimited) {
-                    hold.nothing();
-                }
-                self.note(&fault, &HeaderMap::new());
-                return Err(fault);
+                hold.nothing();
             }
-        };
+            self.note(&fault, &HeaderMap::new());
+            return Err(fault);
+        }
         let heard = Heard { ended: true, bytes: text.len(), tokens, ..Heard::default() };
         let usage = self.usage(&counted(expected, &heard), cost_micros);
         hold.known(usage.clone());

@@ -232,13 +232,15 @@ fn address(text: &str) -> Option<(usize, usize)> {
         begin = Some(at - scheme);
     }
     for start in ["www.", "mailto:", "javascript:", "data:", "vbscript:", "xmpp:"] {
-        if let Some(at) = lower.find(start).filter(|at| begin.is_none_or(|begin| *at < begin)) {
-            // `metadata: x` is no address.
-            let apart = !lower[..at].ends_with(|letter: char| letter.is_ascii_alphanumeric());
+        // `metadata: x` is no address.
+        let is_address = |at: &usize| {
+            let apart = !lower[..*at].ends_with(|letter: char| letter.is_ascii_alphanumeric());
             let filled = lower[at + start.len()..].starts_with(|letter: char| !letter.is_whitespace());
-            if apart && filled {
-                begin = Some(at);
-            }
+            apart && filled
+        };
+        let found = lower.match_indices(start).map(|(at, _)| at).find(is_address);
+        if let Some(at) = found.filter(|at| begin.is_none_or(|begin| *at < begin)) {
+            begin = Some(at);
         }
     }
     // `//host` after a bracket is an address without a scheme.

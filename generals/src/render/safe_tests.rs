@@ -41,6 +41,13 @@ fn links_stay_within_the_repository() {
 }
 
 #[test]
+fn an_address_is_found_behind_a_word_that_only_seems_one() {
+    assert_eq!(made("awww.x www.evil.example/?q=SECRET"), "awww.x ‹link to evil.example left out›");
+    assert_eq!(made("mailto: y mailto:a@evil.example"), "mailto: y ‹link to evil.example left out›");
+    assert_eq!(made("metadata:x data:text/html,SECRET"), "metadata:x ‹link to data:text left out›");
+}
+
+#[test]
 fn neither_links_nor_images_nor_definitions_of_them_are_left() {
     let made = made(
         "[a](https://evil.example/x) ![i](//evil.example/p.png) [b][1]\n[1]: https://evil.example \"t\"\n[l](/o/r)",

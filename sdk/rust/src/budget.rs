@@ -73,13 +73,7 @@ impl Spending {
     pub fn spend(&self, usage: Usage) {
         let mut used = self.lock();
         match used.iter_mut().find(|known| known.model == usage.model) {
-            Some(known) => {
-                known.input_tokens += usage.input_tokens;
-                known.cached_input_tokens += usage.cached_input_tokens;
-                known.output_tokens += usage.output_tokens;
-                known.cost_micros += usage.cost_micros;
-                known.calls += usage.calls;
-            }
+            Some(known) => add(known, &usage),
             None => used.push(usage),
         }
         let usage = used.clone();
@@ -123,5 +117,35 @@ impl Spending {
     fn lock(&self) -> MutexGuard<'_, Vec<Usage>> {
         // Nothing in here is left half done by a panic.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds what the provider counted, which may be any number.
+fn add(to: &mut Usage, more: &Usage) {
+    let Usage { model: _, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = more;
+    to.input_tokens = to.input_tokens.saturating_add(*input_tokens);
+    to.cached_input_tokens = to.cached_input_tokens.saturating_add(*cached_input_tokens);
+    to.output_tokens = to.output_tokens.saturating_add(*output_tokens);
+    to.cost_micros = to.cost_micros.saturating_add(*cost_micros);
+    to.calls = to.calls.saturating_add(*calls);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_provider_do_not_pass_the_largest_number() {
+        let most = Usage {
+            model: "m".into(),
+            input_tokens: u64::MAX,
+            cached_input_tokens: u64::MAX,
+            output_tokens: u64::MAX,
+            cost_micros: u64::MAX,
+            calls: u32::MAX,
+        };
+        let mut sum = most.clone();
+        add(&mut sum, &most);
+        assert_eq!(sum, most);
     }
 }

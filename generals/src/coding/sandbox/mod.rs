@@ -26,12 +26,13 @@ mod relay;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 #[cfg(target_os = "linux")]
 use enter::NOBODY;
@@ -50,6 +51,8 @@ const PROXY_PORT: u16 = 3128;
 const SYSTEM: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store", "/gnu/store"];
 /// How long the first process may take to tell its verdict once the output has ended.
 const ENDING: Duration = Duration::from_secs(5);
+/// How long the rest of the output is waited for when a command without namespaces has ended; what it started may hold that open.
+const DRAINING: Duration = Duration::from_secs(1);
 /// How often the size of the workspace is looked at.
 const DISK_EVERY: Duration = Duration::from_secs(2);
 
@@ -228,22 +231,33 @@ impl Sandbox {
         command.envs(run.environment);
         command.stdin(if namespaces { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
-        let mut child = Tree(command.spawn().map_err(SandboxError::Start)?);
-        let ended = watched(&mut child.0, namespaces, run.limits, run.workspace, began).await;
-        drop(child);
+        let mut tree = Tree::of(command.spawn().map_err(SandboxError::Start)?);
+        let ended = watched(&mut tree.child, namespaces, run.limits, run.workspace, began).await;
+        drop(tree);
         ended
     }
 }
 
 /// A process with all that it started.
-struct Tree(Child);
+struct Tree {
+    child: Child,
+    /// Kept apart, for a child that was waited for tells no id.
+    group: Option<Pid>,
+}
+
+impl Tree {
+    fn of(child: Child) -> Tree {
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Tree { child, group }
+    }
+}
 
 impl Drop for Tree {
     fn drop(&mut self) {
         // The lifeline ends what is inside of namespaces, the signal what is not.
-        drop(self.0.stdin.take());
-        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            let _ = kill_process_group(pid, Signal::KILL);
+        drop(self.child.stdin.take());
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }
@@ -259,16 +273,16 @@ async fn watched(
     let mut output = Output::new(limits.output);
     let mut told = Output::new(64 << 10);
     let deadline = began + Duration::from_secs(limits.seconds);
-    let beyond = {
+    let (beyond, exited) = {
         let (output, told) = (&mut output, &mut told);
-        let reading = async {
+        let mut reading = pin!(async {
             // Inside of namespaces standard output is the verdict's; without, both are output.
             let (stderr, stdout) = match namespaces {
                 true => tokio::join!(output.read(stderr), told.read(stdout)),
                 false => output.read_both(stderr, stdout).await,
             };
             if stderr || stdout { Some(How::Output) } else { None }
-        };
+        });
         let full = async {
             loop {
                 tokio::time::sleep(DISK_EVERY).await;
@@ -280,15 +294,21 @@ async fn watched(
             }
         };
         tokio::select! {
-            beyond = reading => beyond,
-            () = sleep_until(deadline) => Some(How::TimedOut),
-            () = full => Some(How::Disk),
+            beyond = &mut reading => (beyond, None),
+            // With namespaces to wait would close the lifeline, and nothing outlives the first process.
+            status = child.wait(), if !namespaces => {
+                let beyond = timeout(DRAINING, &mut reading).await;
+                (beyond.ok().flatten(), Some(status))
+            }
+            () = sleep_until(deadline) => (Some(How::TimedOut), None),
+            () = full => (Some(How::Disk), None),
         }
     };
-    let status = match beyond {
-        Some(_) => None,
+    let status = match (beyond, exited) {
+        (Some(_), _) => None,
+        (None, Some(status)) => Some(status),
         // All output has ended, so it is ending; what only closed its output is given the rest of its time.
-        None => tokio::time::timeout_at(deadline.max(Instant::now() + ENDING), child.wait()).await.ok(),
+        (None, None) => tokio::time::timeout_at(deadline.max(Instant::now() + ENDING), child.wait()).await.ok(),
     };
     let end = |how| Ok(Ended { how, output: output.text(), took: began.elapsed() });
     let Some(status) = status else { return end(beyond.unwrap_or(How::TimedOut)) };

@@ -23,6 +23,15 @@ pub(super) fn encode(model: &str, ask: &Ask, quirks: Quirks) -> Encoded {
         body.insert("format".to_owned(), schema.value().clone());
     }
     let system = system(ask, quirks.schema_in_prompt);
+    let input = estimate::input(ask);
+    let needed = input.saturating_add(u64::from(ask.output_tokens_max));
+    // A completion that leaves half of the context to its answer stays as the coding agent's contract has it.
+    if ask.prompt().is_none() || (input > CONTEXT_TOKENS / 2 && needed > CONTEXT_TOKENS) {
+        options.insert("num_predict".to_owned(), ask.output_tokens_max.into());
+        if needed > CONTEXT_TOKENS {
+            options.insert("num_ctx".to_owned(), needed.next_power_of_two().into());
+        }
+    }
     if let Some(prompt) = ask.prompt() {
         body.insert("prompt".to_owned(), prompt.into());
         if !system.is_empty() {
@@ -31,11 +40,6 @@ pub(super) fn encode(model: &str, ask: &Ask, quirks: Quirks) -> Encoded {
         body.insert("stream".to_owned(), false.into());
         body.insert("options".to_owned(), options.into());
         return Encoded { path: "/api/generate".to_owned(), body: body.into() };
-    }
-    options.insert("num_predict".to_owned(), ask.output_tokens_max.into());
-    let needed = estimate::input(ask).saturating_add(u64::from(ask.output_tokens_max));
-    if needed > CONTEXT_TOKENS {
-        options.insert("num_ctx".to_owned(), needed.next_power_of_two().into());
     }
     let mut messages = Vec::new();
     if !system.is_empty() {

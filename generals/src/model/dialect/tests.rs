@@ -343,6 +343,18 @@ fn requests_are_as_the_providers_describe_them() {
 }
 
 #[test]
+fn a_long_completion_asks_ollama_for_the_context_that_it_needs() {
+    let asked = |length: usize| {
+        let ask = Ask { completion: true, temperature: Some(0.2), ..Ask::of("", "x".repeat(length)) };
+        let Encoded { path, body } = Dialect::Ollama.encode("q", &ask, Quirks::default());
+        assert_eq!(path, "/api/generate");
+        body["options"].clone()
+    };
+    assert_eq!(asked(100), json!({"temperature": 0.2}), "a short one stays as its contract has it");
+    assert_eq!(asked(20_000), json!({"temperature": 0.2, "num_predict": 4096, "num_ctx": 16_384}));
+}
+
+#[test]
 fn the_streams_of_these_tests_are_as_the_providers_describe_them() {
     for (about, stream) in streams(Dialect::OpenAi) {
         for data in stream.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]") {
