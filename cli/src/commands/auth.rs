@@ -38,7 +38,7 @@ const CAN_I_EXAMPLES: &str = "\
 Examples:
   mindos auth can-i routes.apply
   mindos auth can-i mindos.delivery.v1.DeliveryService/Cancel
-  mindos auth can-i 'POST /v1/events' --source https://github.com/acme/site
+  mindos auth can-i 'POST /events' --source https://github.com/acme/site
 
 Ends with 0 where you may and with 3 where you may not.";
 
@@ -82,7 +82,7 @@ pub(crate) struct LoginArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CanIArgs {
-    /// A permission (`routes.apply`), an RPC by its full name, or a method and path (`POST /v1/events`).
+    /// A permission (`routes.apply`), an RPC by its full name, or a method and path (`POST /events`).
     what: String,
     /// Source of events that would be published.
     #[arg(long, value_name = "SOURCE", default_value = "")]

@@ -41,7 +41,7 @@ const CANCEL_EXAMPLES: &str = "\
 Examples:
   mindos deliveries cancel d42.1
   mindos deliveries cancel --lane octocat/hello-world/pr/7 --reason 'branch was deleted' --dry-run
-  mindos deliveries cancel --general eu/triage-general --status waiting --grace 5s";
+  mindos deliveries cancel --general eu/triage-general --status waiting";
 const REDRIVE_EXAMPLES: &str = "\
 Examples:
   mindos deliveries redrive d42.1
@@ -110,7 +110,7 @@ pub(crate) struct CancelArgs {
     /// Why, for the ledger.
     #[arg(long, default_value = "")]
     reason: String,
-    /// How long a general may take to stop.
+    /// Taken, and without effect yet: a general has 10 s to stop.
     #[arg(long, value_parser = span, value_name = "SPAN")]
     grace: Option<Duration>,
     /// Count only; nothing changes.

@@ -79,7 +79,8 @@ pub(crate) struct DeliveryFilterArgs {
     /// Statuses: waiting, leased, parked, succeeded, cancelled; several with commas.
     #[arg(long, value_delimiter = ',')]
     status: Vec<Status>,
-    /// Why they are parked: poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget; several with commas.
+    /// Why they are parked: poison, too_large, attempts_exhausted, blocked, backlog_full, over_budget, delayed, guarded; several with
+    /// commas.
     #[arg(long = "park-reason", value_delimiter = ',', value_name = "REASON")]
     park_reason: Vec<ParkReason>,
     /// Lane.

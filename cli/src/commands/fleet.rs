@@ -17,7 +17,7 @@ pub(crate) const GENERALS_EXAMPLES: &str = "\
 Examples:
   mindos generals list --cluster eu
   mindos generals get eu/triage-general
-  mindos generals drain eu/triage-general --grace 5m --reason 'new model'
+  mindos generals drain eu/triage-general --reason 'new model'
   mindos generals pause eu/triage-general";
 pub(crate) const CLUSTERS_EXAMPLES: &str = "\
 Examples:
@@ -63,7 +63,7 @@ Examples:
   mindos instances uncordon eu/triage-general-0";
 const DRAIN_EXAMPLES: &str = "\
 Examples:
-  mindos generals drain eu/triage-general --grace 5m
+  mindos generals drain eu/triage-general
   mindos clusters drain eu --reason maintenance
   mindos instances drain eu/triage-general-0";
 const PAUSE_EXAMPLES: &str = "\
@@ -125,7 +125,7 @@ pub(crate) enum HoldCommand {
     /// End cordon and drain.
     #[command(after_help = UNCORDON_EXAMPLES)]
     Uncordon(HoldArgs),
-    /// Keep new work away and take back what is not done in time.
+    /// Keep new work away; agents of a cluster or instance leave when they hold nothing.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
 }
@@ -186,7 +186,7 @@ pub(crate) struct HoldArgs {
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     hold: HoldArgs,
-    /// How long work under way may take; unset means 10 min.
+    /// Taken, and without effect yet.
     #[arg(long, value_parser = span, value_name = "SPAN")]
     grace: Option<Duration>,
 }

@@ -210,7 +210,7 @@ pub struct Config {
     #[command(flatten)]
     pub rabbitmq: RabbitConfig,
 
-    /// File with settings that are read again when it changes: secrets of webhooks, level of the log.
+    /// File with settings that are read again when it changes: docs/runbook.md lists them.
     #[arg(long, env = "MINDOS_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
