@@ -382,14 +382,7 @@ impl Lease {
         if let Some(claim) = &plan.workspace
             && let Workspace::Of(other) = place.workspace(claim, &run.namespace, &run.job_name()).await?
         {
-            let message = format!("waits for {other}, which has the workspace of the service");
-            status.enter(Phase::Pending, &message, now());
-            (self.tell)(&message);
-            // A failure that was told of stays: it says which attempt comes next.
-            if before.phase() != Phase::Failed {
-                self.write(&before, &status).await?;
-            }
-            return Ok(Look::Wait(WORKSPACE_INTERVAL));
+            return self.wait_for(&other, &before, status).await;
         }
         status.job_name = Some(run.job_name());
         status.configmap_name = Some(run.files_name(apart));
@@ -403,10 +396,24 @@ impl Lease {
         status.enter(Phase::Running, &message, now());
         // Before the Job, so that whoever comes next looks for this one.
         self.write(&before, &status).await?;
-        place.make(&plan, &run.namespace, &config).await?;
+        if let Workspace::Of(other) = place.make(&plan, &run.namespace, &config).await? {
+            return self.wait_for(&other, &status, status.clone()).await;
+        }
         info!(run = %run.name, job = %run.job_name(), attempt = run.retries + 1, "a run's job was made");
         (self.tell)(&message);
         Ok(Look::Wait(LOOK_INTERVAL))
+    }
+
+    /// Another Job has the workspace.
+    async fn wait_for(&self, other: &str, before: &RunStatus, mut status: RunStatus) -> kube::Result<Look> {
+        let message = format!("waits for {other}, which has the workspace of the service");
+        status.enter(Phase::Pending, &message, now());
+        (self.tell)(&message);
+        // A failure that was told of stays: it says which attempt comes next.
+        if before.phase() != Phase::Failed {
+            self.write(before, &status).await?;
+        }
+        Ok(Look::Wait(WORKSPACE_INTERVAL))
     }
 
     async fn watch(
@@ -525,7 +532,8 @@ enum Marked {
     Not(Failure),
 }
 
-/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone, which whoever wants it next looks for.
+/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone and a minute has passed since it was taken, which
+/// whoever wants it next looks for.
 pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
     let namespace = object.namespace().unwrap_or_default();
     let status = status_of(object);

@@ -16,12 +16,15 @@ use mindos_kube::platform::config::CONFIG_KEY;
 use mindos_kube::platform::outcome::{LOG_MAX, tail};
 use mindos_kube::platform::plan::{Kind, RunSpec};
 use mindos_kube::platform::{
-    CODE_FINALIZER, ControllerConfig, DOCS_FINALIZER, GROUP, HOLDER_ANNOTATION, Outcome, Plan, Run, RunStatus,
-    Templates, job,
+    CODE_FINALIZER, ControllerConfig, DOCS_FINALIZER, GROUP, HOLDER_ANNOTATION, HOLDER_SINCE_ANNOTATION, Outcome, Plan,
+    Run, RunStatus, Templates, job,
 };
+use mindos_model::Timestamp;
 use serde_json::{Value, json};
 
+use super::general::now;
 use super::settings::RunsSettings;
+use super::step::{JOB_WITHIN, JobState, is_within};
 
 /// The field manager of every write.
 pub(super) const MANAGER: &str = "mindos";
@@ -203,7 +206,8 @@ impl Place {
         Ok(Templates::with(given).map_err(|error| format!("ConfigMap {namespace}/{name}: {error}")))
     }
 
-    /// Takes the workspace of a service for a Job, made if it is not there. Who had it and has ended gives way.
+    /// Takes the workspace of a service for a Job, made if it is not there. Who had it and has ended gives way; who took it just now and has
+    /// no Job yet does not. Taken again it is kept for longer.
     pub(super) async fn workspace(
         &self,
         claim: &PersistentVolumeClaim,
@@ -215,19 +219,27 @@ impl Place {
         loop {
             let Some(there) = claims.get_opt(&name).await? else {
                 let mut claim = claim.clone();
-                claim.metadata.annotations.get_or_insert_default().insert(HOLDER_ANNOTATION.to_owned(), job.to_owned());
+                claim.metadata.annotations.get_or_insert_default().extend([
+                    (HOLDER_ANNOTATION.to_owned(), job.to_owned()),
+                    (HOLDER_SINCE_ANNOTATION.to_owned(), now().to_string()),
+                ]);
                 match claims.create(&post(), &claim).await {
                     Ok(_) => return Ok(Workspace::Ours),
                     Err(error) if code(&error) == 409 => continue,
                     Err(error) => return Err(error),
                 }
             };
+            let since = there.annotations().get(HOLDER_SINCE_ANNOTATION);
+            let since: Option<Timestamp> = since.and_then(|since| since.parse().ok());
             match there.annotations().get(HOLDER_ANNOTATION).filter(|holder| !holder.is_empty()) {
-                Some(holder) if holder == job => return Ok(Workspace::Ours),
+                Some(holder) if holder == job && is_within(JOB_WITHIN / 2, since, now()) => return Ok(Workspace::Ours),
+                // For longer.
+                Some(holder) if holder == job => {}
                 Some(holder) => {
                     let other = self.jobs(namespace).get_opt(holder).await?;
-                    let state = super::step::JobState::of(other.as_ref());
-                    if !state.has_ended() || self.pods(namespace, holder).await?.iter().any(is_alive) {
+                    if JobState::of(other.as_ref()).needs_workspace(since, now())
+                        || self.pods(namespace, holder).await?.iter().any(is_alive)
+                    {
                         return Ok(Workspace::Of(holder.clone()));
                     }
                 }
@@ -235,7 +247,7 @@ impl Place {
             }
             let patch = json!({ "metadata": {
                 "resourceVersion": there.resource_version(),
-                "annotations": { HOLDER_ANNOTATION: job },
+                "annotations": { HOLDER_ANNOTATION: job, HOLDER_SINCE_ANNOTATION: now().to_string() },
             }});
             match claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch)).await {
                 Ok(_) => return Ok(Workspace::Ours),
@@ -255,7 +267,7 @@ impl Place {
         }
         let patch = json!({ "metadata": {
             "resourceVersion": there.resource_version(),
-            "annotations": { HOLDER_ANNOTATION: Value::Null },
+            "annotations": { HOLDER_ANNOTATION: Value::Null, HOLDER_SINCE_ANNOTATION: Value::Null },
         }});
         match claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch)).await {
             Err(error) if !matches!(code(&error), 404 | 409) => Err(error),
@@ -276,8 +288,13 @@ impl Place {
         Ok(there.is_some_and(|there| !owned_by(&there)))
     }
 
-    /// Makes files and Job. What is there of this run is brought up to date, or found.
-    pub(super) async fn make(&self, plan: &Plan, namespace: &str, config: &ControllerConfig) -> kube::Result<()> {
+    /// Makes files and Job. What is there of this run is brought up to date, or found. There is no Job where another has the workspace by now.
+    pub(super) async fn make(
+        &self,
+        plan: &Plan,
+        namespace: &str,
+        config: &ControllerConfig,
+    ) -> kube::Result<Workspace> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), namespace);
         let files = plan.files.name_any();
         match maps.create(&post(), &plan.files).await {
@@ -289,6 +306,13 @@ impl Place {
                 maps.patch(&files, &PatchParams::apply(MANAGER), &patch).await?;
             }
             Err(error) => return Err(error),
+        }
+        if let Some(claim) = &plan.workspace {
+            // Whoever was held up since it was taken may have lost it.
+            let workspace = self.workspace(claim, namespace, &plan.job.name_any()).await?;
+            if workspace != Workspace::Ours {
+                return Ok(workspace);
+            }
         }
         let job = match self.jobs(namespace).create(&post(), &plan.job).await {
             Ok(job) => job,
@@ -303,7 +327,7 @@ impl Place {
             let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
             maps.patch(&files, &PatchParams::apply(MANAGER), &patch).await?;
         }
-        Ok(())
+        Ok(Workspace::Ours)
     }
 
     /// Deletes a Job and its pods.
@@ -396,4 +420,150 @@ fn is_alive(pod: &Pod) -> bool {
 
 pub(super) fn post() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Method, Request, Response};
+    use http_body_util::Full;
+    use kube::client::Body;
+    use mindos_kube::platform::JobSettings;
+
+    use super::*;
+
+    const NAMESPACE: &str = "runs";
+    const CLAIM: &str = "workspace-trader";
+
+    /// An API server, played: objects by their plural and name. No pod runs.
+    #[derive(Default)]
+    struct Played {
+        objects: BTreeMap<(String, String), Value>,
+        version: u64,
+    }
+
+    impl Played {
+        fn answer(&mut self, method: &Method, path: &str, given: Value) -> (u16, Value) {
+            let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(2).map(str::to_owned);
+            let plural = parts.next().unwrap();
+            let named = || given["metadata"]["name"].as_str().map(str::to_owned);
+            let Some(name) = parts.next().or_else(named) else {
+                return (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": [] }));
+            };
+            let key = (plural, name);
+            match (method, self.objects.get(&key).cloned()) {
+                (&Method::GET, Some(there)) => (200, there),
+                (&Method::POST, None) => (201, self.put(key, given)),
+                (&Method::PATCH, Some(mut there)) => {
+                    let version = &given["metadata"]["resourceVersion"];
+                    if !version.is_null() && *version != there["metadata"]["resourceVersion"] {
+                        return failure(409, "Conflict");
+                    }
+                    for (name, value) in given["metadata"]["annotations"].as_object().into_iter().flatten() {
+                        there["metadata"]["annotations"][name.as_str()] = value.clone();
+                    }
+                    (200, self.put(key, there))
+                }
+                (_, Some(_)) => failure(409, "AlreadyExists"),
+                (_, None) => failure(404, "NotFound"),
+            }
+        }
+
+        fn put(&mut self, key: (String, String), mut object: Value) -> Value {
+            self.version += 1;
+            object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+            self.objects.insert(key, object.clone());
+            object
+        }
+
+        /// The workspace, as a Job took it then.
+        fn taken(&mut self, job: &str, at: Timestamp) {
+            let annotations = json!({ HOLDER_ANNOTATION: job, HOLDER_SINCE_ANNOTATION: at.to_string() });
+            let key = ("persistentvolumeclaims".to_owned(), CLAIM.to_owned());
+            self.put(key, json!({ "metadata": { "name": CLAIM, "annotations": annotations } }));
+        }
+
+        fn since(&self) -> Timestamp {
+            let claim = &self.objects[&("persistentvolumeclaims".to_owned(), CLAIM.to_owned())];
+            claim["metadata"]["annotations"][HOLDER_SINCE_ANNOTATION].as_str().unwrap().parse().unwrap()
+        }
+    }
+
+    fn failure(code: u16, reason: &str) -> (u16, Value) {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
+            "message": reason, "code": code,
+        });
+        (code, status)
+    }
+
+    fn stage() -> (Place, Arc<Mutex<Played>>) {
+        let played = Arc::new(Mutex::new(Played::default()));
+        let answering = Arc::clone(&played);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let played = Arc::clone(&answering);
+            async move {
+                let (head, body) = request.into_parts();
+                let given = body.collect_bytes().await.unwrap();
+                let given: Value = serde_json::from_slice(&given).unwrap_or_default();
+                let (status, answer) = played.lock().unwrap().answer(&head.method, head.uri.path(), given);
+                let body = Full::new(Bytes::from(answer.to_string()));
+                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        let settings = RunsSettings {
+            slots: 4,
+            namespaces: vec![NAMESPACE.to_owned()],
+            config_map: "task-controller-config".to_owned(),
+            templates: "claude-templates-configmap".to_owned(),
+            job: JobSettings::default(),
+            finalizer_timeout: Duration::from_secs(3),
+        };
+        (Place { kube: Client::new(service, NAMESPACE), settings: Arc::new(settings) }, played)
+    }
+
+    fn claim() -> PersistentVolumeClaim {
+        serde_json::from_value(json!({ "metadata": { "name": CLAIM } })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_workspace_is_kept_for_a_job_that_is_about_to_be_made() {
+        let (place, played) = stage();
+        let claim = claim();
+        let take = async |job: &str| place.workspace(&claim, NAMESPACE, job).await.unwrap();
+        assert_eq!(take("one").await, Workspace::Ours);
+        assert_eq!(take("two").await, Workspace::Of("one".to_owned()));
+        // Its agent was started again meanwhile.
+        played.lock().unwrap().taken("one", now() - JOB_WITHIN * 3 / 4);
+        assert_eq!(take("one").await, Workspace::Ours);
+        assert!(played.lock().unwrap().since() > now() - JOB_WITHIN / 4, "it is kept for longer");
+        assert_eq!(take("two").await, Workspace::Of("one".to_owned()));
+        // It never is made.
+        played.lock().unwrap().taken("one", now() - JOB_WITHIN);
+        assert_eq!(take("two").await, Workspace::Ours);
+        assert_eq!(take("one").await, Workspace::Of("two".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn no_job_is_made_once_another_run_has_the_workspace() {
+        let (place, played) = stage();
+        let named = |name: &str| json!({ "metadata": { "name": name } });
+        let plan = Plan {
+            files: serde_json::from_value(named("files")).unwrap(),
+            workspace: Some(claim()),
+            job: serde_json::from_value(named("one")).unwrap(),
+        };
+        let config = ControllerConfig::default();
+        let is_made = || played.lock().unwrap().objects.contains_key(&("jobs".to_owned(), "one".to_owned()));
+        played.lock().unwrap().taken("two", now());
+        assert_eq!(place.make(&plan, NAMESPACE, &config).await.unwrap(), Workspace::Of("two".to_owned()));
+        assert!(!is_made());
+        played.lock().unwrap().taken("one", now());
+        assert_eq!(place.make(&plan, NAMESPACE, &config).await.unwrap(), Workspace::Ours);
+        assert!(is_made());
+    }
 }

@@ -2,8 +2,14 @@
 //!
 //! Invariant: a Job is made under a context that the status names already; so a crash between the two makes the same Job.
 
+use std::time::Duration;
+
 use k8s_openapi::api::batch::v1::Job;
 use mindos_kube::platform::{Phase, RunStatus};
+use mindos_model::Timestamp;
+
+/// How long a workspace is kept for a Job that is not there: it is made right after the workspace was taken, or never.
+pub(super) const JOB_WITHIN: Duration = Duration::from_secs(60);
 
 /// How a Job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +44,21 @@ impl JobState {
         JobState::Running
     }
 
-    /// Whether it has ended.
+    /// Whether it needs the workspace that it was given at `since`. One that is not there may be about to be made.
     #[must_use]
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(self, JobState::Running)
+    pub(super) fn needs_workspace(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
+        match self {
+            JobState::Running => true,
+            JobState::Absent => is_within(JOB_WITHIN, since, now),
+            JobState::Complete | JobState::Failed(_) => false,
+        }
     }
+}
+
+/// Whether two times are less than this apart: of two clocks either may be ahead.
+#[must_use]
+pub(super) fn is_within(span: Duration, since: Option<Timestamp>, now: Timestamp) -> bool {
+    since.is_some_and(|since| now.since(since).max(since.since(now)) < span)
 }
 
 /// The context and the attempts before it of the newest attempt.
@@ -128,6 +144,24 @@ mod tests {
             (status(Phase::Cancelled, Some("j"), Some(4), None), &JobState::Running, Step::Cancelled),
         ] {
             assert_eq!(next(&status, 3, "j", job), step, "{status:?} {job:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_not_there_needs_its_workspace_for_a_while() {
+        let now = Timestamp(1_795_176_000_000);
+        let just = Some(now - JOB_WITHIN + Duration::from_millis(1));
+        for (job, since, needs) in [
+            (JobState::Absent, just, true),
+            (JobState::Absent, Some(now - JOB_WITHIN), false),
+            (JobState::Absent, Some(now + Duration::from_secs(3)), true),
+            (JobState::Absent, Some(now + JOB_WITHIN), false),
+            (JobState::Absent, None, false),
+            (JobState::Running, None, true),
+            (JobState::Complete, just, false),
+            (JobState::Failed(String::new()), just, false),
+        ] {
+            assert_eq!(job.needs_workspace(since, now), needs, "{job:?} {since:?}");
         }
     }
 

@@ -142,6 +142,10 @@ fn fill(object: &mut Value, wanted: &Wanted, is_injector: bool) {
     let mut set =
         vec![("MINDOS_CLUSTER", wanted.cluster.clone()), ("MINDOS_CONTROL_PLANE", wanted.control_plane.clone())];
     set.extend(wanted.region.clone().map(|region| ("MINDOS_REGION", region)));
+    if !is_injector {
+        // Where it does runs: its Role is there alone.
+        set.push(("KUBERNETES_NAMESPACE", wanted.runs_in.clone()));
+    }
     let Some(env) = container["env"].as_array_mut() else { return };
     for entry in env.iter_mut().filter(|entry| entry["name"] == "MINDOS_SIDECAR_IMAGE") {
         entry["value"] = image(entry["value"].as_str().unwrap_or_default()).into();
@@ -248,6 +252,15 @@ mod tests {
         }
         assert!(!objects.iter().any(|object| object["kind"] == "Secret"));
         assert_eq!(documents(&text).unwrap(), objects, "what is printed reads as what is meant");
+    }
+
+    #[test]
+    fn the_agent_does_runs_in_the_namespace_that_is_made_for_them() {
+        let objects = cluster(&wanted(Join::ServiceAccount { audience: "mindos".to_owned() })).unwrap();
+        assert_eq!(env(&objects, AGENT, "KUBERNETES_NAMESPACE"), Some("our-runs"));
+        assert_eq!(env(&objects, INJECTOR, "KUBERNETES_NAMESPACE"), None);
+        assert_eq!(of(&objects, "Role", "mindos-cluster-agent-runs")["metadata"]["namespace"], "our-runs");
+        assert!(!yaml(&objects).contains(BASE_RUNS), "{}", yaml(&objects));
     }
 
     #[test]

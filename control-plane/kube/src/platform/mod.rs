@@ -57,6 +57,8 @@ pub const TOKEN_ANNOTATION: &str = "mindos.io/token";
 pub const EVENT_ANNOTATION: &str = "mindos.io/event";
 /// The Job that holds a workspace.
 pub const HOLDER_ANNOTATION: &str = "mindos.io/holder";
+/// When that Job was given the workspace, in RFC 3339.
+pub const HOLDER_SINCE_ANNOTATION: &str = "mindos.io/holder-since";
 /// What keeps a CodeRun until its Job and its delivery have ended.
 pub const CODE_FINALIZER: &str = "coderuns.orchestrator.io/finalizer";
 /// The same of a DocsRun.
