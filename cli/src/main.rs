@@ -47,7 +47,7 @@ fn main() -> ExitCode {
             json,
         );
     }
-    match run(command, &global) {
+    match run(command, &global).and_then(|()| render::written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure, json),
     }
@@ -55,11 +55,11 @@ fn main() -> ExitCode {
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
     if json {
-        eprintln!("{}", failure.to_json());
+        render::say(&failure.to_json().to_string());
     } else {
-        eprintln!("mindos: {failure}");
+        render::say(&format!("mindos: {failure}"));
         if let Some(hint) = &failure.hint {
-            eprintln!("  {hint}");
+            render::say(&format!("  {hint}"));
         }
     }
     ExitCode::from(failure.code())
@@ -71,9 +71,7 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Sidecar(args) => commands::run::sidecar(*args),
         Command::ClusterAgent(args) => commands::run::cluster_agent(*args),
         Command::Injector(args) => commands::run::injector(*args),
-        Command::General(args) => {
-            mindos_generals::options::start(*args).map_err(|error| Failure::world(error.to_string()))
-        }
+        Command::General(args) => commands::run::general(*args),
         Command::Up(args) => wait_local(up::run(args, global)),
         Command::Send(args) => wait(commands::send::run(args, global)),
         Command::Replay(args) => wait(commands::replay::run(*args, global)),
@@ -107,7 +105,9 @@ fn run(command: Command, global: &Global) -> Result<(), Failure> {
         Command::Top(args) => wait(top::run(args, global)),
         Command::Bench(command) => wait_local(bench::run(command, global)),
         Command::Completions(args) => {
-            clap_complete::generate(args.shell, &mut Options::command(), "mindos", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Options::command(), "mindos", &mut script);
+            render::print(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }

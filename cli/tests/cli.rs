@@ -1,8 +1,13 @@
 //! The command as people meet it: help, exit codes, JSON, and what it says when something is wrong.
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 fn mindos(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn command(args: &[&str]) -> Command {
     // A port on which nobody listens, so that no test depends on what runs on this machine.
     let mut command = Command::new(env!("CARGO_BIN_EXE_mindos"));
     command
@@ -12,7 +17,7 @@ fn mindos(args: &[&str]) -> Output {
         .env_remove("MINDOS_OUTPUT")
         .env_remove("MINDOS_TOKEN")
         .env_remove("MINDOS_DATA_DIR");
-    command.output().unwrap()
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -222,6 +227,93 @@ fn completions_name_the_commands() {
         let output = mindos(&["completions", shell]);
         assert!(output.status.success());
         assert!(text(&output.stdout).contains("deliveries"), "{shell}");
+    }
+}
+
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// A disk that is full.
+#[cfg(target_os = "linux")]
+fn full() -> Stdio {
+    std::fs::File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// The folder of a journal, as a release left it.
+fn journal() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let segment = "00000000000000000001.segment";
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/histories/0.1.0").join(segment);
+    std::fs::copy(from, folder.path().join(segment)).unwrap();
+    folder
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_cannot_be_printed_is_a_failure() {
+    let journal = journal();
+    let folder = journal.path().to_str().unwrap();
+    for args in [&["routes", "schema"][..], &["completions", "bash"], &["ledger", "export", "--data-dir", folder]] {
+        let output = command(args).stdout(full()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("cannot write to standard output") && said.lines().count() == 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_failure() {
+    let journal = journal();
+    let folder = journal.path().to_str().unwrap();
+    for args in [&["routes", "schema"][..], &["completions", "bash"], &["ledger", "export", "--data-dir", folder]] {
+        let output = command(args).stdout(unread()).output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{args:?}");
+    }
+}
+
+#[test]
+fn a_verdict_stands_where_it_cannot_be_printed() {
+    let journal = journal();
+    let segment = journal.path().join("00000000000000000001.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[32_768..33_280].fill(0xff);
+    std::fs::write(&segment, bytes).unwrap();
+    let folder = journal.path().to_str().unwrap();
+    for args in [&["ledger", "verify", "--data-dir", folder][..], &["journal", "inspect", "--data-dir", folder]] {
+        let output = command(args).stdout(unread()).output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{args:?}: {}", text(&output.stderr));
+        let unheard = command(args).stdout(unread()).stderr(unread()).output().unwrap();
+        assert_eq!(unheard.status.code(), Some(5), "{args:?}");
+        #[cfg(target_os = "linux")]
+        assert_eq!(command(args).stdout(full()).output().unwrap().status.code(), Some(5), "{args:?}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_end_with_two_and_what_is_not_to_be_had_with_one() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let sidecar = ["sidecar", "--instance", "i1", "--general", "type=a,command=true"];
+    let joins = ["--control-plane", "https://127.0.0.1:8091", "--identity-dir", "/dev/null/identity"];
+    let cluster_agent = ["cluster-agent", "--cluster", "c1", "--instance", "i1"];
+    for (args, code, says) in [
+        ([&sidecar[..], &["--join-token-file", "/token"]].concat(), 2, "needs --control-plane https://"),
+        ([&sidecar[..], &["--ready-listen", &address]].concat(), 1, "in use"),
+        ([&sidecar[..], &joins].concat(), 1, "failed to make `/dev/null/identity`"),
+        ([&cluster_agent[..], &["--job-ttl-seconds", "5"]].concat(), 2, "expected 30 or more"),
+        ([&cluster_agent[..], &["--kubeconfig", "/nonexistent/kubeconfig"]].concat(), 1, "No such file"),
+        (vec!["general", "--model", "nonsense"], 2, "--model `nonsense`"),
+        (vec!["general", "--type", "nonsense"], 2, "there is no general of type"),
+        (vec!["general", "--profile", "/nonexistent/profile"], 1, "No such file"),
+        (vec!["general", "--listen", &address], 1, "in use"),
+    ] {
+        let output = mindos(&args);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(says), "{args:?}: {:?} {said}", output.status);
     }
 }
 

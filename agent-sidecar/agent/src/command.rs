@@ -9,17 +9,22 @@
 //! An output in JSON may have members `usage` and `effects`; see `answer`. With `--repository-access` the variable
 //! `MINDOS_REPOSITORY_ACCESS` holds, as JSON, what the event's repository can be read with.
 //!
+//! A command has ended when its shell has, whoever still holds its pipes.
+//!
 //! Invariant: when a future of [`Command::process`] is gone, so is the command with all that it started in its process group.
 
 use std::borrow::Cow;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mindos_sdk::{Failure, Output, Work};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process;
+use tokio::time::timeout;
 
 use crate::answer::{self, Answer};
 use crate::cloudevent;
@@ -29,6 +34,8 @@ use crate::general::{About, AccessMember, excerpt};
 const EX_DATAERR: i32 = 65;
 /// Bytes of standard error that are kept for the failure's message: the last ones.
 const STDERR_MAX: usize = 4096;
+/// How long a command that has ended is still read from: what it started may hold its pipes for ever.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Command {
@@ -85,17 +92,36 @@ impl Command {
             Ok(())
         };
         let max = self.about.output_max;
-        let output = async {
-            match head(stdout, max).await {
-                Ok(Some(output)) => Ok(output),
-                Ok(None) => Err(Failure::too_large(format!("the output has more than {max} bytes"))),
-                Err(error) => Err(failed("read from", error)),
-            }
-        };
         let ended = async {
-            let ((), output, said) = tokio::try_join!(feed, output, async { Ok(tail(stderr).await) })?;
-            let status = child.wait().await.map_err(|error| failed("wait for", error))?;
-            ended_with(status, output, &said)
+            let (mut output, mut said) = (Vec::new(), Vec::new());
+            let status = {
+                let read = async {
+                    match head(stdout, max, &mut output).await {
+                        Ok(true) => Ok(()),
+                        Ok(false) => Err(Failure::too_large(format!("the output has more than {max} bytes"))),
+                        Err(error) => Err(failed("read from", error)),
+                    }
+                };
+                let listen = async {
+                    tail(stderr, &mut said).await;
+                    Ok(())
+                };
+                let mut piped = pin!(async { tokio::try_join!(feed, read, listen) });
+                let status = tokio::select! {
+                    done = &mut piped => {
+                        done?;
+                        child.wait().await
+                    }
+                    status = child.wait() => {
+                        if let Ok(done) = timeout(DRAIN_MAX, &mut piped).await {
+                            done?;
+                        }
+                        status
+                    }
+                };
+                status.map_err(|error| failed("wait for", error))?
+            };
+            ended_with(status, output.into(), &said)
         };
         let asked_to_stop = async {
             work.stopped().await;
@@ -126,23 +152,23 @@ fn ended_with(status: ExitStatus, output: Bytes, said: &[u8]) -> Result<Output, 
     }
 }
 
-/// All of it, or `None` when there is more than `max`.
-async fn head(mut from: impl AsyncRead + Unpin, max: usize) -> io::Result<Option<Bytes>> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    (&mut from).take(limit).read_to_end(&mut bytes).await?;
-    Ok((bytes.len() <= max).then(|| Bytes::from(bytes)))
+/// Keeps all of it as it comes; false as soon as there is more than `max`.
+async fn head(mut from: impl AsyncRead + Unpin, max: usize, kept: &mut Vec<u8>) -> io::Result<bool> {
+    while from.read_buf(kept).await? > 0 {
+        if kept.len() > max {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-/// The last bytes of it.
-async fn tail(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut kept = Vec::new();
+/// Keeps the last bytes of it as they come.
+async fn tail(mut from: impl AsyncRead + Unpin, kept: &mut Vec<u8>) {
     let mut buffer = [0; STDERR_MAX];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..read]);
         kept.drain(..kept.len().saturating_sub(STDERR_MAX));
     }
-    kept
 }
 
 /// A process group, ended by force when it is dropped.

@@ -392,6 +392,24 @@ async fn a_command_is_ended_with_everything_that_it_started() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+#[tokio::test]
+async fn a_command_has_ended_even_where_what_it_started_holds_its_pipes() {
+    let mut plane = Plane::start().await;
+    let command = r#"type=a,command=cat > /dev/null; sleep 600 & printf '{"pid": %s}' $!"#;
+    let mut session = sidecar(&mut plane, command).await;
+    session.granted().await;
+    session.send(assign("d1.1", 1, "a", event()));
+
+    let result = tokio::time::timeout(std::time::Duration::from_secs(20), session.result()).await.expect("it hangs");
+
+    assert!(matches!(result.outcome, Some(Outcome::Succeeded(_))), "{result:?}");
+    let output: Value = serde_json::from_slice(&result.output).unwrap();
+    let pid = output["pid"].to_string();
+    while is_alive(&pid) {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Neither gone nor a zombie.
 fn is_alive(pid: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

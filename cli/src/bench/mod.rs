@@ -31,6 +31,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::options::Global;
+use crate::render;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -166,7 +167,7 @@ fn clock_ns() -> u64 {
 
 /// A line about what is being done, on standard error.
 fn say(text: &str) {
-    eprintln!("bench: {text}");
+    render::say(&format!("bench: {text}"));
 }
 
 /// Rounded for people; three digits behind the point.

@@ -77,12 +77,12 @@ pub(crate) fn run(args: &ImportArgs, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     render::print(settings.trim_end());
-    eprintln!("carried: {}", carried.join(", "));
+    render::say(&format!("carried: {}", carried.join(", ")));
     for (reference, place) in &secrets {
-        eprintln!("secret {reference}: put it into {place}");
+        render::say(&format!("secret {reference}: put it into {place}"));
     }
     for (path, instead) in &not_carried {
-        eprintln!("not carried: {path}: {instead}");
+        render::say(&format!("not carried: {path}: {instead}"));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::journal::journal_directory;
 use super::ledger_proof::{CheckpointsArgs, KeyArgs};
 use super::ledger_redact::RedactArgs;
+use super::watch::Redial;
 use super::{ledger_export, ledger_proof, ledger_redact};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -179,10 +180,20 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
             (end + 1).saturating_sub(limit).max(1)
         }
     };
+    let (mut redial, mut opened) = (Redial::new(), false);
     loop {
         let request =
             ledger::TailRequest { from_seq, follow, kinds: kinds.clone(), limit: limit_left, include_payload: payload };
-        let mut stream = client.ledger().tail(request).await.map_err(client.failed())?.into_inner();
+        let mut stream = match client.ledger().tail(request).await {
+            Ok(answer) => answer.into_inner(),
+            // Only what broke with a place to go on from is opened again.
+            Err(status) if opened && Client::is_passing(&status) => {
+                redial.wait().await;
+                continue;
+            }
+            Err(status) => return Err(client.failed()(status)),
+        };
+        opened = true;
         loop {
             let message = match stream.message().await {
                 Ok(Some(message)) => message,
@@ -190,11 +201,15 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
                 Err(status) if follow && Client::is_passing(&status) && from_seq > 0 => break,
                 Err(status) => return Err(client.failed()(status)),
             };
+            redial.reset();
             if message.seq > 0 {
                 from_seq = message.seq + 1;
             }
             for entry in &message.entries {
                 print_entry(entry, global);
+                if render::is_closed() {
+                    return Ok(());
+                }
                 if limit_left > 0 {
                     limit_left -= 1;
                     if limit_left == 0 {
@@ -203,7 +218,7 @@ async fn tail(args: TailArgs, global: &Global) -> Result<(), Failure> {
                 }
             }
         }
-        tokio::time::sleep(super::watch::REDIAL_AFTER).await;
+        redial.wait().await;
     }
 }
 
@@ -386,21 +401,26 @@ async fn export(args: ExportArgs, global: &Global) -> Result<(), Failure> {
             ledger::ExportRequest { from_seq: from, through_seq: through, tenant_only, without_payloads, after_seq: 0 };
         return ledger_export::export(&out, request, data_dir.as_deref(), global).await;
     }
-    let mut out: Box<dyn Write> = match &file {
-        None => Box::new(std::io::stdout().lock()),
-        Some(path) => Box::new(std::io::BufWriter::new(
+    let mut out = match &file {
+        None => None,
+        Some(path) => Some(std::io::BufWriter::new(
             std::fs::File::create(path)
                 .map_err(|error| Failure::world(format!("cannot write {}: {error}", path.display())))?,
         )),
     };
     let mut progress = Progress::new();
     let mut count = 0_u64;
-    let mut write = |value: &Value| -> Result<(), Failure> {
+    // Says whether more is wanted.
+    let mut write = |value: &Value| -> Result<bool, Failure> {
         count += 1;
         if count.is_multiple_of(10_000) {
             progress.show(&format!("{count} records"));
         }
-        Ok(writeln!(out, "{value}")?)
+        match &mut out {
+            None => render::print_json_line(value),
+            Some(file) => writeln!(file, "{value}")?,
+        }
+        Ok(!render::is_closed())
     };
     match data_dir {
         Some(directory) => {
@@ -410,8 +430,8 @@ async fn export(args: ExportArgs, global: &Global) -> Result<(), Failure> {
             while let Some(batch) = cursor.next_batch().map_err(super::journal::journal_failure)? {
                 for entry in batch.entries() {
                     let entry = entry.map_err(super::journal::journal_failure)?;
-                    if entry.seq >= from {
-                        write(&offline_entry(&entry, payload))?;
+                    if entry.seq >= from && !write(&offline_entry(&entry, payload))? {
+                        return Ok(());
                     }
                 }
             }
@@ -422,15 +442,19 @@ async fn export(args: ExportArgs, global: &Global) -> Result<(), Failure> {
             let mut stream = client.ledger().tail(request).await.map_err(client.failed())?.into_inner();
             while let Some(message) = stream.message().await.map_err(client.failed())? {
                 for entry in &message.entries {
-                    write(&render::json(entry))?;
+                    if !write(&render::json(entry))? {
+                        return Ok(());
+                    }
                 }
             }
         }
     }
-    out.flush()?;
+    if let Some(file) = &mut out {
+        file.flush()?;
+    }
     drop(progress);
     if let Some(path) = file {
-        eprintln!("{count} records written to {}", path.display());
+        render::say(&format!("{count} records written to {}", path.display()));
     }
     Ok(())
 }

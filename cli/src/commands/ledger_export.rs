@@ -12,6 +12,7 @@ use mindos_model::{Seq, Timestamp};
 use mindos_proto::ledger::v1 as ledger;
 
 use super::journal::journal_failure;
+use super::watch::Redial;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -45,7 +46,7 @@ pub(super) async fn export(
         let file = out.display().to_string();
         render::print_json(&serde_json::json!({"file": file, "from_seq": first, "through_seq": last}));
     } else {
-        eprintln!("records {first} to {last} written to {}", out.display());
+        render::say(&format!("records {first} to {last} written to {}", out.display()));
     }
     Ok(())
 }
@@ -55,17 +56,28 @@ async fn online(file: &mut File, mut request: ledger::ExportRequest, global: &Gl
     let client = Client::connect(global).await?;
     let mut progress = Progress::new();
     let (mut first, mut breaks) = (request.from_seq, 0);
+    let mut redial = Redial::new();
     loop {
         if request.after_seq == 0 {
             file.set_len(0)?;
             std::io::Seek::rewind(file)?;
         }
-        let mut stream = client.ledger().export(request).await.map_err(client.failed())?.into_inner();
+        let mut stream = match client.ledger().export(request).await {
+            Ok(answer) => answer.into_inner(),
+            // Only what broke is opened again.
+            Err(status) if Client::is_passing(&status) && (1..BREAKS_MAX).contains(&breaks) => {
+                breaks += 1;
+                redial.wait().await;
+                continue;
+            }
+            Err(status) => return Err(client.failed()(status)),
+        };
         loop {
             match stream.message().await {
                 Ok(Some(message)) => {
                     file.write_all(&message.chunk)?;
                     breaks = 0;
+                    redial.reset();
                     if request.from_seq == 0
                         && let Some(head) = message.chunk.get(36..44)
                     {
@@ -86,7 +98,7 @@ async fn online(file: &mut File, mut request: ledger::ExportRequest, global: &Gl
             }
         }
         breaks += 1;
-        tokio::time::sleep(super::watch::REDIAL_AFTER).await;
+        redial.wait().await;
     }
 }
 
@@ -133,7 +145,7 @@ fn offline(file: &mut File, request: &ledger::ExportRequest, directory: &Path) -
     }
     let signed = keys.map(|keys| keys.checkpoint(through, writer.link()));
     if signed.is_none() {
-        eprintln!("no key of the ledger in {}: the end of the file is not signed", directory.display());
+        render::say(&format!("no key of the ledger in {}: the end of the file is not signed", directory.display()));
     }
     out.write_all(&writer.finish(signed))?;
     out.flush()?;

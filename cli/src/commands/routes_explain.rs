@@ -84,6 +84,9 @@ pub(crate) async fn run(args: ExplainArgs, global: &Global) -> Result<(), Failur
             }
             None => {}
         }
+        if render::is_closed() {
+            break;
+        }
     }
     Ok(())
 }

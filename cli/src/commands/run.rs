@@ -1,11 +1,21 @@
-//! `mindos control-plane`, `sidecar`, `cluster-agent` and `injector`: the same as the binaries of their own, in the one that people have.
+//! `mindos control-plane`, `sidecar`, `cluster-agent`, `injector` and `general`: the same as the binaries of their own, in the one that
+//! people have.
+
+use std::error::Error;
 
 use clap::Args;
 use mindos_agent_sidecar::told_to_end;
 use mindos_control_plane::injector::{self, InjectorArgs};
 use mindos_control_plane::run::RunError;
+use mindos_generals::coding::SetupError;
+use mindos_generals::model::ModelSettingsError;
+use mindos_generals::options::StartError;
+use mindos_model::NameError;
+use mindos_sdk::agent::AgentError;
+use mindos_sdk::{AddressError, IdentityError, TlsError};
 
 use crate::failure::Failure;
+use crate::site::chain;
 
 /// Settings of `mindos sidecar`.
 #[derive(Debug, Args)]
@@ -22,8 +32,8 @@ pub(crate) fn sidecar(args: SidecarArgs) -> Result<(), Failure> {
     mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
     wait(async {
         let shutdown = told_to_end()?;
-        mindos_agent_sidecar::run(config, shutdown).await.map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(())
+        let ended = mindos_agent_sidecar::run(config, shutdown).await;
+        ended.map(drop).map_err(|error| failure(&error, sidecar_is_usage(&error)))
     })
 }
 
@@ -42,9 +52,14 @@ pub(crate) fn cluster_agent(args: ClusterAgentArgs) -> Result<(), Failure> {
     mindos_agent_sidecar::logs::start(&logs).map_err(|error| Failure::usage(format!("--log: {error}")))?;
     wait(async {
         let shutdown = told_to_end()?;
-        let chain = |error| mindos_control_plane::logging::Chain(&error).to_string();
-        mindos_cluster_agent::run(config, shutdown).await.map_err(|error| Failure::usage(chain(error)))
+        let ended = mindos_cluster_agent::run(config, shutdown).await;
+        ended.map_err(|error| failure(&error, cluster_agent_is_usage(&error)))
     })
+}
+
+/// Runs a general until SIGTERM or SIGINT, or once as a command.
+pub(crate) fn general(options: mindos_generals::options::Options) -> Result<(), Failure> {
+    mindos_generals::options::start(options).map_err(|error| failure(&error, general_is_usage(&error)))
 }
 
 fn wait(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -64,19 +79,83 @@ pub(crate) fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     let ControlPlaneArgs { config } = args;
     mindos_control_plane::logging::init(config.log_format, &config.log)
         .map_err(|error| Failure::usage(format!("--log: {error}")))?;
-    mindos_control_plane::run::run_until_signal(config).map_err(|error| {
-        let message = mindos_control_plane::logging::Chain(&error).to_string();
-        match &error {
-            RunError::Config(_) => Failure::usage(message),
-            _ => Failure::world(message),
-        }
-    })
+    mindos_control_plane::run::run_until_signal(config)
+        .map_err(|error| failure(&error, matches!(error, RunError::Config(_))))
 }
 
 /// Runs an injector until SIGTERM or SIGINT.
 pub(crate) fn injector(args: InjectorArgs) -> Result<(), Failure> {
-    injector::run_until_signal(args).map_err(|error| {
-        let message = mindos_control_plane::logging::Chain(&error).to_string();
-        if error.is_usage() { Failure::usage(message) } else { Failure::world(message) }
-    })
+    injector::run_until_signal(args).map_err(|error| failure(&error, error.is_usage()))
+}
+
+/// A failure with all that it came from: of the command line where other settings would have helped, else of the world.
+fn failure(error: &(dyn Error + 'static), is_usage: bool) -> Failure {
+    if is_usage { Failure::usage(chain(error)) } else { Failure::world(chain(error)) }
+}
+
+/// Whether other settings would have helped. A file, a directory or a port that is not to be had is the world's.
+fn sidecar_is_usage(error: &mindos_agent_sidecar::RunError) -> bool {
+    use mindos_agent_sidecar::RunError;
+    match error {
+        RunError::Config(_) | RunError::Joining(_) => true,
+        RunError::Listen { .. } => false,
+        RunError::Agent(error) => agent_is_usage(error),
+    }
+}
+
+fn cluster_agent_is_usage(error: &mindos_cluster_agent::RunError) -> bool {
+    use mindos_cluster_agent::RunError;
+    match error {
+        RunError::Config(_) | RunError::Joining(_) | RunError::Runs(_) => true,
+        RunError::Listen { .. } | RunError::Kube { .. } => false,
+        RunError::Identity(error) => identity_is_usage(error),
+        RunError::Address(error) => address_is_usage(error),
+    }
+}
+
+fn general_is_usage(error: &StartError) -> bool {
+    match error {
+        StartError::Profile(_) | StartError::Log(_) => true,
+        StartError::Models(error) => {
+            !matches!(error, ModelSettingsError::KeyFile { .. } | ModelSettingsError::ReadPrices { .. })
+        }
+        StartError::Coding(error) => !matches!(error, SetupError::Program(_)),
+        StartError::ReadProfile { .. } | StartError::Run(_) | StartError::Command(_) | StartError::Runtime(_) => false,
+        // What it is has no name out here, but what it came from has.
+        StartError::Stream(error) => match error.source() {
+            None => true,
+            Some(source) => match source.downcast_ref::<AgentError>() {
+                Some(error) => agent_is_usage(error),
+                None => source.is::<NameError>(),
+            },
+        },
+    }
+}
+
+fn agent_is_usage(error: &AgentError) -> bool {
+    match error {
+        AgentError::Config(_) => true,
+        AgentError::Address(error) => address_is_usage(error),
+        AgentError::Identity(error) => identity_is_usage(error),
+    }
+}
+
+fn identity_is_usage(error: &IdentityError) -> bool {
+    match error {
+        IdentityError::Address(error) => address_is_usage(error),
+        IdentityError::Tls(error) => tls_is_usage(error),
+        IdentityError::InClear { .. } | IdentityError::Api { .. } => true,
+        IdentityError::Kept(_) | IdentityError::Key(_) => false,
+    }
+}
+
+fn address_is_usage(error: &AddressError) -> bool {
+    match error {
+        AddressError::Url { .. } | AddressError::TokenInClear { .. } | AddressError::Token(_) => true,
+        AddressError::Tls(error) => tls_is_usage(error),
+    }
+}
+
+fn tls_is_usage(error: &TlsError) -> bool {
+    !matches!(error, TlsError::Read { .. })
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::render;
 
 /// Who works where git does not say.
 const NOBODY: &str = "claude-agent-1";
@@ -95,10 +96,10 @@ pub(super) fn taskmaster(directory: &Path, branch: &str, here: &Here, leave: boo
     let staged = git(directory, &["diff", "--cached", "--name-only", "--", ".taskmaster"])?;
     if !staged.is_empty() {
         git(directory, &["commit", "--quiet", "-m", "chore: tasks for documentation", "--", ".taskmaster"])?;
-        eprintln!("committed .taskmaster ({} files, {copied} tasks)", staged.lines().count());
+        render::say(&format!("committed .taskmaster ({} files, {copied} tasks)", staged.lines().count()));
     }
     git(directory, &["push", "--quiet", "origin", &format!("HEAD:refs/heads/{branch}")])?;
-    eprintln!("pushed {branch}");
+    render::say(&format!("pushed {branch}"));
     Ok(())
 }
 

@@ -134,7 +134,7 @@ async fn create(args: CreateArgs, global: &Global) -> Result<(), Failure> {
         out,
     } = args;
     if let Some(path) = out.as_deref().filter(|path| path.exists()) {
-        eprintln!("there is a token in {} already: none was made", path.display());
+        render::say(&format!("there is a token in {} already: none was made", path.display()));
         return Ok(());
     }
     let ttl = ttl.map(convert::span);
@@ -179,7 +179,7 @@ fn made(text: &str, token: &Value, out: Option<&Path>, global: &Global) -> Resul
         render::print(text);
     }
     let until = token["expires_at"].as_str().unwrap_or_default();
-    eprintln!("token {} until {until}: {}", token["id"], what(token));
+    render::say(&format!("token {} until {until}: {}", token["id"], what(token)));
     Ok(())
 }
 

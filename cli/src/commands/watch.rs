@@ -9,10 +9,31 @@ use crate::failure::Failure;
 use crate::options::Global;
 use crate::render::{self, Named, Table};
 
-/// How long what broke waits before it goes on where it was.
-pub(super) const REDIAL_AFTER: Duration = Duration::from_millis(500);
+/// How long what broke waits before it goes on where it was; doubled for as long as nothing comes.
+const REDIAL_FIRST: Duration = Duration::from_millis(500);
+/// The longest of these waits.
+const REDIAL_MAX: Duration = Duration::from_secs(4);
 /// Cells are at least this wide, so that rows printed one by one mostly line up.
 const CELL: usize = 14;
+
+/// The waits of what broke before it goes on where it was.
+pub(super) struct Redial(Duration);
+
+impl Redial {
+    pub(super) fn new() -> Redial {
+        Redial(REDIAL_FIRST)
+    }
+
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(REDIAL_MAX);
+    }
+
+    /// Something came: the next break is a first one.
+    pub(super) fn reset(&mut self) {
+        *self = Redial::new();
+    }
+}
 
 /// Prints things as they come; the heading stands above the first.
 pub(super) struct Printed<'a, M> {
@@ -53,8 +74,18 @@ pub(super) async fn follow<R, M: Named>(
     mut printed: Printed<'_, M>,
 ) -> Result<(), Failure> {
     let (mut from_seq, mut seen) = (from, 0_u64);
+    let (mut redial, mut opened) = (Redial::new(), false);
     loop {
-        let mut stream = open(from_seq).await.map_err(client.failed())?;
+        let mut stream = match open(from_seq).await {
+            Ok(stream) => stream,
+            // Only what broke with a place to go on from is opened again.
+            Err(status) if opened && Client::is_passing(&status) => {
+                redial.wait().await;
+                continue;
+            }
+            Err(status) => return Err(client.failed()(status)),
+        };
+        opened = true;
         loop {
             let message = match stream.message().await {
                 Ok(Some(message)) => message,
@@ -62,6 +93,7 @@ pub(super) async fn follow<R, M: Named>(
                 Err(status) if Client::is_passing(&status) && from_seq > 0 => break,
                 Err(status) => return Err(client.failed()(status)),
             };
+            redial.reset();
             let (seq, item) = part(message);
             if seq > 0 {
                 from_seq = seq + 1;
@@ -69,10 +101,10 @@ pub(super) async fn follow<R, M: Named>(
             let Some(item) = item else { continue };
             printed.one(&item);
             seen += 1;
-            if limit > 0 && seen >= limit {
+            if limit > 0 && seen >= limit || render::is_closed() {
                 return Ok(());
             }
         }
-        tokio::time::sleep(REDIAL_AFTER).await;
+        redial.wait().await;
     }
 }

@@ -6,9 +6,15 @@ mod message;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 pub(crate) use message::{Named, json, short_word};
 pub(crate) use table::{Table, clip};
+
+use crate::failure::Failure;
+
+/// The first write to standard output that failed; nothing is written after it.
+static BROKEN: OnceLock<io::Error> = OnceLock::new();
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -38,12 +44,35 @@ pub(crate) fn print_json_line(value: &serde_json::Value) {
     print(&value.to_string());
 }
 
-/// Prints a line. A reader that has gone away ends the process quietly, as programs in a pipe do.
+/// Prints a line, if standard output takes it: the command goes on to its own verdict all the same.
 pub(crate) fn print(line: &str) {
-    let mut out = io::stdout().lock();
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    if is_closed() {
+        return;
     }
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        let _ = BROKEN.set(error);
+    }
+}
+
+/// Whether standard output takes nothing more, so that what only prints has nothing left to do.
+pub(crate) fn is_closed() -> bool {
+    BROKEN.get().is_some()
+}
+
+/// Fails where something printed was lost. A reader that has gone away had enough, as in any pipe.
+pub(crate) fn written() -> Result<(), Failure> {
+    match BROKEN.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::world(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says a line on standard error. Where nobody takes it, it is lost and nothing else is.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A line of progress that replaces itself; nothing at all where standard error is no terminal.

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::plan::{Part, Process};
 use crate::process::{self, Log};
+use crate::render;
 
 /// First wait before a restart.
 const RESTART_MIN: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ impl Notices {
     pub(crate) fn say(&self, line: String) {
         if !self.quiet {
             let at = crate::commands::filter::now().to_string();
-            eprintln!("{at} {line}");
+            render::say(&format!("{at} {line}"));
         }
         let mut lines = self.lines.borrow_mut();
         if lines.len() == NOTICES_MAX {

@@ -185,7 +185,7 @@ impl Publisher {
                 }
                 Err(error @ Error::Unavailable { .. }) => {
                     self.stream = None;
-                    self.pause.after(error).await.inspect_err(|_| self.pause.reset())?;
+                    self.pause.after(error).await?;
                 }
                 Err(error) => {
                     self.stream = None;

@@ -185,11 +185,11 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
             };
             let request = RegisterIssuerRequest { issuer: Some(issuer) };
             client.access().register_issuer(request).await.map_err(client.failed())?;
-            eprintln!(
+            render::say(&format!(
                 "service accounts of {cluster} may join: {namespace}/{} as its agent, generals in {}",
                 manifests::AGENT,
                 generals_in.join(", ")
-            );
+            ));
             Join::ServiceAccount { audience }
         }
         None => {
@@ -203,9 +203,10 @@ async fn install(args: ClusterArgs, global: &Global) -> Result<(), Failure> {
                 ttl: Some(convert::span(TOKEN_LIFE)),
             };
             let answer = client.access().create_join_token(request).await.map_err(client.failed())?.into_inner();
-            eprintln!("a token of 30 days and {TOKEN_USES} joins is in Secret {namespace}/{}", manifests::TOKEN_SECRET);
+            let secret = manifests::TOKEN_SECRET;
+            render::say(&format!("a token of 30 days and {TOKEN_USES} joins is in Secret {namespace}/{secret}"));
             if !no_injector {
-                eprintln!("sidecars join by service account alone: register the issuer with `mindos issuers add`");
+                render::say("sidecars join by service account alone: register the issuer with `mindos issuers add`");
             }
             Join::Token { text: answer.text, audience }
         }

@@ -135,7 +135,8 @@ impl Frames {
 const SHARED_EVENT: &str = "shared_event";
 
 fn is_plain(body: &Body) -> bool {
-    body.usage.is_empty() && body.output_ref.is_none() && body.duration.is_none()
+    let Body { output: _, content_type: _, output_ref, usage, effects, duration } = body;
+    output_ref.is_none() && usage.is_empty() && effects.is_empty() && duration.is_none()
 }
 
 fn generated(message: Up<Body>, Sender { config, identity }: Sender<'_>) -> Up_ {

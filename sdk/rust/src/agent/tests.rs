@@ -64,6 +64,17 @@ fn results_written_by_hand_are_read_by_the_generated_code() {
 }
 
 #[test]
+fn effects_go_along_where_there_is_nothing_else() {
+    let body = Body { effects: vec![crate::Effect::new("labels", "o/r#7", "{}")], ..Body::default() };
+
+    let frame = written(vec![succeeded(body)]);
+
+    let Some(UpMessage::Result(result)) = &frame.messages[0].message else { panic!("{frame:?}") };
+    let effects: Vec<_> = result.effects.iter().map(|it| (it.key.as_str(), it.kind.as_str())).collect();
+    assert_eq!(effects, [("d42.1/0", "labels")]);
+}
+
+#[test]
 fn frames_are_numbered_without_gaps_until_the_next_stream() {
     let (config, identity) = (config(), Identity::default());
     let sender = Sender { config: &config, identity: &identity };
