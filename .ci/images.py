@@ -8,7 +8,8 @@ engine on a machine of CI, so this does by hand what one does: `deploy/images/ro
 entry point of its Dockerfile runs in there with its variables, as uid 65532, without capabilities or new privileges, on a read-only root
 with a volume at /data alone, in namespaces of its own for mounts, processes and network. The control plane listens on all addresses, so it
 speaks TLS and asks everybody who they are; a sidecar joins with a token that the command line makes, an event is worked on, and each ends on
-SIGTERM. Needs root, for namespaces.
+SIGTERM. Needs root, for namespaces. Of the build stage it shows that `.dockerignore` leaves the sources of shipped crates in, and whatever file
+they include.
 
 What it does not show: that the build stage compiles in the image that BUILDER names.
 """
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.error
 import urllib.request
 
@@ -85,6 +87,71 @@ class Dockerfile:
             fail(f"{self.name}: {', '.join(sorted(unknown))} in the last stage")
         if self.all("COPY") != ["--from=build /rootfs/ /"]:
             fail(f"{self.name}: more is copied than what rootfs.sh lays out")
+
+
+def ignored():
+    """Says whether `.dockerignore` keeps a path out: of the patterns that fit it, or a folder that it is in, the last one counts."""
+    patterns = []
+    for line in map(str.strip, (ROOT / ".dockerignore").read_text("utf-8").splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        text = line.removeprefix("!").strip("/")
+        if re.search(r"[\\\[\]]", text):
+            fail(f".dockerignore: {line}: only names, *, ** and ? are known here")
+        words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        pieces = re.split(r"(\*\*/|\*\*|\*|\?)", text)
+        patterns.append((line.startswith("!"), re.compile("".join(words.get(piece, re.escape(piece)) for piece in pieces))))
+
+    def is_out(path):
+        places = [path, *map(str, pathlib.PurePath(path).parents[:-1])]
+        out = False
+        for is_back, pattern in patterns:
+            if any(pattern.fullmatch(place) for place in places):
+                out = not is_back
+        return out
+
+    return is_out
+
+
+def sources(crate):
+    """The sources of a crate as they are built, without what is there for tests alone, by their paths."""
+    texts = {path: path.read_text("utf-8") for path in [*(crate / "src").rglob("*.rs"), *crate.glob("build.rs")]}
+    tests = set()
+    for path, text in texts.items():
+        folder = path.parent if path.name in ("lib.rs", "main.rs", "mod.rs") else path.with_suffix("")
+        for other, name in re.findall(r'#\[cfg\((?:all\()?test\b[^\n]*\]\s+(?:#\[path = "([^"]+)"\]\s+)?(?:pub(?:\([^)]*\))? )?mod (\w+);', text):
+            tests |= {path.parent / other} if other else {folder / f"{name}.rs", folder / name}
+    for path, text in texts.items():
+        if tests.isdisjoint([path, *path.parents]):
+            text = re.sub(r"^( *)#\[cfg\((?:all\()?test\b[^\n]*\]\n(?: *#.*\n)* *(?:pub(?:\([^)]*\))? )?mod \w+ \{\n.*?^\1\}$", "", text, flags=re.M | re.S)
+            yield path, re.sub(r"^ *//.*$", "", text, flags=re.M)
+
+
+def check_context():
+    """What is built into programs reaches the build stage."""
+    is_out = ignored()
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text("utf-8"))["workspace"]["members"]
+    crates = [name for name in members if not name.startswith("tests/")]
+    included = 0
+    for crate in crates:
+        for path, text in sources(ROOT / crate):
+            here = path.relative_to(ROOT)
+            wanted = [str(here)]
+            for argument in re.findall(r"include_(?:str|bytes)!\(\s*([^)]*)", text):
+                # Of a name that is put together its folder is known.
+                known = re.match(r'(?:concat!\(\s*)?(?:(env!\("OUT_DIR")|"([^"]*)")', argument)
+                if not known:
+                    fail(f"{here}: it cannot be told what `{argument}` includes")
+                if known[1]:
+                    continue
+                whole = argument.startswith('"')
+                name = os.path.normpath(here.parent / (known[2] if whole else known[2][:known[2].rfind("/") + 1]))
+                wanted.extend([name] if whole else [str(one.relative_to(ROOT)) for one in (ROOT / name).iterdir()])
+                included += 1
+            for one in wanted:
+                if is_out(one) or not (ROOT / one).exists():
+                    fail(f"{here}: {one} is not there, or .dockerignore keeps it out of the builds")
+    print(f"images: builds see the sources of {len(crates)} crates and the {included} files and folders that they include")
 
 
 def lay_out(name, folder, programs):
@@ -283,6 +350,7 @@ def main():
             subprocess.run(["umount", "--recursive", "--lazy", folder], check=False)
             shutil.rmtree(folder, ignore_errors=True)
         return
+    check_context()
     for name in NAMES:
         Dockerfile(IMAGES / f"{name}.Dockerfile").check()
     if len(arguments) == 2:

@@ -7,8 +7,8 @@
     manifests.py --server CONFIG   the charts, installed by Helm on the server of this kubeconfig and read back; and that the bases agree
 
 Checked are: strict schemas of Kubernetes 1.28 and of the newest that is known, custom resources by the schemas in deploy/crds; the restricted
-profile of the Pod Security Standards, for every pod template; RBAC without wildcards, all verbs of it listed in .ci/kube/rbac.txt
-(UPDATE=1 writes that file). Tools are in .ci/kube/tools.txt.
+profile of the Pod Security Standards, for every pod template; Services, each with pods behind it; RBAC without wildcards, all verbs of it
+listed in .ci/kube/rbac.txt (UPDATE=1 writes that file). Tools are in .ci/kube/tools.txt.
 """
 
 import argparse
@@ -163,6 +163,8 @@ def of_kustomize(faults):
         if all(one["kind"] == "Component" for one in objects((folder / "kustomization.yaml").read_text("utf-8"))):
             continue
         counts[where] = len(found)
+        for one, what in policy.unserved(found):
+            faults.add(where, one, what)
         # Overlays change bases, so that only bases are listed; their wildcards are looked for all the same.
         rights = judge(where, found, known, faults)
         if "base" in folder.parts:
@@ -219,6 +221,8 @@ async def of_charts(config, faults):
             live = read_back(config, found, where, faults)
             for one in live:
                 pods(where, one, faults)
+            for one, what in policy.unserved(live):
+                faults.add(where, one, what)
             verbs(where, live, faults)
             for one in case.get("has", []):
                 kind, name = one.split("/")

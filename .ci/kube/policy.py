@@ -133,6 +133,30 @@ def wildcards(found):
         yield "aggregates other roles"
 
 
+def unserved(all_found):
+    """Services that no pod made here stands behind, with what is wrong."""
+    pods = []
+    for found in all_found:
+        spec = template(found)
+        if spec is not None:
+            around = found
+            for field in TEMPLATES[found["kind"]][:-1]:
+                around = around.get(field) or {}
+            pods.append(((around.get("metadata") or {}).get("labels") or {}, spec))
+    for found in all_found:
+        if found.get("kind") != "Service":
+            continue
+        selector = found["spec"].get("selector") or {}
+        behind = [spec for labels, spec in pods if selector.items() <= labels.items()]
+        if not behind:
+            yield found, f"selects no pods: {selector}"
+            continue
+        names = {port.get("name") for spec in behind for one in spec.get("containers") or [] for port in one.get("ports") or []}
+        for port in found["spec"].get("ports") or []:
+            if isinstance(port.get("targetPort"), str) and port["targetPort"] not in names:
+                yield found, f"port {port.get('name')} leads to {port['targetPort']}, which no container has"
+
+
 def rights(where, found, rule):
     """The lines of a rule, one for each kind of objects, with all verbs."""
     names = rule.get("resourceNames") or []
@@ -244,4 +268,13 @@ def self_test(faults):
         tried += 1
         if not list(wildcards(role)):
             faults.append(f"a role passes: {role}")
-    return f"{tried} samples refused, each by the rule that it breaks"
+    for selector, port, word in [({"app": "a"}, "main", ""), ({"app": "b"}, "main", "no pods"), ({"app": "a"}, "other", "no container")]:
+        pod = good()
+        pod["metadata"]["labels"] = {"app": "a", "more": "x"}
+        pod["spec"]["containers"][0]["ports"] = [{"name": "main", "containerPort": 1}]
+        service = {"kind": "Service", "metadata": {"name": "bad"}, "spec": {"selector": selector, "ports": [{"name": "p", "port": 1, "targetPort": port}]}}
+        tried += 1
+        said = [what for _, what in unserved([pod, service])]
+        if len(said) != bool(word) or not all(word in what for what in said):
+            faults.append(f"a Service with selector {selector} and target port {port}: {said}")
+    return f"{tried} samples judged, each by the rule that it breaks"

@@ -82,7 +82,8 @@ async def rendered(kubeconfig, chart, values):
 def plain(node):
     """Without what Helm puts there for itself."""
     if isinstance(node, dict):
-        for field in ("labels", "matchLabels"):
+        # Of a Service the selector is the labels themselves.
+        for field in ("labels", "matchLabels", "selector"):
             if isinstance(node.get(field), dict):
                 node[field] = {key: value for key, value in node[field].items() if key not in HELM_LABELS}
         return {key: plain(value) for key, value in node.items()}

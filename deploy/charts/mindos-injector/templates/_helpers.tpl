@@ -27,6 +27,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- required "injector.controlPlane (or global.mindos.controlPlane): where agents dial, such as https://mindos.example.com:8091, is required" (default (dig "mindos" "controlPlane" "" (default dict .Values.global)) .Values.controlPlane) -}}
 {{- end }}
 
+{{- define "mindos-injector.region" -}}
+{{- default (dig "mindos" "region" "" (default dict .Values.global)) .Values.region -}}
+{{- end }}
+{{- define "mindos-injector.issuer" -}}
+{{- default (dig "mindos" "issuer" "" (default dict .Values.global)) .Values.issuer -}}
+{{- end }}
+{{- define "mindos-injector.audience" -}}
+{{- coalesce .Values.audience (dig "mindos" "audience" "" (default dict .Values.global)) "mindos" -}}
+{{- end }}
+{{- define "mindos-injector.caConfigMap" -}}
+{{- coalesce .Values.trust.configMap (dig "mindos" "caConfigMap" "" (default dict .Values.global)) "mindos-ca" -}}
+{{- end }}
+
 {{- define "mindos-injector.monitors" -}}
 {{- if or (eq (toString .Values.serviceMonitor.enabled) "true") (and (eq (toString .Values.serviceMonitor.enabled) "auto") (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) }}yes{{ end -}}
 {{- end }}

@@ -21,8 +21,20 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* Names of the control plane within its cluster and beyond. */}}
 {{- define "mindos.names" -}}
-{{- $namespace := .Release.Namespace -}}
-{{- join "," (concat (list "localhost" "mindos" (printf "mindos.%s" $namespace) (printf "mindos.%s.svc" $namespace) (printf "mindos.%s.svc.cluster.local" $namespace)) .Values.tls.names) -}}
+{{- $names := list "localhost" -}}
+{{- range ternary (list "mindos" "mindos-platform") (list "mindos") .Values.platform.enabled -}}
+{{- $inside := printf "%s.%s" . $.Release.Namespace -}}
+{{- $names = concat $names (list . $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside)) -}}
+{{- end -}}
+{{- join "," (concat $names .Values.tls.names) -}}
+{{- end }}
+
+{{/* Surfaces of other systems, each on an address of its own. */}}
+{{- define "mindos.surfaces" -}}
+{{- $surfaces := list -}}
+{{- if .Values.keda.enabled }}{{ $surfaces = append $surfaces "keda=0.0.0.0:8092" }}{{ end -}}
+{{- if .Values.platform.enabled }}{{ $surfaces = append $surfaces "platform=0.0.0.0:8080" }}{{ end -}}
+{{- join "," $surfaces -}}
 {{- end }}
 
 {{/* Figures by preset: those of gitlens and platform are what the contracts of earlier systems say. */}}
@@ -43,10 +55,10 @@ gitlens:
     limits: {cpu: "1", memory: 1Gi}
 platform:
   startup: {periodSeconds: 5, failureThreshold: 60}
-  liveness: {initialDelaySeconds: 30, periodSeconds: 60, timeoutSeconds: 1}
-  readiness: {initialDelaySeconds: 10, periodSeconds: 30}
+  liveness: {initialDelaySeconds: 10, periodSeconds: 30, timeoutSeconds: 1}
+  readiness: {initialDelaySeconds: 5, periodSeconds: 10}
   resources:
-    requests: {cpu: 100m, memory: 128Mi}
+    requests: {cpu: 100m, memory: 256Mi}
     limits: {cpu: 500m, memory: 512Mi}
 {{- end }}
 
@@ -57,11 +69,11 @@ platform:
 {{- if or (eq (toString .Values.prometheusRule.enabled) "true") (and (eq (toString .Values.prometheusRule.enabled) "auto") (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) }}yes{{ end -}}
 {{- end }}
 
-{{/* Four fifths of the volume, in MiB. */}}
+{{/* Four fifths of the volume, in MiB, where this chart says how large that is. */}}
 {{- define "mindos.journalQuota" -}}
 {{- if .Values.persistence.journalQuota -}}
 {{ .Values.persistence.journalQuota }}
-{{- else -}}
+{{- else if and .Values.persistence.enabled (not .Values.persistence.existingClaim) -}}
 {{- $size := .Values.persistence.size -}}
 {{- $number := regexFind "^[0-9]+" $size | int64 -}}
 {{- $mib := $number -}}
