@@ -50,10 +50,14 @@ impl Durable {
             Input::Hello(hello) => self.hello(*hello, context),
             Input::Agent { session, message } => self.agent(session, message, context),
             Input::Closed { session: _ } | Input::KeepPools { tenant: _, pools: _ } => Decision::default(),
-            Input::Cancel { request, tenant, select, by } => self.cancel(request, &tenant, &select, &by, context),
-            Input::Redrive { request, tenant, select, by } => self.redrive(request, &tenant, &select, &by, context),
-            Input::Hold { request, tenant, target, end, begin, by, from } => {
-                self.hold(request, tenant, target, (end, begin), (by, from), context)
+            Input::Cancel { request, tenant, select, why, by } => {
+                self.cancel(request, &tenant, &select, (&why, &by), context)
+            }
+            Input::Redrive { request, tenant, select, why, by } => {
+                self.redrive(request, &tenant, &select, (&why, &by), context)
+            }
+            Input::Hold { request, tenant, target, end, begin, why, by, from } => {
+                self.hold(request, tenant, target, (end, begin), (why, by, from), context)
             }
             Input::ApplyRoutes { request, tenant, table, expected, by, from } => {
                 self.apply_routes(request, tenant, table, expected, (by, from))

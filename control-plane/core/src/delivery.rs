@@ -198,10 +198,10 @@ impl Durable {
         }
         if cause == Cause::Failed(FailureKind::Cancelled) {
             let reason = CancelReason::Requested;
-            let (by, charged) = (Arc::from("agent"), charged.map(Box::new));
+            let (why, by, charged) = (Arc::default(), Arc::from("agent"), charged.map(Box::new));
             let unanswered = false;
-            let cancelled = DeliveryCancelled { delivery: id, reason, by, charged, unanswered };
-            return smallvec![Record::DeliveryCancelled(cancelled)];
+            let cancelled = DeliveryCancelled { delivery: id, reason, why, by, charged, unanswered };
+            return smallvec![Record::DeliveryCancelled(Box::new(cancelled))];
         }
         // A lease that an earlier process of the plane gave out may have lapsed for the plane's sake.
         let of_this_epoch = delivery.token.epoch == self.epoch;
@@ -331,7 +331,8 @@ impl Durable {
         };
         let fitting = queue.overflow.fitting(room.min(OVERFLOW_STEP), room_in).into_iter();
         let redriven = fitting.map(|(place_before, delivery)| {
-            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by: Arc::from("") })
+            let (why, by) = (Arc::default(), Arc::from(""));
+            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, why, by })
         });
         redriven.collect()
     }

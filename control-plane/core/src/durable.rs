@@ -178,7 +178,7 @@ impl Durable {
             Record::AttemptEnded(record) => self.attempt_ended(*seq, *at, record),
             Record::DeliverySettled(record) => self.delivery_settled(*at, record),
             Record::DeliveryCancelled(record) => self.delivery_cancelled(*at, record),
-            Record::CancelRequested(CancelRequested { delivery, reason, by: _ }) => {
+            Record::CancelRequested(CancelRequested { delivery, reason, why: _, by: _ }) => {
                 let delivery = self.events.delivery_mut(*delivery);
                 assert!(delivery.lease().is_some(), "cancel was requested of a delivery that is not leased");
                 delivery.setback_mut().cancel = Some(*reason);
@@ -390,7 +390,7 @@ impl Durable {
     }
 
     fn hold_changed(&mut self, record: &HoldChanged) -> Change {
-        let HoldChanged { tenant, target, holds, by: _, from: _ } = record;
+        let HoldChanged { tenant, target, holds, why: _, by: _, from: _ } = record;
         match target {
             HoldTarget::Route(name) => {
                 let route = self.routing.find(tenant, name).expect("records name routes applied before them");

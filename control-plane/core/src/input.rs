@@ -71,17 +71,20 @@ pub enum Input {
         tenant: TenantName,
         pools: Vec<KeptPool>,
     },
-    /// From people and programs. In each `by` is who asks, and `from` the address that they ask from.
+    /// From people and programs. In each `by` is who asks, `from` the address that they ask from, and `why` the reason that they give,
+    /// which may be empty and has at most [`mindos_model::limits::REASON_MAX`] bytes.
     Cancel {
         request: RequestId,
         tenant: TenantName,
         select: Selector,
+        why: Arc<str>,
         by: Arc<str>,
     },
     Redrive {
         request: RequestId,
         tenant: TenantName,
         select: Selector,
+        why: Arc<str>,
         by: Arc<str>,
     },
     Hold {
@@ -92,6 +95,7 @@ pub enum Input {
         end: Holds,
         /// Holds that begin.
         begin: Holds,
+        why: Arc<str>,
         by: Arc<str>,
         from: Arc<str>,
     },

@@ -464,8 +464,8 @@ impl Durable {
             let sessions = here.filter_map(|(_, instance)| instance.session);
             sends.extend(sessions.map(|session| Output::Send { session, message: PlaneMessage::Drain }));
         }
-        let (tenant, by, from) = (key.tenant.clone(), by.clone(), from.clone());
-        records.push(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by, from })));
+        let (tenant, why, by, from) = (key.tenant.clone(), Arc::default(), by.clone(), from.clone());
+        records.push(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, why, by, from })));
     }
 
     fn remove_object(

@@ -197,8 +197,9 @@ fn holds_of_people_stay_and_those_of_objects_end_with_them() {
     let drained = Object { generation: 2, ..object("a", general("a", None, Holds::DRAINING)) };
     apply(&mut plane, &free, With::Nothing).unwrap();
     let target = HoldTarget::General(at.cluster.clone(), at.name.clone());
-    let (end, begin, by, from) = (Holds::NONE, Holds::PAUSED, Arc::from("ann"), Arc::from(""));
-    offer(&mut plane, |request| Input::Hold { request, tenant: tenant(), target, end, begin, by, from }).unwrap();
+    let (end, begin) = (Holds::NONE, Holds::PAUSED);
+    let (why, by, from) = (Arc::from(""), Arc::from("ann"), Arc::from(""));
+    offer(&mut plane, |request| Input::Hold { request, tenant: tenant(), target, end, begin, why, by, from }).unwrap();
 
     apply(&mut plane, &drained, With::Nothing).unwrap();
     assert_eq!(holds(&plane), Some(Holds::PAUSED.with(Holds::DRAINING)));

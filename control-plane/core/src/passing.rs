@@ -104,7 +104,7 @@ impl Durable {
     }
 
     pub(crate) fn delivery_cancelled(&mut self, at: Timestamp, record: &DeliveryCancelled) -> Change {
-        let DeliveryCancelled { delivery: id, reason: _, by: _, charged, unanswered } = record;
+        let DeliveryCancelled { delivery: id, reason: _, why: _, by: _, charged, unanswered } = record;
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let delivery = &event.deliveries[id.ordinal as usize - 1];
         let (queue, lane, token, place) = (delivery.queue, delivery.lane, delivery.token, delivery.place);
@@ -153,7 +153,7 @@ impl Durable {
     }
 
     pub(crate) fn delivery_redriven(&mut self, seq: Seq, at: Timestamp, record: &DeliveryRedriven) -> Change {
-        let DeliveryRedriven { delivery: id, place_before, by } = record;
+        let DeliveryRedriven { delivery: id, place_before, why: _, by } = record;
         self.unpark_over(*id, by.is_empty());
         let event = self.events.get(id.event).expect("records name deliveries created before them");
         let (lane, flow, priority) = (event.lane.clone(), event.flow(), event.priority);

@@ -26,7 +26,7 @@ impl Durable {
         request: RequestId,
         tenant: &TenantName,
         select: &Selector,
-        by: &Arc<str>,
+        (why, by): (&Arc<str>, &Arc<str>),
         context: Context<'_>,
     ) -> Decision {
         let selected = match self.select(tenant, select, |_| Ok(())) {
@@ -37,6 +37,7 @@ impl Durable {
         let mut decision = Decision::default();
         let mut changed = Vec::new();
         for (id, delivery) in selected {
+            let (why, by) = (why.clone(), by.clone());
             let record = match &delivery.phase {
                 // Somebody asked before.
                 Phase::Leased(_) if delivery.setback().cancel.is_some() => continue,
@@ -44,15 +45,13 @@ impl Durable {
                     let message = PlaneMessage::Cancel { delivery: id, token: delivery.token, reason };
                     let send = |session| Output::Send { session, message };
                     decision.outputs.extend(context.soft.session_of(&lease.instance).map(send));
-                    Record::CancelRequested(CancelRequested { delivery: id, reason, by: by.clone() })
+                    Record::CancelRequested(CancelRequested { delivery: id, reason, why, by })
                 }
-                Phase::Waiting { .. } | Phase::Parked { .. } => Record::DeliveryCancelled(DeliveryCancelled {
-                    delivery: id,
-                    reason,
-                    by: by.clone(),
-                    charged: None,
-                    unanswered: false,
-                }),
+                Phase::Waiting { .. } | Phase::Parked { .. } => {
+                    let (charged, unanswered) = (None, false);
+                    let cancelled = DeliveryCancelled { delivery: id, reason, why, by, charged, unanswered };
+                    Record::DeliveryCancelled(Box::new(cancelled))
+                }
                 Phase::Succeeded | Phase::Cancelled => continue,
             };
             decision.records.push(record);
@@ -68,7 +67,7 @@ impl Durable {
         request: RequestId,
         tenant: &TenantName,
         select: &Selector,
-        by: &Arc<str>,
+        (why, by): (&Arc<str>, &Arc<str>),
         _context: Context<'_>,
     ) -> Decision {
         // Who wants all that is set aside put back does not mean what waits for its own time.
@@ -90,7 +89,7 @@ impl Durable {
         let mut decision = Decision::reply(request, Ok(Reply::Changed { deliveries: changed }));
         decision.records.extend(selected.into_iter().map(|(delivery, known)| {
             let place_before = known.place;
-            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by: by.clone() })
+            Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, why: why.clone(), by: by.clone() })
         }));
         decision
     }
@@ -166,7 +165,7 @@ impl Durable {
         tenant: TenantName,
         target: HoldTarget,
         (end, begin): (Holds, Holds),
-        (by, from): (Arc<str>, Arc<str>),
+        (why, by, from): (Arc<str>, Arc<str>, Arc<str>),
         context: Context<'_>,
     ) -> Decision {
         let current = match self.current_holds(&tenant, &target, context) {
@@ -199,7 +198,7 @@ impl Durable {
             let send = |session| Output::Send { session, message: PlaneMessage::Drain };
             decision.outputs.extend(sessions.map(send));
         }
-        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, by, from })))
+        decision.with(Record::HoldChanged(Box::new(HoldChanged { tenant, target, holds, why, by, from })))
     }
 
     pub(crate) fn current_holds(

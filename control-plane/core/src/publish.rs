@@ -364,18 +364,14 @@ impl Durable {
 
     fn supersede(&self, older: DeliveryId, by: DeliveryId) -> Record {
         let reason = CancelReason::Superseded { by };
-        let by: Arc<str> = Arc::from("");
+        let (why, by) = (Arc::default(), Arc::from(""));
         let is_leased = self.events.delivery(older).is_some_and(|(_, delivery)| delivery.lease().is_some());
         if is_leased {
-            Record::CancelRequested(CancelRequested { delivery: older, reason, by })
+            Record::CancelRequested(CancelRequested { delivery: older, reason, why, by })
         } else {
-            Record::DeliveryCancelled(DeliveryCancelled {
-                delivery: older,
-                reason,
-                by,
-                charged: None,
-                unanswered: false,
-            })
+            let (charged, unanswered) = (None, false);
+            let cancelled = DeliveryCancelled { delivery: older, reason, why, by, charged, unanswered };
+            Record::DeliveryCancelled(Box::new(cancelled))
         }
     }
 }

@@ -26,18 +26,16 @@ impl Event {
         let others = self.deliveries(winner.event).filter(move |(id, _)| *id != winner);
         let race = self.race;
         others.filter(move |_| race).filter_map(move |(delivery, known)| {
-            let (reason, by) = (CancelReason::RaceLost { by: winner }, Arc::from(""));
+            let (reason, why, by) = (CancelReason::RaceLost { by: winner }, Arc::default(), Arc::from(""));
             match known.phase {
                 // Somebody asked before.
                 Phase::Leased(_) if known.setback().cancel.is_some() => None,
-                Phase::Leased(_) => Some(Record::CancelRequested(CancelRequested { delivery, reason, by })),
-                Phase::Waiting { .. } | Phase::Parked { .. } => Some(Record::DeliveryCancelled(DeliveryCancelled {
-                    delivery,
-                    reason,
-                    by,
-                    charged: None,
-                    unanswered: false,
-                })),
+                Phase::Leased(_) => Some(Record::CancelRequested(CancelRequested { delivery, reason, why, by })),
+                Phase::Waiting { .. } | Phase::Parked { .. } => {
+                    let (charged, unanswered) = (None, false);
+                    let cancelled = DeliveryCancelled { delivery, reason, why, by, charged, unanswered };
+                    Some(Record::DeliveryCancelled(Box::new(cancelled)))
+                }
                 Phase::Succeeded | Phase::Cancelled => None,
             }
         })
@@ -57,8 +55,9 @@ pub(crate) fn second(
         let extended = LeaseExtended { delivery, token, checkpoint: None, usage, reserved: None, spent: None };
         records.push(Record::LeaseExtended(Box::new(extended)));
     }
-    let (reason, by) = (CancelReason::RaceLost { by: winner }, Arc::from(""));
-    let charged = charged.map(Box::new);
-    records.push(Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false }));
+    let (reason, why, by) = (CancelReason::RaceLost { by: winner }, Arc::default(), Arc::from(""));
+    let (charged, unanswered) = (charged.map(Box::new), false);
+    let cancelled = DeliveryCancelled { delivery, reason, why, by, charged, unanswered };
+    records.push(Record::DeliveryCancelled(Box::new(cancelled)));
     records
 }

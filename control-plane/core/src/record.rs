@@ -106,7 +106,7 @@ pub enum Record {
     DeliveryLeased(Box<DeliveryLeased>),
     AttemptEnded(Box<AttemptEnded>),
     DeliverySettled(Box<DeliverySettled>),
-    DeliveryCancelled(DeliveryCancelled),
+    DeliveryCancelled(Box<DeliveryCancelled>),
     CancelRequested(CancelRequested),
     DeliveryParked(DeliveryParked),
     DeliveryRedriven(DeliveryRedriven),
@@ -389,6 +389,8 @@ pub struct Usage {
 pub struct DeliveryCancelled {
     pub delivery: DeliveryId,
     pub reason: CancelReason,
+    /// Why, in the words of whoever asked; may be empty.
+    pub why: Arc<str>,
     /// Who asked; empty for the plane itself.
     pub by: Arc<str>,
     /// What its budgets are charged; unset where it was not leased, or none applied to the lease.
@@ -402,6 +404,8 @@ pub struct DeliveryCancelled {
 pub struct CancelRequested {
     pub delivery: DeliveryId,
     pub reason: CancelReason,
+    /// Why, in the words of whoever asked; may be empty.
+    pub why: Arc<str>,
     pub by: Arc<str>,
 }
 
@@ -441,6 +445,8 @@ pub struct DeliveryRedriven {
     pub delivery: DeliveryId,
     /// Its place in the lane before: the record that had queued it.
     pub place_before: Seq,
+    /// Why, in the words of whoever asked; may be empty.
+    pub why: Arc<str>,
     pub by: Arc<str>,
 }
 
@@ -503,6 +509,8 @@ pub struct HoldChanged {
     pub target: HoldTarget,
     /// All that are in force from here on.
     pub holds: Holds,
+    /// Why, in the words of whoever asked; may be empty.
+    pub why: Arc<str>,
     pub by: Arc<str>,
     /// The address that it was asked from; empty where that is not known, and for the plane itself.
     pub from: Arc<str>,

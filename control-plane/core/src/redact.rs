@@ -35,22 +35,21 @@ impl Durable {
         let mut ends = Vec::new();
         for (seq, event) in events.iter().filter_map(|seq| Some((*seq, self.events.get(*seq)?))) {
             for (delivery, known) in event.deliveries(seq) {
-                let by = by.clone();
+                // The reason stands in the record of the redaction.
+                let (why, by) = (Arc::default(), by.clone());
                 ends.push(match &known.phase {
                     Phase::Leased(_) if known.is_redacted() => continue,
                     Phase::Leased(lease) => {
                         let message = PlaneMessage::Cancel { delivery, token: known.token, reason };
                         let send = |session| Output::Send { session, message };
                         decision.outputs.extend(context.soft.session_of(&lease.instance).map(send));
-                        Record::CancelRequested(CancelRequested { delivery, reason, by })
+                        Record::CancelRequested(CancelRequested { delivery, reason, why, by })
                     }
-                    Phase::Waiting { .. } | Phase::Parked { .. } => Record::DeliveryCancelled(DeliveryCancelled {
-                        delivery,
-                        reason,
-                        by,
-                        charged: None,
-                        unanswered: false,
-                    }),
+                    Phase::Waiting { .. } | Phase::Parked { .. } => {
+                        let (charged, unanswered) = (None, false);
+                        let cancelled = DeliveryCancelled { delivery, reason, why, by, charged, unanswered };
+                        Record::DeliveryCancelled(Box::new(cancelled))
+                    }
                     Phase::Succeeded | Phase::Cancelled => continue,
                 });
             }

@@ -86,6 +86,6 @@ impl Durable {
 
 /// The end of a shadow or replay without a result; `unanswered` if a lease of it ends that nobody answered.
 pub(crate) fn ended(delivery: DeliveryId, reason: CancelReason, charged: Option<Amount>, unanswered: bool) -> Record {
-    let (by, charged) = (Arc::from(""), charged.map(Box::new));
-    Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered })
+    let (why, by, charged) = (Arc::default(), Arc::from(""), charged.map(Box::new));
+    Record::DeliveryCancelled(Box::new(DeliveryCancelled { delivery, reason, why, by, charged, unanswered }))
 }

@@ -216,6 +216,7 @@ impl Durable {
                 tenant: rule.tenant.clone(),
                 target,
                 holds: rule.holds,
+                why: Arc::default(),
                 by: Arc::from(""),
                 from: Arc::from(""),
             })
@@ -242,7 +243,8 @@ impl Durable {
 
     fn export_fleet(&self, items: &mut Vec<Item>) {
         let hold = |tenant: &TenantName, target, holds| {
-            Item::Hold(HoldChanged { tenant: tenant.clone(), target, holds, by: Arc::from(""), from: Arc::from("") })
+            let (tenant, why, by, from) = (tenant.clone(), Arc::default(), Arc::from(""), Arc::from(""));
+            Item::Hold(HoldChanged { tenant, target, holds, why, by, from })
         };
         for ((tenant, name), cluster) in &self.registry.clusters {
             let (tenant, region) = (tenant.clone(), cluster.region.clone());
@@ -348,7 +350,7 @@ impl Import {
             Item::General(record) => {
                 durable.register(&record);
             }
-            Item::Hold(HoldChanged { tenant, target, holds, by: _, from: _ }) => match &target {
+            Item::Hold(HoldChanged { tenant, target, holds, why: _, by: _, from: _ }) => match &target {
                 HoldTarget::Route(name) => {
                     let route = durable.routing.find(&tenant, name).expect("routes stand before their holds");
                     durable.routing.rule_mut(route).holds = holds;

@@ -229,7 +229,8 @@ impl Durable {
         let has_more = ids.len() == REDRIVEN_STEP;
         let redriven = ids.into_iter().filter_map(|delivery| {
             let (_, known) = self.events.delivery(delivery)?;
-            let record = DeliveryRedriven { delivery, place_before: known.place, by: std::sync::Arc::from("") };
+            let (place_before, why, by) = (known.place, std::sync::Arc::default(), std::sync::Arc::from(""));
+            let record = DeliveryRedriven { delivery, place_before, why, by };
             Some(Record::DeliveryRedriven(record))
         });
         (redriven.collect(), has_more)

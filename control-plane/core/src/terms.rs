@@ -88,18 +88,20 @@ impl Durable {
         let cancelled = DeliveryCancelled {
             delivery,
             reason: CancelReason::Expired,
+            why: Arc::default(),
             by: Arc::from(""),
             charged: None,
             unanswered: false,
         };
-        waits.then_some(Record::DeliveryCancelled(cancelled))
+        waits.then(|| Record::DeliveryCancelled(Box::new(cancelled)))
     }
 
     /// A delayed delivery whose time has come enters its lane.
     pub(crate) fn come(&self, delivery: DeliveryId) -> Option<Record> {
         let (_, known) = self.events.delivery(delivery)?;
         let is_delayed = matches!(known.phase, Phase::Parked { reason: ParkReason::Delayed, .. });
-        let redriven = DeliveryRedriven { delivery, place_before: known.place, by: Arc::from("") };
+        let (place_before, why, by) = (known.place, Arc::default(), Arc::from(""));
+        let redriven = DeliveryRedriven { delivery, place_before, why, by };
         is_delayed.then_some(Record::DeliveryRedriven(redriven))
     }
 

@@ -4,9 +4,14 @@
 
 mod support;
 
+use mindos_proto::agent::v1::agent_message::Message as Up;
+use mindos_proto::agent::v1::{self as agent, result};
 use mindos_proto::delivery::v1::{self as delivery, DeliveryStatus};
 use mindos_proto::event::v1 as events;
 use mindos_proto::fleet::v1 as fleet;
+use mindos_proto::journal::v1::entry::Record;
+use mindos_proto::ledger::v1::TailRequest;
+use mindos_proto::ledger::v1::ledger_service_client::LedgerServiceClient;
 use mindos_proto::route::v1 as route;
 use support::{Agent, Directory, Running, event};
 use tonic::Code;
@@ -165,6 +170,106 @@ async fn the_fleet_is_listed_and_held_back() {
         items += 1;
     }
     assert_eq!(items, 3);
+    server.stop().await;
+}
+
+/// The reasons in the ledger, with the kinds of the records that may have one.
+async fn reasons(server: &Running) -> Vec<(String, String)> {
+    let mut ledger = LedgerServiceClient::new(server.channel().await);
+    let mut tail = ledger.tail(TailRequest::default()).await.unwrap().into_inner();
+    let mut found = Vec::new();
+    while let Some(response) = tail.message().await.unwrap() {
+        for entry in response.entries {
+            let reason = match entry.entry.unwrap().record.unwrap() {
+                Record::HoldChanged(record) => record.reason,
+                Record::DeliveryRedriven(record) => record.message,
+                Record::CancelRequested(record) => record.message,
+                Record::DeliveryCancelled(record) => record.message,
+                _ => continue,
+            };
+            found.push((entry.kind, reason));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_reasons_that_people_give_stand_in_the_ledger() {
+    let directory = Directory::new();
+    let server = Running::start(&directory).await;
+    let (mut agent, assign) = server.leased("b1", 1).await;
+    let mut client = server.fleet().await;
+    let name = fleet::GeneralName { cluster: "c1".to_owned(), name: "general-purpose-general".to_owned() };
+    let target = || Some(fleet::Target { target: Some(fleet::target::Target::General(name.clone())) });
+    let reason = |text: &str| text.to_owned();
+    client.cordon(fleet::CordonRequest { target: target(), reason: reason("one") }).await.unwrap();
+    client.uncordon(fleet::UncordonRequest { target: target(), reason: reason("two") }).await.unwrap();
+    client.drain(fleet::DrainRequest { target: target(), reason: reason("three"), grace: None }).await.unwrap();
+    client.uncordon(fleet::UncordonRequest { target: target(), reason: String::new() }).await.unwrap();
+    client.pause(fleet::PauseRequest { target: target(), reason: reason("four") }).await.unwrap();
+    client.resume(fleet::ResumeRequest { target: target(), reason: reason("five") }).await.unwrap();
+
+    let failed = delivery::Failure { kind: delivery::FailureKind::Poison.into(), ..Default::default() };
+    let result = agent::Result {
+        delivery_id: assign.delivery_id.clone(),
+        token: assign.token,
+        outcome: Some(result::Outcome::Failure(failed)),
+        ..Default::default()
+    };
+    agent.say(Up::Result(result)).await;
+    agent.settled().await;
+    let mut client = server.deliveries().await;
+    let target = Some(delivery::redrive_request::Target::DeliveryId(assign.delivery_id.clone()));
+    let redrive = delivery::RedriveRequest { target, reason: reason("six"), dry_run: false };
+    assert_eq!(client.redrive(redrive).await.unwrap().into_inner().redriven, 1);
+    assert_eq!(agent.assignment().await.delivery_id, assign.delivery_id);
+    let waiting = server.publish(event("e2", "two")).await.unwrap().deliveries[0].delivery_id.clone();
+    for (id, text) in [(assign.delivery_id, "seven"), (waiting, "eight")] {
+        let target = Some(delivery::cancel_request::Target::DeliveryId(id));
+        client.cancel(delivery::CancelRequest { target, reason: reason(text), ..Default::default() }).await.unwrap();
+    }
+
+    let expected = [
+        ("hold_changed", "one"),
+        ("hold_changed", "two"),
+        ("hold_changed", "three"),
+        ("hold_changed", ""),
+        ("hold_changed", "four"),
+        ("hold_changed", "five"),
+        ("delivery_redriven", "six"),
+        ("cancel_requested", "seven"),
+        ("delivery_cancelled", "eight"),
+    ];
+    let found = reasons(&server).await;
+    let found: Vec<_> = found.iter().map(|(kind, reason)| (kind.as_str(), reason.as_str())).collect();
+    assert_eq!(found, expected);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reason_that_is_too_long_is_refused_and_nothing_changes() {
+    let server = Running::alone(&[]).await;
+    let waiting = server.publish(event("e1", "one")).await.unwrap().deliveries[0].delivery_id.clone();
+    let reason = "x".repeat(1025);
+    let route = fleet::Target { target: Some(fleet::target::Target::Route("default".to_owned())) };
+    let pause = fleet::PauseRequest { target: Some(route), reason: reason.clone() };
+    let target = Some(delivery::cancel_request::Target::DeliveryId(waiting.clone()));
+    let cancel = delivery::CancelRequest { target, reason: reason.clone(), ..Default::default() };
+    let target = Some(delivery::redrive_request::Target::DeliveryId(waiting));
+    let redrive = delivery::RedriveRequest { target, reason, dry_run: false };
+    let mut deliveries = server.deliveries().await;
+
+    let refused = [
+        server.fleet().await.pause(pause).await.unwrap_err(),
+        deliveries.cancel(cancel).await.unwrap_err(),
+        deliveries.redrive(redrive).await.unwrap_err(),
+    ];
+
+    for refused in refused {
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().starts_with("reason: has 1025 bytes"), "{refused}");
+    }
+    assert!(reasons(&server).await.is_empty());
     server.stop().await;
 }
 

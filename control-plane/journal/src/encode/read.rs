@@ -34,16 +34,18 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
             reserved: record.reserved.map(budget::amount),
             spent: record.spent.map(budget::amount),
         })),
-        Kind::DeliveryCancelled(record) => Record::DeliveryCancelled(DeliveryCancelled {
+        Kind::DeliveryCancelled(record) => Record::DeliveryCancelled(Box::new(DeliveryCancelled {
             delivery: delivery_id(record.delivery)?,
             reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
+            why: Arc::from(record.message),
             by: by(record.by),
             charged: record.charged.map(budget::amount).map(Box::new),
             unanswered: record.unanswered,
-        }),
+        })),
         Kind::CancelRequested(record) => Record::CancelRequested(CancelRequested {
             delivery: delivery_id(record.delivery)?,
             reason: required(words::cancel(record.reason, record.superseded_by)?, "reason")?,
+            why: Arc::from(record.message),
             by: by(record.by),
         }),
         Kind::DeliveryParked(record) => Record::DeliveryParked(DeliveryParked {
@@ -54,6 +56,7 @@ pub(crate) fn from_message(names: &mut Names, kind: Kind, payload: Option<Payloa
         Kind::DeliveryRedriven(record) => Record::DeliveryRedriven(DeliveryRedriven {
             delivery: delivery_id(record.delivery)?,
             place_before: Seq(record.place),
+            why: Arc::from(record.message),
             by: by(record.by),
         }),
         Kind::ResultRefused(record) => {
@@ -374,6 +377,7 @@ pub(crate) fn read_hold_changed(names: &mut Names, record: pb::HoldChanged) -> R
         tenant: names.tenant(&record.tenant)?,
         target,
         holds: words::holds(record.hold, &record.besides)?,
+        why: Arc::from(record.reason),
         by: Arc::from(record.by),
         from: Arc::from(record.from),
     })

@@ -37,25 +37,27 @@ pub(crate) fn to_message(record: &Record) -> Kind {
                 spent: spent.map(budget::of_amount),
             })
         }
-        Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered }) => {
+        Record::DeliveryCancelled(record) => {
+            let DeliveryCancelled { delivery, reason, why, by, charged, unanswered } = &**record;
             let (reason, superseded_by) = words::of_cancel(*reason);
             Kind::DeliveryCancelled(pb::DeliveryCancelled {
                 delivery: Some((*delivery).into()),
                 reason,
                 superseded_by,
                 by: by.to_string(),
-                message: String::new(),
+                message: why.to_string(),
                 unanswered: *unanswered,
                 charged: charged.as_deref().copied().map(budget::of_amount),
             })
         }
-        Record::CancelRequested(CancelRequested { delivery, reason, by }) => {
+        Record::CancelRequested(CancelRequested { delivery, reason, why, by }) => {
             let (reason, superseded_by) = words::of_cancel(*reason);
             Kind::CancelRequested(pb::CancelRequested {
                 delivery: Some((*delivery).into()),
                 reason,
                 superseded_by,
                 by: by.to_string(),
+                message: why.to_string(),
                 ..Default::default()
             })
         }
@@ -66,12 +68,12 @@ pub(crate) fn to_message(record: &Record) -> Kind {
             over_budget: over.as_deref().map(budget::of_over),
             ..Default::default()
         }),
-        Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, by }) => {
+        Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, why, by }) => {
             Kind::DeliveryRedriven(pb::DeliveryRedriven {
                 delivery: Some((*delivery).into()),
                 by: by.to_string(),
                 place: place_before.0,
-                message: String::new(),
+                message: why.to_string(),
             })
         }
         Record::ResultRefused(record) => {
@@ -391,7 +393,7 @@ pub(crate) fn general_registered(record: &GeneralRegistered) -> pb::GeneralRegis
 
 pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
     use pb::hold_changed::Target;
-    let HoldChanged { tenant: of, target, holds, by, from } = record;
+    let HoldChanged { tenant: of, target, holds, why, by, from } = record;
     let target = match target {
         HoldTarget::Cluster(cluster) => Target::Cluster(cluster.to_string()),
         HoldTarget::General(cluster, name) => {
@@ -409,6 +411,7 @@ pub(crate) fn hold_changed(record: &HoldChanged) -> pb::HoldChanged {
         on: hold != 0,
         besides,
         by: by.to_string(),
+        reason: why.to_string(),
         from: from.to_string(),
         tenant: tenant(of),
         ..Default::default()

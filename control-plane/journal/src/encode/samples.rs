@@ -179,6 +179,7 @@ fn hold(random: &mut Random) -> HoldChanged {
             _ => HoldTarget::Route("route-1".parse().unwrap()),
         },
         holds: [Holds::NONE, Holds::PAUSED, Holds::CORDONED, Holds::DRAINING][random.below(4) as usize],
+        why: Arc::from(""),
         by: text(random, "person"),
         from: Arc::from(""),
     }
@@ -307,22 +308,25 @@ pub(crate) fn entry(random: &mut Random, kind: u64, at: Seq) -> Entry {
             took_ms: random.below(1 << 22),
             charged: None,
         })),
-        5 => Record::DeliveryCancelled(DeliveryCancelled {
+        5 => Record::DeliveryCancelled(Box::new(DeliveryCancelled {
             delivery: delivery(random),
             reason: cancel(random),
+            why: Arc::from(""),
             by: text(random, "person"),
             unanswered: false,
             charged: None,
-        }),
+        })),
         6 => Record::CancelRequested(CancelRequested {
             delivery: delivery(random),
             reason: cancel(random),
+            why: Arc::from(""),
             by: text(random, "person"),
         }),
         7 => Record::DeliveryParked(DeliveryParked { delivery: delivery(random), reason: reason(random), over: None }),
         8 => Record::DeliveryRedriven(DeliveryRedriven {
             delivery: delivery(random),
             place_before: seq(random),
+            why: Arc::from(""),
             by: text(random, "person"),
         }),
         9 => {

@@ -1,6 +1,8 @@
 //! What the encoding promises: all comes back, noise is an error, old bytes keep their meaning.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use mindos_core::record::{Entry, Holds, Record};
 use mindos_core::snapshot::Item;
@@ -53,6 +55,42 @@ fn kinds_written_by_hand_are_those_of_the_messages() {
         let record = super::read::from_message(&mut names, kind, entry.record.payload().cloned()).unwrap();
         assert_eq!(record, entry.record);
     }
+}
+
+/// The reason that somebody gave for it.
+fn why_of(record: &mut Record) -> Option<&mut Arc<str>> {
+    match record {
+        Record::DeliveryCancelled(record) => Some(&mut record.why),
+        Record::CancelRequested(record) => Some(&mut record.why),
+        Record::DeliveryRedriven(record) => Some(&mut record.why),
+        Record::HoldChanged(record) => Some(&mut record.why),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_reason_that_was_given_comes_back_and_stands_in_the_message() {
+    let (mut names, mut random) = (Names::default(), Random::new(7));
+    let mut seen = BTreeSet::new();
+    for number in 0..20 * KINDS {
+        let mut entry = samples::entry(&mut random, number % KINDS, Seq(1 + number));
+        let Some(why) = why_of(&mut entry.record) else { continue };
+        *why = Arc::from("no longer wanted");
+        seen.insert(entry.record.kind());
+
+        let bytes = encoded(&entry);
+
+        assert_eq!(decoded(&mut names, &entry, &bytes).unwrap().as_ref(), Some(&entry));
+        let shown = match message(&entry).record.unwrap() {
+            pb::entry::Record::DeliveryCancelled(shown) => shown.message,
+            pb::entry::Record::CancelRequested(shown) => shown.message,
+            pb::entry::Record::DeliveryRedriven(shown) => shown.message,
+            pb::entry::Record::HoldChanged(shown) => shown.reason,
+            other => panic!("another kind: {other:?}"),
+        };
+        assert_eq!(shown, "no longer wanted");
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl DeliveryService for Deliveries {
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         let context = self.context.of(&request)?;
-        let CancelRequest { target, reason: _, grace: _, dry_run } = request.into_inner();
+        let CancelRequest { target, reason, grace: _, dry_run } = request.into_inner();
+        let why = words::why(&reason).map_err(status::invalid)?;
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(cancel_request::Target::DeliveryId(id)) => Target::one(&id)?,
@@ -117,6 +118,7 @@ impl DeliveryService for Deliveries {
                 request,
                 tenant,
                 select,
+                why: Arc::clone(&why),
                 by,
             });
             changing = changed.await?;
@@ -127,7 +129,8 @@ impl DeliveryService for Deliveries {
 
     async fn redrive(&self, request: Request<RedriveRequest>) -> Result<Response<RedriveResponse>, Status> {
         let context = self.context.of(&request)?;
-        let RedriveRequest { target, reason: _, dry_run } = request.into_inner();
+        let RedriveRequest { target, reason, dry_run } = request.into_inner();
+        let why = words::why(&reason).map_err(status::invalid)?;
         let target = match target {
             None => return Err(Status::invalid_argument("target: is required")),
             Some(redrive_request::Target::DeliveryId(id)) => Target::one(&id)?,
@@ -146,6 +149,7 @@ impl DeliveryService for Deliveries {
                 request,
                 tenant,
                 select,
+                why: Arc::clone(&why),
                 by,
             });
             changing = changed.await?;
@@ -220,6 +224,7 @@ pub(super) async fn cancel_one(context: &Scoped, view: &DeliveryView) -> Result<
         request,
         tenant,
         select,
+        why: Arc::default(),
         by,
     });
     Ok(if changed.await?.is_empty() { Cancelled::Unchanged } else { becomes })

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::fleet_view::{self, Filter, Items};
 use super::watch::{self, Watched};
-use super::{Context, fleet_watch, page_size, status};
+use super::{Context, fleet_watch, page_size, status, words};
 use crate::access::Scoped;
 
 /// The service.
@@ -103,26 +103,33 @@ fn leases_at(fleet: &FleetView, target: &HoldTarget) -> u64 {
 
 impl Scoped {
     /// Sets a hold; returns whether it was not in force before, and how many leases are held there.
-    async fn hold(&self, target: Result<HoldTarget, Invalid>, begin: Holds) -> Result<(bool, u64), Status> {
+    async fn hold(
+        &self,
+        target: Result<HoldTarget, Invalid>,
+        begin: Holds,
+        reason: &str,
+    ) -> Result<(bool, u64), Status> {
         let target = target.map_err(status::invalid)?;
+        let why = words::why(reason).map_err(status::invalid)?;
         let fleet = self.fleet().await?;
         let leases = leases_at(&fleet, &target);
         let changed = !begin.without(holds_on(&fleet, &target)).is_none();
-        self.set(target, Holds::NONE, begin).await?;
+        self.set(target, Holds::NONE, begin, why).await?;
         Ok((changed, leases))
     }
 
     /// Ends the holds named, and no others; returns whether one was in force.
-    async fn release(&self, target: Result<HoldTarget, Invalid>, end: Holds) -> Result<bool, Status> {
+    async fn release(&self, target: Result<HoldTarget, Invalid>, end: Holds, reason: &str) -> Result<bool, Status> {
         let target = target.map_err(status::invalid)?;
+        let why = words::why(reason).map_err(status::invalid)?;
         let before = holds_on(&*self.fleet().await?, &target);
-        self.set(target, end, Holds::NONE).await?;
+        self.set(target, end, Holds::NONE, why).await?;
         Ok(before.without(end) != before)
     }
 
-    async fn set(&self, target: HoldTarget, end: Holds, begin: Holds) -> Result<(), Status> {
+    async fn set(&self, target: HoldTarget, end: Holds, begin: Holds, why: Arc<str>) -> Result<(), Status> {
         let (tenant, by, from) = (self.tenant().clone(), self.by(), self.from());
-        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, why, by, from };
         let reply = self.handle.call(hold).await;
         match reply.map_err(|error| status::call(&error))? {
             Reply::Done { .. } => Ok(()),
@@ -236,38 +243,41 @@ impl FleetService for Fleet {
 
     async fn cordon(&self, request: Request<CordonRequest>) -> Result<Response<CordonResponse>, Status> {
         let context = self.context.of(&request)?;
-        let CordonRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = context.hold(hold_target(target, Allowed::AllButRoutes), Holds::CORDONED).await?;
+        let CordonRequest { target, reason } = request.into_inner();
+        let target = hold_target(target, Allowed::AllButRoutes);
+        let (changed, _) = context.hold(target, Holds::CORDONED, &reason).await?;
         Ok(Response::new(CordonResponse { changed }))
     }
 
     async fn uncordon(&self, request: Request<UncordonRequest>) -> Result<Response<UncordonResponse>, Status> {
         let context = self.context.of(&request)?;
-        let UncordonRequest { target, reason: _ } = request.into_inner();
+        let UncordonRequest { target, reason } = request.into_inner();
         let target = hold_target(target, Allowed::AllButRoutes);
-        let changed = context.release(target, Holds::CORDONED.with(Holds::DRAINING)).await?;
+        let changed = context.release(target, Holds::CORDONED.with(Holds::DRAINING), &reason).await?;
         Ok(Response::new(UncordonResponse { changed }))
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
         let context = self.context.of(&request)?;
-        let DrainRequest { target, reason: _, grace: _ } = request.into_inner();
-        let (changed, leases) = context.hold(hold_target(target, Allowed::AllButRoutes), Holds::DRAINING).await?;
+        let DrainRequest { target, reason, grace: _ } = request.into_inner();
+        let target = hold_target(target, Allowed::AllButRoutes);
+        let (changed, leases) = context.hold(target, Holds::DRAINING, &reason).await?;
         Ok(Response::new(DrainResponse { changed, leases }))
     }
 
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
         let context = self.context.of(&request)?;
-        let PauseRequest { target, reason: _ } = request.into_inner();
-        let (changed, _) = context.hold(hold_target(target, Allowed::AllButInstances), Holds::PAUSED).await?;
+        let PauseRequest { target, reason } = request.into_inner();
+        let target = hold_target(target, Allowed::AllButInstances);
+        let (changed, _) = context.hold(target, Holds::PAUSED, &reason).await?;
         Ok(Response::new(PauseResponse { changed }))
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let context = self.context.of(&request)?;
-        let ResumeRequest { target, reason: _ } = request.into_inner();
+        let ResumeRequest { target, reason } = request.into_inner();
         let target = hold_target(target, Allowed::AllButInstances);
-        let changed = context.release(target, Holds::PAUSED).await?;
+        let changed = context.release(target, Holds::PAUSED, &reason).await?;
         Ok(Response::new(ResumeResponse { changed }))
     }
 }

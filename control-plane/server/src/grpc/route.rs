@@ -46,8 +46,8 @@ impl Scoped {
     async fn pause_routes(&self, names: Vec<mindos_model::RouteName>) -> Result<(), Status> {
         for name in names {
             let (tenant, by, target) = (self.tenant().clone(), self.by(), HoldTarget::Route(name));
-            let (end, begin, from) = (Holds::NONE, Holds::PAUSED, self.from());
-            let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+            let (end, begin, why, from) = (Holds::NONE, Holds::PAUSED, Arc::default(), self.from());
+            let hold = |request| Input::Hold { request, tenant, target, end, begin, why, by, from };
             let reply = self.handle.call(hold).await;
             reply.map_err(|error| status::call(&error))?;
         }

@@ -1,9 +1,12 @@
 //! Words of the core as the API writes them, and back.
 
+use std::sync::Arc;
+
 use mindos_core::output::{DeliveryView, InstanceState};
 use mindos_core::record::{CancelReason, Degraded, GeneralKey, Holds, InstanceKey, KeptOut, Labels};
+use mindos_model::limits::REASON_MAX;
 use mindos_model::{BudgetName, DeliveryId, ParkReason, Status, Strategy, Timestamp, Token};
-use mindos_proto::convert::time;
+use mindos_proto::convert::{Invalid, time};
 use mindos_proto::delivery::v1 as delivery;
 use mindos_proto::fleet::v1 as fleet;
 use mindos_proto::route::v1 as route;
@@ -34,6 +37,15 @@ pub(super) fn labels(labels: &Labels) -> std::collections::BTreeMap<String, Stri
 
 pub(super) fn text(text: Option<&str>) -> String {
     text.unwrap_or_default().to_owned()
+}
+
+/// The reason that somebody gives along with a change.
+pub(super) fn why(reason: &str) -> Result<Arc<str>, Invalid> {
+    if reason.len() <= REASON_MAX && !reason.chars().any(char::is_control) {
+        return Ok(reason.into());
+    }
+    let expected = format!("at most {REASON_MAX} without control characters");
+    Err(Invalid::new("reason", format_args!("has {} bytes: expected {expected}", reason.len())))
 }
 
 pub(super) fn holds(holds: Holds) -> Vec<fleet::Hold> {
@@ -142,5 +154,20 @@ pub(super) fn kept_out(why: KeptOut) -> &'static str {
     match why {
         KeptOut::Residency => "residency",
         KeptOut::Affinity => "affinity",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_is_too_long_or_has_control_characters_is_refused_by_its_field() {
+        let longest = "x".repeat(REASON_MAX);
+        assert_eq!(why(&longest).as_deref(), Ok(&*longest));
+        assert_eq!(why("").as_deref(), Ok(""));
+        for wrong in [format!("{longest}x"), "two\nlines".to_owned()] {
+            assert_eq!(why(&wrong).unwrap_err().field, "reason");
+        }
     }
 }

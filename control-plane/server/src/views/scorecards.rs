@@ -308,9 +308,9 @@ mod tests {
         records.settled(live);
         records.failed(shadow, true, Next::Wait { not_before: Timestamp(0) });
         // It comes to nothing: its attempt was counted.
-        let (reason, by) = (CancelReason::ShadowFailed, Arc::from(""));
-        let cancelled = DeliveryCancelled { delivery: shadow, reason, by, charged: None, unanswered: false };
-        records.push(Record::DeliveryCancelled(cancelled));
+        let (reason, why, by) = (CancelReason::ShadowFailed, Arc::from(""), Arc::from(""));
+        let cancelled = DeliveryCancelled { delivery: shadow, reason, why, by, charged: None, unanswered: false };
+        records.push(Record::DeliveryCancelled(Box::new(cancelled)));
 
         let cards = folded(&records, 0, role);
         let found: Vec<_> = cards.cards().collect();
@@ -331,9 +331,10 @@ mod tests {
         let ids = [1, 2, 3].map(|ordinal| DeliveryId::new(event, ordinal));
         let amount = |micros| Amount { micros, tokens: 0, time_ms: 0 };
         let cancelled = |delivery, charged: Option<u64>| {
-            let (reason, by, charged) =
-                (CancelReason::Requested, Arc::from(""), charged.map(|micros| Box::new(amount(micros))));
-            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by, charged, unanswered: false })
+            let (reason, charged) = (CancelReason::Requested, charged.map(|micros| Box::new(amount(micros))));
+            let (why, by, unanswered) = (Arc::from(""), Arc::from(""), false);
+            let cancelled = DeliveryCancelled { delivery, reason, why, by, charged, unanswered };
+            Record::DeliveryCancelled(Box::new(cancelled))
         };
         for id in ids {
             records.leased(id, &of, 1);

@@ -144,6 +144,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             delivery: delivery(),
             reason: 3,
             by: text("me"),
+            message: text("no longer wanted"),
             ..pb::DeliveryCancelled::default()
         }),
         Record::CancelRequested(pb::CancelRequested {
@@ -151,6 +152,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             token: token(),
             reason: 1,
             grace_ms: 10_000,
+            message: text("no longer wanted"),
             ..pb::CancelRequested::default()
         }),
         Record::DeliveryParked(pb::DeliveryParked { delivery: delivery(), reason: 4, ..pb::DeliveryParked::default() }),
@@ -158,7 +160,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             delivery: delivery(),
             by: text("me"),
             place: 4,
-            ..pb::DeliveryRedriven::default()
+            message: text("it works again"),
         }),
         Record::ResultRefused(pb::ResultRefused {
             delivery: delivery(),
@@ -192,6 +194,7 @@ pub(super) fn record_seeds() -> Vec<Vec<u8>> {
             target: Some(pb::hold_changed::Target::Cluster(text("eu"))),
             hold: 1,
             on: true,
+            reason: text("it is moved"),
             tenant: text("default"),
             ..pb::HoldChanged::default()
         }),

@@ -292,8 +292,7 @@ impl Words<'_> {
             number(event).map(Seq)
         });
         let events = events.collect::<Parsed<_>>()?;
-        let why = Arc::from(self.take("why").unwrap_or_default());
-        let (by, from) = (self.by(), self.from());
+        let (why, by, from) = (self.why(), self.by(), self.from());
         Ok(Input::Redact { request: RequestId(0), tenant: words::tenant(), events, why, by, from })
     }
 }

@@ -130,11 +130,13 @@ impl<'a> Words<'a> {
             }
             "cancel" => {
                 let select = self.selector()?;
-                Input::Cancel { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
+                let (why, by) = (self.why(), self.by());
+                Input::Cancel { request: RequestId(0), tenant: words::tenant(), select, why, by }
             }
             "redrive" => {
                 let select = self.selector()?;
-                Input::Redrive { request: RequestId(0), tenant: words::tenant(), select, by: self.by() }
+                let (why, by) = (self.why(), self.by());
+                Input::Redrive { request: RequestId(0), tenant: words::tenant(), select, why, by }
             }
             "hold" => self.hold()?,
             "budget" => self.budget()?,
@@ -186,6 +188,10 @@ impl<'a> Words<'a> {
         let (found, rest): (Vec<&str>, Vec<&str>) = rest.into_iter().partition(|known| *known == word);
         self.alone = rest.into_iter();
         !found.is_empty()
+    }
+
+    pub(super) fn why(&mut self) -> Arc<str> {
+        Arc::from(self.take("why").unwrap_or_default())
     }
 
     pub(super) fn by(&mut self) -> Arc<str> {
@@ -509,6 +515,7 @@ impl<'a> Words<'a> {
             target,
             end,
             begin,
+            why: self.why(),
             by: self.by(),
             from: Arc::from(""),
         })

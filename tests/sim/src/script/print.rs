@@ -86,10 +86,14 @@ pub fn input(input: &Input, start: Timestamp) -> String {
             };
             format!("keep{}", pools.first().map(pool).unwrap_or_default())
         }
-        Input::Cancel { select, by, .. } => format!("cancel {}{}", selector(select), by_text(by)),
-        Input::Redrive { select, by, .. } => format!("redrive {}{}", selector(select), by_text(by)),
-        Input::Hold { target, end, begin, by, .. } => {
-            format!("hold {}{}{}", show::target(target), hold_words(*end, *begin), by_text(by))
+        Input::Cancel { select, why, by, .. } => {
+            format!("cancel {}{}{}", selector(select), show::why(why), by_text(by))
+        }
+        Input::Redrive { select, why, by, .. } => {
+            format!("redrive {}{}{}", selector(select), show::why(why), by_text(by))
+        }
+        Input::Hold { target, end, begin, why, by, .. } => {
+            format!("hold {}{}{}{}", show::target(target), hold_words(*end, *begin), show::why(why), by_text(by))
         }
         Input::ApplyRoutes { table, expected, by, .. } => {
             let mut text: String = table.routes.iter().map(|entry| format!("{}\n", route(entry))).collect();

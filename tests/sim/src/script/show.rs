@@ -64,9 +64,10 @@ fn record(record: &Record, start: Timestamp) -> String {
         Record::DeliveryCancelled(record) => {
             write!(
                 out,
-                " {} {}{}{}{}",
+                " {} {}{}{}{}{}",
                 record.delivery,
                 reason(record.reason),
+                why(&record.why),
                 by(&record.by),
                 budget(record.charged.as_deref().copied(), None, start),
                 if record.unanswered { " unanswered" } else { "" }
@@ -78,13 +79,14 @@ fn record(record: &Record, start: Timestamp) -> String {
             write!(out, " {} why={}{}", events.join(","), record.why, by(&record.by))
         }
         Record::CancelRequested(record) => {
-            write!(out, " {} {}{}", record.delivery, reason(record.reason), by(&record.by))
+            write!(out, " {} {}{}{}", record.delivery, reason(record.reason), why(&record.why), by(&record.by))
         }
         Record::DeliveryParked(record) => {
             write!(out, " {} {}{}", record.delivery, record.reason, budget(None, record.over.as_deref(), start))
         }
         Record::DeliveryRedriven(record) => {
-            write!(out, " {} place_before=#{}{}", record.delivery, record.place_before, by(&record.by))
+            let (why, by) = (why(&record.why), by(&record.by));
+            write!(out, " {} place_before=#{}{why}{by}", record.delivery, record.place_before)
         }
         Record::ResultRefused(record) => {
             let (delivery, presented, current) = (record.delivery, record.presented, record.current);
@@ -105,7 +107,10 @@ fn record(record: &Record, start: Timestamp) -> String {
         }
         Record::GeneralRegistered(record) => write!(out, " {} type={}", record.key, record.ty),
         Record::GeneralRemoved(record) => write!(out, " {}{}", record.key, by(&record.by)),
-        Record::HoldChanged(record) => write!(out, " {} {:?}{}", target(&record.target), record.holds, by(&record.by)),
+        Record::HoldChanged(record) => {
+            let (why, by) = (why(&record.why), by(&record.by));
+            write!(out, " {} {:?}{why}{by}", target(&record.target), record.holds)
+        }
         Record::RoutesApplied(record) => {
             let names: Vec<_> = record.table.routes.iter().map(|route| route.name.as_str()).collect();
             write!(out, " {}{}", names.join(","), by(&record.by))
@@ -207,6 +212,11 @@ fn degraded(degraded: Option<&Degraded>) -> String {
     let Some(Degraded { budget, percent, from }) = degraded else { return String::new() };
     let from: Vec<_> = from.iter().map(ToString::to_string).collect();
     format!(" degraded={budget}:{percent}% instead_of={}", from.join(","))
+}
+
+/// A reason that was given, as one word.
+pub(super) fn why(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" why={}", why.replace(char::is_whitespace, "_")) }
 }
 
 fn by(by: &str) -> String {

@@ -282,25 +282,25 @@ impl World {
         }
         let after = self.chance.skewed(50, self.mood.act);
         self.at(after, Event::Act);
-        let by: Arc<str> = Arc::from("ann");
+        let (why, by): (Arc<str>, Arc<str>) = (Arc::default(), Arc::from("ann"));
         let tenant = words::tenant();
         match self.chance.below(50) {
             0..=2 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
-                self.input(Input::Cancel { request, tenant, select, by });
+                self.input(Input::Cancel { request, tenant, select, why, by });
             }
             3 => {
                 let lane = self.chance.below(LANES);
                 let filter = DeliveryFilter { lane: Some(Arc::from(format!("l{lane}"))), ..DeliveryFilter::default() };
                 let request = self.request(Asked::Other);
                 let select = Selector::Filter { filter, limit: 5 };
-                self.input(Input::Cancel { request, tenant, select, by });
+                self.input(Input::Cancel { request, tenant, select, why, by });
             }
             4 | 5 => {
                 let request = self.request(Asked::Other);
                 let select = Selector::One(self.some_delivery());
-                self.input(Input::Redrive { request, tenant, select, by });
+                self.input(Input::Redrive { request, tenant, select, why, by });
             }
             6..=8 => {
                 let reason = self.chance.pick(ParkReason::ALL).copied().filter(|_| self.chance.permille(700));
@@ -365,6 +365,7 @@ impl World {
             target,
             end,
             begin,
+            why: Arc::default(),
             by: Arc::from("ann"),
             from: Arc::from(""),
         });
@@ -373,7 +374,8 @@ impl World {
     pub(super) fn redrive(&mut self, filter: DeliveryFilter) {
         let request = self.request(Asked::Other);
         let select = Selector::Filter { filter, limit: 100 };
-        self.input(Input::Redrive { request, tenant: words::tenant(), select, by: Arc::from("ann") });
+        let (tenant, why, by) = (words::tenant(), Arc::default(), Arc::from("ann"));
+        self.input(Input::Redrive { request, tenant, select, why, by });
     }
 
     fn remove_general(&mut self) {

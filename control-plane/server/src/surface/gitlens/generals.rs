@@ -208,8 +208,8 @@ impl Gitlens {
             return not_found().into_response();
         };
         let (tenant, by, from) = (caller.tenant.clone(), Arc::clone(&caller.name), Arc::clone(&caller.from));
-        let target = HoldTarget::General(of, called);
-        let hold = |request| Input::Hold { request, tenant, target, end, begin, by, from };
+        let (target, why) = (HoldTarget::General(of, called), Arc::default());
+        let hold = |request| Input::Hold { request, tenant, target, end, begin, why, by, from };
         match self.context.handle.call(hold).await {
             Ok(Reply::Done { .. }) => {
                 json(StatusCode::OK, &Updated { message: "Status updated", name, cluster, status: &status })

@@ -454,7 +454,8 @@ impl HistoryWriter {
                 let ending = Ending { took_ms: Some(*took_ms), usage: sum, ..Ending::default() };
                 self.ended(*delivery, seq, at, Status::Succeeded, ending)?;
             }
-            Record::DeliveryCancelled(DeliveryCancelled { delivery, reason, by: _, charged: _, unanswered: _ }) => {
+            Record::DeliveryCancelled(cancelled) => {
+                let DeliveryCancelled { delivery, reason, why: _, by: _, charged: _, unanswered: _ } = &**cancelled;
                 let superseded_by = match reason {
                     CancelReason::Superseded { by } | CancelReason::RaceLost { by } => Some(*by),
                     CancelReason::Requested

@@ -212,8 +212,10 @@ fn parked_and_redriven_deliveries_show_as_they_are() {
     let row = reader.delivery(&TenantName::default_tenant(), second).unwrap().unwrap();
     assert_eq!(row.general.map(|general| general.name), Some("security".to_owned()));
 
-    let redriven =
-        |delivery| Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before: event, by: "me".into() });
+    let redriven = |delivery| {
+        let (place_before, why, by) = (event, "".into(), "me".into());
+        Record::DeliveryRedriven(DeliveryRedriven { delivery, place_before, why, by })
+    };
     records.push(redriven(second));
     assert_eq!(show(&mut writer, &records), [exhausted]);
     assert_eq!(reader.delivery(&TenantName::default_tenant(), second).unwrap(), None);
