@@ -15,8 +15,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mindos_model::limits::BLOB_MAX;
@@ -231,11 +231,34 @@ impl BlobStore {
         Ok(())
     }
 
-    /// Removes a blob.
+    /// Has the age of a blob begin anew; false when it is not there.
     ///
     /// # Errors
-    /// When its file cannot be removed.
-    pub fn remove(&self, blob: &BlobRef) -> Result<(), BlobError> {
+    /// When its file cannot be touched.
+    pub fn renew(&self, blob: &BlobRef) -> Result<bool, BlobError> {
+        let _one_at_a_time = self.one_at_a_time();
+        renew(&self.path(blob))
+    }
+
+    /// Removes a blob that is there and of which `is_due` holds when nobody can bring it again; says whether it did.
+    ///
+    /// # Errors
+    /// When its file cannot be read or removed.
+    pub fn remove_if(&self, blob: &BlobRef, is_due: impl FnOnce(&BlobInfo) -> bool) -> Result<bool, BlobError> {
+        let _one_at_a_time = self.one_at_a_time();
+        match self.stat(blob)? {
+            Some(info) if is_due(&info) => self.remove(blob).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Held while a blob gets its name, changes hands or goes.
+    fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a blob. To be called by who holds [`Self::one_at_a_time`].
+    fn remove(&self, blob: &BlobRef) -> Result<(), BlobError> {
         let path = self.path(blob);
         let length = fs::metadata(&path).map_or(0, |data| data.len());
         for path in [path.with_extension("type"), owners::beside(&path), path] {
@@ -328,28 +351,33 @@ impl BlobWriter<'_> {
         let existed = self.store.is_of(&blob, &tenant)?;
         let folder = path.parent().unwrap_or(&self.store.dir).to_owned();
         fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
-        self.store.claim(&path, &tenant)?;
-        if path.exists() {
-            // Its age begins anew, so that it is not removed while somebody is about to name it.
-            let now = fs::FileTimes::new().set_modified(SystemTime::now());
-            let renewed = File::options().append(true).open(&path).and_then(|file| file.set_times(now));
-            renewed.map_err(failed("renew", &path))?;
-            return Ok(Stored { blob, length, existed });
+        self.file.sync_all().map_err(failed("sync", &self.path))?;
+        {
+            // Meanwhile nobody removes it, or brings the same.
+            let _one_at_a_time = self.store.one_at_a_time();
+            self.store.claim(&path, &tenant)?;
+            if !renew(&path)? {
+                self.name(&path)?;
+            }
         }
+        // Also where it was there before: whoever brought it may not have come to this yet.
+        for folder in [&folder, &self.store.dir] {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))?;
+        }
+        Ok(Stored { blob, length, existed })
+    }
+
+    /// Gives it its name. From here on its bytes are used for good.
+    fn name(&mut self, path: &Path) -> Result<(), BlobError> {
         if !self.announced.content_type.is_empty() {
             let path = path.with_extension("type");
             let written = fs::write(&path, &self.announced.content_type).and_then(|()| File::open(&path)?.sync_all());
             written.map_err(failed("write", &path))?;
         }
-        self.file.sync_all().map_err(failed("sync", &self.path))?;
-        fs::rename(&self.path, &path).map_err(failed("name", &path))?;
-        for folder in [&folder, &self.store.dir] {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))?;
-        }
-        // Now it is used for good.
-        self.store.used.fetch_sub(self.reserved - length, Ordering::Relaxed);
+        fs::rename(&self.path, path).map_err(failed("name", path))?;
+        self.store.used.fetch_sub(self.reserved - self.length, Ordering::Relaxed);
         self.reserved = 0;
-        Ok(Stored { blob, length, existed: false })
+        Ok(())
     }
 }
 
@@ -357,6 +385,16 @@ impl Drop for BlobWriter<'_> {
     fn drop(&mut self) {
         self.store.used.fetch_sub(self.reserved, Ordering::Relaxed);
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// So that it is not removed while somebody is about to name it; false when it is not there.
+fn renew(path: &Path) -> Result<bool, BlobError> {
+    let now = fs::FileTimes::new().set_modified(SystemTime::now());
+    match File::options().append(true).open(path).and_then(|file| file.set_times(now)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("renew", path)(error)),
     }
 }
 
@@ -407,7 +445,9 @@ mod tests {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         assert_eq!((bytes.as_slice(), info.length, info.content_type.as_str()), (&b"bc"[..], 3, "text/plain"));
-        store.remove(&stored.blob).unwrap();
+        assert!(!store.remove_if(&stored.blob, |_| false).unwrap());
+        assert!(store.remove_if(&stored.blob, |info| info.length == 3).unwrap());
+        assert!(!store.remove_if(&stored.blob, |_| true).unwrap() && !store.renew(&stored.blob).unwrap());
         assert_eq!((store.stat(&stored.blob).unwrap(), store.used()), (None, 0));
     }
 
@@ -437,6 +477,23 @@ mod tests {
         drop(first);
         assert!(put(&store, b"abc", Announced::default()).is_ok());
         assert_eq!(store.used(), 3);
+    }
+
+    #[test]
+    fn the_same_bytes_that_come_at_once_are_counted_once() {
+        let (_dir, store) = store(u64::MAX);
+        let blob = ABC.parse().unwrap();
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                (0..8).for_each(|_| drop(scope.spawn(|| put(&store, b"abc", Announced::default()).unwrap())));
+            });
+            assert_eq!(store.used(), 3);
+            std::thread::scope(|scope| {
+                scope.spawn(|| store.remove_if(&blob, |_| true).unwrap());
+                scope.spawn(|| store.disown(&blob, &TenantName::default_tenant()).unwrap());
+            });
+            assert_eq!(store.used(), 0);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Large payloads: put, got and looked at, in chunks of at most 256 KiB.
 //!
-//! Invariant: the answer to a put comes when the blob is on stable storage; what breaks off leaves nothing.
+//! Invariant: the answer to a put comes when the blob is on stable storage; what breaks off leaves nothing. So many threads wait for
+//! clients, and no more.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use mindos_proto::blob::v1::put_request::Part;
 use mindos_proto::blob::v1::{GetRequest, GetResponse, PutHeader, PutRequest, PutResponse, StatRequest, StatResponse};
 use mindos_proto::convert;
 use mindos_proto::rpc::{QuotaFailure, RetryInfo, quota_failure};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Context, failed, status};
 use crate::access::Scoped;
 use crate::blobs::{Announced, BlobError, BlobRef, BlobStore, Stored};
+use crate::limits::Shares;
 
 /// Bytes of one message.
 const CHUNK: usize = INLINE_MAX;
@@ -27,10 +29,53 @@ const CHUNKS_MAX: usize = 4;
 /// How long a client may let a stream rest.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
+/// Streams at a time: each holds a thread, of which there are twice as many for all that waits for a disk.
+const STREAMS_MAX: usize = 256;
+/// Of one caller.
+const STREAMS_EACH: usize = 32;
+
 /// The service.
 pub(crate) struct Blobs {
     pub(crate) context: Arc<Context>,
     pub(crate) store: Arc<BlobStore>,
+    pub(crate) streams: Streams,
+}
+
+/// Who may hold a stream open.
+pub(crate) struct Streams {
+    all: Arc<Semaphore>,
+    shares: Shares<Arc<str>>,
+    /// How long one waits for a turn.
+    wait: Duration,
+}
+
+/// A stream that may be open until this is dropped.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams { all: Arc::new(Semaphore::new(STREAMS_MAX)), shares: Shares::default(), wait: STALL_MAX }
+    }
+}
+
+impl Streams {
+    async fn turn(&self, caller: Arc<str>) -> Result<Turn, Status> {
+        let waited = tokio::time::timeout(self.wait, async {
+            let own = self.shares.of(caller, STREAMS_EACH).acquire_owned().await?;
+            Arc::clone(&self.all).acquire_owned().await.map(|one| (own, one))
+        });
+        match waited.await {
+            Ok(turn) => turn.map_err(|_| Status::unavailable("the control plane is stopping")),
+            Err(_) => {
+                let message = format!(
+                    "blobs: {STREAMS_EACH} streams of a caller, and {STREAMS_MAX} of all, are open at a time, and none ended"
+                );
+                let later = RetryInfo { retry_delay: Some(convert::span(Duration::from_secs(5))) };
+                let status = mindos_proto::rpc::Status::new(Code::ResourceExhausted as i32, message);
+                Err(status.with_reason("BLOB_STREAMS", []).with(later).into())
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -50,12 +95,14 @@ impl BlobService for Blobs {
         if let Some(blob) = blob
             && let Some(info) = self.stat_of(&context, blob).await?
             && length.is_none_or(|length| length == info.length)
+            && self.renew(&context, blob).await?
         {
             let response = PutResponse { r#ref: blob.to_string(), length: info.length, existed: true };
             return Ok(Response::new(response));
         }
+        let turn = self.streams.turn(context.by()).await?;
         let stored = self
-            .receive(parts, Announced { blob, length, content_type, tenant: Some(context.tenant().clone()) })
+            .receive(turn, parts, Announced { blob, length, content_type, tenant: Some(context.tenant().clone()) })
             .await?;
         let Stored { blob, length, existed } = stored;
         Ok(Response::new(PutResponse { r#ref: blob.to_string(), length, existed }))
@@ -70,10 +117,12 @@ impl BlobService for Blobs {
             let message = format!("offset: is {offset}: the blob has {} bytes", info.length);
             return Err(Status::out_of_range(message));
         }
+        let turn = self.streams.turn(context.by()).await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let store = Arc::clone(&self.store);
         let (runtime, context) = (tokio::runtime::Handle::current(), Arc::clone(&self.context));
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let sent = send(&store, blob, offset, |response| {
                 runtime.block_on(async {
                     tokio::select! {
@@ -112,11 +161,23 @@ impl Blobs {
         read.await?.map_err(|error| refused(&error))
     }
 
+    /// Has the age of a blob begin anew, so that it stays until it is named; false when it has gone meanwhile.
+    async fn renew(&self, context: &Scoped, blob: BlobRef) -> Result<bool, Status> {
+        let store = Arc::clone(&self.store);
+        context.blocking(move |_| store.renew(&blob)).await?.map_err(|error| refused(&error))
+    }
+
     /// Passes the chunks to a thread that writes them.
-    async fn receive(&self, mut parts: Streaming<PutRequest>, announced: Announced) -> Result<Stored, Status> {
+    async fn receive(
+        &self,
+        turn: Turn,
+        mut parts: Streaming<PutRequest>,
+        announced: Announced,
+    ) -> Result<Stored, Status> {
         let (sender, mut chunks) = mpsc::channel::<Option<bytes::Bytes>>(CHUNKS_MAX);
         let store = Arc::clone(&self.store);
         let writing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let mut writer = store.begin(announced)?;
             loop {
                 match chunks.blocking_recv() {
@@ -213,5 +274,24 @@ fn refused(error: &BlobError) -> Status {
             new(Code::ResourceExhausted, "BLOB_QUOTA").with(later).with(quota("blobs")).into()
         }
         BlobError::Io { .. } => failed("a blob was not stored or read", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_caller_leaves_streams_to_the_others() {
+        let streams = Streams { wait: Duration::from_millis(20), ..Streams::default() };
+        let mut held = Vec::new();
+        for _ in 0..STREAMS_EACH {
+            held.push(streams.turn("one".into()).await.unwrap());
+        }
+        let refused = streams.turn("one".into()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert!(streams.turn("two".into()).await.is_ok());
+        held.pop();
+        assert!(streams.turn("one".into()).await.is_ok());
     }
 }

@@ -314,7 +314,7 @@ pub fn ledger(context: &Arc<Context>, parts: LedgerParts, routes: &mut RoutesBui
 
 /// The service that keeps blobs.
 pub fn blobs(context: &Arc<Context>, store: Arc<BlobStore>, routes: &mut RoutesBuilder) {
-    let blobs = blob::Blobs { context: Arc::clone(context), store };
+    let blobs = blob::Blobs { context: Arc::clone(context), store, streams: blob::Streams::default() };
     routes.add_service(BlobServiceServer::new(blobs).max_decoding_message_size(INLINE_MAX + SLACK));
 }
 

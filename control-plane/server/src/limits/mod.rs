@@ -29,6 +29,7 @@ mod keyed;
 mod layer;
 mod rates;
 mod refusal;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub use keyed::{AddressKey, Keyed};
 pub use layer::{Asker, FindAsker, Outer, OuterLayer, Remembers, Within, WithinLayer};
 pub use rates::{Rates, What};
 pub use refusal::{Refusal, Subject};
+pub use shares::Shares;
 
 /// What the settings say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

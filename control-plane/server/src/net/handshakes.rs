@@ -2,25 +2,21 @@
 //!
 //! An address shakes so many hands at a time, and its others wait. Invariant: the wait and the handshake each end within their time.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
 
 use super::background::Background;
-use crate::limits::AddressKey;
+use crate::limits::{AddressKey, Shares};
 use crate::tls::accept::PortTls;
 use crate::tls::identity::AgentIdentity;
 
 /// How far the thread stands back behind those that serve.
 const NICENESS: i32 = 5;
-/// Addresses that are remembered; more of them are looked through for those that have gone.
-const ADDRESSES_MAX: usize = 1024;
 
 /// A connection after its handshake.
 pub(super) type Shaken = (TlsStream<TcpStream>, Option<Arc<AgentIdentity>>);
@@ -29,7 +25,7 @@ pub(super) type Shaken = (TlsStream<TcpStream>, Option<Arc<AgentIdentity>>);
 #[derive(Debug)]
 pub struct Handshakes {
     thread: Background,
-    shares: Mutex<HashMap<AddressKey, Weak<Semaphore>>>,
+    shares: Shares<AddressKey>,
 }
 
 impl Handshakes {
@@ -38,21 +34,7 @@ impl Handshakes {
     /// # Errors
     /// When the system has none to give.
     pub fn start() -> io::Result<Handshakes> {
-        Ok(Handshakes { thread: Background::start("handshakes", NICENESS, || {})?, shares: Mutex::default() })
-    }
-
-    fn share(&self, from: IpAddr, most: u32) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if shares.len() >= ADDRESSES_MAX {
-            shares.retain(|_, share| share.strong_count() > 0);
-        }
-        let key = AddressKey::from(from);
-        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
-            return share;
-        }
-        let share = Arc::new(Semaphore::new(most.max(1) as usize));
-        shares.insert(key, Arc::downgrade(&share));
-        share
+        Ok(Handshakes { thread: Background::start("handshakes", NICENESS, || {})?, shares: Shares::default() })
     }
 
     /// Shakes hands; `None` when that failed or took too long, which is counted where it is known why.
@@ -64,7 +46,7 @@ impl Handshakes {
         most: u32,
         time: Duration,
     ) -> Result<Option<Shaken>, Late> {
-        let share = self.share(peer.ip(), most);
+        let share = self.shares.of(peer.ip().into(), most as usize);
         let waited = tokio::time::timeout(time, async {
             // Who says nothing takes nobody's turn.
             stream.readable().await.ok()?;

@@ -17,7 +17,7 @@ use mindos_model::{Seq, Timestamp};
 use tracing::{info, warn};
 
 use super::follow::{View, ViewError};
-use crate::blobs::{BlobError, BlobRef, BlobStore, PREFIX};
+use crate::blobs::{BlobError, BlobInfo, BlobRef, BlobStore, PREFIX};
 use crate::logging::Chain;
 
 /// A line: what it is, a digest or a time, a sequence, a CRC-32.
@@ -62,12 +62,18 @@ impl BlobRefs {
                 unnamed.push(blob);
             }
         })?;
+        let mut removed = 0;
         for blob in &unnamed {
-            store.remove(blob)?;
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(blob);
-            info!(%blob, "blob that nothing names was removed");
+            // Once more, for it may have come or been named meanwhile.
+            let is_due = |info: &BlobInfo| info.stored < before && self.named_by(blob).is_none_or(|seq| seq < first);
+            if store.remove_if(blob, is_due)? {
+                removed += 1;
+                info!(%blob, "blob that nothing names was removed");
+            }
         }
-        Ok(unnamed.len())
+        // Names in records that are gone, also of blobs that never were: who writes payloads could make up any number.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, seq| *seq >= first);
+        Ok(removed)
     }
 }
 
@@ -296,6 +302,22 @@ mod tests {
         assert_eq!((blobs.stat(&never).unwrap(), blobs.stat(&old).unwrap().is_some()), (None, true));
         assert_eq!(refs.sweep(&blobs, last.next(), Timestamp::MAX).unwrap(), 1);
         assert_eq!((blobs.stat(&old).unwrap(), blobs.stat(&kept).unwrap().is_some()), (None, true));
+    }
+
+    #[test]
+    fn names_leave_with_the_records_that_they_stand_in() {
+        let (dir, records) = (tempfile::tempdir().unwrap(), Records::default());
+        let blobs = BlobStore::open(dir.path(), u64::MAX).unwrap();
+        let mut view = BlobRefsView::open(dir.path()).unwrap();
+        let made_up = |number: u8| BlobRef([number; 32]).to_string();
+        let last = (0..100).map(|number| naming(&records, made_up(number))).last().unwrap();
+        records.entries().iter().for_each(|entry| view.apply(entry).unwrap());
+        view.close().unwrap();
+        let refs = view.refs();
+        assert_eq!(refs.0.lock().unwrap().len(), 100);
+        refs.sweep(&blobs, last, Timestamp::MAX).unwrap();
+        assert_eq!(refs.0.lock().unwrap().len(), 1);
+        assert_eq!(refs.named_by(&BlobRef([99; 32])), Some(last));
     }
 
     #[test]

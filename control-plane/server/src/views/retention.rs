@@ -35,6 +35,8 @@ const CARRY_MAX: u32 = 256;
 const WEIGHED_MAX: u32 = 10_000;
 /// A blob that nothing names is kept for this long, so that its event has time to come.
 const BLOB_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Records that may be on their way to the view of names of blobs while unnamed ones are removed: those of a moment.
+const UNSEEN_MAX: u64 = 10_000;
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,8 +219,8 @@ impl Retention {
     }
 
     fn sweep(&self) -> Result<(), RetentionError> {
-        // Names that were not seen yet must not be missed.
-        if self.blob_progress.lag(self.handle.durable_seq()) < 1_000_000 {
+        // Names that were not seen yet must not be missed, as at a start that reads all records again.
+        if self.blob_progress.lag(self.handle.durable_seq()) <= UNSEEN_MAX {
             let before = self.handle.now() - BLOB_GRACE;
             self.blob_refs.sweep(&self.blobs, self.ledger.reader().first(), before)?;
         }
