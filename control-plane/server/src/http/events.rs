@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use super::Http;
+use super::body::Sender;
 use super::error::HttpError;
 use crate::admission::Verdict;
 use crate::blobs::{Announced, BlobError};
@@ -41,7 +42,7 @@ async fn receive(http: &Http, request: http::Request<Body>) -> Result<Response, 
     let context = http.scoped(&parts.extensions)?;
     let headers = parts.headers;
     http.context.room()?;
-    let held = http.bodies.read(&headers, body, MESSAGE_MAX).await?;
+    let held = http.bodies.read(Sender::Known, &headers, body, MESSAGE_MAX).await?;
     let received = cloudevents::receive(&headers, &held.bytes).map_err(|error| refused(&error))?;
     let mut events = Vec::with_capacity(received.events.len());
     for (index, event) in received.events.into_iter().enumerate() {

@@ -11,6 +11,7 @@ use mindos_model::Seq;
 use tracing::debug;
 
 use super::Http;
+use super::body::Sender;
 use super::error::HttpError;
 use crate::grpc::status;
 use crate::ingest::event::{accept_incoming, github_event};
@@ -68,7 +69,7 @@ async fn receive(
         }
     };
     http.context.room()?;
-    let held = http.bodies.read(&headers, body, BODY_MAX).await?;
+    let held = http.bodies.read(Sender::unproven(peer), &headers, body, BODY_MAX).await?;
     let sent_with = headers.clone();
     let (tasks, own) = (http.settings.tasks.load_full(), http.settings.own_logins.load());
     let wants_receipt = tasks.rules.as_ref().is_some_and(|rules| rules.receipt);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use super::Http;
+use super::body::Sender;
 use super::error::HttpError;
 use crate::grpc::status;
 use crate::ingest::cloudevents::IncomingEvent;
@@ -41,7 +42,9 @@ pub(super) async fn gitlab(http: &Http, knock: Knock) -> Response {
     let received = async {
         let Knock { peer, headers, body } = knock;
         admit(&doors, doors.gitlab.as_ref(), "gitlab", peer.as_ref(), |tokens| gitlab::authorise(&headers, tokens))?;
-        let events = read(http, headers, body, |headers, body| Ok(vec![gitlab::normalise(headers, body)?])).await?;
+        let events =
+            read(http, Sender::Known, headers, body, |headers, body| Ok(vec![gitlab::normalise(headers, body)?]))
+                .await?;
         http.take(&doors.tenant("gitlab"), events).await?.pop().unwrap_or_else(|| Err(missing()))
     };
     answer(received.await)
@@ -55,7 +58,7 @@ pub(super) async fn alertmanager(http: &Http, knock: Knock) -> Response {
         let tokens = doors.alertmanager.as_ref();
         let authorise = |tokens: &Tokens| alertmanager::authorise(&headers, tokens);
         admit(&doors, tokens, "alertmanager", peer.as_ref(), authorise)?;
-        let events = read(http, headers, body, alertmanager::normalise).await?;
+        let events = read(http, Sender::Known, headers, body, alertmanager::normalise).await?;
         let mut results = Vec::with_capacity(events.len());
         for result in http.take(&doors.tenant("alertmanager"), events).await? {
             results.push(match result {
@@ -90,7 +93,7 @@ pub(super) async fn generic(http: &Http, name: &str, knock: Knock) -> Response {
             local(peer.as_ref())?;
         }
         let normalise = move |headers: &HeaderMap, body: &Bytes| Ok(vec![hook.normalise(headers, body)?]);
-        let events = read(http, headers, body, normalise).await?;
+        let events = read(http, Sender::unproven(peer.as_ref()), headers, body, normalise).await?;
         let tenant = doors.tenant(&format!("generic/{name}"));
         http.take(&tenant, events).await?.pop().unwrap_or_else(|| Err(missing()))
     };
@@ -140,12 +143,13 @@ fn local(peer: Option<&Connection>) -> Result<(), HttpError> {
 /// Reads the body and what it says; a large one where nobody waits for it.
 async fn read(
     http: &Http,
+    sender: Sender,
     headers: HeaderMap,
     body: Body,
     normalise: impl Fn(&HeaderMap, &Bytes) -> Result<Vec<IncomingEvent>, HookError> + Send + 'static,
 ) -> Result<Vec<IncomingEvent>, HttpError> {
     http.context.room()?;
-    let held = http.bodies.read(&headers, body, BODY_MAX).await?;
+    let held = http.bodies.read(sender, &headers, body, BODY_MAX).await?;
     let sent_with = headers.clone();
     let read = if held.bytes.len() <= INLINE_READ_MAX {
         normalise(&headers, &held.bytes)

@@ -21,6 +21,7 @@ use mindos_proto::task::v1::{
 use serde_json::{Map, Value, json};
 
 use super::Http;
+use super::body::Sender;
 use super::error::HttpError;
 use crate::grpc::{TaskKey, status};
 use crate::tasks::task::{self, REQUEST_MAX, TaskError};
@@ -80,7 +81,7 @@ async fn create_one(http: &Http, request: http::Request<Body>) -> Result<Respons
         let message = "send application/json";
         return Err(HttpError::with_code(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNSUPPORTED", message));
     }
-    let held = http.bodies.read(&parts.headers, body, BODY_MAX).await?;
+    let held = http.bodies.read(Sender::Known, &parts.headers, body, BODY_MAX).await?;
     let mut object: Map<String, Value> = serde_json::from_slice(&held.bytes).map_err(|error| {
         let text = error.to_string();
         let reason = text.split(" at line ").next().unwrap_or_default();

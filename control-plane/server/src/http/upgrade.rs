@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Http;
+use super::body::Sender;
 use super::error::HttpError;
 use crate::VERSION;
 use crate::grpc::status;
@@ -46,7 +47,7 @@ async fn record(http: &Http, request: http::Request<Body>) -> Result<Response, H
         let message = "send application/json";
         return Err(HttpError::with_code(StatusCode::UNSUPPORTED_MEDIA_TYPE, "CONTENT_TYPE_UNSUPPORTED", message));
     }
-    let held = http.bodies.read(headers, body, BODY_MAX).await?;
+    let held = http.bodies.read(Sender::Known, headers, body, BODY_MAX).await?;
     let Wanted { version, _by } = serde_json::from_slice(&held.bytes).map_err(|error| {
         let message = format!("expected {{\"version\": \"{VERSION}\"}}: {error}");
         HttpError::with_code(StatusCode::BAD_REQUEST, "UPGRADE_MALFORMED", message)

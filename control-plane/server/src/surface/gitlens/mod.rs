@@ -34,7 +34,7 @@ use mindos_model::{TenantName, Timestamp};
 use crate::access::Scoped;
 use crate::grpc::{Context, status};
 use crate::http::HttpError;
-use crate::http::body::{Bodies, Held};
+use crate::http::body::{Bodies, Held, Sender};
 use crate::ingest::cloudevents::IncomingEvent;
 use crate::secure::AccessMode;
 
@@ -98,7 +98,7 @@ impl Gitlens {
     }
 
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held<'_>, HttpError> {
-        self.bodies.read(headers, body, MESSAGE_MAX).await
+        self.bodies.read(Sender::Known, headers, body, MESSAGE_MAX).await
     }
 
     /// Publishes an event; answers once it is on stable storage.

@@ -20,6 +20,7 @@ use super::guard::guard;
 use super::{Platform, PlatformSettings};
 use crate::grpc::run::{NewRun, ShownRun};
 use crate::http::HttpError;
+use crate::http::body::Sender;
 
 /// Largest request: its free texts, escaped, and the rest.
 const BODY_MAX: usize = 6 * 3 * request::TEXT_MAX + (64 << 10);
@@ -92,7 +93,7 @@ impl Platform {
         if let Some(refusal) = answer::not_json(&headers) {
             return refusal;
         }
-        let held = match self.bodies.read(&headers, body, BODY_MAX).await {
+        let held = match self.bodies.read(Sender::Known, &headers, body, BODY_MAX).await {
             Ok(held) => held,
             Err(error) => return answer::of(&error),
         };
@@ -216,7 +217,7 @@ impl Platform {
         if let Some(refusal) = answer::not_json(&headers) {
             return refusal;
         }
-        let held = match self.bodies.read(&headers, body, BODY_MAX).await {
+        let held = match self.bodies.read(Sender::Known, &headers, body, BODY_MAX).await {
             Ok(held) => held,
             Err(error) => return answer::of(&error),
         };
