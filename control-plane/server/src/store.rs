@@ -2,9 +2,11 @@
 //!
 //! Invariant: what tools did to the journal while nobody served stands in it before anything else is written.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use mindos_core::Durable;
@@ -12,14 +14,14 @@ use mindos_core::journal::{Journal, JournalError as HomeError};
 use mindos_core::record::{Batch, Entry, EpochCause, EpochStarted, JournalTruncated, Record};
 use mindos_core::snapshot::Item;
 use mindos_journal::{
-    EmbeddedError, EmbeddedJournal, JournalError, Ledger, Marks, Options, RealDisk, Recovery, Redactor,
+    EmbeddedError, EmbeddedJournal, JournalError, Ledger, Marks, Options, RealDisk, Recovery, Redactor, Usage,
 };
 use mindos_model::{Seq, Timestamp};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::driver::{AppendError, Home};
+use crate::driver::{AppendError, DISK_INTERVAL, Home};
 use crate::logging::Chain;
 use crate::run::Opened;
 use crate::views::follow::Source;
@@ -128,6 +130,39 @@ impl SnapshotHome for Reads {
 pub struct EmbeddedHome {
     journal: EmbeddedJournal<RealDisk>,
     dropped: Seq,
+    disk: FileSystem,
+}
+
+/// What the file system of the journal has left, looked at now and then.
+#[derive(Debug)]
+struct FileSystem {
+    path: PathBuf,
+    seen: Cell<Option<(Instant, u64)>>,
+}
+
+impl FileSystem {
+    fn of(path: PathBuf) -> FileSystem {
+        FileSystem { path, seen: Cell::default() }
+    }
+
+    /// Bytes; without end where the system does not say.
+    fn available(&self) -> u64 {
+        if let Some((at, bytes)) = self.seen.get()
+            && at.elapsed() < DISK_INTERVAL
+        {
+            return bytes;
+        }
+        let bytes =
+            rustix::fs::statvfs(&self.path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        self.seen.set(Some((Instant::now(), bytes)));
+        bytes
+    }
+}
+
+/// What the journal may take of a disk that has so much left.
+fn within(usage: Usage, available: u64) -> Usage {
+    let Usage { used_bytes, quota_bytes } = usage;
+    Usage { used_bytes, quota_bytes: quota_bytes.min(used_bytes.saturating_add(available)) }
 }
 
 impl Home for EmbeddedHome {
@@ -138,7 +173,7 @@ impl Home for EmbeddedHome {
     }
 
     fn is_tight(&self) -> bool {
-        self.journal.ledger().reader().usage().is_tight()
+        within(self.journal.ledger().reader().usage(), self.disk.available()).is_tight()
     }
 
     fn drop_prefix(&mut self, through: Seq) -> Result<(), AppendError> {
@@ -197,7 +232,7 @@ pub fn open(config: &Config) -> Result<Opened<EmbeddedHome>, StoreError> {
     // A restore has an epoch of its own by now, in the record noted above.
     let cause = EpochCause::Start;
     let plane_id = hex(&recovery.log_id);
-    let home = EmbeddedHome { journal, dropped: Seq::ZERO };
+    let home = EmbeddedHome { journal, dropped: Seq::ZERO, disk: FileSystem::of(config.data_dir.join(JOURNAL_DIR)) };
     Ok(Opened { home, durable, newest, cause, reads, plane_id })
 }
 
@@ -303,4 +338,30 @@ fn note(
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_may_take_what_its_disk_has_and_no_more_than_its_quota() {
+        let usage = |used_bytes, quota_bytes| Usage { used_bytes, quota_bytes };
+        // Used, quota, left on the disk.
+        for (used, quota, available, is_tight) in [
+            (90, 100, u64::MAX, true),
+            (89, 100, u64::MAX, false),
+            (9, 100, 1, true),
+            (9, 100, 2, false),
+            (0, 100, 0, true),
+        ] {
+            assert_eq!(within(usage(used, quota), available).is_tight(), is_tight, "{used} of {quota}, {available}");
+        }
+    }
+
+    #[test]
+    fn the_file_system_says_what_it_has() {
+        assert!((1..u64::MAX).contains(&FileSystem::of(std::env::temp_dir()).available()));
+        assert_eq!(FileSystem::of(PathBuf::from("/nowhere/at/all")).available(), u64::MAX);
+    }
 }

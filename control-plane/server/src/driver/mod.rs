@@ -33,7 +33,7 @@ pub(crate) use outbox::Next;
 pub use outbox::{Ending, Outbox, OutboxLimits};
 pub use requests::Answer;
 pub use turn::{Driver, Start};
-pub use writer::{AppendError, Home};
+pub use writer::{AppendError, DISK_INTERVAL, Home};
 
 use follow::Followers;
 use inbox::Inbox;

@@ -59,8 +59,8 @@ impl Driver {
         let end = handle.durable_seq();
         let for_writer = handle.clone();
         let writer = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            writer::run(home, end, &sealed, for_writer.shared());
-            // Also after a panic of the plane's thread: callers see that nothing more comes.
+            let shared = Panics(for_writer);
+            writer::run(home, end, &sealed, shared.0.shared());
         })?;
         let (in_flight, entropy) = (VecDeque::new(), Entropy(seed));
         let turns = Turns { plane, handle, payloads, batches, in_flight, entropy, lingers_until: None };
@@ -97,6 +97,17 @@ impl Drop for Guard {
         shared.sessions.end_all(&super::Ending::Shutdown);
         shared.ended.notify_waiters();
         shared.ended.notify_one();
+    }
+}
+
+/// Says that the journal's thread panicked, so that the plane's thread ends too and callers see that nothing more comes.
+struct Panics(Handle);
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.shared().fail("the journal's thread panicked".to_owned());
+        }
     }
 }
 

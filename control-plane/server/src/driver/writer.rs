@@ -1,11 +1,12 @@
 //! The writer's thread: takes sealed batches, has the journal make them durable, and says so.
 //!
-//! Invariant: batches are appended in the order in which they were sealed, and after a failure no more are.
+//! Invariant: batches are appended in the order in which they were sealed, and after a failure no more are. What may be dropped is,
+//! however busy or full the disk is.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mindos_core::record::Batch;
 use mindos_model::Seq;
@@ -14,8 +15,8 @@ use tracing::{error, info, warn};
 use super::Shared;
 use crate::logging::Chain;
 
-/// How often a batch is tried again while the disk is full, and how often the room on it is looked at.
-const DISK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a batch is tried again while the disk is full, and what may be dropped is.
+pub const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the writer needs of the journal's home.
 pub trait Home: Send {
@@ -49,6 +50,7 @@ pub enum AppendError {
 pub(super) fn run(mut home: impl Home, mut end: Seq, batches: &Receiver<Arc<Batch>>, shared: &Shared) {
     let mut tight = home.is_tight();
     shared.set_tight(tight);
+    let mut dropped = Instant::now();
     loop {
         match batches.recv_timeout(DISK_INTERVAL) {
             Ok(batch) => {
@@ -58,15 +60,14 @@ pub(super) fn run(mut home: impl Home, mut end: Seq, batches: &Receiver<Arc<Batc
                 end = batch.last();
                 shared.inbox.synced(end);
             }
-            Err(RecvTimeoutError::Timeout) => {
-                let through = Seq(shared.droppable.load(Ordering::Acquire));
-                if let Err(error) = home.drop_prefix(through) {
-                    error!(error = %Chain(&error), %through, "prefix was not dropped");
-                    shared.fail(Chain(&error).to_string());
-                    return;
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if dropped.elapsed() >= DISK_INTERVAL {
+            if !drop_prefix(&mut home, shared) {
+                return;
+            }
+            dropped = Instant::now();
         }
         let is_tight = home.is_tight();
         if is_tight != tight {
@@ -79,6 +80,17 @@ pub(super) fn run(mut home: impl Home, mut end: Seq, batches: &Receiver<Arc<Batc
             }
         }
     }
+}
+
+/// Drops what may be dropped; false when the process has to end.
+fn drop_prefix(home: &mut impl Home, shared: &Shared) -> bool {
+    let through = Seq(shared.droppable.load(Ordering::Acquire));
+    home.drop_prefix(through)
+        .inspect_err(|error| {
+            error!(error = %Chain(error), %through, "prefix was not dropped");
+            shared.fail(Chain(error).to_string());
+        })
+        .is_ok()
 }
 
 /// False when the process has to end.
@@ -99,6 +111,9 @@ fn append(home: &mut impl Home, expected: Seq, batch: &Batch, shared: &Shared) -
                     error!("disk is full: nothing is recorded until there is room");
                 }
                 tries += 1;
+                if !drop_prefix(home, shared) {
+                    return false;
+                }
                 std::thread::sleep(DISK_INTERVAL);
             }
             Err(error) => {
