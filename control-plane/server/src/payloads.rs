@@ -18,6 +18,14 @@ use tracing::error;
 /// Reads the payload that stands with a record; `None` when it has none, or has lost it.
 pub type ReadPayload = Arc<dyn Fn(Seq) -> Result<Option<Bytes>, JournalError> + Send + Sync>;
 
+/// Why a payload is not known to be there or gone: the journal could not be read, which may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal was not read")]
+pub struct Unread;
+
+/// A payload; `None` when it is gone for good.
+pub type Found = Result<Option<Bytes>, Unread>;
+
 /// Requests that may wait for the reader's thread.
 const READS_MAX: usize = 1024;
 /// Places in the order of coming before those of payloads that have left are cleared away.
@@ -40,7 +48,7 @@ impl std::fmt::Debug for Payloads {
 
 struct Read {
     seqs: Vec<Seq>,
-    done: oneshot::Sender<Vec<Option<Bytes>>>,
+    done: oneshot::Sender<Vec<Found>>,
 }
 
 #[derive(Debug)]
@@ -110,12 +118,11 @@ impl Payloads {
                 if done.is_closed() {
                     continue;
                 }
-                let one = |seq: &Seq| match read(*seq) {
-                    Ok(payload) => payload,
-                    Err(error) => {
+                let one = |seq: &Seq| {
+                    read(*seq).map_err(|error| {
                         error!(error = %crate::logging::Chain(&error), %seq, "payload was not read");
-                        None
-                    }
+                        Unread
+                    })
                 };
                 let _ = done.send(seqs.iter().map(one).collect());
             }
@@ -155,22 +162,25 @@ impl Payloads {
         }
     }
 
-    /// The payload beside a record, from memory or else from the journal; `None` when it is gone.
-    pub async fn get(&self, seq: Seq) -> Option<Bytes> {
+    /// The payload beside a record, from memory or else from the journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn get(&self, seq: Seq) -> Found {
         if let Some(bytes) = self.lock().found.get(&seq).map(|kept| kept.bytes.clone()) {
-            return Some(bytes);
+            return Ok(Some(bytes));
         }
-        self.read(vec![seq]).await.pop().flatten()
+        self.read(vec![seq]).await.pop().unwrap_or(Err(Unread))
     }
 
     /// Reads payloads from the journal, in the order of their records.
-    pub async fn read(&self, seqs: Vec<Seq>) -> Vec<Option<Bytes>> {
+    pub async fn read(&self, seqs: Vec<Seq>) -> Vec<Found> {
         let count = seqs.len();
         let (done, answer) = oneshot::channel();
         if self.reads.send(Read { seqs, done }).await.is_err() {
-            return vec![None; count];
+            return vec![Err(Unread); count];
         }
-        answer.await.unwrap_or_else(|_| vec![None; count])
+        answer.await.unwrap_or_else(|_| vec![Err(Unread); count])
     }
 
     /// Bytes that the cache holds.
@@ -233,7 +243,14 @@ mod tests {
     async fn what_is_not_in_the_cache_is_read_from_the_journal() {
         let read: ReadPayload = Arc::new(|seq| Ok((seq.0 != 9).then(|| Bytes::copy_from_slice(&seq.0.to_le_bytes()))));
         let payloads = Payloads::start(1 << 20, read).unwrap();
-        assert_eq!(payloads.get(Seq(7)).await, Some(Bytes::copy_from_slice(&7u64.to_le_bytes())));
-        assert_eq!(payloads.get(Seq(9)).await, None);
+        assert_eq!(payloads.get(Seq(7)).await, Ok(Some(Bytes::copy_from_slice(&7u64.to_le_bytes()))));
+        assert_eq!(payloads.get(Seq(9)).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_is_not_taken_for_gone() {
+        let read: ReadPayload = Arc::new(|seq| Err(JournalError::Dropped { wanted: seq, first: Seq(9) }));
+        let payloads = Payloads::start(1 << 20, read).unwrap();
+        assert_eq!(payloads.get(Seq(7)).await, Err(Unread));
     }
 }

@@ -22,6 +22,7 @@ use crate::blobs::{BlobError, BlobRef};
 use crate::grpc::Context;
 use crate::ingest::event::{Extension, extensions};
 use crate::logging::Chain;
+use crate::payloads::Unread;
 
 /// After a write whose end nobody saw, GitHub gets this long to be done with it before it is looked for.
 const UNCLEAR_WAIT: Duration = Duration::from_secs(5);
@@ -122,7 +123,7 @@ impl Attempt {
         }
         let target = Subject::read(&filled)?;
         self.may_touch(&view, &target.repository, &settings, &account.github).await?;
-        let parameters = self.context.payloads.get(view.parameters.seq).await;
+        let parameters = self.context.payloads.get(view.parameters.seq).await?;
         let parameters = parameters.ok_or_else(|| Invalid::new("parameters", "are not kept any more"))?;
         let mut parameters: Value = match parameters.is_empty() {
             true => json!({}),
@@ -177,18 +178,18 @@ impl Attempt {
         repository: &Repository,
         settings: &super::settings::EffectSettings,
         github: &super::settings::Github,
-    ) -> Result<(), Invalid> {
+    ) -> Result<(), Stop> {
         if !github.lets(&view.tenant, repository) {
             let reason =
                 format!("tenant {} may not touch {repository}: see `github.tenants` in the settings", view.tenant);
-            return Err(Invalid::new("target", reason));
+            return Err(Invalid::new("target", reason).into());
         }
         if settings.lets_elsewhere(repository) {
             return Ok(());
         }
-        let Some(event) = self.context.payloads.get(view.event).await else {
+        let Some(event) = self.context.payloads.get(view.event).await? else {
             let reason = format!("the event is not kept any more, so it is not known to be about {repository}");
-            return Err(Invalid::new("target", reason));
+            return Err(Invalid::new("target", reason).into());
         };
         let of_event = extensions(&event).into_iter().find_map(|(name, value)| match value {
             Extension::Text(text) if name == "repository" => Some(text.to_owned()),
@@ -200,7 +201,7 @@ impl Attempt {
                 let of_event = clean(&of_event, 140);
                 let reason =
                     format!("the event is about {of_event}, not {repository}: see `effects.elsewhere` in the settings");
-                Err(Invalid::new("target", reason))
+                Err(Invalid::new("target", reason).into())
             }
             // An event about no repository comes from somebody of the tenant, not from a forge.
             _ => Ok(()),
@@ -241,9 +242,21 @@ enum Stop {
     Later(String),
 }
 
-impl<T: Into<EffectFailure>> From<T> for Stop {
-    fn from(failure: T) -> Stop {
-        Stop::Failure(failure.into())
+impl From<EffectFailure> for Stop {
+    fn from(failure: EffectFailure) -> Stop {
+        Stop::Failure(failure)
+    }
+}
+
+impl From<Invalid> for Stop {
+    fn from(invalid: Invalid) -> Stop {
+        Stop::Failure(invalid.into())
+    }
+}
+
+impl From<Unread> for Stop {
+    fn from(unread: Unread) -> Stop {
+        Stop::Later(unread.to_string())
     }
 }
 

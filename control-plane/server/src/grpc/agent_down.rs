@@ -32,6 +32,7 @@ use super::Context;
 use super::agent::Stream;
 use super::agent_up::CLAIMS_MAX;
 use crate::driver::{Ending, Next};
+use crate::payloads::{Found, Unread};
 use crate::trace::of_assignment;
 
 /// A frame is sent once it has this many bytes.
@@ -43,7 +44,7 @@ const AHEAD_BYTES: usize = 1 << 20;
 const MESSAGE_BYTES: usize = 160;
 
 /// Payloads on their way from the journal.
-type Reading = Pin<Box<dyn Future<Output = Vec<Option<Bytes>>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Vec<Found>> + Send>>;
 
 /// A stream of frames.
 pub(super) struct Down {
@@ -51,8 +52,8 @@ pub(super) struct Down {
     context: Arc<Context>,
     next_number: u64,
     waiting: VecDeque<PlaneMessage>,
-    /// Payloads for the assignments among the first of `waiting`; `None` is gone for good.
-    payloads: VecDeque<(Seq, Option<Bytes>)>,
+    /// Payloads for the assignments among the first of `waiting`; what has none after it was read is gone for good.
+    payloads: VecDeque<(Seq, Found)>,
     /// How many of `waiting` have theirs in `payloads`.
     looked_up: usize,
     reading: Option<Reading>,
@@ -98,7 +99,7 @@ impl Down {
             if found.is_none() {
                 missing.push(seq);
             }
-            payloads.push_back((seq, found));
+            payloads.push_back((seq, Ok(found)));
         });
         if !missing.is_empty() {
             let payloads = self.context.payloads.clone();
@@ -118,9 +119,12 @@ impl Down {
             self.looked_up -= 1;
             match message {
                 PlaneMessage::Assign(assign) => {
-                    let Some(payload) = self.payloads.pop_front().and_then(|(_, payload)| payload) else {
-                        self.give_up(&assign);
-                        continue;
+                    let payload = match self.payloads.pop_front().map_or(Err(Unread), |(_, payload)| payload) {
+                        Ok(Some(payload)) => payload,
+                        gone => {
+                            self.give_up(&assign, gone.is_ok());
+                            continue;
+                        }
                     };
                     self.stream.assigned.fetch_add(1, Ordering::Relaxed);
                     let comes_again = shares_events && !self.sent.insert(assign.delivery.event);
@@ -141,20 +145,25 @@ impl Down {
 
     /// About as many bytes as the next frame takes.
     fn room(&self) -> usize {
-        let payloads: usize = self.payloads.iter().map(|(_, payload)| payload.as_ref().map_or(0, Bytes::len)).sum();
+        let payloads: usize = self
+            .payloads
+            .iter()
+            .map(|(_, payload)| payload.as_ref().map_or(0, |payload| payload.as_ref().map_or(0, Bytes::len)))
+            .sum();
         (payloads + self.looked_up * MESSAGE_BYTES).min(FRAME_BYTES + MESSAGE_BYTES)
     }
 
-    /// A payload that cannot be read any more cannot be worked on: the plane sets the delivery aside.
-    fn give_up(&self, assign: &Assign) {
-        warn!(delivery = %assign.delivery, seq = %assign.payload.seq, "payload is gone: delivery is parked");
+    /// Work without its payload cannot be done: the plane sets aside what has lost it for good, and tries again what could not be read.
+    fn give_up(&self, assign: &Assign, is_gone: bool) {
+        let (kind, message) = match is_gone {
+            true => (FailureKind::Poison, "its payload is not in the journal any more"),
+            false => (FailureKind::Transient, "the journal could not be read for its payload"),
+        };
+        warn!(delivery = %assign.delivery, seq = %assign.payload.seq, message, "delivery is not sent");
         let report = ResultReport {
             delivery: assign.delivery,
             token: assign.token,
-            outcome: ReportedOutcome::Failed {
-                kind: FailureKind::Poison,
-                message: Arc::from("its payload cannot be read from the journal any more"),
-            },
+            outcome: ReportedOutcome::Failed { kind, message: Arc::from(message) },
             usage: Vec::new(),
             effects: Vec::new(),
         };
@@ -334,8 +343,8 @@ impl AsyncStream for Down {
             if let Some(reading) = &mut this.reading {
                 let mut read = ready!(reading.as_mut().poll(task)).into_iter();
                 this.reading = None;
-                for (_, payload) in this.payloads.iter_mut().filter(|(_, payload)| payload.is_none()) {
-                    *payload = read.next().flatten();
+                for (_, payload) in this.payloads.iter_mut().filter(|(_, payload)| *payload == Ok(None)) {
+                    *payload = read.next().unwrap_or(Err(Unread));
                 }
             }
             if let Some(frame) = this.frame() {

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mindos_core::access::Scope;
+use mindos_core::journal::JournalError;
 use mindos_core::passage::Passage;
 use mindos_core::record::{CancelReason, Entry, EventAccepted, Next, Record};
 use mindos_core::replay::is_replay_route;
-use mindos_model::{DeliveryId, ParkReason, RouteName, Seq};
+use mindos_model::{DeliveryId, ParkReason, RouteName, Seq, TenantName};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -177,7 +178,7 @@ impl Runner {
             if !self.sink.on.contains(&notice.outcome) || !self.sink.road.wants(&notice) {
                 continue;
             }
-            let event = self.event(notice.delivery.event).await;
+            let Some(event) = self.event(notice.delivery.event).await else { return false };
             // What is not known to be its tenant's is not told.
             if let Scope::Tenant(own) = &self.sink.whose
                 && event.as_ref().and_then(|event| event.tenant.as_ref()) != Some(own)
@@ -280,30 +281,25 @@ impl Runner {
         facts
     }
 
-    /// The event behind a delivery: remembered, from the journal, or from the history.
-    async fn event(&mut self, seq: Seq) -> Option<Arc<EventFacts>> {
+    /// The event behind a delivery: remembered, from the journal, or from the history. What cannot be read is tried again, for without it
+    /// a message would be passed over. `None` when the sink is to end.
+    async fn event(&mut self, seq: Seq) -> Option<Option<Arc<EventFacts>>> {
         if let Some(facts) = self.events.get(&seq) {
-            return Some(Arc::clone(facts));
+            return Some(Some(Arc::clone(facts)));
         }
-        let tenant = self.sink.whose.tenant().cloned();
-        let read = self.context.blocking(move |context| {
-            let mut found = None;
-            let read = context.source.read(seq, &mut |entry| {
-                if let (true, Record::EventAccepted(event)) = (entry.seq == seq, &entry.record) {
-                    found = Some(facts(event));
-                }
-                false
-            });
-            read.ok().and(found).or_else(|| {
-                let row = context.history.event_of(tenant.as_ref(), seq).ok().flatten()?;
-                let (source, id, ty, kind) = (row.source, row.id, row.ty, row.kind);
-                let (subject, lane, repository, actor, route) =
-                    (row.subject, row.lane, row.repository, row.actor, row.route);
-                Some(EventFacts { tenant, source, id, ty, kind, subject, lane, repository, actor, route })
-            })
-        });
-        let facts = read.await.ok().flatten()?;
-        Some(self.remember(seq, facts))
+        loop {
+            let tenant = self.sink.whose.tenant().cloned();
+            let read = self.context.blocking(move |context| read_event(context, tenant, seq)).await;
+            let error = match read {
+                Ok(Ok(facts)) => return Some(facts.map(|facts| self.remember(seq, facts))),
+                Ok(Err(error)) => error,
+                Err(status) => status.message().to_owned(),
+            };
+            warn!(sink = self.state.name, %seq, error, "event was not read: tried again");
+            if !self.rest(READ_PAUSE).await {
+                return None;
+            }
+        }
     }
 
     /// Sends one message until it is taken, or refused for good; false when the sink is to end.
@@ -404,6 +400,30 @@ fn backoff(failures: u32) -> Duration {
     let most = RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY_MAX);
     let chance = getrandom::u32().unwrap_or(u32::MAX);
     most.mul_f64((f64::from(chance) / f64::from(u32::MAX)).max(0.1))
+}
+
+/// What the journal or, where its record has left it, the history has of an event; `None` where neither has any.
+fn read_event(context: &Context, tenant: Option<TenantName>, seq: Seq) -> Result<Option<EventFacts>, String> {
+    let mut found = None;
+    let read = context.source.read(seq, &mut |entry| {
+        if let (true, Record::EventAccepted(event)) = (entry.seq == seq, &entry.record) {
+            found = Some(facts(event));
+        }
+        false
+    });
+    match read {
+        Ok(()) | Err(JournalError::Dropped { .. }) => {}
+        Err(error) => return Err(Chain(&error).to_string()),
+    }
+    if found.is_some() {
+        return Ok(found);
+    }
+    let row = context.history.event_of(tenant.as_ref(), seq).map_err(|error| Chain(&error).to_string())?;
+    Ok(row.map(|row| {
+        let (source, id, ty, kind) = (row.source, row.id, row.ty, row.kind);
+        let (subject, lane, repository, actor, route) = (row.subject, row.lane, row.repository, row.actor, row.route);
+        EventFacts { tenant, source, id, ty, kind, subject, lane, repository, actor, route }
+    }))
 }
 
 /// Says that a sink was forgotten.
