@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use mindos_sdk::model::InstanceId;
 use mindos_sdk::{AddressError, IdentityError, Member, PlaneClock, Standing, Trunk, Who};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -29,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::objects;
 use crate::probes::{self, Probes};
 use crate::runs;
-use crate::shutdown::{Ending, Shutdown};
+use crate::shutdown::{Curtain, Ending, Shutdown};
 use crate::site::{Namespaces, ServerVersion, Site};
 
 /// A server that says nothing for this long is asked anew: a watch lasts 290 s.
@@ -55,12 +56,24 @@ pub enum RunError {
     Address(#[from] AddressError),
     #[error("{0}")]
     Runs(String),
+    /// Whoever starts the process again starts all parts.
+    #[error(transparent)]
+    Part(#[from] PartError),
+}
+
+/// Why an agent at work is one no more.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    #[error("a part of the agent broke off")]
+    Broke(#[source] JoinError),
+    #[error("a part of the agent ended by itself")]
+    Ended,
 }
 
 /// Works for the cluster until `shutdown` is done, then drains. Goes on through every absence of the control plane and of the API server.
 ///
 /// # Errors
-/// When the settings do not fit together.
+/// When the settings do not fit together, or a part breaks off; the Lease is given up then.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
     let mut shutdown = std::pin::pin!(shutdown);
     config.runs.settings(config.finalizer_timeout).map_err(RunError::Runs)?;
@@ -85,58 +98,76 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()> + Send) -> R
     let site = site(&config, instance.clone(), (kube.clone(), watching), server_version, &plane.trunk, &metrics);
     let (leading, led) = watch::channel(false);
     let mut leader = Leader::new(kube, &config, instance.as_str());
-    {
+    let worked = {
         let mut campaign = std::pin::pin!(leader.run(&leading, &plane.trunk, &metrics));
         let mut work = std::pin::pin!(work(&site, &config, led, shutdown));
         tokio::select! {
-            () = &mut campaign => {}
-            () = &mut work => {}
+            () = &mut campaign => Ok(()),
+            worked = &mut work => worked,
         }
-    }
+    };
     leader.release().await;
+    worked?;
     info!("cluster agent ended");
     Ok(())
 }
 
 /// Runs the parts whenever this agent is the one at work, until the shutdown.
+///
+/// # Errors
+/// When a part ended before it was told to: this agent would be the one at work, and not do it.
 async fn work(
     site: &Site,
     config: &Config,
     mut led: watch::Receiver<bool>,
-    mut shutdown: std::pin::Pin<&mut (impl Future<Output = ()> + Send)>,
-) {
+    mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<(), PartError> {
     loop {
         tokio::select! {
             chosen = led.wait_for(|leading| *leading) => if chosen.is_err() {
-                return;
+                return Ok(());
             },
-            () = &mut shutdown => return,
+            () = &mut shutdown => return Ok(()),
         }
         let (curtain, parts_end) = Shutdown::new();
-        let mut parts = parts(site, config, &parts_end);
-        let is_over = tokio::select! {
-            _ = led.wait_for(|leading| !*leading) => {
-                // Somebody else does all of it already.
-                curtain.fall(Ending::Abandon);
-                false
-            }
-            () = &mut shutdown => {
-                curtain.fall(Ending::Drain);
-                true
-            }
-        };
-        loop {
-            tokio::select! {
-                ended = parts.join_next() => match ended {
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => warn!(error = %chain(&error), "a part of the agent broke off"),
-                    None => break,
-                },
-                _ = led.wait_for(|leading| !*leading), if curtain.is_draining() => curtain.fall(Ending::Abandon),
-            }
+        let parts = parts(site, config, &parts_end);
+        if attend(parts, &curtain, &mut led, shutdown.as_mut()).await? {
+            return Ok(());
         }
-        if is_over {
-            return;
+    }
+}
+
+/// Waits for the parts until they have ended, by the shutdown or because another agent is at work. Returns whether it was the shutdown.
+async fn attend(
+    mut parts: JoinSet<()>,
+    curtain: &Curtain,
+    led: &mut watch::Receiver<bool>,
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> Result<bool, PartError> {
+    let is_over = tokio::select! {
+        _ = led.wait_for(|leading| !*leading) => {
+            // Somebody else does all of it already.
+            curtain.fall(Ending::Abandon);
+            Ok(false)
+        }
+        () = shutdown => {
+            curtain.fall(Ending::Drain);
+            Ok(true)
+        }
+        Some(ended) = parts.join_next() => {
+            // What the others have under way ends in good order.
+            curtain.fall(Ending::Drain);
+            Err(ended.map_or_else(PartError::Broke, |()| PartError::Ended))
+        }
+    };
+    loop {
+        tokio::select! {
+            ended = parts.join_next() => match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => warn!(error = %chain(&error), "a part of the agent broke off"),
+                None => return is_over,
+            },
+            _ = led.wait_for(|leading| !*leading), if curtain.is_draining() => curtain.fall(Ending::Abandon),
         }
     }
 }
@@ -303,5 +334,31 @@ fn site(
         region: config.region.clone(),
         cluster_labels: labels.collect(),
         trunk: trunk.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_ends_the_work_and_the_other_parts_in_good_order() {
+        for is_broken in [true, false] {
+            let (curtain, parts_end) = Shutdown::new();
+            let (_leading, mut led) = watch::channel(true);
+            let (told, heard) = tokio::sync::oneshot::channel();
+            let mut parts = JoinSet::new();
+            parts.spawn(async move { assert!(!is_broken, "a part that breaks off") });
+            parts.spawn(async move {
+                let _ = told.send(parts_end.begun().await);
+            });
+            let never = std::pin::pin!(std::future::pending());
+            match attend(parts, &curtain, &mut led, never).await {
+                Err(PartError::Broke(error)) => assert!(is_broken && error.is_panic()),
+                Err(PartError::Ended) => assert!(!is_broken),
+                Ok(is_over) => panic!("it is nobody's shutdown: {is_over}"),
+            }
+            assert_eq!(heard.await, Ok(Ending::Drain));
+        }
     }
 }

@@ -107,7 +107,7 @@ fn cluster_agent_is_usage(error: &mindos_cluster_agent::RunError) -> bool {
     use mindos_cluster_agent::RunError;
     match error {
         RunError::Config(_) | RunError::Joining(_) | RunError::Runs(_) => true,
-        RunError::Listen { .. } | RunError::Kube { .. } => false,
+        RunError::Listen { .. } | RunError::Kube { .. } | RunError::Part(_) => false,
         RunError::Identity(error) => identity_is_usage(error),
         RunError::Address(error) => address_is_usage(error),
     }

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
@@ -15,13 +14,10 @@ use kube::{Api, Client};
 use mindos_kube::FIELD_MANAGER;
 use mindos_kube::mindos::{FINALIZER, GROUP, VERSION};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::known::{Kind, Known, Ref};
+use crate::api_server::within;
 use crate::site::Namespaces;
-
-/// How long an answer may take.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// Where a list comes from: a kind in one namespace, or in all.
 pub(super) type Source = (Kind, Option<Arc<str>>);
@@ -49,27 +45,16 @@ pub(super) struct Caller {
     recorder: Recorder,
 }
 
-/// Why something was not written.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    #[error(transparent)]
-    Api(#[from] kube::Error),
-    #[error("no answer from the API server")]
-    Silent,
-}
-
-impl WriteError {
-    /// The object is not there any more, or another one by now: its watch says the rest.
-    pub(super) fn is_gone(&self) -> bool {
-        match self {
-            WriteError::Api(kube::Error::Api(status)) => match status.code {
-                404 | 409 => true,
-                // How older servers say that the uid is another one's.
-                422 => status.message.contains("metadata.uid"),
-                _ => false,
-            },
-            WriteError::Api(_) | WriteError::Silent => false,
-        }
+/// The object is not there any more, or another one by now: its watch says the rest.
+pub(super) fn is_gone(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            404 | 409 => true,
+            // How older servers say that the uid is another one's.
+            422 => status.message.contains("metadata.uid"),
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -124,13 +109,13 @@ impl Caller {
     }
 
     /// What there is of an object, asked for anew.
-    pub(super) async fn get(&self, of: &Ref) -> Result<Option<Known>, WriteError> {
+    pub(super) async fn get(&self, of: &Ref) -> kube::Result<Option<Known>> {
         let found = within(self.api(of).get_opt(&of.name)).await?;
         Ok(found.as_ref().map(Known::of))
     }
 
     /// Adds the finalizer, by server-side apply.
-    pub(super) async fn add_finalizer(&self, of: &Ref, uid: &str) -> Result<Known, WriteError> {
+    pub(super) async fn add_finalizer(&self, of: &Ref, uid: &str) -> kube::Result<Known> {
         let mut patch = head(of, uid);
         patch["metadata"]["finalizers"] = json!([FINALIZER]);
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -139,7 +124,7 @@ impl Caller {
     }
 
     /// Takes the finalizer away, whoever wrote it, unless somebody changes the object at the same time.
-    pub(super) async fn remove_finalizer(&self, of: &Ref, uid: &str) -> Result<(), WriteError> {
+    pub(super) async fn remove_finalizer(&self, of: &Ref, uid: &str) -> kube::Result<()> {
         let Some(object) = within(self.api(of).get_opt(&of.name)).await? else { return Ok(()) };
         let DynamicObject { metadata, .. } = object;
         let mut finalizers = metadata.finalizers.unwrap_or_default();
@@ -151,13 +136,13 @@ impl Caller {
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": metadata.resource_version}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match within(self.api(of).patch(&of.name, &params, &Patch::Merge(&patch))).await {
-            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             written => written.map(drop),
         }
     }
 
     /// Writes the status, by server-side apply.
-    pub(super) async fn write_status(&self, of: &Ref, uid: &str, status: &Value) -> Result<Known, WriteError> {
+    pub(super) async fn write_status(&self, of: &Ref, uid: &str, status: &Value) -> kube::Result<Known> {
         let mut patch = head(of, uid);
         patch["status"] = status.clone();
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -182,10 +167,8 @@ impl Caller {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        match timeout(ANSWER_MAX, self.recorder.publish(&event, &reference)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, object = %of, "event was not written"),
-            Err(_) => tracing::debug!(object = %of, "event was not written: no answer"),
+        if let Err(error) = within(self.recorder.publish(&event, &reference)).await {
+            tracing::debug!(%error, object = %of, "event was not written");
         }
     }
 }
@@ -197,13 +180,6 @@ fn head(of: &Ref, uid: &str) -> Value {
         metadata["namespace"] = json!(of.namespace);
     }
     json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": of.kind.resource().kind, "metadata": metadata})
-}
-
-async fn within<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
-    match timeout(ANSWER_MAX, answer).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(WriteError::Silent),
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! ```
 //! Level-triggered: a step follows from what is there on both sides, never from what happened, so what is missed by anybody is found at
 //! the next look, and what is done twice is done once. Invariants: one step for an object at a time; every wait has a bound; an object
-//! that is to be deleted is let go after the finalizer's time, whoever is away.
+//! that is to be deleted is let go after the finalizer's time, whoever is away or refuses.
 
 mod api;
 mod known;

@@ -40,8 +40,10 @@ pub(super) enum Step {
     /// Lets it go without the control plane having taken back what it made.
     LetGo,
     Apply,
-    /// The control plane takes back what it made, and then it may go.
-    Delete,
+    /// The control plane takes back what it made, and then it may go; once it `is_late` it goes also where the control plane does not.
+    Delete {
+        is_late: bool,
+    },
     /// The control plane holds what the API server may not have any more: look there, and delete it.
     Prune,
     WriteStatus(Written),
@@ -100,16 +102,13 @@ fn leaving(known: &Known, since: &Time, plane: &Plane<'_>, now: &Time, timeout: 
     if !known.has_finalizer {
         return Step::Nothing;
     }
+    let waited = Duration::try_from(now.0.duration_since(since.0)).unwrap_or_default();
+    let left = timeout.saturating_sub(waited);
     match plane {
         // Whatever is known to be held: with the uid it takes nothing back that is another object's.
-        Plane::There { .. } => Step::Delete,
-        Plane::Away => {
-            let waited = Duration::try_from(now.0.duration_since(since.0)).unwrap_or_default();
-            match timeout.checked_sub(waited) {
-                None | Some(Duration::ZERO) => Step::LetGo,
-                Some(left) => Step::Wait(left),
-            }
-        }
+        Plane::There { .. } => Step::Delete { is_late: left.is_zero() },
+        Plane::Away if left.is_zero() => Step::LetGo,
+        Plane::Away => Step::Wait(left),
     }
 }
 
@@ -298,11 +297,13 @@ mod tests {
     #[test]
     fn an_object_that_leaves_waits_for_the_control_plane_and_not_for_ever() {
         let leaving = Known { deleting: Some(at(0)), ..known() };
-        assert_eq!(next(Some(&leaving), &there(Some(&held()), None), None), Step::Delete);
-        assert_eq!(next(Some(&leaving), &there(None, None), None), Step::Delete);
+        assert_eq!(next(Some(&leaving), &there(Some(&held()), None), None), Step::Delete { is_late: false });
+        assert_eq!(next(Some(&leaving), &there(None, None), None), Step::Delete { is_late: false });
         assert_eq!(next(Some(&leaving), &Plane::Away, None), Step::Wait(Duration::from_secs(240)));
-        let both = Both { kind: Kind::General, known: Some(&leaving), plane: &Plane::Away, refusal: None };
-        assert_eq!(step(both, &at(300), TIMEOUT), Step::LetGo);
+        for (plane, is_over) in [(Plane::Away, Step::LetGo), (there(None, None), Step::Delete { is_late: true })] {
+            let both = Both { kind: Kind::General, known: Some(&leaving), plane: &plane, refusal: None };
+            assert_eq!(step(both, &at(300), TIMEOUT), is_over);
+        }
         let gone = Known { has_finalizer: false, ..leaving };
         assert_eq!(next(Some(&gone), &Plane::Away, None), Step::Nothing);
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::api::{self, Seen, Source, WriteError};
+use super::api::{self, Seen, Source};
 use super::known::{Held, Known, Ref, Refusal, Stand};
 use super::plan::{self, Both, Step, Written};
 use super::plane::{self, Brought, Told};
@@ -235,7 +235,12 @@ impl Work {
         match &step {
             Step::Nothing => return self.queue.done(of, Instant::now(), None),
             Step::Wait(left) => return self.queue.done(of, Instant::now(), Some(*left)),
-            Step::AddFinalizer | Step::LetGo | Step::Apply | Step::Delete | Step::Prune | Step::WriteStatus(_) => {}
+            Step::AddFinalizer
+            | Step::LetGo
+            | Step::Apply
+            | Step::Delete { .. }
+            | Step::Prune
+            | Step::WriteStatus(_) => {}
         }
         let known = self.objects.get(&of).cloned();
         let held = self.held.as_ref().and_then(|held| held.get(&of)).cloned();
@@ -296,12 +301,12 @@ async fn take(
     api: &api::Caller,
     plane: &plane::Caller,
 ) -> Outcome {
-    let written = |written: Result<Known, WriteError>| match written {
+    let written = |written: kube::Result<Known>| match written {
         Ok(known) => Outcome::Known(Box::new(known)),
-        Err(error) if error.is_gone() => Outcome::Later(Duration::from_secs(2)),
+        Err(error) if api::is_gone(&error) => Outcome::Later(Duration::from_secs(2)),
         Err(error) => Outcome::Failed(format!("API server: {}", chain(&error))),
     };
-    let released = |removed: Result<(), WriteError>| match removed {
+    let released = |removed: kube::Result<()>| match removed {
         Ok(()) => Outcome::Released,
         Err(error) => Outcome::Failed(format!("API server: {}", chain(&error))),
     };
@@ -309,11 +314,9 @@ async fn take(
     match (step, known, held) {
         (Step::AddFinalizer, Some(known), _) => written(api.add_finalizer(of, &known.uid).await),
         (Step::LetGo, Some(known), _) => {
-            warn!(object = %of, "object let go while the control plane is away");
             let note =
                 "the control plane does not answer: the object goes, and what it made is taken back when it does";
-            api.tell(of, &known.uid, "CleanupPutOff", note, false).await;
-            released(api.remove_finalizer(of, &known.uid).await)
+            released(let_go(of, &known.uid, note, api).await)
         }
         (Step::Apply, Some(known), _) => match plane.apply(of, known).await {
             Ok(brought) => {
@@ -323,8 +326,15 @@ async fn take(
             }
             Err(status) => away(status),
         },
-        (Step::Delete, Some(Known { uid, .. }), _) => match plane.delete(of, uid).await {
+        (Step::Delete { is_late }, Some(Known { uid, .. }), _) => match plane.delete(of, uid).await {
             Ok(()) => released(api.remove_finalizer(of, uid).await),
+            Err(status) if *is_late => {
+                let why = status.message();
+                let note = format!(
+                    "the control plane keeps what the object made: the object goes, and it is asked again to take that back: {why}"
+                );
+                released(let_go(of, uid, &note, api).await)
+            }
             Err(status) => away(status),
         },
         (Step::Prune, _, Some(held)) => match api.get(of).await {
@@ -347,9 +357,55 @@ async fn take(
     }
 }
 
+/// Lets an object go though the control plane has not taken back what it made, and says so.
+async fn let_go(of: &Ref, uid: &str, note: &str, api: &api::Caller) -> kube::Result<()> {
+    warn!(object = %of, note, "object let go before its cleanup");
+    api.tell(of, uid, "CleanupPutOff", note, false).await;
+    api.remove_finalizer(of, uid).await
+}
+
 #[cfg(test)]
 mod tests {
+    use kube::core::DynamicObject;
+    use mindos_kube::mindos::FINALIZER;
+    use mindos_sdk::Trunk;
+    use mindos_sdk::model::ClusterName;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::service::Routes;
+    use tonic::transport::Server;
+
+    use super::super::known::Kind;
     use super::*;
+    use crate::played::ApiServer;
+
+    #[tokio::test]
+    async fn an_object_goes_once_its_time_is_over_though_the_control_plane_refuses() {
+        // Without services it refuses whatever it is asked.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let refusing = Server::builder().add_routes(Routes::default());
+        tokio::spawn(refusing.serve_with_incoming(TcpListenerStream::new(listener)));
+        let trunk = Trunk::anonymous(&url).unwrap();
+        let plane = plane::Caller::new(trunk.calls(), ClusterName::new("c1").unwrap());
+
+        let (client, played) = ApiServer::start();
+        let api = api::Caller::new(client, "agent-0".to_owned());
+        let metadata = json!({ "name": "x", "namespace": "a", "uid": "u1", "finalizers": [FINALIZER] });
+        let object = played.lock().unwrap().put("generals", json!({ "metadata": metadata }));
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let (of, known) = (Ref::of(Kind::General, &object), Known::of(&object));
+
+        let delete = async |is_late: bool| take(&of, &Step::Delete { is_late }, Some(&known), None, &api, &plane).await;
+        let finalizers = || played.lock().unwrap().get("generals", "x")["metadata"]["finalizers"].clone();
+        assert!(matches!(delete(false).await, Outcome::Failed(_)));
+        assert_eq!(finalizers(), json!([FINALIZER]));
+        assert!(matches!(delete(true).await, Outcome::Released));
+        assert_eq!(finalizers(), json!([]));
+        let told = played.lock().unwrap().all("events");
+        assert_eq!((told.len(), &told[0]["reason"]), (1, &json!("CleanupPutOff")));
+    }
 
     #[test]
     fn chance_lies_between_nothing_and_one() {
@@ -358,8 +414,6 @@ mod tests {
 
     #[test]
     fn clusters_are_looked_at_before_what_is_in_them() {
-        use super::super::known::Kind;
-
         assert!(Kind::Cluster < Kind::General);
     }
 }

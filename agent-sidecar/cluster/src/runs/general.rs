@@ -32,6 +32,7 @@ use tracing::{debug, info, warn};
 use super::place::{Place, Workspace, annotation, code, finalizer, post, resource, spec_of, status_of};
 use super::plane::{Plane, Stands};
 use super::step::{self, Attempt, JobState, Step};
+use crate::api_server::within;
 
 /// Looked at again after this time, also where nothing was heard of.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -119,6 +120,7 @@ impl General for Runner {
             runner: self.clone(),
             delivery: work.delivery.to_string(),
             token: work.token,
+            attempt: work.attempt,
             order,
             attempts: attempts.unwrap_or(ATTEMPTS).max(1),
             notify: Arc::clone(&taken.notify),
@@ -160,7 +162,10 @@ pub(super) struct Lease {
     pub(super) runner: Runner,
     pub(super) delivery: String,
     pub(super) token: Token,
+    /// Which attempt at the delivery this is, from 1; a delivery that a person sets going again begins with 1.
+    pub(super) attempt: u32,
     pub(super) order: Order<Value>,
+    /// Jobs before it is given up.
     pub(super) attempts: u32,
     pub(super) notify: Arc<Notify>,
     /// Tells the control plane how far it is.
@@ -172,6 +177,8 @@ pub(super) struct Lease {
 struct Seen {
     /// The object was there.
     object: bool,
+    /// The Job that was watched: its end is this lease's to tell.
+    job: Option<String>,
     /// When the end of the log was last told.
     told: Option<tokio::time::Instant>,
     /// What was told then.
@@ -225,7 +232,7 @@ impl Lease {
     async fn look(&self, seen: &mut Seen) -> kube::Result<Look> {
         let (place, kind) = (&self.runner.place, self.runner.kind);
         let Order { name, namespace, uid, .. } = &self.order;
-        let object = match self.api().get_opt(name).await? {
+        let object = match within(self.api().get_opt(name)).await? {
             Some(object) => object,
             None if uid.is_some() || seen.object => return Ok(Lease::cancelled("its object was deleted")),
             None => match self.create().await {
@@ -264,24 +271,36 @@ impl Lease {
             RunSpec::Code(spec) => spec.context_version,
             RunSpec::Docs(_) => 1,
         };
-        let newest = self.attempt(&object, &spec, Attempt::newest(&status, first));
+        let newest = self.run_of(&object, &spec, Attempt::newest(&status, first));
         let job_name = newest.job_name();
-        let job = JobState::of(place.jobs(namespace).get_opt(&job_name).await?.as_ref());
-        match step::next(&status, first, &job_name, &job) {
+        let job = JobState::of(within(place.jobs(namespace).get_opt(&job_name)).await?.as_ref());
+        // A failure that was written and not told: no answer came, or the agent ended in between. Once the last one is told the delivery is
+        // parked, and begins with attempt 1 when a person sets it going.
+        let is_untold =
+            seen.job.as_ref() == Some(&job_name) || (self.attempt > 1 && newest.retries + 1 >= self.attempts);
+        match step::next(&status, first, &job_name, &job, is_untold) {
             Step::Cancelled => Ok(Lease::cancelled("it was cancelled")),
             Step::Done(attempt) => {
-                let run = self.attempt(&object, &spec, attempt);
+                let run = self.run_of(&object, &spec, attempt);
                 self.done(&run, status).await
             }
-            Step::Start(attempt) => self.start(&object, &self.attempt(&object, &spec, attempt), status).await,
+            Step::Start(attempt) => self.start(&object, &self.run_of(&object, &spec, attempt), status).await,
             Step::Watch(attempt) => {
-                let run = self.attempt(&object, &spec, attempt);
+                let run = self.run_of(&object, &spec, attempt);
+                seen.job = Some(job_name);
                 self.watch(&object, &run, status, &job, seen).await
+            }
+            Step::Tell(attempt) => {
+                let run = self.run_of(&object, &spec, attempt);
+                let (outcome, log) = place.outcome(namespace, &job_name).await?;
+                self.put_away(&run, false).await;
+                let message = status.message.as_deref().unwrap_or("the job failed");
+                Ok(Look::Ended(Err(self.failure(&run, message, &outcome, &log))))
             }
         }
     }
 
-    fn attempt(&self, object: &DynamicObject, spec: &RunSpec, attempt: Attempt) -> Run {
+    fn run_of(&self, object: &DynamicObject, spec: &RunSpec, attempt: Attempt) -> Run {
         Run {
             name: object.name_any(),
             namespace: object.namespace().unwrap_or_default(),
@@ -299,7 +318,7 @@ impl Lease {
         object.metadata.annotations = Some(self.marks());
         object.metadata.labels = Some(BTreeMap::from([("app".to_owned(), "orchestrator".to_owned())]));
         object.data = json!({ "spec": self.order.spec });
-        let made = self.api().create(&post(), &object).await?;
+        let made = within(self.api().create(&post(), &object)).await?;
         info!(run = %self.order.name, delivery = %self.delivery, "a run's object was made");
         Ok(made)
     }
@@ -379,6 +398,9 @@ impl Lease {
         };
         let mut status = before.clone();
         status.observed_generation = object.metadata.generation;
+        // Also while it waits: what stands there says which attempt comes next.
+        status.context_version = Some(run.context);
+        status.retry_count = Some(run.retries);
         if let Some(claim) = &plan.workspace
             && let Workspace::Of(other) = place.workspace(claim, &run.namespace, &run.job_name()).await?
         {
@@ -386,8 +408,6 @@ impl Lease {
         }
         status.job_name = Some(run.job_name());
         status.configmap_name = Some(run.files_name(apart));
-        status.context_version = Some(run.context);
-        status.retry_count = Some(run.retries);
         if let RunSpec::Code(spec) = &run.spec {
             status.prompt_modification = spec.prompt_modification.clone();
             status.prompt_mode = Some(spec.prompt_mode);
@@ -409,10 +429,7 @@ impl Lease {
         let message = format!("waits for {other}, which has the workspace of the service");
         status.enter(Phase::Pending, &message, now());
         (self.tell)(&message);
-        // A failure that was told of stays: it says which attempt comes next.
-        if before.phase() != Phase::Failed {
-            self.write(before, &status).await?;
-        }
+        self.write(before, &status).await?;
         Ok(Look::Wait(WORKSPACE_INTERVAL))
     }
 
@@ -458,20 +475,35 @@ impl Lease {
         status.enter(if is_well { Phase::Succeeded } else { Phase::Failed }, &message, now());
         self.write(&before, &status).await?;
         info!(run = %run.name, job = %job_name, is_well, message, "a run's job has ended");
-        if let Ok(Ok(config)) = place.config(&run.namespace).await {
-            place.keep_for(&run.namespace, &job_name, &config, is_well).await?;
-        }
-        place.give_back(run).await?;
-        let usage = usage(&run.spec, &outcome);
+        self.put_away(run, is_well).await;
         if is_well {
+            // Where this fails the next look finds a run that is done.
             place.release(self.runner.kind, &run.namespace, &run.name).await?;
+            let usage = usage(&run.spec, &outcome);
             return Ok(Look::Ended(Ok(result(run, &status, &outcome, &log, usage))));
         }
+        Ok(Look::Ended(Err(self.failure(run, &message, &outcome, &log))))
+    }
+
+    /// Puts away what an attempt leaves, once its status is written: that it cannot be is no reason to lose the outcome.
+    async fn put_away(&self, run: &Run, is_well: bool) {
+        let (place, job) = (&self.runner.place, run.job_name());
+        if let Ok(Ok(config)) = place.config(&run.namespace).await
+            && let Err(error) = place.keep_for(&run.namespace, &job, &config, is_well).await
+        {
+            warn!(%error, run = %run.name, job, "a job that has ended stays for as long as it was made to");
+        }
+        if let Err(error) = place.give_back(run).await {
+            warn!(%error, run = %run.name, job, "a workspace was not given back: it is free all the same");
+        }
+    }
+
+    /// That an attempt failed, as the control plane is told.
+    fn failure(&self, run: &Run, message: &str, outcome: &Outcome, log: &str) -> Failure {
         let tried = run.retries + 1;
         let kind = if tried >= self.attempts { FailureKind::Poison } else { FailureKind::Transient };
         let text = format!("attempt {tried} of {} failed: {message}\n{log}", self.attempts);
-        let message = head_and_tail(&text, MESSAGE_MAX);
-        Ok(Look::Ended(Err(Failure { kind, message, usage })))
+        Failure { kind, message: head_and_tail(&text, MESSAGE_MAX), usage: usage(&run.spec, outcome) }
     }
 
     /// Tells the control plane the end of the log of a Job that runs, where it has changed.
@@ -496,7 +528,7 @@ impl Lease {
         if outcome.pull_request_url.is_none() {
             outcome.pull_request_url = status.pull_request_url.clone();
         }
-        place.give_back(run).await?;
+        self.put_away(run, true).await;
         place.release(self.runner.kind, &run.namespace, &run.name).await?;
         let usage = usage(&run.spec, &outcome);
         Ok(Look::Ended(Ok(result(run, &status, &outcome, &log, usage))))
@@ -555,7 +587,7 @@ pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> 
 
 /// Clears a run and says on its object that it was cancelled.
 pub(super) async fn cancel(place: &Place, kind: Kind, namespace: &str, name: &str) -> kube::Result<()> {
-    let Some(object) = place.objects(kind, namespace).get_opt(name).await? else { return Ok(()) };
+    let Some(object) = within(place.objects(kind, namespace).get_opt(name)).await? else { return Ok(()) };
     clear(place, kind, &object).await?;
     let before = status_of(&object);
     let mut status = before.clone();
@@ -627,7 +659,92 @@ fn head_and_tail(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use mindos_kube::platform::HOLDER_ANNOTATION;
+    use tokio::time::timeout;
+
+    use super::super::tests::{NAMESPACE, Played, code_spec, config_map, played};
     use super::*;
+    use crate::played::ApiServer;
+
+    const NAME: &str = "code-5-1";
+
+    /// A cluster whose Jobs fail as soon as they are made.
+    fn failing() -> (Runner, Arc<Mutex<ApiServer>>) {
+        let (place, api) = played();
+        let failed = json!({ "type": "Failed", "status": "True", "reason": "R", "message": "m" });
+        api.lock().unwrap().job_status = json!({ "conditions": [failed] });
+        api.lock().unwrap().put("configmaps", config_map(json!({})));
+        let runner = Runner { kind: Kind::Code, place, plane: Arc::new(Played::default()), desk: Arc::default() };
+        (runner, api)
+    }
+
+    /// What comes of a lease of a run that may have so many Jobs.
+    async fn lease(runner: &Runner, term: u32, attempt: u32, attempts: u32) -> Failure {
+        let (name, namespace) = (NAME.to_owned(), NAMESPACE.to_owned());
+        let lease = Lease {
+            runner: runner.clone(),
+            delivery: "d1.1".to_owned(),
+            token: Token { epoch: 1, term },
+            attempt,
+            order: Order { name, namespace, uid: None, spec: code_spec("trader") },
+            attempts,
+            notify: Arc::default(),
+            tell: Box::new(|_| {}),
+        };
+        lease.run().await.unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_once_whichever_call_is_not_answered() {
+        let calls: [fn(&Method, &str, &Value) -> bool; 3] = [
+            |_, plural, given| plural == "coderuns" && given["status"]["phase"] == "Failed",
+            |method, plural, _| plural == "jobs" && *method == Method::PATCH,
+            |method, plural, _| plural == "persistentvolumeclaims" && *method == Method::PATCH,
+        ];
+        for call in calls {
+            let (runner, api) = failing();
+            api.lock().unwrap().unanswered = Some(call);
+            let failure = lease(&runner, 1, 1, 3).await;
+            assert_eq!(failure.kind, FailureKind::Transient);
+            assert!(failure.message.starts_with("attempt 1 of 3 failed: R: m"), "{failure}");
+            let api = api.lock().unwrap();
+            assert!(api.unanswered.is_none(), "the call was made");
+            assert_eq!(api.all("jobs").len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_failure_that_was_not_told_is_told_by_the_next_lease_and_a_person_has_one_attempt_more() {
+        let (runner, api) = failing();
+        let jobs = || api.lock().unwrap().all("jobs").len();
+        let told = lease(&runner, 1, 1, 1).await;
+        assert_eq!((told.kind, jobs()), (FailureKind::Poison, 1));
+        // The agent ended before it was heard.
+        assert_eq!((lease(&runner, 2, 2, 1).await, jobs()), (told, 1));
+        // It was heard, and the delivery was set going again.
+        let more = lease(&runner, 3, 1, 1).await;
+        assert!(more.message.starts_with("attempt 2 of 1 failed"), "{more}");
+        assert_eq!(jobs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_waits_for_its_workspace_is_begun_by_the_next_lease() {
+        let (runner, api) = failing();
+        lease(&runner, 1, 1, 1).await;
+        let other = |status: Value| json!({ "metadata": { "name": "other" }, "status": status });
+        let holder = json!({ "name": "workspace-trader", "annotations": { HOLDER_ANNOTATION: "other" } });
+        api.lock().unwrap().put("persistentvolumeclaims", json!({ "metadata": holder }));
+        api.lock().unwrap().put("jobs", other(Value::Null));
+        // A person has set it going, and its agent ends while it waits.
+        assert!(timeout(Duration::from_secs(60), lease(&runner, 2, 1, 1)).await.is_err());
+        let status = api.lock().unwrap().get("coderuns", NAME)["status"].clone();
+        assert_eq!((&status["phase"], &status["retryCount"]), (&json!("Pending"), &json!(1)));
+        let complete = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+        api.lock().unwrap().put("jobs", other(complete));
+        let failure = lease(&runner, 3, 2, 1).await;
+        assert!(failure.message.starts_with("attempt 2 of 1 failed"), "{failure}");
+    }
 
     #[test]
     fn a_failure_is_told_with_the_end_of_its_log() {

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use mindos_kube::platform::plan::Kind;
 use mindos_kube::platform::{CODE_GENERAL, DOCS_GENERAL};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info};
 
+use crate::discovery::chain;
 use crate::shutdown::{Ending, Shutdown};
-use crate::site::Site;
+use crate::site::{ServeError, Site};
 use general::{Desk, Runner};
 use objects::Keeper;
 use place::Place;
@@ -29,7 +30,7 @@ use plane::{Dialled, Plane};
 
 pub use settings::{RunsConfig, RunsSettings};
 
-/// Does runs until the shutdown.
+/// Does runs until the shutdown. Ends before it where they cannot be done.
 pub async fn run(site: Site, settings: RunsSettings, shutdown: Shutdown) {
     let settings = Arc::new(settings);
     let place = Place { kube: site.kube.clone(), settings: Arc::clone(&settings) };
@@ -51,13 +52,23 @@ pub async fn run(site: Site, settings: RunsSettings, shutdown: Shutdown) {
     info!(slots = settings.slots, namespaces = settings.namespaces.join(","), "runs are taken");
     let runner = |kind| Runner { kind, place: place.clone(), plane: plane.clone(), desk: Arc::clone(&desk) };
     let serve = |general, kind| site.serve(general, settings.slots, runner(kind), shutdown.clone());
-    let (code, docs) = tokio::join!(serve(CODE_GENERAL, Kind::Code), serve(DOCS_GENERAL, Kind::Docs));
-    for ended in [code, docs] {
-        if let Err(error) = ended {
-            warn!(%error, "runs are not served");
-        }
-    }
+    let serving =
+        async { tokio::try_join!(serve(CODE_GENERAL, Kind::Code), serve(DOCS_GENERAL, Kind::Docs)).map(drop) };
+    attend(serving, &mut keepers).await;
     if shutdown.ending() != Some(Ending::Abandon) {
         keepers.shutdown().await;
+    }
+}
+
+/// Serves to the end, or until a keeper ends, which none does by itself: without it nobody looks after its objects.
+async fn attend(serving: impl Future<Output = Result<(), ServeError>>, keepers: &mut JoinSet<()>) {
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            error!(error = chain(&error), "runs were not served");
+        },
+        Some(ended) = keepers.join_next() => {
+            let error = ended.err().map(|error| chain(&error));
+            error!(error, "a keeper of runs broke off");
+        }
     }
 }

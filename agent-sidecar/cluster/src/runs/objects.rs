@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  CodeRun without a delivery --> SubmitRun --> annotated with its delivery --> leased like any other
+//!  its delivery is forgotten  --> SubmitRun once more, or phase Failed where it might be done twice
 //!  deleted, nobody at work    --> CancelRun, Job deleted --> finalizer gone, after `finalizer_timeout` also where nobody answers
 //!  cancelled while nobody was there --> Job deleted, phase Cancelled
 //! ```
@@ -18,19 +19,22 @@ use kube::api::{Api, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use mindos_kube::platform::plan::Kind;
-use mindos_kube::platform::{DELIVERY_ANNOTATION, EVENT_ANNOTATION, Phase, names};
-use serde_json::json;
+use mindos_kube::platform::{DELIVERY_ANNOTATION, EVENT_ANNOTATION, Phase, TOKEN_ANNOTATION, names};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::general::{Desk, Key, cancel, clear, now};
 use super::place::{Place, annotation, code, finalizer, post, resource, spec_of, status_of};
 use super::plane::{Plane, Stands};
+use super::step::{self, Forgotten, JobState};
+use crate::api_server::within;
 
 /// Every object is looked at again after this time.
 const RESYNC: Duration = Duration::from_secs(60);
-/// A look that failed is repeated after this time.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks at an object that one look was not enough for, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Objects that may wait to be looked at: those beyond are found by the next resync.
 const WAITING_MAX: usize = 4096;
 
@@ -49,8 +53,32 @@ pub(super) struct Keeper {
 enum Looked {
     /// Nothing is to be done until it changes, or the resync.
     Settled,
-    /// It is to be looked at again soon.
-    Again,
+    /// It is to be looked at again, after this time at most.
+    Again(Duration),
+}
+
+/// Objects that are to be looked at again: when, and after which pause. It doubles until a look was enough.
+#[derive(Debug, Default)]
+struct Later(BTreeMap<String, (Instant, Duration)>);
+
+impl Later {
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|(at, _)| *at).min()
+    }
+
+    /// One whose time has come.
+    fn due(&self, now: Instant) -> Option<String> {
+        self.0.iter().find(|(_, (at, _))| *at <= now).map(|(name, _)| name.clone())
+    }
+
+    fn put(&mut self, name: String, now: Instant, most: Duration) {
+        let pause = self.0.get(&name).map_or(AGAIN.0, |(_, pause)| (*pause * 2).min(AGAIN.1));
+        self.0.insert(name, (now + pause.min(most), pause));
+    }
+
+    fn settled(&mut self, name: &str) {
+        self.0.remove(name);
+    }
 }
 
 impl Keeper {
@@ -88,31 +116,26 @@ impl Keeper {
             }
         };
         let look = async {
-            let mut again: BTreeMap<String, tokio::time::Instant> = BTreeMap::new();
+            let mut later = Later::default();
             loop {
-                let next = again.values().min().copied();
                 let name = tokio::select! {
                     name = due.recv() => match name {
                         Some(name) => name,
                         None => return,
                     },
-                    () = sleep_until(next) => {
-                        let now = tokio::time::Instant::now();
-                        let Some(name) = again.iter().find(|(_, at)| **at <= now).map(|(name, _)| name.clone()) else { continue };
+                    () = sleep_until(later.next()) => {
+                        let Some(name) = later.due(Instant::now()) else { continue };
                         name
                     }
                 };
-                again.remove(&name);
                 match self.look(&(kind, namespace.clone(), name.clone())).await {
-                    Ok(Looked::Settled) => {}
-                    Ok(Looked::Again) => {
-                        again.insert(name, tokio::time::Instant::now() + AGAIN);
-                    }
+                    Ok(Looked::Settled) => later.settled(&name),
+                    Ok(Looked::Again(most)) => later.put(name, Instant::now(), most),
                     Err(error) => {
                         if code(&error) != 409 {
                             warn!(%error, kind = kind.object(), namespace, name, "an object was not looked after: tried again");
                         }
-                        again.insert(name, tokio::time::Instant::now() + AGAIN);
+                        later.put(name, Instant::now(), AGAIN.1);
                     }
                 }
             }
@@ -147,7 +170,7 @@ impl Keeper {
         if self.desk.has(key) {
             return Ok(Looked::Settled);
         }
-        let Some(object) = self.place.objects(*kind, namespace).get_opt(name).await? else {
+        let Some(object) = within(self.place.objects(*kind, namespace).get_opt(name)).await? else {
             return Ok(Looked::Settled);
         };
         let delivery = annotation(&object, DELIVERY_ANNOTATION).map(str::to_owned);
@@ -169,13 +192,46 @@ impl Keeper {
                 parked.enter(Phase::Failed, &reason, now());
                 self.place.write_status(*kind, namespace, name, &status, &parked).await?;
             }
+            Ok(Stands::Unknown) if !self.desk.has(key) => return self.forgotten(*kind, &object, &delivery).await,
             Ok(Stands::Cancelled | Stands::Parked(_) | Stands::Open | Stands::Succeeded | Stands::Unknown) => {}
             Err(status) => warn!(error = %status, name, "the control plane did not say how a run stands: asked again"),
         }
         Ok(Looked::Settled)
     }
 
-    /// What an object asks for is not accepted.
+    /// The control plane does not know its delivery, as after a restore: it is submitted again where nothing of it can be done twice.
+    async fn forgotten(&self, kind: Kind, object: &DynamicObject, delivery: &str) -> kube::Result<Looked> {
+        let (namespace, status) = (object.namespace().unwrap_or_default(), status_of(object));
+        let job = match &status.job_name {
+            Some(job) => within(self.place.jobs(&namespace).get_opt(job)).await?,
+            None => None,
+        };
+        let is_by_hand = annotation(object, EVENT_ANNOTATION).is_some();
+        match step::forgotten(status.phase(), &JobState::of(job.as_ref()), is_by_hand) {
+            Forgotten::Leave => Ok(Looked::Settled),
+            Forgotten::Submit => self.submit(kind, object).await,
+            Forgotten::GiveUp => self.give_up(kind, object, delivery).await,
+        }
+    }
+
+    /// Nobody can say what came of a run: its object says what a person has to do.
+    async fn give_up(&self, kind: Kind, object: &DynamicObject, delivery: &str) -> kube::Result<Looked> {
+        let message = format!(
+            "the control plane does not know delivery {delivery}, and there is no job to say what came of it: see whether it made a pull \
+             request. To have it done again, delete this object, then apply it or ask for the run once more"
+        );
+        self.refuse(kind, object, &message).await?;
+        self.tell(kind, object, "Forgotten", &message).await;
+        warn!(
+            kind = kind.object(),
+            name = object.name_any(),
+            delivery,
+            "a run was given up: its delivery is not known"
+        );
+        Ok(Looked::Settled)
+    }
+
+    /// What an object asks for is not done.
     async fn refuse(&self, kind: Kind, object: &DynamicObject, reason: &str) -> kube::Result<()> {
         let before = status_of(object);
         let mut status = before.clone();
@@ -208,25 +264,32 @@ impl Keeper {
             }
             Err(status) => {
                 warn!(error = %status, name, "the control plane did not take a run: tried again");
-                return Ok(Looked::Again);
+                return Ok(Looked::Again(AGAIN.1));
             }
         };
+        if annotation(object, DELIVERY_ANNOTATION) == Some(taken.delivery_id.as_str()) {
+            // It knows that it took the run, and not what came of it.
+            return self.give_up(kind, object, &taken.delivery_id).await;
+        }
         let mut finalizers = object.finalizers().to_vec();
         if !finalizers.iter().any(|name| name == finalizer(kind)) {
             finalizers.push(finalizer(kind).to_owned());
         }
-        let annotations = json!({ DELIVERY_ANNOTATION: taken.delivery_id, EVENT_ANNOTATION: taken.seq.to_string() });
+        // A token of another delivery says nothing about this one.
+        let annotations = json!({
+            DELIVERY_ANNOTATION: taken.delivery_id, EVENT_ANNOTATION: taken.seq.to_string(), TOKEN_ANNOTATION: Value::Null,
+        });
         self.place
             .write_metadata(kind, object, json!({ "annotations": annotations, "finalizers": finalizers }))
             .await?;
         info!(kind = kind.object(), namespace, name, delivery = taken.delivery_id, "an object became a run");
-        if before.phase.is_none() {
+        if before.phase() == Phase::Pending {
             let mut status = before.clone();
             status.enter(Phase::Pending, &format!("waits as delivery {}", taken.delivery_id), now());
             status.observed_generation = generation;
             // Who has the lease may have said more by now; then this one comes too late to matter.
-            let there = self.place.objects(kind, &namespace).get_opt(&name).await?;
-            if there.is_some_and(|there| status_of(&there).phase.is_none()) {
+            let there = within(self.place.objects(kind, &namespace).get_opt(&name)).await?;
+            if there.is_some_and(|there| !status_of(&there).differs(&before)) {
                 self.place.write_status(kind, &namespace, &name, &before, &status).await?;
             }
         }
@@ -247,17 +310,13 @@ impl Keeper {
             let waited = Duration::from_millis(now().0.saturating_sub(u64::try_from(deleted).unwrap_or(0)));
             if waited < self.place.settings.finalizer_timeout {
                 warn!(error = %status, name, "a deleted run is not cancelled yet: tried again");
-                return Ok(Looked::Again);
+                return Ok(Looked::Again(self.place.settings.finalizer_timeout - waited));
             }
-            self.tell(
-                kind,
-                object,
-                &format!(
-                    "let go after {} s: the control plane did not hear that {delivery} is not wanted",
-                    waited.as_secs()
-                ),
-            )
-            .await;
+            let message = format!(
+                "let go after {} s: the control plane did not hear that {delivery} is not wanted",
+                waited.as_secs()
+            );
+            self.tell(kind, object, "LetGo", &message).await;
         }
         clear(&self.place, kind, object).await?;
         self.place.release(kind, &namespace, &name).await?;
@@ -266,7 +325,7 @@ impl Keeper {
     }
 
     /// Puts a warning on an object.
-    async fn tell(&self, kind: Kind, object: &DynamicObject, message: &str) {
+    async fn tell(&self, kind: Kind, object: &DynamicObject, reason: &str, message: &str) {
         let namespace = object.namespace().unwrap_or_default();
         let event = json!({
             "metadata": { "generateName": format!("{}-", names::object(&object.name_any())), "namespace": namespace },
@@ -274,13 +333,13 @@ impl Keeper {
                 "apiVersion": "orchestrator.platform/v1", "kind": kind.object(), "name": object.name_any(),
                 "namespace": namespace, "uid": object.uid(),
             },
-            "reason": "LetGo", "message": message, "type": "Warning",
+            "reason": reason, "message": message, "type": "Warning",
             "source": { "component": "mindos-cluster-agent" },
             "firstTimestamp": now().to_string(), "lastTimestamp": now().to_string(), "count": 1,
         });
         let events: Api<Event> = Api::namespaced(self.place.kube.clone(), &namespace);
         let told = match serde_json::from_value::<Event>(event) {
-            Ok(event) => events.create(&post(), &event).await.map(drop),
+            Ok(event) => within(events.create(&post(), &event)).await.map(drop),
             Err(error) => Err(kube::Error::SerdeError(error)),
         };
         if let Err(error) = told {
@@ -289,9 +348,73 @@ impl Keeper {
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NAMESPACE, Played, code_spec, played};
+    use super::*;
+
+    #[test]
+    fn a_look_is_repeated_after_a_pause_that_doubles_to_a_minute() {
+        let (mut later, now) = (Later::default(), Instant::now());
+        let put = |later: &mut Later, most: Duration| {
+            later.put("x".to_owned(), now, most);
+            (later.next().unwrap() - now).as_secs()
+        };
+        let pauses: Vec<u64> = (0..6).map(|_| put(&mut later, AGAIN.1)).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+        assert_eq!((later.due(now), later.due(now + AGAIN.1)), (None, Some("x".to_owned())));
+        assert_eq!(put(&mut later, Duration::from_secs(3)), 3);
+        later.settled("x");
+        assert_eq!(later.next(), None);
+        assert_eq!(put(&mut later, AGAIN.1), 5);
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_run_is_submitted_again_unless_its_job_is_gone() {
+        let (place, api) = played();
+        let plane = Arc::new(Played::default());
+        *plane.is_restored.lock().unwrap() = true;
+        let keeper = Keeper { watching: place.kube.clone(), place, plane: plane.clone(), desk: Arc::default() };
+        let complete = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+        api.lock().unwrap().put("jobs", json!({ "metadata": { "name": "at-work" } }));
+        api.lock().unwrap().put("jobs", json!({ "metadata": { "name": "complete" }, "status": complete }));
+        let marks = json!({ DELIVERY_ANNOTATION: "d9.1", EVENT_ANNOTATION: "9", TOKEN_ANNOTATION: "1.4" });
+        for (name, status) in [
+            ("waits", json!({ "phase": "Pending" })),
+            ("runs", json!({ "phase": "Running", "jobName": "at-work" })),
+            ("ended", json!({ "phase": "Running", "jobName": "complete" })),
+            ("lost", json!({ "phase": "Running", "jobName": "gone" })),
+        ] {
+            let metadata = json!({ "name": name, "namespace": NAMESPACE, "uid": name, "annotations": marks });
+            let object = json!({ "metadata": metadata, "spec": code_spec("trader"), "status": status });
+            api.lock().unwrap().put("coderuns", object);
+        }
+
+        for name in ["waits", "runs", "ended", "lost", "lost"] {
+            keeper.look(&(Kind::Code, NAMESPACE.to_owned(), name.to_owned())).await.unwrap();
+        }
+
+        assert_eq!(*plane.submitted.lock().unwrap(), ["waits", "ended"]);
+        let api = api.lock().unwrap();
+        let marks = |name: &str| api.get("coderuns", name)["metadata"]["annotations"].clone();
+        for name in ["waits", "ended"] {
+            assert_eq!(marks(name)[DELIVERY_ANNOTATION], format!("of-{name}"));
+            assert!(marks(name)[TOKEN_ANNOTATION].is_null(), "the new delivery begins with its own token");
+        }
+        assert_eq!(api.get("coderuns", "waits")["status"]["message"], "waits as delivery of-waits");
+        assert_eq!(marks("runs")[DELIVERY_ANNOTATION], "d9.1");
+        let status = api.get("coderuns", "lost")["status"].clone();
+        assert_eq!(status["phase"], "Failed");
+        assert!(status["message"].as_str().unwrap().contains("does not know delivery d9.1"), "{status}");
+        let told = api.all("events");
+        assert_eq!(told.len(), 1, "it is told once");
+        assert_eq!((&told[0]["reason"], &told[0]["involvedObject"]["name"]), (&json!("Forgotten"), &json!("lost")));
     }
 }

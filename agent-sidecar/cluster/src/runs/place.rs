@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
@@ -21,16 +22,20 @@ use mindos_kube::platform::{
 };
 use mindos_model::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::general::now;
 use super::settings::RunsSettings;
 use super::step::{JOB_WITHIN, JobState, is_within};
+use crate::api_server::within;
 
 /// The field manager of every write.
 pub(super) const MANAGER: &str = "mindos";
 /// Lines of a log that are read at its end, and while its Job runs.
 const LINES: i64 = 2000;
 const LINES_RUNNING: i64 = 500;
+/// How long the log of a Job that has ended may take: it is up to 8 MiB.
+const LOG_WITHIN: Duration = Duration::from_secs(60);
 
 /// The cluster.
 #[derive(Clone)]
@@ -135,7 +140,7 @@ impl Place {
             }
         }
         let patch = Patch::Merge(json!({ "status": value }));
-        self.objects(kind, namespace).patch_status(name, &PatchParams::apply(MANAGER), &patch).await?;
+        within(self.objects(kind, namespace).patch_status(name, &PatchParams::apply(MANAGER), &patch)).await?;
         Ok(())
     }
 
@@ -150,13 +155,13 @@ impl Place {
         metadata["resourceVersion"] = json!(object.resource_version());
         let namespace = object.namespace().unwrap_or_default();
         let patch = Patch::Merge(json!({ "metadata": metadata }));
-        self.objects(kind, &namespace).patch(&object.name_any(), &PatchParams::apply(MANAGER), &patch).await
+        within(self.objects(kind, &namespace).patch(&object.name_any(), &PatchParams::apply(MANAGER), &patch)).await
     }
 
     /// Lets an object go.
     pub(super) async fn release(&self, kind: Kind, namespace: &str, name: &str) -> kube::Result<()> {
         for _ in 0..5 {
-            let Some(object) = self.objects(kind, namespace).get_opt(name).await? else { return Ok(()) };
+            let Some(object) = within(self.objects(kind, namespace).get_opt(name)).await? else { return Ok(()) };
             let own = finalizer(kind);
             if !object.finalizers().iter().any(|name| name == own) {
                 return Ok(());
@@ -179,7 +184,7 @@ impl Place {
     pub(super) async fn config(&self, namespace: &str) -> kube::Result<Result<ControllerConfig, String>> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), namespace);
         let name = &self.settings.config_map;
-        let Some(map) = maps.get_opt(name).await? else {
+        let Some(map) = within(maps.get_opt(name)).await? else {
             return Ok(match &self.settings.job.image {
                 Some(_) => Ok(ControllerConfig::default()),
                 None => Err(format!(
@@ -200,7 +205,7 @@ impl Place {
     pub(super) async fn templates(&self, namespace: &str) -> kube::Result<Result<Templates, String>> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), namespace);
         let name = &self.settings.templates;
-        let Some(map) = maps.get_opt(name).await? else { return Ok(Ok(Templates::stock())) };
+        let Some(map) = within(maps.get_opt(name)).await? else { return Ok(Ok(Templates::stock())) };
         let data: BTreeMap<String, String> = map.data.unwrap_or_default();
         let given = data.iter().map(|(key, text)| (key.as_str(), text.as_str()));
         Ok(Templates::with(given).map_err(|error| format!("ConfigMap {namespace}/{name}: {error}")))
@@ -217,13 +222,13 @@ impl Place {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), namespace);
         let name = claim.metadata.name.clone().unwrap_or_default();
         loop {
-            let Some(there) = claims.get_opt(&name).await? else {
+            let Some(there) = within(claims.get_opt(&name)).await? else {
                 let mut claim = claim.clone();
                 claim.metadata.annotations.get_or_insert_default().extend([
                     (HOLDER_ANNOTATION.to_owned(), job.to_owned()),
                     (HOLDER_SINCE_ANNOTATION.to_owned(), now().to_string()),
                 ]);
-                match claims.create(&post(), &claim).await {
+                match within(claims.create(&post(), &claim)).await {
                     Ok(_) => return Ok(Workspace::Ours),
                     Err(error) if code(&error) == 409 => continue,
                     Err(error) => return Err(error),
@@ -236,7 +241,7 @@ impl Place {
                 // For longer.
                 Some(holder) if holder == job => {}
                 Some(holder) => {
-                    let other = self.jobs(namespace).get_opt(holder).await?;
+                    let other = within(self.jobs(namespace).get_opt(holder)).await?;
                     if JobState::of(other.as_ref()).needs_workspace(since, now())
                         || self.pods(namespace, holder).await?.iter().any(is_alive)
                     {
@@ -249,7 +254,7 @@ impl Place {
                 "resourceVersion": there.resource_version(),
                 "annotations": { HOLDER_ANNOTATION: job, HOLDER_SINCE_ANNOTATION: now().to_string() },
             }});
-            match claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch)).await {
+            match within(claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
                 Ok(_) => return Ok(Workspace::Ours),
                 Err(error) if code(&error) == 409 => {}
                 Err(error) => return Err(error),
@@ -261,7 +266,7 @@ impl Place {
     pub(super) async fn give_back(&self, run: &Run) -> kube::Result<()> {
         let Some(name) = run.workspace_name() else { return Ok(()) };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), &run.namespace);
-        let Some(there) = claims.get_opt(&name).await? else { return Ok(()) };
+        let Some(there) = within(claims.get_opt(&name)).await? else { return Ok(()) };
         if there.annotations().get(HOLDER_ANNOTATION) != Some(&run.job_name()) {
             return Ok(());
         }
@@ -269,7 +274,7 @@ impl Place {
             "resourceVersion": there.resource_version(),
             "annotations": { HOLDER_ANNOTATION: Value::Null, HOLDER_SINCE_ANNOTATION: Value::Null },
         }});
-        match claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch)).await {
+        match within(claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
             Err(error) if !matches!(code(&error), 404 | 409) => Err(error),
             _ => Ok(()),
         }
@@ -278,7 +283,7 @@ impl Place {
     /// Whether the files' usual name is another run's.
     pub(super) async fn is_taken(&self, run: &Run) -> kube::Result<bool> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), &run.namespace);
-        let there = maps.get_opt(&run.files_name(false)).await?;
+        let there = within(maps.get_opt(&run.files_name(false))).await?;
         let owned_by = |there: &ConfigMap| {
             there
                 .labels()
@@ -297,13 +302,13 @@ impl Place {
     ) -> kube::Result<Workspace> {
         let maps: Api<ConfigMap> = Api::namespaced(self.kube.clone(), namespace);
         let files = plan.files.name_any();
-        match maps.create(&post(), &plan.files).await {
+        match within(maps.create(&post(), &plan.files)).await {
             Ok(_) => {}
             Err(error) if code(&error) == 409 => {
                 let patch = Patch::Merge(
                     json!({ "data": plan.files.data, "metadata": { "labels": plan.files.metadata.labels } }),
                 );
-                maps.patch(&files, &PatchParams::apply(MANAGER), &patch).await?;
+                within(maps.patch(&files, &PatchParams::apply(MANAGER), &patch)).await?;
             }
             Err(error) => return Err(error),
         }
@@ -314,9 +319,9 @@ impl Place {
                 return Ok(workspace);
             }
         }
-        let job = match self.jobs(namespace).create(&post(), &plan.job).await {
+        let job = match within(self.jobs(namespace).create(&post(), &plan.job)).await {
             Ok(job) => job,
-            Err(error) if code(&error) == 409 => self.jobs(namespace).get(&plan.job.name_any()).await?,
+            Err(error) if code(&error) == 409 => within(self.jobs(namespace).get(&plan.job.name_any())).await?,
             Err(error) => return Err(error),
         };
         if config.cleanup.enabled && config.cleanup.delete_config_map {
@@ -325,7 +330,7 @@ impl Place {
                 "apiVersion": "batch/v1", "kind": "Job", "name": job.name_any(), "uid": job.uid(), "blockOwnerDeletion": false,
             });
             let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
-            maps.patch(&files, &PatchParams::apply(MANAGER), &patch).await?;
+            within(maps.patch(&files, &PatchParams::apply(MANAGER), &patch)).await?;
         }
         Ok(Workspace::Ours)
     }
@@ -333,7 +338,7 @@ impl Place {
     /// Deletes a Job and its pods.
     pub(super) async fn delete_job(&self, namespace: &str, name: &str) -> kube::Result<()> {
         let how = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
-        match self.jobs(namespace).delete(name, &how).await {
+        match within(self.jobs(namespace).delete(name, &how)).await {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == 404 => Ok(()),
             Err(error) => Err(error),
@@ -356,7 +361,7 @@ impl Place {
         let patch = Patch::Merge(
             json!({ "spec": { "ttlSecondsAfterFinished": minutes.saturating_mul(60).min(i32::MAX as u32) } }),
         );
-        match self.jobs(namespace).patch(name, &PatchParams::apply(MANAGER), &patch).await {
+        match within(self.jobs(namespace).patch(name, &PatchParams::apply(MANAGER), &patch)).await {
             Err(error) if code(&error) != 404 => Err(error),
             _ => Ok(()),
         }
@@ -364,7 +369,7 @@ impl Place {
 
     async fn pods(&self, namespace: &str, job: &str) -> kube::Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
-        Ok(pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await?.items)
+        Ok(within(pods.list(&ListParams::default().labels(&format!("job-name={job}")))).await?.items)
     }
 
     /// What a Job told, and the last part of its log.
@@ -384,8 +389,9 @@ impl Place {
             ..LogParams::default()
         };
         let logs: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
-        // A node that is gone has taken its logs along.
-        let log = logs.logs(&pod.name_any(), &how).await.unwrap_or_default();
+        // A node that is gone has taken its logs along, and one that hangs keeps nobody waiting.
+        let log = timeout(LOG_WITHIN, logs.logs(&pod.name_any(), &how)).await;
+        let log = log.ok().and_then(Result::ok).unwrap_or_default();
         let mut outcome = Outcome::read(ended.and_then(|ended| ended.message.as_deref()), &log);
         if outcome.exit_code.is_none() {
             outcome.exit_code = ended.map(|ended| ended.exit_code);
@@ -408,7 +414,7 @@ impl Place {
             ..LogParams::default()
         };
         let logs: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
-        let log = logs.logs(&pod.name_any(), &how).await.ok()?;
+        let log = within(logs.logs(&pod.name_any(), &how)).await.ok()?;
         Some(tail(&log, LOG_MAX))
     }
 }
@@ -424,146 +430,95 @@ pub(super) fn post() -> PostParams {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::sync::Mutex;
-    use std::time::Duration;
+    use std::pin::Pin;
 
-    use bytes::Bytes;
-    use http::{Method, Request, Response};
-    use http_body_util::Full;
-    use kube::client::Body;
-    use mindos_kube::platform::JobSettings;
-
+    use super::super::tests::{NAMESPACE, played};
     use super::*;
+    use crate::played::ApiServer;
 
-    const NAMESPACE: &str = "runs";
     const CLAIM: &str = "workspace-trader";
+    const CLAIMS: &str = "persistentvolumeclaims";
 
-    /// An API server, played: objects by their plural and name. No pod runs.
-    #[derive(Default)]
-    struct Played {
-        objects: BTreeMap<(String, String), Value>,
-        version: u64,
-    }
-
-    impl Played {
-        fn answer(&mut self, method: &Method, path: &str, given: Value) -> (u16, Value) {
-            let mut parts = path.split('/').skip_while(|part| *part != "namespaces").skip(2).map(str::to_owned);
-            let plural = parts.next().unwrap();
-            let named = || given["metadata"]["name"].as_str().map(str::to_owned);
-            let Some(name) = parts.next().or_else(named) else {
-                return (200, json!({ "kind": "List", "apiVersion": "v1", "metadata": {}, "items": [] }));
-            };
-            let key = (plural, name);
-            match (method, self.objects.get(&key).cloned()) {
-                (&Method::GET, Some(there)) => (200, there),
-                (&Method::POST, None) => (201, self.put(key, given)),
-                (&Method::PATCH, Some(mut there)) => {
-                    let version = &given["metadata"]["resourceVersion"];
-                    if !version.is_null() && *version != there["metadata"]["resourceVersion"] {
-                        return failure(409, "Conflict");
-                    }
-                    for (name, value) in given["metadata"]["annotations"].as_object().into_iter().flatten() {
-                        there["metadata"]["annotations"][name.as_str()] = value.clone();
-                    }
-                    (200, self.put(key, there))
-                }
-                (_, Some(_)) => failure(409, "AlreadyExists"),
-                (_, None) => failure(404, "NotFound"),
-            }
-        }
-
-        fn put(&mut self, key: (String, String), mut object: Value) -> Value {
-            self.version += 1;
-            object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-            self.objects.insert(key, object.clone());
-            object
-        }
-
-        /// The workspace, as a Job took it then.
-        fn taken(&mut self, job: &str, at: Timestamp) {
-            let annotations = json!({ HOLDER_ANNOTATION: job, HOLDER_SINCE_ANNOTATION: at.to_string() });
-            let key = ("persistentvolumeclaims".to_owned(), CLAIM.to_owned());
-            self.put(key, json!({ "metadata": { "name": CLAIM, "annotations": annotations } }));
-        }
-
-        fn since(&self) -> Timestamp {
-            let claim = &self.objects[&("persistentvolumeclaims".to_owned(), CLAIM.to_owned())];
-            claim["metadata"]["annotations"][HOLDER_SINCE_ANNOTATION].as_str().unwrap().parse().unwrap()
-        }
-    }
-
-    fn failure(code: u16, reason: &str) -> (u16, Value) {
-        let status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
-            "message": reason, "code": code,
-        });
-        (code, status)
-    }
-
-    fn stage() -> (Place, Arc<Mutex<Played>>) {
-        let played = Arc::new(Mutex::new(Played::default()));
-        let answering = Arc::clone(&played);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let played = Arc::clone(&answering);
-            async move {
-                let (head, body) = request.into_parts();
-                let given = body.collect_bytes().await.unwrap();
-                let given: Value = serde_json::from_slice(&given).unwrap_or_default();
-                let (status, answer) = played.lock().unwrap().answer(&head.method, head.uri.path(), given);
-                let body = Full::new(Bytes::from(answer.to_string()));
-                Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        let settings = RunsSettings {
-            slots: 4,
-            namespaces: vec![NAMESPACE.to_owned()],
-            config_map: "task-controller-config".to_owned(),
-            templates: "claude-templates-configmap".to_owned(),
-            job: JobSettings::default(),
-            finalizer_timeout: Duration::from_secs(3),
-        };
-        (Place { kube: Client::new(service, NAMESPACE), settings: Arc::new(settings) }, played)
-    }
+    type Call<'a> = Pin<Box<dyn Future<Output = kube::Result<()>> + 'a>>;
 
     fn claim() -> PersistentVolumeClaim {
         serde_json::from_value(json!({ "metadata": { "name": CLAIM } })).unwrap()
     }
 
+    /// The workspace, as a Job took it then.
+    fn taken(api: &mut ApiServer, job: &str, at: Timestamp) {
+        let annotations = json!({ HOLDER_ANNOTATION: job, HOLDER_SINCE_ANNOTATION: at.to_string() });
+        api.put(CLAIMS, json!({ "metadata": { "name": CLAIM, "annotations": annotations } }));
+    }
+
+    fn since(api: &ApiServer) -> Timestamp {
+        let claim = api.get(CLAIMS, CLAIM);
+        claim["metadata"]["annotations"][HOLDER_SINCE_ANNOTATION].as_str().unwrap().parse().unwrap()
+    }
+
+    fn plan() -> Plan {
+        let named = |name: &str| json!({ "metadata": { "name": name } });
+        Plan {
+            files: serde_json::from_value(named("files")).unwrap(),
+            workspace: Some(claim()),
+            job: serde_json::from_value(named("one")).unwrap(),
+        }
+    }
+
     #[tokio::test]
     async fn a_workspace_is_kept_for_a_job_that_is_about_to_be_made() {
-        let (place, played) = stage();
+        let (place, api) = played();
         let claim = claim();
         let take = async |job: &str| place.workspace(&claim, NAMESPACE, job).await.unwrap();
         assert_eq!(take("one").await, Workspace::Ours);
         assert_eq!(take("two").await, Workspace::Of("one".to_owned()));
         // Its agent was started again meanwhile.
-        played.lock().unwrap().taken("one", now() - JOB_WITHIN * 3 / 4);
+        taken(&mut api.lock().unwrap(), "one", now() - JOB_WITHIN * 3 / 4);
         assert_eq!(take("one").await, Workspace::Ours);
-        assert!(played.lock().unwrap().since() > now() - JOB_WITHIN / 4, "it is kept for longer");
+        assert!(since(&api.lock().unwrap()) > now() - JOB_WITHIN / 4, "it is kept for longer");
         assert_eq!(take("two").await, Workspace::Of("one".to_owned()));
         // It never is made.
-        played.lock().unwrap().taken("one", now() - JOB_WITHIN);
+        taken(&mut api.lock().unwrap(), "one", now() - JOB_WITHIN);
         assert_eq!(take("two").await, Workspace::Ours);
         assert_eq!(take("one").await, Workspace::Of("two".to_owned()));
     }
 
     #[tokio::test]
     async fn no_job_is_made_once_another_run_has_the_workspace() {
-        let (place, played) = stage();
-        let named = |name: &str| json!({ "metadata": { "name": name } });
-        let plan = Plan {
-            files: serde_json::from_value(named("files")).unwrap(),
-            workspace: Some(claim()),
-            job: serde_json::from_value(named("one")).unwrap(),
-        };
-        let config = ControllerConfig::default();
-        let is_made = || played.lock().unwrap().objects.contains_key(&("jobs".to_owned(), "one".to_owned()));
-        played.lock().unwrap().taken("two", now());
+        let (place, api) = played();
+        let (plan, config) = (plan(), ControllerConfig::default());
+        let is_made = || !api.lock().unwrap().get("jobs", "one").is_null();
+        taken(&mut api.lock().unwrap(), "two", now());
         assert_eq!(place.make(&plan, NAMESPACE, &config).await.unwrap(), Workspace::Of("two".to_owned()));
         assert!(!is_made());
-        played.lock().unwrap().taken("one", now());
+        taken(&mut api.lock().unwrap(), "one", now());
         assert_eq!(place.make(&plan, NAMESPACE, &config).await.unwrap(), Workspace::Ours);
         assert!(is_made());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_says_nothing_is_not_waited_for_without_end() {
+        let (place, api) = played();
+        api.lock().unwrap().is_silent = true;
+        let (plan, config, kind) = (plan(), ControllerConfig::default(), Kind::Code);
+        let object = DynamicObject::new("code-5-1", &resource(kind)).within(NAMESPACE);
+        let (before, status) =
+            (RunStatus::default(), RunStatus { message: Some("waits".to_owned()), ..RunStatus::default() });
+        let calls: [(&str, Call<'_>); 10] = [
+            ("status", Box::pin(async { place.write_status(kind, NAMESPACE, "code-5-1", &before, &status).await })),
+            ("metadata", Box::pin(async { place.write_metadata(kind, &object, json!({})).await.map(drop) })),
+            ("release", Box::pin(async { place.release(kind, NAMESPACE, "code-5-1").await })),
+            ("config", Box::pin(async { place.config(NAMESPACE).await.map(drop) })),
+            ("templates", Box::pin(async { place.templates(NAMESPACE).await.map(drop) })),
+            ("workspace", Box::pin(async { place.workspace(&claim(), NAMESPACE, "one").await.map(drop) })),
+            ("make", Box::pin(async { place.make(&plan, NAMESPACE, &config).await.map(drop) })),
+            ("job", Box::pin(async { place.delete_job(NAMESPACE, "one").await })),
+            ("time to live", Box::pin(async { place.keep_for(NAMESPACE, "one", &config, true).await })),
+            ("outcome", Box::pin(async { place.outcome(NAMESPACE, "one").await.map(drop) })),
+        ];
+        for (name, call) in calls {
+            let ended = timeout(LOG_WITHIN, call).await.unwrap_or_else(|_| panic!("{name} is waited for"));
+            assert!(matches!(ended, Err(kube::Error::Service(_))), "{name}: {ended:?}");
+        }
     }
 }

@@ -93,19 +93,49 @@ pub(super) enum Step {
     Start(Attempt),
     /// The Job of this attempt is there.
     Watch(Attempt),
+    /// This attempt failed, as its status says already: the control plane has yet to hear of it.
+    Tell(Attempt),
 }
 
-/// Decides. `job` is the Job of the newest attempt, by its name.
+/// Decides. `job` is the Job of the newest attempt, by its name; its failure `is_untold` where the control plane has not heard of it.
 #[must_use]
-pub(super) fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState) -> Step {
+pub(super) fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState, is_untold: bool) -> Step {
     let newest = Attempt::newest(status, first_context);
     match status.phase() {
         Phase::Succeeded => Step::Done(newest),
         Phase::Cancelled => Step::Cancelled,
+        Phase::Failed if status.job_name.as_deref() == Some(job_name) && is_untold => Step::Tell(newest),
         // It was told of: whoever comes now is another attempt. Without a Job nothing was tried.
         Phase::Failed if status.job_name.as_deref() == Some(job_name) => Step::Start(newest.next()),
         Phase::Failed | Phase::Pending | Phase::Running if *job == JobState::Absent => Step::Start(newest),
         Phase::Failed | Phase::Pending | Phase::Running => Step::Watch(newest),
+    }
+}
+
+/// What is to be done for a run whose delivery the control plane does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// Nothing, or nothing yet.
+    Leave,
+    /// Whoever gets the lease of another delivery goes on where the run stands.
+    Submit,
+    /// A person has to look what came of it.
+    GiveUp,
+}
+
+/// Decides. Only an object that was applied by hand is an event of its own: what was asked for elsewhere has to be asked for again there.
+#[must_use]
+pub(super) fn forgotten(phase: Phase, job: &JobState, is_by_hand: bool) -> Forgotten {
+    match (phase, job) {
+        // Its status says it already.
+        (Phase::Failed | Phase::Succeeded | Phase::Cancelled, _) => Forgotten::Leave,
+        (Phase::Pending | Phase::Running, JobState::Running) => Forgotten::Leave,
+        (Phase::Pending | Phase::Running, JobState::Complete | JobState::Failed(_)) if is_by_hand => Forgotten::Submit,
+        (Phase::Pending, JobState::Absent) if is_by_hand => Forgotten::Submit,
+        // Its Job goes in time.
+        (Phase::Pending | Phase::Running, JobState::Complete | JobState::Failed(_)) => Forgotten::Leave,
+        // A Job that is gone may have made a pull request.
+        (Phase::Pending | Phase::Running, JobState::Absent) => Forgotten::GiveUp,
     }
 }
 
@@ -143,7 +173,41 @@ mod tests {
             (status(Phase::Succeeded, Some("j"), Some(4), None), &absent, Step::Done(at(4, 0))),
             (status(Phase::Cancelled, Some("j"), Some(4), None), &JobState::Running, Step::Cancelled),
         ] {
-            assert_eq!(next(&status, 3, "j", job), step, "{status:?} {job:?}");
+            assert_eq!(next(&status, 3, "j", job, false), step, "{status:?} {job:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_was_not_told_is_told_before_another_attempt() {
+        let at = Attempt { context: 4, retries: 1 };
+        let failed = JobState::Failed(String::new());
+        for (phase, job_name, job, step) in [
+            (Phase::Failed, Some("j"), &failed, Step::Tell(at)),
+            (Phase::Failed, Some("j"), &JobState::Absent, Step::Tell(at)),
+            // Nothing was tried, or not yet.
+            (Phase::Failed, None, &JobState::Absent, Step::Start(at)),
+            (Phase::Pending, Some("i"), &JobState::Absent, Step::Start(at)),
+        ] {
+            assert_eq!(next(&status(phase, job_name, Some(4), Some(1)), 3, "j", job, true), step, "{phase:?} {job:?}");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_run_is_submitted_again_where_nothing_is_done_twice() {
+        let failed = JobState::Failed(String::new());
+        for (phase, job, by_hand, elsewhere) in [
+            (Phase::Pending, &JobState::Absent, Forgotten::Submit, Forgotten::GiveUp),
+            (Phase::Pending, &JobState::Running, Forgotten::Leave, Forgotten::Leave),
+            (Phase::Running, &JobState::Running, Forgotten::Leave, Forgotten::Leave),
+            // Its outcome is read by the next lease.
+            (Phase::Running, &JobState::Complete, Forgotten::Submit, Forgotten::Leave),
+            (Phase::Running, &failed, Forgotten::Submit, Forgotten::Leave),
+            (Phase::Running, &JobState::Absent, Forgotten::GiveUp, Forgotten::GiveUp),
+            (Phase::Failed, &JobState::Absent, Forgotten::Leave, Forgotten::Leave),
+            (Phase::Failed, &failed, Forgotten::Leave, Forgotten::Leave),
+        ] {
+            assert_eq!(forgotten(phase, job, true), by_hand, "{phase:?} {job:?}");
+            assert_eq!(forgotten(phase, job, false), elsewhere, "{phase:?} {job:?}");
         }
     }
 

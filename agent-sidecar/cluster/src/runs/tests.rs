@@ -1,4 +1,4 @@
-//! Runs against a real API server, lease by lease, with the control plane's side played. `MINDOS_TEST_KUBECONFIG` names a cluster whose pods
+//! Who plays the sides of a run in tests, and runs against a real API server, lease by lease. `MINDOS_TEST_KUBECONFIG` names a cluster whose pods
 //! "run" as `.ci/kube/fake_kubelet.py` does; each test has a namespace of its own. `kube -- cargo test -p mindos-cluster-agent --lib -- --ignored
 //! --test-threads 1` lends them one: one after the other, for one of them restarts the API server.
 
@@ -18,24 +18,69 @@ use mindos_model::{FailureKind, Token};
 use mindos_proto::run::v1::SubmitRunResponse;
 use mindos_sdk::{Failure, Output};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::attend;
 use super::general::{Desk, Lease, Runner};
 use super::objects::Keeper;
 use super::place::{Place, annotation, resource, status_of};
 use super::plane::{ControlPlane, Plane, Stands};
 use super::settings::RunsSettings;
+use crate::played::ApiServer;
 
+/// Where runs are done whose API server is played.
+pub(super) const NAMESPACE: &str = "runs";
 const SOON: Duration = Duration::from_secs(60);
 const OUTCOME: &str = r#"{"exitCode":0,"pullRequestUrl":"https://github.com/acme/trader/pull/7","branch":"b","sessionId":"s-1","costUsd":0.25,"inputTokens":100,"outputTokens":20,"message":""}"#;
 
 /// The control plane, played: deliveries by name.
 #[derive(Debug, Default)]
-struct Played {
-    submitted: Mutex<Vec<String>>,
+pub(super) struct Played {
+    pub(super) submitted: Mutex<Vec<String>>,
     cancelled: Mutex<Vec<String>>,
     told: Mutex<Vec<String>>,
     is_away: Mutex<bool>,
+    /// From before all of its deliveries.
+    pub(super) is_restored: Mutex<bool>,
+}
+
+/// A cluster whose API server is played.
+pub(super) fn played() -> (Place, Arc<Mutex<ApiServer>>) {
+    let (kube, api) = ApiServer::start();
+    (Place { kube, settings: Arc::new(settings(NAMESPACE)) }, api)
+}
+
+fn settings(namespace: &str) -> RunsSettings {
+    RunsSettings {
+        slots: 4,
+        namespaces: vec![namespace.to_owned()],
+        config_map: "task-controller-config".to_owned(),
+        templates: "claude-templates-configmap".to_owned(),
+        job: JobSettings::default(),
+        finalizer_timeout: Duration::from_secs(3),
+    }
+}
+
+/// What Jobs are made by; each pod of theirs has these annotations.
+pub(super) fn config_map(notes: Value) -> Value {
+    let config = json!({
+        "job": { "podAnnotations": notes },
+        "agent": { "image": { "repository": "ghcr.io/5dlabs/platform/claude-code", "tag": "1.0.56" } },
+        "storage": { "storageClassName": "standard" },
+    });
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "task-controller-config" }, "data": { "config.yaml": config.to_string() },
+    })
+}
+
+/// What a code run of a service asks for.
+pub(super) fn code_spec(service: &str) -> Value {
+    let request = json!({
+        "task_id": 5, "service": service, "repository_url": "https://github.com/acme/trader",
+        "docs_repository_url": "git@github.com:acme/docs.git", "github_user": "ada",
+    });
+    serde_json::to_value(CodeRequest::read(request.as_object().unwrap(), "m").unwrap()).unwrap()
 }
 
 impl Played {
@@ -61,6 +106,9 @@ impl ControlPlane for Played {
 
     async fn stands(&self, delivery: &str) -> Result<Stands, tonic::Status> {
         self.here()?;
+        if *self.is_restored.lock().unwrap() {
+            return Ok(Stands::Unknown);
+        }
         let is_cancelled = self.cancelled.lock().unwrap().iter().any(|known| known == delivery);
         Ok(if is_cancelled { Stands::Cancelled } else { Stands::Open })
     }
@@ -101,17 +149,9 @@ impl Stage {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let made: Namespace = serde_json::from_value(json!({ "metadata": { "name": namespace } })).unwrap();
         namespaces.create(&PostParams::default(), &made).await.unwrap();
-        let settings = RunsSettings {
-            slots: 4,
-            namespaces: vec![namespace.to_owned()],
-            config_map: "task-controller-config".to_owned(),
-            templates: "claude-templates-configmap".to_owned(),
-            job: JobSettings::default(),
-            finalizer_timeout: Duration::from_secs(3),
-        };
         let played = Arc::new(Played::default());
         let plane: Plane = played.clone();
-        let place = Place { kube: client.clone(), settings: Arc::new(settings) };
+        let place = Place { kube: client.clone(), settings: Arc::new(settings(namespace)) };
         let runner = Runner { kind: Kind::Code, place, plane, desk: Arc::new(Desk::default()) };
         let stage = Stage { client, namespace: namespace.to_owned(), runner, played };
         stage.pods_do(json!({ "fake/after": "1", "fake/message": OUTCOME, "fake/log": "hello\nworld\n" })).await;
@@ -120,16 +160,7 @@ impl Stage {
 
     /// What pods of Jobs do from here on.
     async fn pods_do(&self, notes: Value) {
-        let config = json!({
-            "job": { "podAnnotations": notes },
-            "agent": { "image": { "repository": "ghcr.io/5dlabs/platform/claude-code", "tag": "1.0.56" } },
-            "storage": { "storageClassName": "standard" },
-        });
-        let map: ConfigMap = serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": { "name": "task-controller-config" }, "data": { "config.yaml": config.to_string() },
-        }))
-        .unwrap();
+        let map: ConfigMap = serde_json::from_value(config_map(notes)).unwrap();
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let how = PatchParams::apply("mindos-tests").force();
         maps.patch("task-controller-config", &how, &Patch::Apply(&map)).await.unwrap();
@@ -149,23 +180,15 @@ impl Stage {
 
     /// A lease of a run, under way.
     fn lease(&self, name: &str, service: &str, term: u32) -> JoinHandle<Result<Output, Failure>> {
-        let request = json!({
-            "task_id": 5, "service": service, "repository_url": "https://github.com/acme/trader",
-            "docs_repository_url": "git@github.com:acme/docs.git", "github_user": "ada",
-        });
-        let spec = CodeRequest::read(request.as_object().unwrap(), "m").unwrap();
-        let order = Order {
-            name: name.to_owned(),
-            namespace: self.namespace.clone(),
-            uid: None,
-            spec: serde_json::to_value(spec).unwrap(),
-        };
+        let order =
+            Order { name: name.to_owned(), namespace: self.namespace.clone(), uid: None, spec: code_spec(service) };
         let key = (Kind::Code, self.namespace.clone(), name.to_owned());
         let taken = self.runner.desk.take(&key);
         let lease = Lease {
             runner: self.runner.clone(),
             delivery: format!("d-{name}"),
             token: Token { epoch: 1, term },
+            attempt: 1,
             order,
             attempts: 3,
             notify: Arc::clone(&taken.notify),
@@ -217,6 +240,15 @@ async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         assert!(tokio::time::Instant::now() < until, "it did not come about within {SOON:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_end_with_a_keeper_that_breaks_off() {
+    let mut keepers: JoinSet<()> = JoinSet::new();
+    keepers.spawn(std::future::pending());
+    keepers.spawn(async { panic!("a keeper that breaks off") });
+    let attended = attend(std::future::pending(), &mut keepers);
+    tokio::time::timeout(SOON, attended).await.expect("runs are served without one of their keepers");
 }
 
 #[tokio::test]
