@@ -17,7 +17,7 @@ use crate::catch_up::app_jwt::AppKey;
 use crate::clock::Clock;
 use crate::secret::Secrets;
 
-#[path = "../../tests/forge/mod.rs"]
+#[path = "../../tests/all/forge/mod.rs"]
 mod forge;
 
 use forge::{Fault, Forge, MOMENT, OWN, TOKEN};
