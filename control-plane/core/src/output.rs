@@ -388,6 +388,10 @@ pub struct InstanceView {
     pub pod: PodName,
     pub state: InstanceState,
     pub since: Timestamp,
+    /// Its stream, with the epoch in which that was opened.
+    pub session: Option<(u32, SessionId)>,
+    /// When anything was last heard of it.
+    pub heard: Timestamp,
     pub holds: Holds,
     pub generals: Vec<(Arc<GeneralKey>, Load, ReportedLoad, Health)>,
 }

@@ -27,7 +27,7 @@ use crate::routing::RouteIdx;
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) instance: Arc<InstanceKey>,
-    last_heard: Timestamp,
+    pub(crate) last_heard: Timestamp,
     /// The older stream of the same instance, to be closed.
     pub(crate) replaced: Option<SessionId>,
 }

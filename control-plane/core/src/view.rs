@@ -167,6 +167,7 @@ impl Durable {
                 };
                 (self.registry.general(*general).key.clone(), member.load, member.reported.clone(), health)
             });
+            let session = instance.session.and_then(|session| soft.sessions.get(&session));
             InstanceView {
                 key: key.clone(),
                 boot: instance.boot.clone(),
@@ -174,6 +175,8 @@ impl Durable {
                 pod: instance.pod.clone(),
                 state: instance.state,
                 since: instance.since,
+                session: instance.session.map(|session| (self.epoch(), session)),
+                heard: session.map_or(instance.since, |session| session.last_heard),
                 holds: self.registry.instance_holds(key),
                 generals: members.collect(),
             }

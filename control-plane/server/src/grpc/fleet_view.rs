@@ -159,7 +159,7 @@ fn pressure(load: &ModelLoad) -> ModelPressure {
 }
 
 fn instance_of(view: &InstanceView) -> Instance {
-    let InstanceView { key, boot, version, pod, state, since, holds, generals } = view;
+    let InstanceView { key, boot, version, pod, state, since, session, heard, holds, generals } = view;
     let served = generals.iter().map(|(general, load, reported, health)| InstanceGeneral {
         name: general.name.to_string(),
         capacity: load.capacity,
@@ -185,12 +185,12 @@ fn instance_of(view: &InstanceView) -> Instance {
         boot_id: boot.to_string(),
         generals: served.collect(),
         liveness: words::liveness(*state).into(),
-        session: String::new(),
+        session: session.map(|(epoch, session)| format!("{epoch}.{}", session.0)).unwrap_or_default(),
         version: version.to_string(),
         namespace: pod.namespace.to_string(),
         pod: pod.name.to_string(),
         connected_at: (*state != InstanceState::Unknown).then(|| time(*since)),
-        heard_at: None,
+        heard_at: Some(time(*heard)),
         holds: words::holds(*holds),
         round_trip: None,
     }

@@ -156,6 +156,10 @@ async fn the_fleet_is_listed_and_held_back() {
 
     let clusters = client.list_clusters(fleet::ListClustersRequest::default()).await.unwrap().into_inner().clusters;
     assert_eq!((clusters.len(), clusters[0].region.as_str(), clusters[0].instances_connected), (1, "eu", 1));
+    let instances = client.list_instances(fleet::ListInstancesRequest::default()).await.unwrap().into_inner().instances;
+    let [instance] = &instances[..] else { panic!("one is connected: {instances:?}") };
+    assert!(instance.session.starts_with("1."), "a stream of the first start: {instance:?}");
+    assert!(instance.heard_at.unwrap().seconds >= instance.connected_at.unwrap().seconds);
     let unknown = fleet::Target { target: Some(fleet::target::Target::Cluster("nowhere".to_owned())) };
     let refused =
         client.cordon(fleet::CordonRequest { target: Some(unknown), ..Default::default() }).await.unwrap_err();
