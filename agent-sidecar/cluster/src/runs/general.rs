@@ -564,8 +564,7 @@ enum Marked {
     Not(Failure),
 }
 
-/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone and a minute has passed since it was taken, which
-/// whoever wants it next looks for.
+/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone, which whoever wants it next looks for.
 pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
     let namespace = object.namespace().unwrap_or_default();
     let status = status_of(object);

@@ -265,16 +265,19 @@ impl Place {
     /// Gives a workspace back.
     pub(super) async fn give_back(&self, run: &Run) -> kube::Result<()> {
         let Some(name) = run.workspace_name() else { return Ok(()) };
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), &run.namespace);
-        let Some(there) = within(claims.get_opt(&name)).await? else { return Ok(()) };
-        if there.annotations().get(HOLDER_ANNOTATION) != Some(&run.job_name()) {
+        let none = json!({ HOLDER_ANNOTATION: Value::Null, HOLDER_SINCE_ANNOTATION: Value::Null });
+        self.annotate(&run.namespace, &name, &run.job_name(), none).await
+    }
+
+    /// Changes what a workspace says, while that Job has it.
+    async fn annotate(&self, namespace: &str, claim: &str, job: &str, annotations: Value) -> kube::Result<()> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), namespace);
+        let Some(there) = within(claims.get_opt(claim)).await? else { return Ok(()) };
+        if there.annotations().get(HOLDER_ANNOTATION).is_none_or(|holder| holder != job) {
             return Ok(());
         }
-        let patch = json!({ "metadata": {
-            "resourceVersion": there.resource_version(),
-            "annotations": { HOLDER_ANNOTATION: Value::Null, HOLDER_SINCE_ANNOTATION: Value::Null },
-        }});
-        match within(claims.patch(&name, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
+        let patch = json!({ "metadata": { "resourceVersion": there.resource_version(), "annotations": annotations } });
+        match within(claims.patch(claim, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
             Err(error) if !matches!(code(&error), 404 | 409) => Err(error),
             _ => Ok(()),
         }
@@ -324,6 +327,11 @@ impl Place {
             Err(error) if code(&error) == 409 => within(self.jobs(namespace).get(&plan.job.name_any())).await?,
             Err(error) => return Err(error),
         };
+        if let Some(claim) = &plan.workspace {
+            // From here on it is kept by the Job alone, and free as soon as that is deleted.
+            let since = json!({ HOLDER_SINCE_ANNOTATION: Value::Null });
+            self.annotate(namespace, &claim.name_any(), &job.name_any(), since).await?;
+        }
         if config.cleanup.enabled && config.cleanup.delete_config_map {
             // They go with the Job.
             let owner = json!({
@@ -494,6 +502,10 @@ mod tests {
         taken(&mut api.lock().unwrap(), "one", now());
         assert_eq!(place.make(&plan, NAMESPACE, &config).await.unwrap(), Workspace::Ours);
         assert!(is_made());
+        assert_eq!(place.workspace(&claim(), NAMESPACE, "two").await.unwrap(), Workspace::Of("one".to_owned()));
+        // Cancelled: nobody waits for a Job that was there.
+        place.delete_job(NAMESPACE, "one").await.unwrap();
+        assert_eq!(place.workspace(&claim(), NAMESPACE, "two").await.unwrap(), Workspace::Ours);
     }
 
     #[tokio::test(start_paused = true)]
