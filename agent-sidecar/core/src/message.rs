@@ -92,6 +92,18 @@ pub struct Usage {
     pub calls: u32,
 }
 
+impl Usage {
+    /// Adds what was counted elsewhere, by a provider who may say any number: sums stop at the largest one.
+    pub fn add(&mut self, more: &Usage) {
+        let Usage { model: _, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = more;
+        self.input_tokens = self.input_tokens.saturating_add(*input_tokens);
+        self.cached_input_tokens = self.cached_input_tokens.saturating_add(*cached_input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(*output_tokens);
+        self.cost_micros = self.cost_micros.saturating_add(*cost_micros);
+        self.calls = self.calls.saturating_add(*calls);
+    }
+}
+
 /// How work ended, and what it came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finish<O> {

@@ -68,7 +68,7 @@ impl Meter {
     pub(crate) async fn hold(&self, likely: Usage) -> Option<Hold> {
         let asked = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            add(&mut held, &likely);
+            held.add(&likely);
             Usage { model: likely.model.clone(), ..held.clone() }
         };
         let hold = Hold { meter: self.clone(), likely, known: None };
@@ -76,7 +76,7 @@ impl Meter {
             Whose::Stream(spending) => spending.may_spend(&asked).await,
             Whose::Own { ceilings, began, used } => {
                 let mut sum = asked;
-                used.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|used| add(&mut sum, used));
+                used.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|used| sum.add(used));
                 let within = |ceiling: Option<u64>, sum: u64| ceiling.is_none_or(|ceiling| sum <= ceiling);
                 within(ceilings.cost_micros, sum.cost_micros)
                     && within(ceilings.tokens, sum.input_tokens.saturating_add(sum.output_tokens))
@@ -92,7 +92,7 @@ impl Meter {
             Whose::Own { used, .. } => {
                 let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
                 match used.iter_mut().find(|known| known.model == usage.model) {
-                    Some(known) => add(known, &usage),
+                    Some(known) => known.add(&usage),
                     None => used.push(usage),
                 }
             }
@@ -135,15 +135,6 @@ impl Drop for Hold {
             self.meter.spend(usage);
         }
     }
-}
-
-fn add(to: &mut Usage, more: &Usage) {
-    let Usage { model: _, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = more;
-    to.input_tokens = to.input_tokens.saturating_add(*input_tokens);
-    to.cached_input_tokens = to.cached_input_tokens.saturating_add(*cached_input_tokens);
-    to.output_tokens = to.output_tokens.saturating_add(*output_tokens);
-    to.cost_micros = to.cost_micros.saturating_add(*cost_micros);
-    to.calls = to.calls.saturating_add(*calls);
 }
 
 #[cfg(test)]

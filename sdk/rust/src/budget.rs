@@ -73,7 +73,7 @@ impl Spending {
     pub fn spend(&self, usage: Usage) {
         let mut used = self.lock();
         match used.iter_mut().find(|known| known.model == usage.model) {
-            Some(known) => add(known, &usage),
+            Some(known) => known.add(&usage),
             None => used.push(usage),
         }
         let usage = used.clone();
@@ -120,16 +120,6 @@ impl Spending {
     }
 }
 
-/// Adds what the provider counted, which may be any number.
-fn add(to: &mut Usage, more: &Usage) {
-    let Usage { model: _, input_tokens, cached_input_tokens, output_tokens, cost_micros, calls } = more;
-    to.input_tokens = to.input_tokens.saturating_add(*input_tokens);
-    to.cached_input_tokens = to.cached_input_tokens.saturating_add(*cached_input_tokens);
-    to.output_tokens = to.output_tokens.saturating_add(*output_tokens);
-    to.cost_micros = to.cost_micros.saturating_add(*cost_micros);
-    to.calls = to.calls.saturating_add(*calls);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +135,7 @@ mod tests {
             calls: u32::MAX,
         };
         let mut sum = most.clone();
-        add(&mut sum, &most);
+        sum.add(&most);
         assert_eq!(sum, most);
     }
 }
