@@ -59,7 +59,7 @@ impl Bodies {
         Bodies { memory, unproven, shares: Shares::default(), timeout }
     }
 
-    /// Reads a body of at most `max` bytes.
+    /// Reads a body of at most `max` bytes, which is not compressed.
     pub(crate) async fn read(
         &self,
         sender: Sender,
@@ -67,6 +67,14 @@ impl Bodies {
         body: Body,
         max: usize,
     ) -> Result<Held<'_>, HttpError> {
+        if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+            let message = format!("the body is compressed (Content-Encoding {coding:?}): send it as it is");
+            return Err(HttpError::with_code(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "CONTENT_ENCODING_UNSUPPORTED",
+                message,
+            ));
+        }
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if length.is_some_and(|length| length > max) {
             return Err(too_large(max));
@@ -122,6 +130,9 @@ mod tests {
         let never = || Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
         assert_eq!(read(announced, never()).await, Err(413));
         assert_eq!(read(HeaderMap::new(), never()).await, Err(408));
+        let coded = |coding: &str| HeaderMap::from_iter([(header::CONTENT_ENCODING, coding.parse().unwrap())]);
+        assert_eq!(read(coded("gzip"), Body::from("0123456789")).await, Err(415));
+        assert_eq!(read(coded("identity"), Body::from("0123456789")).await, Ok(Bytes::from("0123456789")));
         assert_eq!(bodies.memory.available_permits(), MEMORY_KIB as usize);
     }
 

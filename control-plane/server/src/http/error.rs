@@ -83,8 +83,15 @@ impl HttpError {
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.code == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // Bodies are taken in no other coding.
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if self.code.is_server_error()
-            || matches!(self.code, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+            || matches!(
+                self.code,
+                StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            )
         {
             // What is left of the body is not read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,6 @@
 //! The attacks themselves. Each runs in a process of its own, until its time is up, from addresses of its own.
+//!
+//! Invariant: its time begins when all that it sends was made, and what has a list of requests sends each of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,19 +52,28 @@ struct Under {
     until: Instant,
     /// Requests that are enough.
     enough: Option<u64>,
+    /// Requests that are sent whole, one on each connection, again and again.
+    posts: Arc<[Vec<u8>]>,
     tally: Arc<Tally>,
 }
 
-/// Runs the attack `name` to its end.
+/// How long one of a list waits for its answer at least.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long all of a list may take that was not sent when the time was up.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs the attack `name` to its end, and calls `begun` when its time begins.
 ///
 /// # Errors
 /// When there is none of that name.
-pub(super) async fn run(name: &str, victim: Victim, scale: Scale) -> Result<Value> {
+pub(super) async fn run(name: &str, victim: Victim, scale: Scale, begun: impl FnOnce()) -> Result<Value> {
     let tally = Arc::new(Tally::default());
+    let posts = posts(name, victim.token.as_deref());
+    begun();
     let until = Instant::now() + scale.time;
     let counted = super::ATTACKS.iter().any(|attack| attack.counted && attack.name == name);
     let enough = counted.then_some(scale.requests);
-    let under = Under { victim: Arc::new(victim), scale, until, enough, tally: Arc::clone(&tally) };
+    let under = Under { victim: Arc::new(victim), scale, until, enough, posts, tally: Arc::clone(&tally) };
     let few = (scale.connections / 100).clamp(2, 32);
     let some = (scale.connections / 5).max(20);
     match name {
@@ -141,10 +152,9 @@ pub(super) async fn run(name: &str, victim: Victim, scale: Scale) -> Result<Valu
         "bad_tokens" => under.swarm(few, |under, number| under.knocks(number, Knock::Token)).await,
         "bad_tokens_grpc" => under.swarm(few, |under, number| under.calls(number)).await,
         "one_at_its_limit" => under.swarm(few, |under, number| under.knocks(number, Knock::Publish)).await,
-        "oversize_bodies" => under.swarm(few, |under, number| under.posts(number, oversize())).await,
-        "nested_json" => under.swarm(few, |under, number| under.posts(number, nested())).await,
-        "compression_bombs" => under.swarm(few, |under, number| under.posts(number, bombs())).await,
-        "slow_expressions" => under.swarm(few, |under, number| under.posts(number, slow_to_judge())).await,
+        "oversize_bodies" | "nested_json" | "compression_bombs" | "slow_expressions" => {
+            under.swarm(few, move |under, number| under.posts(number, few)).await;
+        }
         "agent_flood" => under.swarm(few, |under, number| under.agents(number)).await,
         _ => bail!("there is no attack `{name}`"),
     }
@@ -176,8 +186,11 @@ enum Knock {
 
 impl Under {
     fn is_over(&self) -> bool {
-        Instant::now() >= self.until
-            || self.enough.is_some_and(|enough| self.tally.sent.load(Ordering::Relaxed) >= enough)
+        let sent = || self.tally.sent.load(Ordering::Relaxed);
+        let listed = u64::try_from(self.posts.len()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        now >= self.until && (sent() >= listed || now >= self.until + LIST_TIMEOUT)
+            || self.enough.is_some_and(|enough| sent() >= enough)
     }
 
     /// As many workers at once, each begun again when it ends, until the time is up.
@@ -418,31 +431,27 @@ impl Under {
         }
     }
 
-    /// Sends each request on a connection of its own and reads its answer.
-    async fn posts(self, number: usize, requests: Vec<Vec<u8>>) {
-        let bearer = self.victim.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
-        for mut request in requests {
-            // With a good token, so that it gets as far as anybody does.
-            if let Some(bearer) = bearer.as_ref().filter(|_| request.starts_with(b"POST ")) {
-                let line = request.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
-                request.splice(line..line, bearer.bytes());
-            }
+    /// Sends each request on a connection of its own and reads its answer; each of `workers` begins at another.
+    async fn posts(self, number: usize, workers: usize) {
+        let first = number * self.posts.len() / workers;
+        for place in (first..self.posts.len()).chain(0..first) {
             if self.is_over() {
                 return;
             }
             let Some(stream) = self.open(number, self.victim.api).await else { return };
             self.tally.hold();
             let (mut reader, mut writer) = stream.into_split();
-            let until = self.until;
+            let until = self.until.max(Instant::now() + ANSWER_TIMEOUT);
+            let posts = Arc::clone(&self.posts);
             // The answer may come before all was sent.
             let sending = tokio::spawn(async move {
-                let _ = timeout_at(until, writer.write_all(&request)).await;
+                let _ = timeout_at(until, writer.write_all(&posts[place])).await;
                 writer
             });
             add(&self.tally.sent, 1);
             let (mut buffer, mut text) = (vec![0; 4096], Vec::new());
             loop {
-                match timeout_at(self.until, reader.read(&mut buffer)).await {
+                match timeout_at(until, reader.read(&mut buffer)).await {
                     Ok(Ok(length @ 1..)) => {
                         text.extend_from_slice(&buffer[..length]);
                         if self.codes(&mut text) > 0 {
@@ -453,7 +462,10 @@ impl Under {
                         self.tally.answer("closed", 1);
                         break;
                     }
-                    Err(_) => break,
+                    Err(_) => {
+                        self.tally.answer("none", 1);
+                        break;
+                    }
                 }
             }
             sending.abort();
@@ -561,6 +573,23 @@ const DOORS: [&str; 8] = [
     "/api/v1/events",
     "/upgrade/finalize",
 ];
+
+/// What the attack `name` sends whole, with a good token, so that it gets as far as anybody does.
+fn posts(name: &str, token: Option<&str>) -> Arc<[Vec<u8>]> {
+    let mut posts = match name {
+        "oversize_bodies" => oversize(),
+        "nested_json" => nested(),
+        "compression_bombs" => bombs(),
+        "slow_expressions" => slow_to_judge(),
+        _ => Vec::new(),
+    };
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    for request in posts.iter_mut().filter(|request| request.starts_with(b"POST ")) {
+        let line = request.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
+        request.splice(line..line, bearer.bytes());
+    }
+    posts.into()
+}
 
 fn oversize() -> Vec<Vec<u8>> {
     let large = vec![b' '; 26 << 20];

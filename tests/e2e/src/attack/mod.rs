@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 use crate::world::World;
 pub use attackers::{Scale, Victim};
@@ -116,6 +117,8 @@ const ARGUMENTS: [&str; 7] = [
     "10000000",
     "--webhooks-unsigned",
 ];
+/// How long it may take to make all that an attack sends.
+const BEGUN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an attack may take that is over by its count.
 const COUNTED_TIMEOUT: Duration = Duration::from_secs(300);
 const ENFORCED: [&str; 4] = ["--access", "enforced", "--tls", "off"];
@@ -186,7 +189,8 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     let memory_before = world.plane()?.memory()?;
     world.plane()?.forget_memory_peak()?;
 
-    let child = start(attack, plan, &world, tokens.attacker, attacker)?;
+    let mut child = start(attack, plan, &world, tokens.attacker, attacker)?;
+    begun(&mut child).await?;
     // What it takes to be under way.
     tokio::time::sleep(plan.scale.time / 10).await;
     let attacked = tokio::spawn(child.wait_with_output());
@@ -218,6 +222,9 @@ pub async fn run(attack: &Attack, plan: &Plan, attacker: &std::path::Path) -> Re
     }
     if attack.counted && attacker["sent"].as_u64().unwrap_or(0) < plan.scale.requests {
         faults.push(format!("{} requests were sent: expected {}", attacker["sent"], plan.scale.requests));
+    }
+    if attacker["connections_opened"].as_u64() == Some(0) {
+        faults.push("the attacker got no connection at all".to_owned());
     }
     if during.answered() == 0 {
         faults.push("the client got no answer at all".to_owned());
@@ -279,13 +286,21 @@ fn start(
         .context("failed to start the attacker")
 }
 
-/// Runs as the attacker.
+/// Waits until it has all that it sends.
+async fn begun(attacker: &mut tokio::process::Child) -> Result<()> {
+    let output = attacker.stdout.as_mut().context("its output is a pipe")?;
+    let said = tokio::time::timeout(BEGUN_TIMEOUT, output.read_u8()).await;
+    ensure!(matches!(said, Ok(Ok(b'\n'))), "the attacker did not begin: {said:?}");
+    Ok(())
+}
+
+/// Runs as the attacker: prints an empty line when its time begins.
 ///
 /// # Errors
 /// When an address is malformed or the attack is not known.
 pub async fn attack_now(name: &str, api: &str, agents: &str, token: Option<String>, scale: Scale) -> Result<Value> {
     let victim = Victim { api: raw::address(api)?, agents: raw::address(agents)?, token };
-    attackers::run(name, victim, scale).await
+    attackers::run(name, victim, scale, || println!()).await
 }
 
 /// The server answers, from a connection that is new as well.
