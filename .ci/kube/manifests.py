@@ -183,6 +183,15 @@ def of_kustomize(faults):
     return f"{sum(counts.values())} objects of {len(counts)} kustomizations and {examples} of examples by schemas of {' and '.join(VERSIONS)}, {len(lines)} rights, all listed"
 
 
+def within(wanted, found):
+    """Whether what is wanted stands in what was found: of maps what is named, lists whole."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(within(value, found.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(wanted) == len(found) and all(map(within, wanted, found))
+    return wanted == found
+
+
 async def of_charts(config, faults):
     """Every chart on a real server: linted, installed, read back, taken away."""
     from helm_sdkpy import Configuration, HelmError, Install, Lint, Uninstall
@@ -228,6 +237,10 @@ async def of_charts(config, faults):
                 kind, name = one.split("/")
                 if not any(each["kind"] == kind and each["metadata"]["name"] == name for each in live):
                     faults.append(f"{where}: has no {one}")
+            for one, wanted in case.get("shows", {}).items():
+                kind, name = one.split("/")
+                if not any(each["kind"] == kind and each["metadata"]["name"] == name and within(wanted, each) for each in live):
+                    faults.append(f"{where}: no {one} with {wanted}")
             counts.append(len(live))
         finally:
             await Uninstall(helm).run(chart, wait=False)
