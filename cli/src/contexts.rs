@@ -149,7 +149,7 @@ impl Contexts {
 
     fn read(path: &Path) -> Result<Contexts, Failure> {
         let shown = path.display();
-        let failed = |error: std::io::Error| Failure::world(format!("failed to read `{shown}`: {error}"));
+        let failed = |error: std::io::Error| Failure::usage(format!("failed to read `{shown}`: {error}"));
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Contexts::default()),
@@ -241,7 +241,7 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
 /// Reads a token from a file; white space around it does not count.
 pub(crate) fn token_in(path: &Path) -> Result<Secret, Failure> {
     let shown = path.display();
-    let failed = |error: std::io::Error| Failure::world(format!("failed to read the token in `{shown}`: {error}"));
+    let failed = |error: std::io::Error| Failure::usage(format!("failed to read the token in `{shown}`: {error}"));
     let mut text = String::new();
     File::open(path).map_err(failed)?.take(64 << 10).read_to_string(&mut text).map_err(failed)?;
     let token = Secret::new(text);

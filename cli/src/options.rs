@@ -33,8 +33,8 @@ Examples:
 
 Exit codes:
   0  done
-  1  a failure of the world: nothing answers, a file cannot be read, a process died
-  2  the command line is wrong
+  1  a failure of the world: nothing answers, a port is taken, a process died
+  2  the command line is wrong, or a file that it or the settings name cannot be read
   3  the control plane refused it
   4  what was named is not there
   5  verification failed: damage was found, or work was left unsettled";

@@ -294,26 +294,55 @@ fn a_verdict_stands_where_it_cannot_be_printed() {
 }
 
 #[test]
-fn settings_that_cannot_be_end_with_two_and_what_is_not_to_be_had_with_one() {
+fn settings_that_cannot_be_and_files_that_cannot_be_read_end_with_two_and_what_is_not_to_be_had_with_one() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let sidecar = ["sidecar", "--instance", "i1", "--general", "type=a,command=true"];
     let joins = ["--control-plane", "https://127.0.0.1:8091", "--identity-dir", "/dev/null/identity"];
+    let trusts = ["--control-plane", "https://127.0.0.1:8091", "--ca", "/nonexistent/ca.pem"];
     let cluster_agent = ["cluster-agent", "--cluster", "c1", "--instance", "i1"];
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let control_plane =
+        ["control-plane", "--data-dir", data, "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"];
+    let in_the_clear = ["--aggregator-address", "0.0.0.0:0", "--aggregator-plaintext", "--tls", "off"];
     for (args, code, says) in [
         ([&sidecar[..], &["--join-token-file", "/token"]].concat(), 2, "needs --control-plane https://"),
         ([&sidecar[..], &["--ready-listen", &address]].concat(), 1, "in use"),
         ([&sidecar[..], &joins].concat(), 1, "failed to make `/dev/null/identity`"),
+        ([&sidecar[..], &trusts].concat(), 2, "failed to read `/nonexistent/ca.pem`"),
         ([&cluster_agent[..], &["--job-ttl-seconds", "5"]].concat(), 2, "expected 30 or more"),
-        ([&cluster_agent[..], &["--kubeconfig", "/nonexistent/kubeconfig"]].concat(), 1, "No such file"),
+        ([&cluster_agent[..], &["--kubeconfig", "/nonexistent/kubeconfig"]].concat(), 2, "No such file"),
+        ([&control_plane[..], &in_the_clear].concat(), 2, "gitlens.sources.aggregator"),
+        ([&control_plane[..], &["--settings", "/nonexistent/settings"]].concat(), 2, "`/nonexistent/settings`"),
+        ([&control_plane[..], &["--aggregator-address", &address]].concat(), 1, "failed to listen"),
         (vec!["general", "--model", "nonsense"], 2, "--model `nonsense`"),
         (vec!["general", "--type", "nonsense"], 2, "there is no general of type"),
-        (vec!["general", "--profile", "/nonexistent/profile"], 1, "No such file"),
+        (vec!["general", "--profile", "/nonexistent/profile"], 2, "No such file"),
         (vec!["general", "--listen", &address], 1, "in use"),
     ] {
         let output = mindos(&args);
         let said = text(&output.stderr);
         assert!(output.status.code() == Some(code) && said.contains(says), "{args:?}: {:?} {said}", output.status);
+    }
+}
+
+#[test]
+fn a_file_that_is_named_and_cannot_be_read_ends_with_two() {
+    let file = "/nonexistent/file";
+    let key = "0".repeat(64);
+    for args in [
+        &["events", "list", "--endpoint", "https://127.0.0.1:9", "--ca", file][..],
+        &["events", "list", "--token-file", file],
+        &["routes", "apply", file],
+        &["send", "--type", "t", "--data-file", file],
+        &["import", file],
+        &["ledger", "verify", file, "--key", &key],
+        &["up", "--ephemeral", "--replay", file],
+    ] {
+        let output = mindos(args);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(file), "{args:?}: {:?} {said}", output.status);
     }
 }
 

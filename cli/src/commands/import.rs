@@ -50,7 +50,7 @@ struct Imported {
 pub(crate) fn run(args: &ImportArgs, global: &Global) -> Result<(), Failure> {
     let ImportArgs { file, routes } = args;
     let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::world(format!("cannot read {}: {error}", file.display())))?;
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", file.display())))?;
     let refused = |reason: String| Failure::refused(format!("{}: {reason}", file.display()));
     let imported = import(&text).map_err(refused)?;
     let yaml = |value: &Value| serde_norway::to_string(value).map_err(|error| Failure::world(error.to_string()));

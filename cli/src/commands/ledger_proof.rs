@@ -59,7 +59,7 @@ pub(super) fn verify_file(
     }
     let keys = keys.iter().map(|text| public_key(text)).collect::<Result<_, _>>()?;
     let anchors = anchors.map(read_anchors).transpose()?.unwrap_or_default();
-    let file = File::open(path).map_err(|error| Failure::world(format!("cannot read {}: {error}", path.display())))?;
+    let file = File::open(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     let options = VerifyOptions { keys, anchors, through, threads };
     let mut progress = Progress::new();
     let reader = BufReader::with_capacity(1 << 20, file);
@@ -136,7 +136,7 @@ fn public_key(text: &str) -> Result<PublicKey, Failure> {
     if !path.is_file() {
         return text.parse().map_err(refused);
     }
-    let unread = |error| Failure::world(format!("cannot read {}: {error}", path.display()));
+    let unread = |error| Failure::usage(format!("cannot read {}: {error}", path.display()));
     let mut line = String::new();
     let file = std::io::Read::take(File::open(path).map_err(unread)?, LINE_MAX);
     BufReader::new(file).read_line(&mut line).map_err(unread)?;
@@ -144,7 +144,7 @@ fn public_key(text: &str) -> Result<PublicKey, Failure> {
 }
 
 fn read_anchors(path: &Path) -> Result<Vec<Anchor>, Failure> {
-    let unread = |error| Failure::world(format!("cannot read {}: {error}", path.display()));
+    let unread = |error| Failure::usage(format!("cannot read {}: {error}", path.display()));
     let mut reader = BufReader::new(File::open(path).map_err(unread)?);
     let (mut anchors, mut line) = (Vec::new(), String::new());
     for number in 1.. {

@@ -205,7 +205,7 @@ pub(super) fn read_table(path: &Path) -> Result<RouteTable, Failure> {
         std::io::stdin().read_to_string(&mut text)?;
     } else {
         text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::world(format!("cannot read {}: {error}", path.display())))?;
+            .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     }
     file::parse(&text).map_err(|error| {
         Failure::refused(format!("{}: {error}", path.display())).hint("see `mindos routes apply --help` for the form")

@@ -8,11 +8,10 @@ use mindos_agent_sidecar::told_to_end;
 use mindos_control_plane::injector::{self, InjectorArgs};
 use mindos_control_plane::run::RunError;
 use mindos_generals::coding::SetupError;
-use mindos_generals::model::ModelSettingsError;
 use mindos_generals::options::StartError;
 use mindos_model::NameError;
+use mindos_sdk::IdentityError;
 use mindos_sdk::agent::AgentError;
-use mindos_sdk::{AddressError, IdentityError, TlsError};
 
 use crate::failure::Failure;
 use crate::site::chain;
@@ -79,8 +78,7 @@ pub(crate) fn control_plane(args: ControlPlaneArgs) -> Result<(), Failure> {
     let ControlPlaneArgs { config } = args;
     mindos_control_plane::logging::init(config.log_format, &config.log)
         .map_err(|error| Failure::usage(format!("--log: {error}")))?;
-    mindos_control_plane::run::run_until_signal(config)
-        .map_err(|error| failure(&error, matches!(error, RunError::Config(_))))
+    mindos_control_plane::run::run_until_signal(config).map_err(|error| failure(&error, control_plane_is_usage(&error)))
 }
 
 /// Runs an injector until SIGTERM or SIGINT.
@@ -93,7 +91,23 @@ fn failure(error: &(dyn Error + 'static), is_usage: bool) -> Failure {
     if is_usage { Failure::usage(chain(error)) } else { Failure::world(chain(error)) }
 }
 
-/// Whether other settings would have helped. A file, a directory or a port that is not to be had is the world's.
+/// Whether other settings would have helped: other words, or another file where one that they name cannot be read. A port, or a place to
+/// write to, that is not to be had is the world's.
+fn control_plane_is_usage(error: &RunError) -> bool {
+    use mindos_control_plane::tls::server_config::TlsError;
+    use mindos_control_plane::upkeep::UpkeepError;
+    match error {
+        RunError::Config(_) | RunError::NoSources | RunError::NoPlatformSources => true,
+        RunError::Upkeep(error) => matches!(error, UpkeepError::Settings(_)),
+        RunError::Tls(error) => !matches!(error, TlsError::Authority(_)),
+        RunError::Store(_)
+        | RunError::Listen { .. }
+        | RunError::Thread(_)
+        | RunError::Services(_)
+        | RunError::Journal { .. } => false,
+    }
+}
+
 fn sidecar_is_usage(error: &mindos_agent_sidecar::RunError) -> bool {
     use mindos_agent_sidecar::RunError;
     match error {
@@ -106,21 +120,18 @@ fn sidecar_is_usage(error: &mindos_agent_sidecar::RunError) -> bool {
 fn cluster_agent_is_usage(error: &mindos_cluster_agent::RunError) -> bool {
     use mindos_cluster_agent::RunError;
     match error {
-        RunError::Config(_) | RunError::Joining(_) | RunError::Runs(_) => true,
-        RunError::Listen { .. } | RunError::Kube { .. } | RunError::Part(_) => false,
+        RunError::Config(_) | RunError::Joining(_) | RunError::Runs(_) | RunError::Kube { .. } => true,
+        RunError::Listen { .. } | RunError::Part(_) => false,
         RunError::Identity(error) => identity_is_usage(error),
-        RunError::Address(error) => address_is_usage(error),
+        RunError::Address(_) => true,
     }
 }
 
 fn general_is_usage(error: &StartError) -> bool {
     match error {
-        StartError::Profile(_) | StartError::Log(_) => true,
-        StartError::Models(error) => {
-            !matches!(error, ModelSettingsError::KeyFile { .. } | ModelSettingsError::ReadPrices { .. })
-        }
+        StartError::Profile(_) | StartError::ReadProfile { .. } | StartError::Log(_) | StartError::Models(_) => true,
         StartError::Coding(error) => !matches!(error, SetupError::Program(_)),
-        StartError::ReadProfile { .. } | StartError::Run(_) | StartError::Command(_) | StartError::Runtime(_) => false,
+        StartError::Run(_) | StartError::Command(_) | StartError::Runtime(_) => false,
         // What it is has no name out here, but what it came from has.
         StartError::Stream(error) => match error.source() {
             None => true,
@@ -134,28 +145,17 @@ fn general_is_usage(error: &StartError) -> bool {
 
 fn agent_is_usage(error: &AgentError) -> bool {
     match error {
-        AgentError::Config(_) => true,
-        AgentError::Address(error) => address_is_usage(error),
+        AgentError::Config(_) | AgentError::Address(_) => true,
         AgentError::Identity(error) => identity_is_usage(error),
     }
 }
 
 fn identity_is_usage(error: &IdentityError) -> bool {
     match error {
-        IdentityError::Address(error) => address_is_usage(error),
-        IdentityError::Tls(error) => tls_is_usage(error),
-        IdentityError::InClear { .. } | IdentityError::Api { .. } => true,
+        IdentityError::Address(_)
+        | IdentityError::Tls(_)
+        | IdentityError::InClear { .. }
+        | IdentityError::Api { .. } => true,
         IdentityError::Kept(_) | IdentityError::Key(_) => false,
     }
-}
-
-fn address_is_usage(error: &AddressError) -> bool {
-    match error {
-        AddressError::Url { .. } | AddressError::TokenInClear { .. } | AddressError::Token(_) => true,
-        AddressError::Tls(error) => tls_is_usage(error),
-    }
-}
-
-fn tls_is_usage(error: &TlsError) -> bool {
-    !matches!(error, TlsError::Read { .. })
 }

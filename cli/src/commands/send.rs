@@ -198,7 +198,7 @@ fn event(args: SendArgs) -> Result<CloudEvent, Failure> {
             Some(bytes)
         }
         (None, Some(path)) => Some(
-            std::fs::read(&path).map_err(|error| Failure::world(format!("cannot read {}: {error}", path.display())))?,
+            std::fs::read(&path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?,
         ),
         (None, None) => None,
     };

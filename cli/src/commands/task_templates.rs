@@ -93,7 +93,7 @@ fn settings() -> JobSettings {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::world(format!("{}: {error}", path.display())))
+    std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 impl SetArgs {
@@ -121,7 +121,7 @@ impl SetArgs {
 }
 
 fn folder(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let failed = |error: std::io::Error| Failure::world(format!("{}: {error}", path.display()));
+    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", path.display()));
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;

@@ -46,7 +46,7 @@ impl Webhook {
 /// Reads every `<event>.<action>[.n].json` of a folder, by name. `salt` makes other delivery ids of the same files.
 pub(crate) fn read_folder(folder: &Path, salt: &str) -> Result<Vec<Webhook>, Failure> {
     let failed = |path: &Path, error: std::io::Error| {
-        Failure::world(format!("cannot read {}: {error}", path.display())).hint("--replay takes a folder of JSON files")
+        Failure::usage(format!("cannot read {}: {error}", path.display())).hint("--replay takes a folder of JSON files")
     };
     let mut paths: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, error))? {
@@ -66,10 +66,10 @@ pub(crate) fn read_folder(folder: &Path, salt: &str) -> Result<Vec<Webhook>, Fai
 fn read(path: &Path, salt: &str) -> Result<Webhook, Failure> {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes =
-        std::fs::read(path).map_err(|error| Failure::world(format!("cannot read {}: {error}", path.display())))?;
+        std::fs::read(path).map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
     let event = file.split('.').next().unwrap_or_default().to_owned();
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
-        return Err(Failure::world(format!("{} is not JSON: {error}", path.display())));
+        return Err(Failure::usage(format!("{} is not JSON: {error}", path.display())));
     }
     let body = minify(&bytes);
     let delivery = guid(&[salt.as_bytes(), file.as_bytes(), &body]);

@@ -51,8 +51,8 @@ impl InjectorError {
     pub fn is_usage(&self) -> bool {
         use mindos_kube::inject::RunError;
         match self {
-            InjectorError::Logging(_) | InjectorError::Run(RunError::Config(_)) => true,
-            InjectorError::Runtime(_) | InjectorError::Run(RunError::Listen { .. } | RunError::Kube(_)) => false,
+            InjectorError::Logging(_) | InjectorError::Run(RunError::Config(_) | RunError::Kube(_)) => true,
+            InjectorError::Runtime(_) | InjectorError::Run(RunError::Listen { .. }) => false,
         }
     }
 }
