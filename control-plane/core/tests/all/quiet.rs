@@ -4,14 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use mindos_core::input::{
-    AgentMessage, Entropy, Hello, HelloGeneral, Input, NewEvent, ReportedOutcome, RequestId, ResultReport, SessionId,
-};
+use mindos_core::input::{AgentMessage, Entropy, Input, ReportedOutcome, ResultReport, SessionId};
 use mindos_core::output::{Assign, Output, PlaneMessage};
-use mindos_core::record::{EpochCause, InstanceKey, Payload, Record};
+use mindos_core::record::{EpochCause, Record};
 use mindos_core::{Durable, Limits, Plane};
-use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, TenantName, Timestamp};
+use mindos_model::{TenantName, Timestamp};
+
+use crate::support;
 
 const NOISY: u64 = 100_000;
 const SLOTS: u32 = 4;
@@ -37,61 +36,17 @@ impl World {
     }
 
     fn connect(&mut self, tenant: &str, session: u64, generals: &[String], slots: u32) {
-        let key = InstanceKey {
-            tenant: TenantName::new(tenant).unwrap(),
-            cluster: ClusterName::new("eu").unwrap(),
-            instance: InstanceId::new("pod").unwrap(),
-        };
-        let general = |name: &String| HelloGeneral {
-            name: GeneralName::new(name).unwrap(),
-            ty: GeneralType::new("general-purpose-general").unwrap(),
-            labels: Vec::new(),
-            slots,
-        };
-        let hello = Hello {
-            session: SessionId(session),
-            key: Arc::new(key),
-            boot: BootId::new("b1").unwrap(),
-            version: "0.1.0".into(),
-            region: None,
-            cluster_labels: Vec::new(),
-            pod: Default::default(),
-            generals: generals.iter().map(general).collect(),
-            keeps_ceilings: false,
-            held: Vec::new(),
-        };
-        self.plane.offer(Input::Hello(Box::new(hello)), self.now, Entropy(session));
+        let tenant = TenantName::new(tenant).unwrap();
+        let generals: Vec<_> = generals.iter().map(String::as_str).collect();
+        let hello = support::hello(&tenant, session, "pod", &generals, slots);
+        self.plane.offer(hello, self.now, Entropy(session));
     }
 
     fn publish(&mut self, tenant: &str, repository: &str) {
         self.published += 1;
         let number = self.published;
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&number.to_le_bytes());
-        let event = NewEvent {
-            tenant: TenantName::new(tenant).unwrap(),
-            source: "test".into(),
-            id: number.to_string().into(),
-            ty: "other".into(),
-            kind: "other".into(),
-            subject: None,
-            lane: format!("{tenant}:{repository}/pr/{number}").into(),
-            repository: Some(repository.into()),
-            priority: None,
-            not_before: None,
-            actor: None,
-            time: None,
-            key,
-            digest: [1; 16],
-            payload: Payload { salt: [0; 16], bytes: Bytes::new() },
-            routed: true,
-            asked: None,
-            seen: None,
-            about: None,
-            trust: None,
-            judged: None,
-        };
-        let publish = Input::Publish { request: RequestId(number), event: Box::new(event) };
+        let lane = format!("{tenant}:{repository}/pr/{number}");
+        let publish = support::publish(&TenantName::new(tenant).unwrap(), number, &lane, Some(repository));
         self.plane.offer(publish, self.now, Entropy(number));
         if self.plane.is_full() {
             self.sync();

@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use mindos_core::input::{
-    AgentMessage, Entropy, Hello, HelloGeneral, Input, NewEvent, ReportedOutcome, RequestId, ResultReport, Selector,
-    SessionId,
-};
-use mindos_core::record::{Entry, EpochCause, HoldTarget, Holds, InstanceKey, Payload, Record};
+use mindos_core::input::{AgentMessage, Entropy, Input, ReportedOutcome, RequestId, ResultReport, Selector, SessionId};
+use mindos_core::record::{Entry, EpochCause, HoldTarget, Holds, Record};
 use mindos_core::{Durable, Limits, Plane};
-use mindos_model::{
-    BootId, ClusterName, DeliveryId, FailureKind, GeneralName, GeneralType, InstanceId, TenantName, Timestamp, Token,
-};
+use mindos_model::{ClusterName, DeliveryId, FailureKind, TenantName, Timestamp, Token};
+
+use crate::support;
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const REQUEST: RequestId = RequestId(1);
@@ -30,28 +26,7 @@ impl World {
     fn new() -> World {
         let plane = Plane::new(Durable::new(), Limits::default(), "0.1.0", EpochCause::Start, NOW);
         let mut world = World { plane };
-        let hello = Hello {
-            session: SESSION,
-            key: Arc::new(InstanceKey {
-                tenant: tenant(),
-                cluster: ClusterName::new("eu").unwrap(),
-                instance: InstanceId::new("pod").unwrap(),
-            }),
-            boot: BootId::new("b1").unwrap(),
-            version: "0.1.0".into(),
-            region: None,
-            cluster_labels: Vec::new(),
-            pod: Default::default(),
-            generals: vec![HelloGeneral {
-                name: GeneralName::new("worker").unwrap(),
-                ty: GeneralType::new("general-purpose-general").unwrap(),
-                labels: Vec::new(),
-                slots: 1,
-            }],
-            keeps_ceilings: false,
-            held: Vec::new(),
-        };
-        world.offer(Input::Hello(Box::new(hello)));
+        world.offer(support::hello(&tenant(), SESSION.0, "pod", &["worker"], 1));
         world
     }
 
@@ -68,31 +43,8 @@ impl World {
     }
 
     /// Publishes an event; its delivery, and the token under which that was leased, if it was.
-    fn publish(&mut self, number: u8) -> (DeliveryId, Option<Token>) {
-        let event = NewEvent {
-            tenant: tenant(),
-            source: "test".into(),
-            id: number.to_string().into(),
-            ty: "other".into(),
-            kind: "other".into(),
-            subject: None,
-            lane: number.to_string().into(),
-            repository: None,
-            priority: None,
-            not_before: None,
-            actor: None,
-            time: None,
-            key: [number; 16],
-            digest: [1; 16],
-            payload: Payload { salt: [0; 16], bytes: Bytes::new() },
-            routed: true,
-            asked: None,
-            seen: None,
-            about: None,
-            trust: None,
-            judged: None,
-        };
-        let entries = self.offer(Input::Publish { request: REQUEST, event: Box::new(event) });
+    fn publish(&mut self, number: u64) -> (DeliveryId, Option<Token>) {
+        let entries = self.offer(support::publish(&tenant(), number, &number.to_string(), None));
         let accepted = entries.iter().find(|entry| matches!(entry.record, Record::EventAccepted(_))).unwrap();
         (DeliveryId::new(accepted.seq, 1), leased(&entries))
     }

@@ -1,0 +1,6 @@
+//! The plane by itself, driven as the server drives it.
+
+mod batches;
+mod quiet;
+mod reasons;
+mod support;
