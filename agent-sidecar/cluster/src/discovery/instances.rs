@@ -10,9 +10,11 @@ use mindos_sdk::agent::{Handle, Identity};
 use mindos_sdk::model::{GeneralName, InstanceId};
 use mindos_sdk::{GeneralConfig, GeneralIndex, Labels};
 use tokio::task::{Id, JoinSet};
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::Settings;
+use super::failing::Failing;
 use super::fleet::{Command, Target};
 use super::pod_general::PodGeneral;
 use super::watches::chain;
@@ -26,6 +28,7 @@ pub(super) struct Instances {
     live: BTreeMap<InstanceId, Live>,
     tasks: JoinSet<()>,
     ids: HashMap<Id, InstanceId>,
+    failing: Failing,
 }
 
 struct Live {
@@ -35,8 +38,15 @@ struct Live {
 
 impl Instances {
     pub(super) fn new(site: Site, settings: Settings) -> Instances {
-        let client = HttpClient::default();
-        Instances { site, settings, client, live: BTreeMap::new(), tasks: JoinSet::new(), ids: HashMap::new() }
+        Instances {
+            site,
+            settings,
+            client: HttpClient::default(),
+            live: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            ids: HashMap::new(),
+            failing: Failing::default(),
+        }
     }
 
     /// Does what is to be done. Returns the id of an instance that cannot be begun.
@@ -112,12 +122,18 @@ impl Instances {
         let (served, general) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                warn!(instance = %id, error, "instance not begun");
+                if let Some(times) = self.failing.failed(&id, &error, Instant::now()) {
+                    warn!(instance = %id, error, times, "instance not begun: tried again");
+                }
                 return Some(id);
             }
         };
         self.site.metrics.instances_started.add(1);
-        debug!(instance = %id, general = %ty, %address, "instance begun");
+        if self.failing.works(&id) {
+            info!(instance = %id, general = %ty, %address, "instance begun, which could not be before");
+        } else {
+            debug!(instance = %id, general = %ty, %address, "instance begun");
+        }
         let live = Live { handle: served.handle(), general };
         let of = id.clone();
         let task = self.tasks.spawn(async move {

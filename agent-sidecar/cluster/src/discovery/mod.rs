@@ -7,6 +7,7 @@
 //! ```
 //! Invariant: while the API server is away nothing changes: what is known is served on, and pods that are gone fail their probes.
 
+mod failing;
 pub mod fleet;
 mod instances;
 pub mod pod;

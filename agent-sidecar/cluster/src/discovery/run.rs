@@ -223,7 +223,7 @@ impl Discovery {
             self.look_for_selected();
         }
         for command in self.fleet.turn() {
-            // What could not be begun is looked at when something changes about it.
+            // What could not be begun is tried again at the next turn.
             if let Some(id) = self.instances.obey(command) {
                 self.fleet.ended(&id);
             }
