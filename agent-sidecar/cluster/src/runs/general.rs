@@ -1,16 +1,17 @@
 //! The generals `code-run` and `docs-run`: a lease becomes an object and its Job, and what the Job tells becomes the result.
 //!
 //! ```text
-//!  lease --> object found or made, marked with delivery and token --> step --> Start --> workspace, status, files, Job
+//!  lease --> object found or made, marked with delivery and token --> step --> Start --> workspace, status, files, Job, status
 //!                                                                      ^         |
 //!                                                                      |         v
 //!                                    deleted, cancelled <---------- looked at again whenever something changed
 //!                                                                      |
 //!                                     result, or failure <---- status <-- outcome of the Job
 //! ```
-//! Invariant: an agent that loses its lease leaves the Job alone; whoever gets the next lease finds it by its name.
+//! Invariants: an agent that loses its lease leaves the Job alone; whoever gets the next lease finds it by its name. Job and object stay until
+//! the control plane has the result: neither goes in a way that whoever comes next would take for a run that never began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two looks whether a workspace is free.
 const WORKSPACE_INTERVAL: Duration = Duration::from_secs(5);
+/// Deliveries of deleted objects that are remembered until the control plane gives them out.
+const UNHEARD_MAX: usize = 4096;
 /// Of a failure's message: what the control plane keeps is 4 KiB.
 const MESSAGE_MAX: usize = 3800;
 /// Jobs before a run is given up, where its order does not say.
@@ -55,6 +58,10 @@ pub(super) type Key = (Kind, String, String);
 pub(super) struct Desk {
     /// Runs that are worked on here, and the way to wake them.
     working: Mutex<BTreeMap<Key, Arc<Notify>>>,
+    /// Jobs that have ended and were given no time to live yet, by their runs.
+    ended: Mutex<BTreeMap<Key, BTreeMap<String, JobState>>>,
+    /// Deliveries that the control plane did not hear are not wanted, before their objects went.
+    unheard: Mutex<BTreeSet<String>>,
 }
 
 impl Desk {
@@ -68,6 +75,48 @@ impl Desk {
         if let Some(notify) = self.working.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
             notify.notify_one();
         }
+    }
+
+    /// A Job of a run has ended and stays for good; with `None` it does not, or is gone.
+    pub(super) fn job(&self, key: &Key, name: &str, ended: Option<JobState>) {
+        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        match ended {
+            Some(state) => {
+                all.entry(key.clone()).or_default().insert(name.to_owned(), state);
+            }
+            None => {
+                if let Some(jobs) = all.get_mut(key) {
+                    jobs.remove(name);
+                    if jobs.is_empty() {
+                        all.remove(key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All Jobs of a namespace are told of again.
+    pub(super) fn relist(&self, namespace: &str) {
+        let mut all = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, of, _), _| of != namespace);
+    }
+
+    /// The Jobs of a run that have ended and stay for good.
+    pub(super) fn ended(&self, key: &Key) -> BTreeMap<String, JobState> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+
+    /// The object of a delivery goes, and the control plane did not hear of it.
+    pub(super) fn unheard(&self, delivery: &str) {
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        unheard.insert(delivery.to_owned());
+        if unheard.len() > UNHEARD_MAX {
+            unheard.pop_first();
+        }
+    }
+
+    fn is_unheard(&self, delivery: &str) -> bool {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner).contains(delivery)
     }
 
     pub(super) fn take(self: &Arc<Desk>, key: &Key) -> Taken {
@@ -234,7 +283,9 @@ impl Lease {
         let Order { name, namespace, uid, .. } = &self.order;
         let object = match within(self.api().get_opt(name)).await? {
             Some(object) => object,
-            None if uid.is_some() || seen.object => return Ok(Lease::cancelled("its object was deleted")),
+            None if uid.is_some() || seen.object || self.runner.desk.is_unheard(&self.delivery) => {
+                return Ok(Lease::cancelled("its object was deleted"));
+            }
             None => match self.create().await {
                 Ok(object) => object,
                 Err(error) if code(&error) == 409 => return Ok(Look::Wait(Duration::ZERO)),
@@ -254,7 +305,11 @@ impl Lease {
         }
         if object.metadata.deletion_timestamp.is_some() {
             self.clear(&object).await?;
-            place.release(kind, namespace, name).await?;
+            // Before it goes: who comes next without having heard of it would find nothing, and begin anew.
+            match self.runner.plane.cancel(&self.delivery).await {
+                Ok(()) => place.release(kind, namespace, name).await?,
+                Err(status) => warn!(error = %status, run = name, "a deleted run is not cancelled yet: let go later"),
+            }
             return Ok(Lease::cancelled("its object was deleted"));
         }
         let object = match self.mark(object).await? {
@@ -290,10 +345,20 @@ impl Lease {
                 seen.job = Some(job_name);
                 self.watch(&object, &run, status, &job, seen).await
             }
+            Step::Gone(attempt) => {
+                let (tried, job) = (attempt.retries + 1, status.job_name.as_deref().unwrap_or(&job_name));
+                let message = format!(
+                    "attempt {tried} was begun as job {job}, which is gone, and nobody saw what came of it: see whether it made a pull \
+                     request. Set going again it is done once more"
+                );
+                warn!(run = name, job, "a run's job is gone: its delivery is parked");
+                // Its status says so once the delivery is parked: until then whoever comes next is to find the same.
+                Ok(Look::Ended(Err(Failure::poison(message))))
+            }
             Step::Tell(attempt) => {
                 let run = self.run_of(&object, &spec, attempt);
                 let (outcome, log) = place.outcome(namespace, &job_name).await?;
-                self.put_away(&run, false).await;
+                self.give_back(&run).await;
                 let message = status.message.as_deref().unwrap_or("the job failed");
                 Ok(Look::Ended(Err(self.failure(&run, message, &outcome, &log))))
             }
@@ -412,14 +477,19 @@ impl Lease {
             status.prompt_modification = spec.prompt_modification.clone();
             status.prompt_mode = Some(spec.prompt_mode);
         }
-        let message = format!("attempt {} runs as {}", run.retries + 1, run.job_name());
-        status.enter(Phase::Running, &message, now());
+        let (attempt, job) = (run.retries + 1, run.job_name());
+        status.enter(Phase::Pending, &format!("attempt {attempt} begins as {job}"), now());
         // Before the Job, so that whoever comes next looks for this one.
         self.write(&before, &status).await?;
         if let Workspace::Of(other) = place.make(&plan, &run.namespace, &config).await? {
             return self.wait_for(&other, &status, status.clone()).await;
         }
-        info!(run = %run.name, job = %run.job_name(), attempt = run.retries + 1, "a run's job was made");
+        info!(run = %run.name, job, attempt, "a run's job was made");
+        let message = format!("attempt {attempt} runs as {job}");
+        let before = status.clone();
+        status.enter(Phase::Running, &message, now());
+        // And after it: from here on a Job that is not there was begun.
+        self.write(&before, &status).await?;
         (self.tell)(&message);
         Ok(Look::Wait(LOOK_INTERVAL))
     }
@@ -475,26 +545,18 @@ impl Lease {
         status.enter(if is_well { Phase::Succeeded } else { Phase::Failed }, &message, now());
         self.write(&before, &status).await?;
         info!(run = %run.name, job = %job_name, is_well, message, "a run's job has ended");
-        self.put_away(run, is_well).await;
+        self.give_back(run).await;
         if is_well {
-            // Where this fails the next look finds a run that is done.
-            place.release(self.runner.kind, &run.namespace, &run.name).await?;
             let usage = usage(&run.spec, &outcome);
             return Ok(Look::Ended(Ok(result(run, &status, &outcome, &log, usage))));
         }
         Ok(Look::Ended(Err(self.failure(run, &message, &outcome, &log))))
     }
 
-    /// Puts away what an attempt leaves, once its status is written: that it cannot be is no reason to lose the outcome.
-    async fn put_away(&self, run: &Run, is_well: bool) {
-        let (place, job) = (&self.runner.place, run.job_name());
-        if let Ok(Ok(config)) = place.config(&run.namespace).await
-            && let Err(error) = place.keep_for(&run.namespace, &job, &config, is_well).await
-        {
-            warn!(%error, run = %run.name, job, "a job that has ended stays for as long as it was made to");
-        }
-        if let Err(error) = place.give_back(run).await {
-            warn!(%error, run = %run.name, job, "a workspace was not given back: it is free all the same");
+    /// Gives the workspace of an attempt back, once its status is written: that it cannot be is no reason to lose the outcome.
+    async fn give_back(&self, run: &Run) {
+        if let Err(error) = self.runner.place.give_back(run).await {
+            warn!(%error, run = %run.name, job = run.job_name(), "a workspace was not given back: it is free all the same");
         }
     }
 
@@ -528,8 +590,7 @@ impl Lease {
         if outcome.pull_request_url.is_none() {
             outcome.pull_request_url = status.pull_request_url.clone();
         }
-        self.put_away(run, true).await;
-        place.release(self.runner.kind, &run.namespace, &run.name).await?;
+        self.give_back(run).await;
         let usage = usage(&run.spec, &outcome);
         Ok(Look::Ended(Ok(result(run, &status, &outcome, &log, usage))))
     }
@@ -564,24 +625,31 @@ enum Marked {
     Not(Failure),
 }
 
-/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone, which whoever wants it next looks for.
-pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
-    let namespace = object.namespace().unwrap_or_default();
+/// The Jobs that the newest attempt of a run may have: that which its status names, and that which was made before the status said so.
+pub(super) fn job_names(kind: Kind, object: &DynamicObject) -> BTreeSet<String> {
     let status = status_of(object);
     let spec = spec_of(kind, object);
     let first = match &spec {
         Ok(RunSpec::Code(spec)) => spec.context_version,
         Ok(RunSpec::Docs(_)) | Err(_) => 1,
     };
-    if let Some(job) = &status.job_name {
-        place.delete_job(&namespace, job).await?;
-    }
-    let Ok(spec) = spec else { return Ok(()) };
     let Attempt { context, retries } = Attempt::newest(&status, first);
-    let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
-    let run = Run { name, namespace: namespace.clone(), uid, spec, context, retries };
-    // One that was made before the status said so.
-    place.delete_job(&namespace, &run.job_name()).await
+    let mut names: BTreeSet<String> = status.job_name.into_iter().collect();
+    if let Ok(spec) = spec {
+        let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+        let uid = object.uid().unwrap_or_default();
+        names.insert(Run { name, namespace, uid, spec, context, retries }.job_name());
+    }
+    names
+}
+
+/// Deletes the Job of a run's newest attempt. Its workspace is free once its pod is gone, which whoever wants it next looks for.
+pub(super) async fn clear(place: &Place, kind: Kind, object: &DynamicObject) -> kube::Result<()> {
+    let namespace = object.namespace().unwrap_or_default();
+    for job in job_names(kind, object) {
+        place.delete_job(&namespace, &job).await?;
+    }
+    Ok(())
 }
 
 /// Clears a run and says on its object that it was cancelled.
@@ -667,6 +735,7 @@ mod tests {
     use crate::played::ApiServer;
 
     const NAME: &str = "code-5-1";
+    const DELIVERY: &str = "d1.1";
 
     /// A cluster whose Jobs fail as soon as they are made.
     fn failing() -> (Runner, Arc<Mutex<ApiServer>>) {
@@ -680,10 +749,14 @@ mod tests {
 
     /// What comes of a lease of a run that may have so many Jobs.
     async fn lease(runner: &Runner, term: u32, attempt: u32, attempts: u32) -> Failure {
+        leased(runner, term, attempt, attempts).await.unwrap_err()
+    }
+
+    async fn leased(runner: &Runner, term: u32, attempt: u32, attempts: u32) -> Result<Output, Failure> {
         let (name, namespace) = (NAME.to_owned(), NAMESPACE.to_owned());
         let lease = Lease {
             runner: runner.clone(),
-            delivery: "d1.1".to_owned(),
+            delivery: DELIVERY.to_owned(),
             token: Token { epoch: 1, term },
             attempt,
             order: Order { name, namespace, uid: None, spec: code_spec("trader") },
@@ -691,14 +764,113 @@ mod tests {
             notify: Arc::default(),
             tell: Box::new(|_| {}),
         };
-        lease.run().await.unwrap_err()
+        lease.run().await
+    }
+
+    /// A lease whose agent ends after this time.
+    async fn broken_off(runner: &Runner, term: u32, after: Duration) {
+        assert!(timeout(after, leased(runner, term, term, 3)).await.is_err(), "the run has ended");
+    }
+
+    /// What a lease comes to that is to end soon.
+    async fn soon(runner: &Runner, term: u32, attempt: u32) -> Result<Output, Failure> {
+        timeout(Duration::from_secs(600), leased(runner, term, attempt, 3)).await.expect("the run ends")
+    }
+
+    fn status(api: &Arc<Mutex<ApiServer>>) -> Value {
+        api.lock().unwrap().get("coderuns", NAME)["status"].clone()
+    }
+
+    async fn delete_job(runner: &Runner, api: &Arc<Mutex<ApiServer>>) {
+        let job = status(api)["jobName"].as_str().expect("a Job's name").to_owned();
+        assert!(!api.lock().unwrap().get("jobs", &job).is_null(), "the Job is there");
+        runner.place.delete_job(NAMESPACE, &job).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_whose_job_was_begun_and_is_gone_is_begun_again_by_a_person_alone() {
+        let (runner, api) = failing();
+        api.lock().unwrap().job_status = Value::Null;
+        broken_off(&runner, 1, Duration::from_secs(60)).await;
+        assert_eq!(status(&api)["phase"], "Running");
+        // It ends, and is deleted, while no agent is there.
+        delete_job(&runner, &api).await;
+        for term in [2, 3] {
+            // Once more, as when the answer was lost.
+            let failure = soon(&runner, term, term).await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Poison);
+            assert!(
+                failure.message.contains("attempt 1 was begun") && failure.message.contains("is gone"),
+                "{failure}"
+            );
+            assert_eq!(api.lock().unwrap().all("jobs").len(), 0, "nothing is done twice");
+        }
+        // The control plane has parked it, and a person sets it going again.
+        let parked = json!({ "status": { "phase": "Failed", "message": "parked" } });
+        let api_of = runner.place.objects(Kind::Code, NAMESPACE);
+        api_of.patch_status(NAME, &Default::default(), &kube::api::Patch::Merge(parked)).await.unwrap();
+        api.lock().unwrap().job_status = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+        soon(&runner, 4, 1).await.unwrap();
+        assert_eq!((&status(&api)["phase"], &status(&api)["contextVersion"]), (&json!("Succeeded"), &json!(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_whose_making_was_broken_off_is_found_or_made() {
+        for was_made in [true, false] {
+            let (runner, api) = failing();
+            api.lock().unwrap().job_status = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+            // The API server goes and takes the agent along.
+            let making: fn(&Method, &str, &Value) -> bool =
+                |method, plural, _| plural == "jobs" && *method == Method::POST;
+            api.lock().unwrap().unanswered = Some(making);
+            broken_off(&runner, 1, RETRY.0 / 2).await;
+            assert_eq!(status(&api)["phase"], "Pending", "it was not seen to run");
+            if !was_made {
+                delete_job(&runner, &api).await;
+            }
+            soon(&runner, 2, 2).await.unwrap();
+            assert_eq!((&status(&api)["phase"], &status(&api)["retryCount"]), (&json!("Succeeded"), &json!(0)));
+            assert_eq!(api.lock().unwrap().all("jobs").len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_stays_until_its_result_was_told() {
+        let (runner, api) = failing();
+        api.lock().unwrap().job_status = json!({ "conditions": [{ "type": "Complete", "status": "True" }] });
+        soon(&runner, 1, 1).await.unwrap();
+        let object = || api.lock().unwrap().get("coderuns", NAME);
+        assert_eq!(object()["metadata"]["finalizers"], json!([finalizer(Kind::Code)]));
+        let jobs = api.lock().unwrap().all("jobs");
+        assert!(jobs.iter().all(|job| job["spec"]["ttlSecondsAfterFinished"].is_null()), "so does its Job");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deleted_object_goes_once_the_control_plane_has_heard_of_it() {
+        let (runner, api) = failing();
+        let plane = Arc::new(Played::default());
+        let runner = Runner { plane: plane.clone(), ..runner };
+        api.lock().unwrap().job_status = Value::Null;
+        broken_off(&runner, 1, Duration::from_secs(60)).await;
+        let mut object = api.lock().unwrap().get("coderuns", NAME);
+        object["metadata"]["deletionTimestamp"] = json!("2026-11-20T12:00:00Z");
+        api.lock().unwrap().put("coderuns", object);
+        let finalizers = || api.lock().unwrap().get("coderuns", NAME)["metadata"]["finalizers"].clone();
+        *plane.is_away.lock().unwrap() = true;
+        assert_eq!(soon(&runner, 2, 2).await.unwrap_err().kind, FailureKind::Cancelled);
+        assert_eq!(finalizers(), json!([finalizer(Kind::Code)]), "nobody may have heard it");
+        assert_eq!(api.lock().unwrap().all("jobs").len(), 0, "its Job ends at once");
+        *plane.is_away.lock().unwrap() = false;
+        assert_eq!(soon(&runner, 3, 3).await.unwrap_err().kind, FailureKind::Cancelled);
+        assert_eq!((&plane.cancelled.lock().unwrap()[..], finalizers()), (&[DELIVERY.to_owned()][..], json!([])));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_is_told_once_whichever_call_is_not_answered() {
-        let calls: [fn(&Method, &str, &Value) -> bool; 3] = [
+        let calls: [fn(&Method, &str, &Value) -> bool; 4] = [
+            |method, plural, _| plural == "jobs" && *method == Method::POST,
+            |_, plural, given| plural == "coderuns" && given["status"]["phase"] == "Running",
             |_, plural, given| plural == "coderuns" && given["status"]["phase"] == "Failed",
-            |method, plural, _| plural == "jobs" && *method == Method::PATCH,
             |method, plural, _| plural == "persistentvolumeclaims" && *method == Method::PATCH,
         ];
         for call in calls {

@@ -5,6 +5,7 @@
 //!  its delivery is forgotten  --> SubmitRun once more, or phase Failed where it might be done twice
 //!  deleted, nobody at work    --> CancelRun, Job deleted --> finalizer gone, after `finalizer_timeout` also where nobody answers
 //!  cancelled while nobody was there --> Job deleted, phase Cancelled
+//!  ended, and the control plane has it  --> finalizer gone, its Jobs go after the delays of `cleanup`
 //! ```
 //! Invariant: everything here is decided from the object as it is, so whatever was missed is made good at the next look.
 
@@ -19,13 +20,13 @@ use kube::api::{Api, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use mindos_kube::platform::plan::Kind;
-use mindos_kube::platform::{DELIVERY_ANNOTATION, EVENT_ANNOTATION, Phase, TOKEN_ANNOTATION, names};
+use mindos_kube::platform::{DELIVERY_ANNOTATION, EVENT_ANNOTATION, Phase, RunStatus, TOKEN_ANNOTATION, names};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::general::{Desk, Key, cancel, clear, now};
+use super::general::{Desk, Key, cancel, clear, job_names, now};
 use super::place::{Place, annotation, code, finalizer, post, resource, spec_of, status_of};
 use super::plane::{Plane, Stands};
 use super::step::{self, Forgotten, JobState};
@@ -153,15 +154,26 @@ impl Keeper {
         let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
         while let Some(event) = stream.next().await {
             match event {
-                Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job) | watcher::Event::Delete(job)) => {
-                    for owner in job.owner_references() {
-                        let kind = if owner.kind == Kind::Code.object() { Kind::Code } else { Kind::Docs };
-                        self.desk.wake(&(kind, namespace.clone(), owner.name.clone()));
-                    }
+                Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job)) => {
+                    let has_time = job.spec.as_ref().is_some_and(|spec| spec.ttl_seconds_after_finished.is_some());
+                    let ended = Some(JobState::of(Some(&job))).filter(|state| *state != JobState::Running && !has_time);
+                    self.heard(&namespace, &job, ended);
                 }
-                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                Ok(watcher::Event::Delete(job)) => self.heard(&namespace, &job, None),
+                Ok(watcher::Event::Init) => self.desk.relist(&namespace),
+                Ok(watcher::Event::InitDone) => {}
                 Err(error) => warn!(%error, namespace, "a watch of jobs broke off: begun again"),
             }
+        }
+    }
+
+    /// A Job has changed; how it ended, where it has and stays for good.
+    fn heard(&self, namespace: &str, job: &Job, ended: Option<JobState>) {
+        for owner in job.owner_references() {
+            let kind = if owner.kind == Kind::Code.object() { Kind::Code } else { Kind::Docs };
+            let key = (kind, namespace.to_owned(), owner.name.clone());
+            self.desk.job(&key, &job.name_any(), ended.clone());
+            self.desk.wake(&key);
         }
     }
 
@@ -178,25 +190,82 @@ impl Keeper {
             return self.let_go(*kind, &object, delivery.as_deref()).await;
         }
         let status = status_of(&object);
-        if status.is_final() {
+        let ended = self.desk.ended(key);
+        let is_kept = object.finalizers().iter().any(|name| name == finalizer(*kind));
+        if status.is_final() && !is_kept && ended.is_empty() {
             return Ok(Looked::Settled);
         }
-        let Some(delivery) = delivery else { return self.submit(*kind, &object).await };
-        match self.plane.stands(&delivery).await {
-            Ok(Stands::Cancelled) if !self.desk.has(key) => {
+        let Some(delivery) = delivery else {
+            return if status.is_final() { Ok(Looked::Settled) } else { self.submit(*kind, &object).await };
+        };
+        let stands = match self.plane.stands(&delivery).await {
+            Ok(stands) => stands,
+            Err(status) => {
+                warn!(error = %status, name, "the control plane did not say how a run stands: asked again");
+                return Ok(Looked::Settled);
+            }
+        };
+        if self.desk.has(key) {
+            return Ok(Looked::Settled);
+        }
+        if !ended.is_empty()
+            && let Err(error) = self.let_jobs_go(key, &object, &status, &stands, ended).await
+        {
+            warn!(%error, kind = kind.object(), namespace, name, "jobs that have ended were given no time to live: tried again");
+        }
+        match stands {
+            Stands::Open => {}
+            // Whoever gets the lease of what has ended and was not told yet is to find it.
+            Stands::Parked(_) if status.is_final() => {}
+            _ if status.is_final() => self.place.release(*kind, namespace, name).await?,
+            Stands::Cancelled => {
                 cancel(&self.place, *kind, namespace, name).await?;
                 info!(kind = kind.object(), namespace, name, "a run that was cancelled was cleared");
             }
-            Ok(Stands::Parked(reason)) if status.phase() != Phase::Failed && !self.desk.has(key) => {
+            Stands::Parked(reason) if status.phase() != Phase::Failed => {
                 let mut parked = status.clone();
                 parked.enter(Phase::Failed, &reason, now());
                 self.place.write_status(*kind, namespace, name, &status, &parked).await?;
             }
-            Ok(Stands::Unknown) if !self.desk.has(key) => return self.forgotten(*kind, &object, &delivery).await,
-            Ok(Stands::Cancelled | Stands::Parked(_) | Stands::Open | Stands::Succeeded | Stands::Unknown) => {}
-            Err(status) => warn!(error = %status, name, "the control plane did not say how a run stands: asked again"),
+            Stands::Unknown => return self.forgotten(*kind, &object, &delivery).await,
+            Stands::Parked(_) | Stands::Succeeded => {}
         }
         Ok(Looked::Settled)
+    }
+
+    /// Gives Jobs that have ended a time to live, where nobody has to read them any more.
+    async fn let_jobs_go(
+        &self,
+        key: &Key,
+        object: &DynamicObject,
+        status: &RunStatus,
+        stands: &Stands,
+        ended: BTreeMap<String, JobState>,
+    ) -> kube::Result<()> {
+        let (kind, namespace, _) = key;
+        let newest = job_names(*kind, object);
+        let is_by_hand = annotation(object, EVENT_ANNOTATION).is_some();
+        let may_go = |name: &String, job: &JobState| {
+            step::may_go(job, newest.contains(name), status.phase(), stands, is_by_hand)
+        };
+        let free: Vec<(String, JobState)> = ended.into_iter().filter(|(name, job)| may_go(name, job)).collect();
+        if free.is_empty() {
+            return Ok(());
+        }
+        // Where it is not accepted they stay until it is.
+        let Ok(config) = self.place.config(namespace).await? else { return Ok(()) };
+        for (name, job) in free {
+            let seconds = match stands {
+                Stands::Unknown => config.stays_forgotten(&self.place.settings.job),
+                _ => config.stays(job == JobState::Complete),
+            };
+            if let Some(seconds) = seconds {
+                self.place.keep_for(namespace, &name, seconds).await?;
+            }
+            // Also where it stays for good, be it because the API server drops the field: before 1.21 that is switched off.
+            self.desk.job(key, &name, None);
+        }
+        Ok(())
     }
 
     /// The control plane does not know its delivery, as after a restore: it is submitted again where nothing of it can be done twice.
@@ -302,8 +371,8 @@ impl Keeper {
         if !object.finalizers().iter().any(|name| name == finalizer(kind)) {
             return Ok(Looked::Settled);
         }
+        // Also of one that has ended: its result may not have been told yet.
         if let Some(delivery) = delivery
-            && !status_of(object).is_final()
             && let Err(status) = self.plane.cancel(delivery).await
         {
             let deleted = object.metadata.deletion_timestamp.as_ref().map(|at| at.0.as_millisecond()).unwrap_or(0);
@@ -317,6 +386,7 @@ impl Keeper {
                 waited.as_secs()
             );
             self.tell(kind, object, "LetGo", &message).await;
+            self.desk.unheard(delivery);
         }
         clear(&self.place, kind, object).await?;
         self.place.release(kind, &namespace, &name).await?;
@@ -357,7 +427,12 @@ async fn sleep_until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NAMESPACE, Played, code_spec, played};
+    use kube::api::DeleteParams;
+    use mindos_kube::platform::request::Order;
+    use mindos_model::{FailureKind, Token};
+
+    use super::super::general::{Lease, Runner};
+    use super::super::tests::{NAMESPACE, Played, code_spec, config_map, played};
     use super::*;
 
     #[test]
@@ -416,5 +491,88 @@ mod tests {
         let told = api.all("events");
         assert_eq!(told.len(), 1, "it is told once");
         assert_eq!((&told[0]["reason"], &told[0]["involvedObject"]["name"]), (&json!("Forgotten"), &json!("lost")));
+    }
+
+    #[tokio::test]
+    async fn a_job_and_its_object_stay_until_the_control_plane_has_the_outcome() {
+        let (place, api) = played();
+        let plane = Arc::new(Played::default());
+        let keeper = Keeper { watching: place.kube.clone(), place, plane: plane.clone(), desk: Arc::default() };
+        api.lock().unwrap().put("configmaps", config_map(json!({})));
+        let condition = |kind: &str| json!({ "conditions": [{ "type": kind, "status": "True" }] });
+        let key = |name: &str| (Kind::Code, NAMESPACE.to_owned(), name.to_owned());
+        let runs = [
+            ("done", "Succeeded", "Complete", Stands::Succeeded, Some(300)),
+            ("parked", "Failed", "Failed", Stands::Parked("m".into()), Some(3600)),
+            ("unread", "Failed", "Complete", Stands::Parked("m".into()), None),
+            ("untold", "Succeeded", "Complete", Stands::Parked("m".into()), None),
+            ("unknown", "Succeeded", "Complete", Stands::Unknown, Some(1800)),
+        ];
+        for (name, phase, end, ..) in &runs {
+            let metadata = json!({
+                "name": name, "namespace": NAMESPACE, "uid": name, "finalizers": [finalizer(Kind::Code)],
+                "annotations": { DELIVERY_ANNOTATION: name },
+            });
+            let status = json!({ "phase": phase, "jobName": format!("{name}-v1") });
+            let object = json!({ "metadata": metadata, "spec": code_spec("trader"), "status": status });
+            api.lock().unwrap().put("coderuns", object);
+            let owner = json!({ "apiVersion": "v1", "kind": "CodeRun", "name": name, "uid": name });
+            let metadata = json!({ "name": format!("{name}-v1"), "ownerReferences": [owner] });
+            let job = json!({ "metadata": metadata, "spec": { "template": {} }, "status": condition(end) });
+            let job: Job = serde_json::from_value(api.lock().unwrap().put("jobs", job)).unwrap();
+            keeper.heard(NAMESPACE, &job, Some(JobState::of(Some(&job))));
+            keeper.look(&key(name)).await.unwrap();
+        }
+        let look = |name: &str| {
+            let api = api.lock().unwrap();
+            let time = api.get("jobs", &format!("{name}-v1"))["spec"]["ttlSecondsAfterFinished"].as_i64();
+            (time, api.get("coderuns", name)["metadata"]["finalizers"].as_array().map_or(0, Vec::len))
+        };
+        for (name, ..) in &runs {
+            assert_eq!(look(name), (None, 1), "{name}: its delivery is open");
+        }
+
+        for (name, _, _, stands, time) in &runs {
+            plane.ended.lock().unwrap().insert((*name).to_owned(), stands.clone());
+            keeper.look(&key(name)).await.unwrap();
+            let is_kept = usize::from(!matches!(*name, "done" | "unknown"));
+            assert_eq!(look(name), (*time, is_kept), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_object_went_unheard_is_not_begun_anew() {
+        let (place, api) = played();
+        let plane = Arc::new(Played::default());
+        *plane.is_away.lock().unwrap() = true;
+        let desk: Arc<Desk> = Arc::default();
+        let keeper = Keeper { watching: place.kube.clone(), place, plane: plane.clone(), desk: Arc::clone(&desk) };
+        let metadata = json!({
+            "name": "x", "namespace": NAMESPACE, "uid": "x", "finalizers": [finalizer(Kind::Code)],
+            "annotations": { DELIVERY_ANNOTATION: "d1.1" }, "deletionTimestamp": "2020-11-20T12:00:00Z",
+        });
+        api.lock().unwrap().put("coderuns", json!({ "metadata": metadata, "spec": code_spec("trader") }));
+        keeper.look(&(Kind::Code, NAMESPACE.to_owned(), "x".to_owned())).await.unwrap();
+        assert_eq!(api.lock().unwrap().get("coderuns", "x")["metadata"]["finalizers"], json!([]));
+        keeper.place.objects(Kind::Code, NAMESPACE).delete("x", &DeleteParams::default()).await.unwrap();
+
+        let lease = Lease {
+            runner: Runner { kind: Kind::Code, place: keeper.place.clone(), plane, desk },
+            delivery: "d1.1".to_owned(),
+            token: Token { epoch: 1, term: 2 },
+            attempt: 2,
+            order: Order {
+                name: "x".to_owned(),
+                namespace: NAMESPACE.to_owned(),
+                uid: None,
+                spec: code_spec("trader"),
+            },
+            attempts: 3,
+            notify: Arc::default(),
+            tell: Box::new(|_| {}),
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(5), lease.run()).await.expect("the run ends");
+        assert_eq!(ended.unwrap_err().kind, FailureKind::Cancelled);
+        assert!(api.lock().unwrap().get("coderuns", "x").is_null());
     }
 }

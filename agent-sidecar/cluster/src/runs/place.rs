@@ -353,22 +353,9 @@ impl Place {
         }
     }
 
-    /// How long a Job stays, now that its outcome is kept.
-    pub(super) async fn keep_for(
-        &self,
-        namespace: &str,
-        name: &str,
-        config: &ControllerConfig,
-        is_well: bool,
-    ) -> kube::Result<()> {
-        let cleanup = &config.cleanup;
-        if !cleanup.enabled {
-            return Ok(());
-        }
-        let minutes = if is_well { cleanup.completed_job_delay_minutes } else { cleanup.failed_job_delay_minutes };
-        let patch = Patch::Merge(
-            json!({ "spec": { "ttlSecondsAfterFinished": minutes.saturating_mul(60).min(i32::MAX as u32) } }),
-        );
+    /// How long a Job stays after its end, in seconds, now that nobody has to read it any more.
+    pub(super) async fn keep_for(&self, namespace: &str, name: &str, seconds: i32) -> kube::Result<()> {
+        let patch = Patch::Merge(json!({ "spec": { "ttlSecondsAfterFinished": seconds } }));
         match within(self.jobs(namespace).patch(name, &PatchParams::apply(MANAGER), &patch)).await {
             Err(error) if code(&error) != 404 => Err(error),
             _ => Ok(()),
@@ -525,7 +512,7 @@ mod tests {
             ("workspace", Box::pin(async { place.workspace(&claim(), NAMESPACE, "one").await.map(drop) })),
             ("make", Box::pin(async { place.make(&plan, NAMESPACE, &config).await.map(drop) })),
             ("job", Box::pin(async { place.delete_job(NAMESPACE, "one").await })),
-            ("time to live", Box::pin(async { place.keep_for(NAMESPACE, "one", &config, true).await })),
+            ("time to live", Box::pin(async { place.keep_for(NAMESPACE, "one", 300).await })),
             ("outcome", Box::pin(async { place.outcome(NAMESPACE, "one").await.map(drop) })),
         ];
         for (name, call) in calls {

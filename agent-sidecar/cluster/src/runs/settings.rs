@@ -28,7 +28,8 @@ pub struct RunsConfig {
     #[arg(long, env = "JOB_IMAGE", value_name = "IMAGE")]
     pub job_image: Option<String>,
 
-    /// How long a Job stays after its end until its outcome has been read, in seconds, from 30. After that the delays of `config.yaml` hold.
+    /// How long a Job stays after its end whose run the control plane does not know, in seconds, from 30. Others stay until it has their
+    /// outcome; then the delays of `config.yaml` hold.
     #[arg(long, env = "JOB_TTL_SECONDS", default_value_t = 1800, value_name = "SECONDS")]
     pub job_ttl_seconds: i32,
 

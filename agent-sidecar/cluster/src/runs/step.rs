@@ -1,12 +1,18 @@
 //! What is to be done next for a run, from what its object and its Job say. Pure, so that who is started again decides the same.
 //!
-//! Invariant: a Job is made under a context that the status names already; so a crash between the two makes the same Job.
+//! ```text
+//!  status Pending, with the Job's name --> Job made --> status Running --> Job ends --> status, result --> the Job may go
+//! ```
+//! Invariants: a Job is made under a context that the status names already, so a crash between the two makes the same Job; Running is written
+//! once the Job is there, so one that is not there then was begun, and is not begun again.
 
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use mindos_kube::platform::{Phase, RunStatus};
 use mindos_model::Timestamp;
+
+use super::plane::Stands;
 
 /// How long a workspace is kept for a Job that is not there: it is made right after the workspace was taken, or never.
 pub(super) const JOB_WITHIN: Duration = Duration::from_secs(60);
@@ -93,6 +99,8 @@ pub(super) enum Step {
     Start(Attempt),
     /// The Job of this attempt is there.
     Watch(Attempt),
+    /// The Job of this attempt was there and is not any more: nobody saw what came of it.
+    Gone(Attempt),
     /// This attempt failed, as its status says already: the control plane has yet to hear of it.
     Tell(Attempt),
 }
@@ -101,14 +109,35 @@ pub(super) enum Step {
 #[must_use]
 pub(super) fn next(status: &RunStatus, first_context: u32, job_name: &str, job: &JobState, is_untold: bool) -> Step {
     let newest = Attempt::newest(status, first_context);
-    match status.phase() {
-        Phase::Succeeded => Step::Done(newest),
-        Phase::Cancelled => Step::Cancelled,
-        Phase::Failed if status.job_name.as_deref() == Some(job_name) && is_untold => Step::Tell(newest),
+    let is_its = status.job_name.as_deref() == Some(job_name);
+    match (status.phase(), job) {
+        (Phase::Succeeded, _) => Step::Done(newest),
+        (Phase::Cancelled, _) => Step::Cancelled,
+        // Not its own failure, but that of a control plane that had waited for too long.
+        (Phase::Failed, JobState::Running | JobState::Complete) if is_its => Step::Watch(newest),
+        (Phase::Failed, _) if is_its && is_untold => Step::Tell(newest),
         // It was told of: whoever comes now is another attempt. Without a Job nothing was tried.
-        Phase::Failed if status.job_name.as_deref() == Some(job_name) => Step::Start(newest.next()),
-        Phase::Failed | Phase::Pending | Phase::Running if *job == JobState::Absent => Step::Start(newest),
-        Phase::Failed | Phase::Pending | Phase::Running => Step::Watch(newest),
+        (Phase::Failed, _) if is_its => Step::Start(newest.next()),
+        (Phase::Running, JobState::Absent) => Step::Gone(newest),
+        (Phase::Failed | Phase::Pending, JobState::Absent) => Step::Start(newest),
+        (Phase::Failed | Phase::Pending | Phase::Running, _) => Step::Watch(newest),
+    }
+}
+
+/// Whether a Job that has ended may go, however its run stands at the control plane: the outcome is there, or nobody will ask for it.
+/// `is_newest` is the Job of the newest attempt.
+#[must_use]
+pub(super) fn may_go(job: &JobState, is_newest: bool, phase: Phase, stands: &Stands, is_by_hand: bool) -> bool {
+    if !is_newest {
+        return true;
+    }
+    match stands {
+        Stands::Open => false,
+        Stands::Cancelled | Stands::Succeeded => true,
+        // One that did well was not read: it is once the run is set going again.
+        Stands::Parked(_) => matches!(job, JobState::Failed(_)),
+        // What was applied by hand is submitted again, and then read.
+        Stands::Unknown => !is_by_hand || !matches!(phase, Phase::Pending | Phase::Running),
     }
 }
 
@@ -161,8 +190,12 @@ mod tests {
         for (status, job, step) in [
             (RunStatus::default(), &absent, Step::Start(at(3, 0))),
             // A crash between status and Job, and between Job and status.
-            (status(Phase::Running, Some("j"), Some(3), Some(0)), &absent, Step::Start(at(3, 0))),
+            (status(Phase::Pending, Some("j"), Some(3), Some(0)), &absent, Step::Start(at(3, 0))),
+            (status(Phase::Pending, Some("j"), Some(3), Some(0)), &JobState::Running, Step::Watch(at(3, 0))),
             (RunStatus::default(), &JobState::Running, Step::Watch(at(3, 0))),
+            // It was there: deleted, or gone by a time to live that an agent from before gave it.
+            (status(Phase::Running, Some("j"), Some(4), Some(1)), &absent, Step::Gone(at(4, 1))),
+            (status(Phase::Running, Some("i"), Some(4), Some(1)), &absent, Step::Gone(at(4, 1))),
             (status(Phase::Running, Some("j"), Some(4), Some(1)), &JobState::Running, Step::Watch(at(4, 1))),
             (status(Phase::Running, Some("j"), Some(4), Some(1)), &JobState::Complete, Step::Watch(at(4, 1))),
             // A failure that was not told of, one that was, and one before any Job.
@@ -170,6 +203,9 @@ mod tests {
             (status(Phase::Failed, Some("j"), Some(4), Some(1)), &failed, Step::Start(at(5, 2))),
             (status(Phase::Failed, Some("j"), Some(4), Some(1)), &absent, Step::Start(at(5, 2))),
             (status(Phase::Failed, None, None, None), &absent, Step::Start(at(3, 0))),
+            // The control plane gave it up, and its Job went on.
+            (status(Phase::Failed, Some("j"), Some(4), Some(1)), &JobState::Running, Step::Watch(at(4, 1))),
+            (status(Phase::Failed, Some("j"), Some(4), Some(1)), &JobState::Complete, Step::Watch(at(4, 1))),
             (status(Phase::Succeeded, Some("j"), Some(4), None), &absent, Step::Done(at(4, 0))),
             (status(Phase::Cancelled, Some("j"), Some(4), None), &JobState::Running, Step::Cancelled),
         ] {
@@ -189,6 +225,28 @@ mod tests {
             (Phase::Pending, Some("i"), &JobState::Absent, Step::Start(at)),
         ] {
             assert_eq!(next(&status(phase, job_name, Some(4), Some(1)), 3, "j", job, true), step, "{phase:?} {job:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_goes_once_nobody_has_to_read_it() {
+        let (complete, failed) = (JobState::Complete, JobState::Failed(String::new()));
+        let parked = Stands::Parked(String::new());
+        for (job, phase, stands, goes, goes_by_hand) in [
+            (&complete, Phase::Succeeded, &Stands::Open, false, false),
+            (&failed, Phase::Failed, &Stands::Open, false, false),
+            (&complete, Phase::Running, &Stands::Open, false, false),
+            (&complete, Phase::Succeeded, &Stands::Succeeded, true, true),
+            (&complete, Phase::Cancelled, &Stands::Cancelled, true, true),
+            (&failed, Phase::Failed, &parked, true, true),
+            (&complete, Phase::Failed, &parked, false, false),
+            (&complete, Phase::Running, &Stands::Unknown, true, false),
+            (&complete, Phase::Succeeded, &Stands::Unknown, true, true),
+            (&failed, Phase::Failed, &Stands::Unknown, true, true),
+        ] {
+            assert_eq!(may_go(job, true, phase, stands, false), goes, "{job:?} {phase:?} {stands:?}");
+            assert_eq!(may_go(job, true, phase, stands, true), goes_by_hand, "{job:?} {phase:?} {stands:?}");
+            assert!(may_go(job, false, phase, stands, true), "another took its place");
         }
     }
 

@@ -2,6 +2,7 @@
 //! "run" as `.ci/kube/fake_kubelet.py` does; each test has a namespace of its own. `kube -- cargo test -p mindos-cluster-agent --lib -- --ignored
 //! --test-threads 1` lends them one: one after the other, for one of them restarts the API server.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,9 +38,11 @@ const OUTCOME: &str = r#"{"exitCode":0,"pullRequestUrl":"https://github.com/acme
 #[derive(Debug, Default)]
 pub(super) struct Played {
     pub(super) submitted: Mutex<Vec<String>>,
-    cancelled: Mutex<Vec<String>>,
+    pub(super) cancelled: Mutex<Vec<String>>,
     told: Mutex<Vec<String>>,
-    is_away: Mutex<bool>,
+    pub(super) is_away: Mutex<bool>,
+    /// How deliveries stand that are not open.
+    pub(super) ended: Mutex<BTreeMap<String, Stands>>,
     /// From before all of its deliveries.
     pub(super) is_restored: Mutex<bool>,
 }
@@ -108,6 +111,9 @@ impl ControlPlane for Played {
         self.here()?;
         if *self.is_restored.lock().unwrap() {
             return Ok(Stands::Unknown);
+        }
+        if let Some(stands) = self.ended.lock().unwrap().get(delivery) {
+            return Ok(stands.clone());
         }
         let is_cancelled = self.cancelled.lock().unwrap().iter().any(|known| known == delivery);
         Ok(if is_cancelled { Stands::Cancelled } else { Stands::Open })
@@ -277,11 +283,16 @@ async fn a_run_becomes_a_job_and_its_outcome_comes_back() {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(stage.client.clone(), &stage.namespace);
     let claim = claims.get("workspace-trader").await.unwrap();
     assert!(!claim.annotations().contains_key("mindos.io/holder") && claim.owner_references().is_empty());
-    assert!(stage.objects().get("code-5-1").await.unwrap().finalizers().is_empty());
+    assert_eq!(stage.objects().get("code-5-1").await.unwrap().finalizers().len(), 1, "it stays until it was told");
     // A lease that comes after the end, as when the result was lost on its way, finds the same.
     let again = stage.lease("code-5-1", "trader", 2).await.unwrap().unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&again.data).unwrap(), told);
     assert_eq!(stage.count().await, 1);
+    // Told: the object is free.
+    stage.played.ended.lock().unwrap().insert("d-code-5-1".to_owned(), Stands::Succeeded);
+    let note = json!({ "metadata": { "labels": { "looked": "at" } } });
+    stage.objects().patch("code-5-1", &PatchParams::default(), &Patch::Merge(note)).await.unwrap();
+    eventually(async || stage.objects().get("code-5-1").await.unwrap().finalizers().is_empty().then_some(())).await;
     keepers.iter().for_each(JoinHandle::abort);
 }
 

@@ -148,7 +148,7 @@ impl Default for CleanupConfig {
 pub struct JobSettings {
     /// Image that is used whatever the configuration says.
     pub image: Option<String>,
-    /// How long a Job stays after its end, in seconds.
+    /// How long a Job stays after its end whose run the control plane does not know, in seconds.
     pub ttl_seconds: i32,
     pub memory_request: String,
     pub memory_limit: String,
@@ -219,9 +219,17 @@ impl ControllerConfig {
         }
     }
 
-    /// How long a Job stays after its end: long enough for its logs and outcome to be read, as the settings say.
+    /// How long a Job stays after its end, in seconds, once the control plane has its outcome; `None` is for good.
     #[must_use]
-    pub fn ttl(&self, settings: &JobSettings) -> Option<i32> {
+    pub fn stays(&self, is_well: bool) -> Option<i32> {
+        let CleanupConfig { enabled, completed_job_delay_minutes, failed_job_delay_minutes, .. } = self.cleanup;
+        let minutes = if is_well { completed_job_delay_minutes } else { failed_job_delay_minutes };
+        enabled.then(|| i32::try_from(minutes.saturating_mul(60)).unwrap_or(i32::MAX))
+    }
+
+    /// The same of a Job for whose outcome nobody will ask.
+    #[must_use]
+    pub fn stays_forgotten(&self, settings: &JobSettings) -> Option<i32> {
         self.cleanup.enabled.then_some(settings.ttl_seconds)
     }
 }
@@ -244,7 +252,7 @@ impl JobSettings {
         }
         if self.ttl_seconds < 30 {
             return Err(format!(
-                "JOB_TTL_SECONDS is {}: expected 30 or more, so that the outcome can be read",
+                "JOB_TTL_SECONDS is {}: expected 30 or more, so that its log can be read",
                 self.ttl_seconds
             ));
         }
@@ -277,6 +285,17 @@ mod tests {
         assert!(none.image(&settings).unwrap_err().contains("agent.image.repository is missing"));
         let given = JobSettings { image: Some("x:1".into()), ..settings };
         assert_eq!(none.image(&given).unwrap(), "x:1");
+    }
+
+    #[test]
+    fn a_job_stays_as_long_as_cleanup_says() {
+        let (config, settings) = (ControllerConfig::default(), JobSettings::default());
+        assert_eq!((config.stays(true), config.stays(false)), (Some(300), Some(3600)));
+        assert_eq!(config.stays_forgotten(&settings), Some(1800));
+        let long = ControllerConfig::read("cleanup: { completedJobDelayMinutes: 4000000000 }").unwrap();
+        assert_eq!(long.stays(true), Some(i32::MAX));
+        let kept = ControllerConfig::read("cleanup: { enabled: false }").unwrap();
+        assert_eq!((kept.stays(true), kept.stays(false), kept.stays_forgotten(&settings)), (None, None, None));
     }
 
     #[test]

@@ -207,14 +207,12 @@ pub(super) fn job(run: &Run, config: &ControllerConfig, settings: &JobSettings, 
     if !config.job.pod_annotations.is_empty() {
         metadata["annotations"] = json!(config.job.pod_annotations);
     }
-    let mut spec = json!({
+    // Without a time to live, which it is given once the control plane has its outcome: a Job that is gone cannot say that it was done.
+    let spec = json!({
         "backoffLimit": 0,
         "activeDeadlineSeconds": config.job.active_deadline_seconds,
         "template": { "metadata": metadata, "spec": pod },
     });
-    if let Some(ttl) = config.ttl(settings) {
-        spec["ttlSecondsAfterFinished"] = json!(ttl);
-    }
     let job = json!({
         "metadata": {
             "name": run.job_name(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, PropagationPolicy};
 use mindos_e2e::process::Process;
 use mindos_e2e::world::{World, free_address, http};
 use rustix::process::Signal;
@@ -41,6 +41,12 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "API server, agent and control plane are killed in mid-run: every run has one Job and one result",
         quick: true,
         run: |bed, size| Box::pin(restart(bed, size)),
+    },
+    Scenario {
+        name: "runs_away",
+        what: "Jobs end while the agent is away: one that is there is read, one that is gone is not done again",
+        quick: true,
+        run: |bed, _| Box::pin(away(bed)),
     },
 ];
 
@@ -424,4 +430,48 @@ async fn restart(bed: &mut Bed, size: Size) -> Result<Value> {
     Ok(
         json!({ "runs": names.len(), "jobs": all.len(), "leases_lost": attempts, "round_ms": slowest.as_millis() as u64, "records": records }),
     )
+}
+
+async fn away(bed: &mut Bed) -> Result<Value> {
+    let cluster = bed.cluster();
+    let mut stage = Stage::start(cluster, "runs-away").await?;
+    let namespace = stage.namespace;
+    pods_do(cluster, namespace, json!({ "fake/after": "2", "fake/message": OUTCOME, "fake/log": "hello\n" })).await?;
+    let (read, lost) = (stage.code(5, "trader").await?, stage.code(6, "broker").await?);
+    for name in [&read, &lost] {
+        object_reaches(&stage, cluster, name, "Running").await?;
+    }
+    stage.agent.take().context("an agent")?.kill()?;
+    let all = jobs(cluster, namespace);
+    eventually("both Jobs have ended", SOON, async || {
+        let there = all.list(&ListParams::default()).await?.items;
+        let ended = there.iter().filter(|job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1)));
+        Ok((ended.count() == 2).then_some(()))
+    })
+    .await?;
+    for job in all.list(&ListParams::default()).await?.items {
+        let time = job.spec.and_then(|spec| spec.ttl_seconds_after_finished);
+        ensure!(time.is_none(), "a Job that nobody has read goes after {time:?} s");
+    }
+    // As the controller of times to live does, or somebody who tidies up.
+    let job = self::read(cluster, namespace, &lost).await?["status"]["jobName"].as_str().context("a Job")?.to_owned();
+    let how = DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+    all.delete(&job, &how).await?;
+
+    stage.start_agent(cluster)?;
+    stage.reaches(&read, "Succeeded").await?;
+    let (run, _) = stage.reaches(&lost, "Failed").await?;
+    ensure!(run["message"].as_str().unwrap_or_default().contains(&format!("{job}, which is gone")), "{run}");
+    let there = all.list(&ListParams::default()).await?.items;
+    ensure!(there.len() == 1, "there are {} Jobs", there.len());
+    // The control plane has its outcome: at the next look the object is free.
+    let touch = ["annotate", "coderun", &read, "-n", namespace, "looked=at", "--overwrite"];
+    cluster.kubectl(&touch, "").await?;
+    eventually("the object of what was told is free", SOON, async || {
+        let object = self::read(cluster, namespace, &read).await?;
+        Ok(object["metadata"]["finalizers"].is_null().then_some(()))
+    })
+    .await
+    .with_context(|| stage.log())?;
+    Ok(json!({ "runs": 2, "jobs": there.len() }))
 }
