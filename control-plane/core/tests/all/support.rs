@@ -8,7 +8,7 @@ use mindos_core::record::{InstanceKey, Payload};
 use mindos_model::{BootId, ClusterName, GeneralName, GeneralType, InstanceId, TenantName};
 
 /// An instance opens its stream; each of its generals has so many slots.
-pub fn hello(tenant: &TenantName, session: u64, instance: &str, generals: &[&str], slots: u32) -> Input {
+pub(crate) fn hello(tenant: &TenantName, session: u64, instance: &str, generals: &[&str], slots: u32) -> Input {
     let general = |name: &&str| HelloGeneral {
         name: GeneralName::new(name).unwrap(),
         ty: GeneralType::new("general-purpose-general").unwrap(),
@@ -34,7 +34,7 @@ pub fn hello(tenant: &TenantName, session: u64, instance: &str, generals: &[&str
 }
 
 /// An event of a kind that no route names is published; its number tells it from all others.
-pub fn publish(tenant: &TenantName, number: u64, lane: &str, repository: Option<&str>) -> Input {
+pub(crate) fn publish(tenant: &TenantName, number: u64, lane: &str, repository: Option<&str>) -> Input {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&number.to_le_bytes());
     let event = NewEvent {
