@@ -34,6 +34,8 @@ use crate::api_server::within;
 
 /// Every object is looked at again after this time.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Between two looks at a deleted object that is worked on.
+const LEAVES: Duration = Duration::from_secs(1);
 /// Between two looks at an object that one look was not enough for, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Objects that may wait to be looked at: those beyond are found by the next resync.
@@ -179,12 +181,14 @@ impl Keeper {
 
     async fn look(&self, key: &Key) -> kube::Result<Looked> {
         let (kind, namespace, name) = key;
-        if self.desk.has(key) {
-            return Ok(Looked::Settled);
-        }
         let Some(object) = within(self.place.objects(*kind, namespace).get_opt(name)).await? else {
             return Ok(Looked::Settled);
         };
+        if self.desk.has(key) {
+            // Who works on one that is deleted may have to leave it.
+            let is_deleted = object.metadata.deletion_timestamp.is_some();
+            return Ok(if is_deleted { Looked::Again(LEAVES) } else { Looked::Settled });
+        }
         let delivery = annotation(&object, DELIVERY_ANNOTATION).map(str::to_owned);
         if object.metadata.deletion_timestamp.is_some() {
             return self.let_go(*kind, &object, delivery.as_deref()).await;

@@ -272,14 +272,19 @@ impl Place {
     /// Changes what a workspace says, while that Job has it.
     async fn annotate(&self, namespace: &str, claim: &str, job: &str, annotations: Value) -> kube::Result<()> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.kube.clone(), namespace);
-        let Some(there) = within(claims.get_opt(claim)).await? else { return Ok(()) };
-        if there.annotations().get(HOLDER_ANNOTATION).is_none_or(|holder| holder != job) {
-            return Ok(());
-        }
-        let patch = json!({ "metadata": { "resourceVersion": there.resource_version(), "annotations": annotations } });
-        match within(claims.patch(claim, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
-            Err(error) if !matches!(code(&error), 404 | 409) => Err(error),
-            _ => Ok(()),
+        loop {
+            let Some(there) = within(claims.get_opt(claim)).await? else { return Ok(()) };
+            if there.annotations().get(HOLDER_ANNOTATION).is_none_or(|holder| holder != job) {
+                return Ok(());
+            }
+            let patch =
+                json!({ "metadata": { "resourceVersion": there.resource_version(), "annotations": annotations } });
+            match within(claims.patch(claim, &PatchParams::apply(MANAGER), &Patch::Merge(patch))).await {
+                // Others change it too, such as the controllers of volumes when it is new.
+                Err(error) if code(&error) == 409 => {}
+                Err(error) if code(&error) != 404 => return Err(error),
+                _ => return Ok(()),
+            }
         }
     }
 
