@@ -131,7 +131,8 @@ fn a_loop_without_an_end_in_sight_is_ended() {
         assert!(reason.contains("took more than"), "{reason}");
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert_eq!(verdict("data.items.all(a, a == 1)", &items), Verdict::Holds);
+    // The next one has all its steps and its time again.
+    assert_eq!(verdict("data.items.all(a, a == 1)", "{\"items\": [1, 1, 1]}"), Verdict::Holds);
 }
 
 #[test]
