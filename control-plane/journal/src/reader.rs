@@ -355,11 +355,21 @@ impl<D: Disk> Cursor<D> {
         Seq(self.position.seq.max(self.from))
     }
 
+    /// How far the segment is read. In the live one only what is durable: what stands behind that is written over, and would be taken for
+    /// what came there, once it is in the window.
+    fn limit(&self) -> u64 {
+        let extent = self.segment.extent();
+        match self.next_first {
+            None if extent.known => extent.end_offset,
+            _ => self.segment.file_bytes,
+        }
+    }
+
     /// Moves over whole batches before `seq` without looking into them.
     fn skip_before(&mut self, seq: u64) -> Result<(), JournalError> {
         while self.position.seq < seq {
-            let file = &self.segment.file;
-            let read = self.window.get(file, self.position.offset, HEADER_BYTES, self.segment.file_bytes);
+            let limit = self.limit();
+            let read = self.window.get(&self.segment.file, self.position.offset, HEADER_BYTES, limit);
             let head = read.map_err(JournalError::io("read", self.reader.shared.disk.describe(&self.segment.name)))?;
             let header = FrameHeader::parse(head, self.segment.header.nonce);
             let Some(header) = header.filter(|header| header.first_seq == self.position.seq) else {
@@ -394,11 +404,7 @@ impl<D: Disk> Cursor<D> {
             self.enter(segment)?;
         }
         self.next_first = next_first;
-        let limit = match next_first {
-            // The live one: only what is durable.
-            None if self.segment.extent().known => self.segment.extent().end_offset,
-            _ => self.segment.file_bytes,
-        };
+        let limit = self.limit();
         let describe = |name: &str| self.reader.shared.disk.describe(name);
         let position = self.position;
         let Some(header) = read_frame(&mut self.window, &self.segment, &position, limit, describe)? else {

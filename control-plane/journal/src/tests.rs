@@ -264,6 +264,26 @@ fn a_reader_keeps_what_is_dropped_under_it() {
     assert!(matches!(dropped, JournalError::Dropped { .. }), "{dropped}");
 }
 
+/// What stands behind the end when a cursor is made is not what is there once the log has gone on.
+#[test]
+fn a_cursor_of_the_end_reads_what_comes_after_it() {
+    let disk = FaultDisk::new();
+    let (mut log, _) = open(&disk, 1);
+    for _ in 0..3 {
+        append(&mut log, 1).unwrap();
+    }
+    for from in [Seq(3), Seq(4)] {
+        let end = log.reader().end();
+        let mut cursor = log.reader().cursor(from).unwrap();
+        append(&mut log, 1).unwrap();
+        let mut found = Vec::new();
+        while let Some(batch) = cursor.next_batch().unwrap() {
+            found.push(batch.first());
+        }
+        assert_eq!(found.last(), Some(&end.next()), "from {from:?}");
+    }
+}
+
 #[test]
 fn the_newest_whole_snapshot_is_loaded() {
     let disk = FaultDisk::new();
