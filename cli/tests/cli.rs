@@ -335,7 +335,7 @@ fn a_file_that_is_named_and_cannot_be_read_ends_with_two() {
         &["events", "list", "--endpoint", "https://127.0.0.1:9", "--ca", file][..],
         &["events", "list", "--token-file", file],
         &["routes", "apply", file],
-        &["send", "--type", "t", "--data-file", file],
+        &["send", "--type", "t", "--source", "/s", "--data-file", file],
         &["import", file],
         &["ledger", "verify", file, "--key", &key],
         &["up", "--ephemeral", "--replay", file],
